@@ -1,0 +1,370 @@
+"""The bundle: a folder with the exported model, written beside its place and renamed into it.
+
+``manifest.json`` lists size and SHA-256 of every file. A bundle is either complete or not there: it is built in
+``.<name>.tmp-<pid>-<random>``, synced, and swapped in by rename. Whatever kills the process, the old bundle or the new
+one stands under the name; a leftover temporary folder is removed by the next run once its process is gone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from types import TracebackType
+from typing import Any
+
+from tsmerge_export.atomic import exchange, fsync_tree, process_alive
+from tsmerge_export.errors import UsageError
+
+FORMAT = "tsmerge-bundle"
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+_MAX_MANIFEST_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output of a component: numpy dtype name, and per dim a number or the name of a dynamic dim."""
+
+    name: str
+    dtype: str
+    dims: tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class ComponentInfo:
+    """One exported graph of a bundle, as the manifest describes it.
+
+    Attributes:
+        file: absolute path of the ONNX file.
+        merges, barriers: the rewriter's account, one dict each.
+    """
+
+    name: str
+    file: Path
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    merges: tuple[dict[str, Any], ...]
+    barriers: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk whose files match its manifest. Made by :meth:`open`."""
+
+    path: Path
+    manifest: dict[str, Any]
+    components: tuple[ComponentInfo, ...]
+
+    @classmethod
+    def open(cls, directory: str | Path, *, verify: bool = True) -> Bundle:
+        """Read a bundle and check it.
+
+        Args:
+            directory: the bundle's folder.
+            verify: compare size and SHA-256 of every file; without it only names and presence.
+
+        Raises:
+            UsageError: no bundle, a newer format, a name outside the folder, a file missing or changed.
+        """
+        path = Path(directory)
+        recover(path)
+        manifest = read_manifest(path)
+        files = manifest.get("files")
+        if not isinstance(files, dict) or not files:
+            raise UsageError(f"{path / MANIFEST}: lists no files; export the bundle again")
+        for name, entry in files.items():
+            _check_file(path, name, entry, verify)
+        try:
+            components = tuple(_component(path, entry, files) for entry in manifest["components"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, UsageError):
+                raise
+            raise UsageError(
+                f"{path / MANIFEST}: components are not described as expected; export it again"
+            ) from None
+        if not components:
+            raise UsageError(f"{path / MANIFEST}: has no components; export the bundle again")
+        return cls(path.resolve(), manifest, components)
+
+    @property
+    def verdicts(self) -> dict[str, Any]:
+        """The verdicts of the export (parity and cost), as in ``report.json``."""
+        verdicts = self.manifest.get("verdicts")
+        return verdicts if isinstance(verdicts, dict) else {}
+
+    def component(self, name: str) -> ComponentInfo:
+        """The component called ``name``. Raises UsageError when there is none."""
+        for component in self.components:
+            if component.name == name:
+                return component
+        raise UsageError(
+            f"{self.path}: has no component {name!r}; it has {', '.join(c.name for c in self.components)}"
+        )
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of the bundle in ``path``; format and version are checked, files are not.
+
+    Raises:
+        UsageError: not a bundle, unreadable, or of another format version.
+    """
+    file = path / MANIFEST
+    if not path.is_dir():
+        raise UsageError(
+            f"{path}: {'not a folder' if path.exists() else 'no such folder'}; give a bundle's folder"
+        )
+    try:
+        if file.stat().st_size > _MAX_MANIFEST_BYTES:
+            raise UsageError(f"{file}: too large for a manifest")
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path}: not a bundle (no {MANIFEST})") from None
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"{file}: not valid JSON; export the bundle again") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise UsageError(f"{path}: not a bundle of tsmerge-export ({MANIFEST} has another format)")
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise UsageError(
+            f"{path}: bundle format {manifest.get('format_version')!r}, this version reads {FORMAT_VERSION}; "
+            "export it again or upgrade tsmerge-export"
+        )
+    return manifest
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether ``path`` is a folder with a manifest of ours, of any format version."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(manifest, dict) and manifest.get("format") == FORMAT
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _plain_name(name: object) -> bool:
+    """Whether ``name`` stays inside its folder on every system: relative, no ``..``, no drive, no backslash."""
+    if not isinstance(name, str) or not name or "\\" in name or "\0" in name:
+        return False
+    posix, windows = PurePosixPath(name), PureWindowsPath(name)
+    return not (
+        posix.is_absolute()
+        or windows.drive
+        or windows.root
+        or ".." in posix.parts
+        or str(posix) in (".", MANIFEST)
+    )
+
+
+def _check_file(folder: Path, name: str, entry: Any, verify: bool) -> None:
+    if not _plain_name(name):
+        raise UsageError(f"{folder / MANIFEST}: file name {name!r} leaves the bundle's folder")
+    file = folder / name
+    if not file.resolve().is_relative_to(folder.resolve()):
+        raise UsageError(f"{file}: is a link that leaves the bundle's folder")
+    if not file.is_file():
+        raise UsageError(f"{file}: is missing from the bundle; export it again")
+    if (
+        not isinstance(entry, dict)
+        or not isinstance(entry.get("size"), int)
+        or not isinstance(entry.get("sha256"), str)
+    ):
+        raise UsageError(f"{folder / MANIFEST}: no size and sha256 for {name}; export the bundle again")
+    try:
+        if verify and (file.stat().st_size != entry["size"] or sha256(file) != entry["sha256"]):
+            raise UsageError(
+                f"{file}: was changed after the export (size or SHA-256 differs); export the bundle again"
+            )
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be read ({error.strerror})") from None
+
+
+def _component(folder: Path, entry: Mapping[str, Any], files: Mapping[str, Any]) -> ComponentInfo:
+    if entry["file"] not in files:
+        raise UsageError(
+            f"{folder / MANIFEST}: component file {entry['file']!r} is not among the listed files"
+        )
+
+    def tensors(items: Any) -> tuple[TensorInfo, ...]:
+        return tuple(TensorInfo(str(i["name"]), str(i["dtype"]), tuple(i["dims"])) for i in items)
+
+    return ComponentInfo(
+        name=str(entry["name"]),
+        file=folder.resolve() / entry["file"],
+        inputs=tensors(entry["inputs"]),
+        outputs=tensors(entry["outputs"]),
+        merges=tuple(entry.get("merges") or ()),
+        barriers=tuple(entry.get("barriers") or ()),
+    )
+
+
+def check_output(output: str | Path, force: bool = False) -> Path:
+    """Check, before any work, that a bundle can be written to ``output``. Makes missing parent folders.
+
+    Args:
+        force: allow replacing an existing bundle, or an empty folder; never anything else.
+
+    Returns:
+        The absolute path, links followed.
+
+    Raises:
+        UsageError: exists already, is no bundle, or cannot be written.
+    """
+    path = Path(output).resolve()
+    if not path.name:
+        raise UsageError(f"-o {output}: is not a folder name")
+    recover(path)
+    if path.is_dir():
+        replaceable = is_bundle(path) or _is_empty(path)
+        if not force:
+            hint = "add --force to replace it" if replaceable else "it is not a bundle; choose another name"
+            raise UsageError(f"-o {output}: exists already; {hint}")
+        if not replaceable:
+            raise UsageError(
+                f"-o {output}: exists and is not a bundle, --force does not replace it; choose another name"
+            )
+    elif path.exists():
+        raise UsageError(f"-o {output}: is a file; give the name of a folder to make")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"-o {output}: its folder {path.parent} cannot be made ({error.strerror})") from None
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UsageError(f"-o {output}: no permission to write in {path.parent}")
+    return path
+
+
+def _is_empty(path: Path) -> bool:
+    try:
+        return not any(path.iterdir())
+    except OSError:
+        return False
+
+
+def _leftovers(path: Path, kind: str) -> list[Path]:
+    """Temporary folders of that kind beside ``path`` whose process is gone."""
+    prefix = f".{path.name}.{kind}-"
+    found = []
+    try:
+        names = os.listdir(path.parent)
+    except OSError:
+        return []
+    for name in names:
+        pid, _, rest = name.removeprefix(prefix).partition("-")
+        if name.startswith(prefix) and pid.isdecimal() and rest and not process_alive(int(pid)):
+            found.append(path.parent / name)
+    return found
+
+
+def recover(path: Path) -> None:
+    """Put an old bundle back that a killed run had moved aside.
+
+    Only systems without an atomic exchange of two folders have such a moment; see :func:`_move_into_place`.
+    """
+    if not path.name or path.exists():
+        return
+    for old in _leftovers(path, "old"):
+        try:
+            os.rename(old, path)
+        except OSError:
+            continue
+        return
+
+
+class BundleWriter:
+    """Context manager that builds a bundle beside its place.
+
+    ``with BundleWriter(output, force) as writer:`` write the files into ``writer.path``, then ``writer.commit(manifest)``.
+    Without a commit, or on any exception (KeyboardInterrupt too), nothing is left and an old bundle stays as it was.
+    """
+
+    def __init__(self, output: str | Path, force: bool = False) -> None:
+        self.output = check_output(output, force)
+        self._asked = output
+        self._force = force
+        token = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self.path = self.output.with_name(f".{self.output.name}.tmp-{token}")
+        self._aside = self.output.with_name(f".{self.output.name}.old-{token}")
+
+    def __enter__(self) -> BundleWriter:
+        for stale in _leftovers(self.output, "tmp"):
+            shutil.rmtree(stale, ignore_errors=True)
+        if self.output.exists():  # otherwise an old bundle may be the only copy
+            for stale in _leftovers(self.output, "old"):
+                shutil.rmtree(stale, ignore_errors=True)
+        try:
+            self.path.mkdir()
+        except OSError as error:
+            raise UsageError(
+                f"-o {self._asked}: cannot write in {self.output.parent} ({error.strerror})"
+            ) from None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # After a commit by exchange the temporary name holds the old bundle: removed here as well.
+        if self._aside.exists() and not self.output.exists():
+            os.rename(self._aside, self.output)
+        shutil.rmtree(self._aside, ignore_errors=True)
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def commit(self, manifest: Mapping[str, Any]) -> Bundle:
+        """Write the manifest with size and SHA-256 of every file, and move the folder into place.
+
+        Args:
+            manifest: family, merge, components, ...; ``format``, ``format_version`` and ``files`` are set here.
+
+        Returns:
+            The bundle under its final name.
+
+        Raises:
+            UsageError: the disk is full, or someone else wrote to ``output`` meanwhile.
+        """
+        names = sorted(f.relative_to(self.path).as_posix() for f in self.path.rglob("*") if f.is_file())
+        files = {
+            name: {"size": (self.path / name).stat().st_size, "sha256": sha256(self.path / name)}
+            for name in names
+            if name != MANIFEST
+        }
+        whole = {**manifest, "format": FORMAT, "format_version": FORMAT_VERSION, "files": files}
+        try:
+            text = json.dumps(whole, indent=2, allow_nan=False) + "\n"
+            (self.path / MANIFEST).write_text(text, encoding="utf-8")
+            fsync_tree(self.path)
+            self._move_into_place()
+            fsync_tree(self.output.parent, recurse=False)
+        except OSError as error:
+            raise UsageError(f"-o {self._asked}: cannot be written ({error.strerror})") from error
+        return Bundle.open(self.output, verify=False)
+
+    def _move_into_place(self) -> None:
+        if not self._force:
+            if self.output.exists():
+                raise UsageError(
+                    f"-o {self._asked}: was made by someone else meanwhile; add --force to replace it"
+                )
+            os.rename(self.path, self.output)
+        elif not self.output.exists():
+            os.rename(self.path, self.output)
+        elif not exchange(self.path, self.output):
+            # No atomic exchange here. Killed between the two renames, `recover` puts the old bundle back.
+            os.rename(self.output, self._aside)
+            os.rename(self.path, self.output)

@@ -1,0 +1,160 @@
+"""Model files in, float32 modules out: the only code that reads model files.
+
+Model files are untrusted. Weights come from safetensors or from ``torch.load(weights_only=True)``; nothing in a
+file is executed, shard names stay inside their folder, and sizes are capped (:mod:`.limits`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tsmerge_export.checkpoint.config_file import check_config, read_config
+from tsmerge_export.checkpoint.folder import read_folder_weights
+from tsmerge_export.checkpoint.hub import download, is_hub_id
+from tsmerge_export.checkpoint.safetensors_file import read_safetensors
+from tsmerge_export.errors import UnsupportedError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from tsmerge_export.families import Family
+
+__all__ = ["LoadedModel", "load_model", "save_checkpoint"]
+
+_NOT_YET = (".onnx", ".pt2")
+_PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to export.
+
+    Attributes:
+        model: the original module, every parameter and floating buffer float32, in eval mode, on the CPU.
+        family: name of its family.
+        config: the configuration it was built from.
+        source: what the user gave: path or hub id.
+    """
+
+    model: nn.Module
+    family: str
+    config: dict[str, Any] = field(repr=False)
+    source: str
+
+
+def load_model(
+    source: str | Path,
+    *,
+    family: str | None = None,
+    config: str | Path | None = None,
+    trust_remote_code: bool = False,
+) -> LoadedModel:
+    """Load a model from a folder, a hub id or a weights file.
+
+    Args:
+        source: folder in Hugging Face format (``config.json`` with ``model.safetensors``, shards and their index,
+            or ``pytorch_model.bin``); hub id ``org/name``; ``.pt`` file written by :func:`save_checkpoint`; ``.pt``
+            or ``.safetensors`` file that holds a bare state_dict, together with ``config``.
+        family: name of the family; by default found from the configuration.
+        config: path of a ``config.json``, for weights that come without one.
+        trust_remote_code: accept a configuration that refers to code of its own (``auto_map``). That code is
+            still not run: the model is built by its family.
+
+    Returns:
+        :class:`LoadedModel`, float32 and in eval mode.
+
+    Raises:
+        UsageError: missing, truncated, unreadable or unsafe file; weights that do not fit the configuration.
+        UnsupportedError: a format or family that this version cannot load.
+        MissingDependencyError: the hub client is not installed.
+    """
+    path = Path(source)
+    extra = None if config is None else Path(config)
+    if path.suffix.lower() in _NOT_YET and not path.is_dir():
+        raise UnsupportedError(
+            f"{source}: {path.suffix} models are not supported yet; give a checkpoint folder or .pt file"
+        )
+    if not path.exists():
+        if not is_hub_id(str(source)):
+            raise UsageError(f"{source}: no such file or folder (a hub id looks like org/name)")
+        path = download(str(source))
+    settings, weights = _read_folder(path, extra) if path.is_dir() else _read_file(path, extra)
+    check_config(settings, str(source), trust_remote_code)
+    return _build(settings, weights, family, str(source))
+
+
+def _read_folder(path: Path, extra: Path | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    own = path / "config.json"
+    if own.is_file() and extra is not None:
+        raise UsageError(f"--config {extra}: {path} has a config.json of its own; leave --config out")
+    if not own.is_file() and extra is None:
+        raise UsageError(f"{path}: no config.json in this folder; give a model folder in Hugging Face format")
+    settings = read_config(own if extra is None else extra)
+    return settings, read_folder_weights(path)
+
+
+def _read_file(path: Path, extra: Path | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    suffix = path.suffix.lower()
+    if suffix == ".safetensors":
+        return _with_config(path, extra), read_safetensors(path)
+    if suffix not in _PICKLES:
+        raise UsageError(f"{path}: not a model; give a folder in Hugging Face format, a hub id or a .pt file")
+    from tsmerge_export.checkpoint.torch_file import read_torch_file, split_checkpoint
+
+    content = read_torch_file(path)
+    settings, weights = split_checkpoint(content, path)
+    if settings is None:
+        return _with_config(path, extra), weights
+    if extra is not None:
+        raise UsageError(f"--config {extra}: {path} holds its own config; leave --config out")
+    return settings, weights
+
+
+def _with_config(path: Path, extra: Path | None) -> dict[str, Any]:
+    if extra is None:
+        raise UsageError(f"{path}: holds weights without a config; add --config config.json")
+    return read_config(extra)
+
+
+def _build(
+    settings: dict[str, Any], weights: Mapping[str, Tensor], family: str | None, source: str
+) -> LoadedModel:
+    import torch
+
+    from tsmerge_export import families
+    from tsmerge_export.checkpoint.weights import load_weights
+
+    chosen: Family = families.get(family) if family is not None else families.detect(settings)
+    try:
+        # Random initialisation must not disturb the caller's generator.
+        with torch.random.fork_rng(devices=[]):
+            model = chosen.build(settings)
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        if isinstance(error, UsageError):
+            raise
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise UsageError(f"{source}: its config does not describe a {chosen.name} model: {reason}") from error
+    load_weights(model, weights, source)
+    return LoadedModel(model.float().eval(), chosen.name, settings, source)
+
+
+def save_checkpoint(model: nn.Module, path: str | Path) -> Path:
+    """Write a model as one ``.pt`` file that ``tsmerge-export`` reads: config and state_dict, no pickled code.
+
+    Args:
+        model: a module of a known family, or a Chronos pipeline around one.
+        path: the file to write (written beside and renamed; an existing file is replaced).
+
+    Returns:
+        The path.
+
+    Raises:
+        UsageError: the path cannot be written.
+        UnsupportedError: the model belongs to no known family.
+    """
+    from tsmerge_export.checkpoint.torch_file import write_checkpoint
+
+    return write_checkpoint(model, Path(path))

@@ -1,0 +1,137 @@
+"""``.pt`` files: read with ``weights_only=True`` and nothing else, written by ``save_checkpoint``."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import secrets
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tsmerge_export.checkpoint.limits import check_model_bytes
+from tsmerge_export.errors import UnsupportedError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+FORMAT = "tsmerge-checkpoint"
+FORMAT_VERSION = 1
+_CONVERT = "convert it where you trust it: tsmerge_export.save_checkpoint(model, path)"
+
+
+def read_torch_file(path: Path) -> Any:
+    """The content of a file written by ``torch.save``, restricted to tensors and plain containers.
+
+    Raises:
+        UsageError: missing, truncated, above the size cap, or holding pickled objects.
+    """
+    try:
+        size = path.stat().st_size
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:  # what it unpacks to counts, not what it packs to
+                names = archive.namelist()
+                size = max(size, sum(entry.file_size for entry in archive.infolist()))
+            if any(name.endswith("/constants.pkl") for name in names):
+                raise UsageError(f"{path}: a TorchScript archive, which holds code; {_CONVERT}")
+        check_model_bytes(str(path), size)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file") from None
+    except pickle.UnpicklingError as error:
+        if "Weights only load failed" in str(error) and _looks_pickled(path):
+            raise UsageError(
+                f"{path}: holds pickled Python objects, which are not loaded; {_CONVERT}"
+            ) from None
+        raise UsageError(f"{path}: truncated or not a PyTorch file") from None
+    except (
+        EOFError,
+        RuntimeError,
+        ValueError,
+        KeyError,
+        IndexError,
+        TypeError,
+        AttributeError,
+        zipfile.BadZipFile,
+    ) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"{path}: truncated, corrupt or not a PyTorch file") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _looks_pickled(path: Path) -> bool:
+    """A whole zip archive, or a file that starts like a binary pickle."""
+    if zipfile.is_zipfile(path):
+        return True
+    with path.open("rb") as file:
+        return file.read(1) == b"\x80"
+
+
+def bare_state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+    """``content`` as name -> tensor. Raises UsageError when it is anything else."""
+    if isinstance(content, Mapping) and content:
+        if all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in content.items()):
+            return dict(content)
+    raise UsageError(f"{path}: holds no state_dict (names with tensors); {_CONVERT}")
+
+
+def split_checkpoint(content: Any, path: Path) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
+    """Configuration and weights in the content of a ``.pt`` file; the configuration is None for a bare state_dict.
+
+    Raises:
+        UsageError: neither a checkpoint of ours nor a state_dict, or a newer format version.
+    """
+    if not isinstance(content, Mapping) or content.get("format") != FORMAT:
+        return None, bare_state_dict(content, path)
+    if content.get("format_version") != FORMAT_VERSION:
+        raise UsageError(
+            f"{path}: checkpoint format {content.get('format_version')!r} is not known; upgrade tsmerge-export"
+        )
+    config = content.get("config")
+    if not isinstance(config, dict):
+        raise UsageError(
+            f"{path}: the checkpoint has no config; write it again with tsmerge_export.save_checkpoint"
+        )
+    return config, bare_state_dict(content.get("state_dict"), path)
+
+
+def _unwrap(model: Any) -> Any:
+    """The module with a Hugging Face config inside a pipeline or wrapper."""
+    inner = model
+    for _ in range(4):
+        if hasattr(getattr(inner, "config", None), "to_dict"):
+            return inner
+        inner = getattr(inner, "model", None)
+    raise UnsupportedError(f"{type(model).__name__} is not of a known family: it has no configuration")
+
+
+def write_checkpoint(model: Any, path: Path) -> Path:
+    """See :func:`tsmerge_export.checkpoint.save_checkpoint`."""
+    from tsmerge_export import families
+
+    inner: nn.Module = _unwrap(model)
+    family = families.detect(inner.config.to_dict())  # type: ignore[union-attr, operator]
+    config = json.loads(json.dumps(family.config_of(inner), default=str))
+    state = {name: tensor.detach().cpu() for name, tensor in inner.state_dict().items()}
+    content = {"format": FORMAT, "format_version": FORMAT_VERSION, "config": config, "state_dict": state}
+    beside = path.with_name(f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise UsageError(f"{path}: is a folder; give a file name such as {path / 'model.pt'}")
+        with beside.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror})") from None
+    finally:
+        beside.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,183 @@
+"""ONNX Runtime: sessions over the components of a bundle, or over a single ONNX file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from tsmerge_export.bundle import Bundle, TensorInfo
+from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError
+from tsmerge_export.runtimes import Providers
+from tsmerge_export.runtimes.arrays import prepare
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(float16)": "float16",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+    "tensor(int8)": "int8",
+    "tensor(uint8)": "uint8",
+    "tensor(bool)": "bool",
+}
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingDependencyError(
+            "onnxruntime is not installed; pip install 'tsmerge-export[cpu]'"
+        ) from None
+    return onnxruntime
+
+
+def check_providers(providers: Providers | None) -> list[str | tuple[str, dict[str, Any]]]:
+    """The providers to use, default the CPU.
+
+    Raises:
+        UsageError: not a list of names or (name, options).
+        MissingDependencyError: the installed ONNX Runtime does not have one of them.
+    """
+    if providers is None:
+        return ["CPUExecutionProvider"]
+    chosen = [providers] if isinstance(providers, str) else list(providers)
+    available = _onnxruntime().get_available_providers()
+    for entry in chosen:
+        pair = isinstance(entry, (tuple, list)) and len(entry) == 2 and isinstance(entry[1], Mapping)
+        name = entry[0] if pair else entry
+        if not isinstance(name, str):
+            raise UsageError(f"providers: {entry!r} is neither a provider's name nor (name, options)")
+        if name not in available:
+            raise MissingDependencyError(
+                f"provider {name} is not in this ONNX Runtime; it has {', '.join(available)}"
+            )
+    if not chosen:
+        raise UsageError("providers is empty; leave it out for the CPU")
+    return [entry if isinstance(entry, str) else (entry[0], dict(entry[1])) for entry in chosen]
+
+
+class GraphSession:
+    """One ONNX file in ONNX Runtime.
+
+    Args:
+        path: the file. It is trusted: check the bundle first.
+        threads: threads inside an operator, >= 1; operators run one after another.
+        providers: see :func:`check_providers`.
+        options: ONNX Runtime session options to start from (profiling, optimisation level).
+
+    Raises:
+        UsageError: a bad argument, or the file is missing.
+        UnsupportedError: ONNX Runtime cannot load the file.
+        MissingDependencyError: ONNX Runtime or a provider is not installed.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        threads: int | None = None,
+        providers: Providers | None = None,
+        options: onnxruntime.SessionOptions | None = None,
+    ) -> None:
+        ort = _onnxruntime()
+        options = ort.SessionOptions() if options is None else options
+        options.inter_op_num_threads = 1
+        options.log_severity_level = max(options.log_severity_level, 3)
+        if threads is not None:
+            if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+                raise UsageError(f"threads {threads!r} must be a whole number of at least 1")
+            options.intra_op_num_threads = threads
+        if not Path(path).is_file():
+            raise UsageError(f"{path}: no such file")
+        chosen = check_providers(providers)
+        try:
+            self.ort = ort.InferenceSession(os.fspath(path), options, providers=chosen)
+        except Exception as error:  # ONNX Runtime has no common base class for its errors
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UnsupportedError(
+                f"{path}: ONNX Runtime {ort.__version__} cannot load it: {reason}"
+            ) from error
+        self.inputs = tuple(_info(arg) for arg in self.ort.get_inputs())
+        self.outputs = tuple(_info(arg) for arg in self.ort.get_outputs())
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+        """Run the graph.
+
+        Args:
+            inputs: name -> array of the dtype and shape in ``.inputs``, or what converts to it without loss.
+
+        Returns:
+            name -> array for every output.
+
+        Raises:
+            UsageError: an input does not fit, or ONNX Runtime rejects its size.
+        """
+        feed = prepare(inputs, self.inputs)
+        try:
+            values = self.ort.run(None, feed)
+        except Exception as error:
+            shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feed.items())
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UsageError(f"the model does not run on {shapes}: {reason}") from error
+        return {info.name: value for info, value in zip(self.outputs, values, strict=True)}
+
+
+def _info(arg: Any) -> TensorInfo:
+    # ONNX Runtime gives None for a dim without a name; a name of its own keeps it unconstrained.
+    dims = tuple(dim if dim is not None else f"{arg.name}_dim{i}" for i, dim in enumerate(arg.shape))
+    return TensorInfo(arg.name, _DTYPES.get(arg.type, arg.type), dims)
+
+
+class Session:
+    """A bundle in ONNX Runtime, one graph session per component.
+
+    A bundle with one component runs directly; otherwise ``session["encoder"].run(...)``.
+    """
+
+    def __init__(
+        self, bundle: Bundle, *, threads: int | None = None, providers: Providers | None = None
+    ) -> None:
+        self.bundle = bundle
+        self._sessions = {
+            component.name: GraphSession(component.file, threads=threads, providers=providers)
+            for component in bundle.components
+        }
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Names of the components."""
+        return tuple(self._sessions)
+
+    def __getitem__(self, name: str) -> GraphSession:
+        if name not in self._sessions:
+            raise UsageError(f"the bundle has no component {name!r}; it has {', '.join(self._sessions)}")
+        return self._sessions[name]
+
+    def _only(self) -> GraphSession:
+        if len(self._sessions) != 1:
+            raise UsageError(
+                f"the bundle has several components ({', '.join(self._sessions)}); use session[name]"
+            )
+        return next(iter(self._sessions.values()))
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """Inputs of the only component: name, dtype, dims."""
+        return self._only().inputs
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """Outputs of the only component: name, dtype, dims."""
+        return self._only().outputs
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+        """Run the only component; see :meth:`GraphSession.run`."""
+        return self._only().run(inputs)
