@@ -1,0 +1,1 @@
+"""tsmerge-export: the compiler for token merging in time-series models."""

@@ -1,0 +1,160 @@
+"""What a family tells the rest: its components, its example inputs, where its tokens are. Never an algorithm."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from tsmerge_export.merge.run import MergeRun
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input or output of a component.
+
+    Attributes:
+        dtype: numpy name, such as ``float32``.
+        dims: a number, or the name of a dynamic dim. An output that uses the name of an input's token dim promises
+            one entry per original token and is unmerged; a name of its own (``tokens``) lets it stay merged.
+    """
+
+    name: str
+    dtype: str
+    dims: tuple[str | int, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form, as in the bundle's manifest."""
+        return {"name": self.name, "dtype": self.dtype, "dims": list(self.dims)}
+
+
+@dataclass(frozen=True)
+class MergePoints:
+    """The points of an eager model where tokens can be merged.
+
+    Attributes:
+        count: how many, in order of execution.
+        protect_first, protect_last: special tokens at either end that take no part.
+    """
+
+    count: int
+    protect_first: int = 0
+    protect_last: int = 0
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What a family may tell the graph rewriter: data, no code.
+
+    Attributes:
+        token_mask: name of a graph output ``[B, N]`` that is 0 where a token is padding. It may be an extra output
+            of the exported module; it is dropped from the result unless it is one of the component's outputs.
+        scope: regular expression; where the file has exporter scopes, points whose scope does not match are left.
+        protect_first, protect_last: see :class:`MergePoints`.
+    """
+
+    token_mask: str | None = None
+    scope: str | None = None
+    protect_first: int = 0
+    protect_last: int = 0
+
+
+class Component(ABC):
+    """One exported graph of a model. ``model`` is always the family's original module, unpatched.
+
+    Attributes:
+        name: ``model`` or ``encoder``; the file is ``<name>.onnx``.
+        inputs, outputs: in graph order.
+        hints: for the rewriter.
+    """
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    hints: Hints
+
+    @abstractmethod
+    def module(self, model: nn.Module) -> nn.Module:
+        """The module to export: same weights, written so that batch and length stay dynamic.
+
+        Its forward takes ``inputs`` in order and returns ``outputs`` in order, then ``hints.token_mask`` if extra.
+        """
+
+    @abstractmethod
+    def eager(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Run the original module; with merging applied to it, the outputs are the merged ones."""
+
+    @abstractmethod
+    def from_series(self, model: nn.Module, series: NDArray[np.float32]) -> Arrays:
+        """Inputs for series ``[B, L]`` float32, NaN is missing."""
+
+    def example(self, model: nn.Module, batch: int, length: int, seed: int = 0) -> Arrays:
+        """Inputs for random walks of that many rows and steps."""
+        steps = np.random.default_rng(seed).standard_normal((batch, length))
+        return self.from_series(model, steps.cumsum(1).astype(np.float32))
+
+
+class Family(ABC):
+    """A model family: how to recognise, build, export and instrument it."""
+
+    name: str
+
+    @abstractmethod
+    def matches(self, config: Mapping[str, Any]) -> bool:
+        """Whether a model's config (config.json as a dict) belongs to this family."""
+
+    @abstractmethod
+    def build(self, config: Mapping[str, Any]) -> nn.Module:
+        """A module with random weights for a config. Raises UsageError for a config that does not fit."""
+
+    @abstractmethod
+    def config_of(self, model: nn.Module) -> dict[str, Any]:
+        """The config from which :meth:`build` makes the same architecture (JSON-ready)."""
+
+    @abstractmethod
+    def components(self, model: nn.Module) -> tuple[Component, ...]:
+        """The graphs to export."""
+
+    @abstractmethod
+    def merge_points(self, model: nn.Module) -> MergePoints:
+        """Where tokens can be merged."""
+
+    @abstractmethod
+    def instrument(self, model: nn.Module, run: MergeRun) -> list[RemovableHandle]:
+        """Hook the model so that it calls ``run.merge`` at every point and aligns what follows."""
+
+    @abstractmethod
+    def horizon(self, model: nn.Module) -> int:
+        """Steps that one forecast covers."""
+
+    @abstractmethod
+    def context(self, model: nn.Module) -> int:
+        """Longest context in steps that the model reads; longer series are cut to their end."""
+
+    @abstractmethod
+    def quantile_levels(self, model: nn.Module) -> tuple[float, ...]:
+        """Quantile levels that :meth:`forecast` returns."""
+
+    @abstractmethod
+    def forecast(
+        self, model: nn.Module, run: Callable[[Arrays], Arrays], series: NDArray[np.float32], seed: int = 0
+    ) -> NDArray[np.float32]:
+        """Forecast through exported components.
+
+        Args:
+            model: the original module, for whatever is not exported yet.
+            run: runs the family's first component: inputs by name -> outputs by name.
+            series: ``[B, L]`` float32, NaN is missing.
+            seed: for sampling.
+
+        Returns:
+            ``[B, len(quantile_levels), horizon]`` float32.
+        """

@@ -1,0 +1,117 @@
+"""Chronos-Bolt: patches of a series through a T5 encoder, one decoder token, quantiles of the whole horizon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from chronos.chronos_bolt import ChronosBoltModelForForecasting
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers import T5Config
+
+from tsmerge_export.families.base import Arrays, Component, Family, Hints, MergePoints, TensorSpec
+from tsmerge_export.families.hf import config_dict, eager_attention, from_config
+from tsmerge_export.families.t5_stack import instrument_decoder, instrument_encoder
+from tsmerge_export.merge.run import MergeRun
+
+
+class _ExportModule(nn.Module):
+    """``ChronosBoltModelForForecasting.forward`` without its branches on the length.
+
+    The original crops a long context and pads a short one behind ``if``s, which an exporter freezes. Here the crop
+    and the left pad with NaN to a whole number of patches are index arithmetic, valid for any length >= 1.
+    """
+
+    def __init__(self, model: ChronosBoltModelForForecasting) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """``context [B, L]`` float32 -> ``quantiles [B, Q, H]``, ``token_mask [B, N]``."""
+        model = self.model
+        config = model.chronos_config
+        batch, length = context.shape
+        patch = config.input_patch_size
+        start = torch.sym_max(length - config.context_length, 0)
+        patches = (length - start + patch - 1) // patch
+        missing = torch.full((batch, patches * patch - (length - start)), float("nan"))
+        context = torch.cat([missing, context[:, start:]], 1)
+
+        mask = (~torch.isnan(context)).to(context.dtype)
+        context, loc_scale = model.instance_norm(context)
+        values = context.reshape(batch, patches, patch)
+        observed = mask.reshape(batch, patches, patch)
+        values = torch.where(observed > 0, values, 0.0)
+        embeds = model.input_patch_embedding(torch.cat([values, observed], -1))
+        token_mask = (observed.sum(-1) > 0).to(embeds.dtype)
+        if config.use_reg_token:
+            reg = torch.full((batch, 1), model.config.reg_token_id)
+            embeds = torch.cat([embeds, model.shared(reg)], 1)
+            token_mask = torch.cat([token_mask, torch.ones_like(reg).to(embeds.dtype)], 1)
+
+        hidden = model.encoder(attention_mask=token_mask, inputs_embeds=embeds).last_hidden_state
+        output = model.output_patch_embedding(model.decode(embeds, token_mask, hidden))
+        quantiles = model.instance_norm.inverse(output.reshape(batch, -1), loc_scale)
+        return quantiles.reshape(batch, model.num_quantiles, config.prediction_length), token_mask
+
+
+class _Model(Component):
+    name = "model"
+
+    def __init__(self, model: ChronosBoltModelForForecasting) -> None:
+        config = model.chronos_config
+        self.inputs = (TensorSpec("context", "float32", ("batch", "length")),)
+        levels, horizon = len(config.quantiles), config.prediction_length
+        self.outputs = (TensorSpec("quantiles", "float32", ("batch", levels, horizon)),)
+        self.hints = Hints(token_mask="token_mask", protect_last=int(config.use_reg_token))
+
+    def module(self, model: nn.Module) -> nn.Module:
+        return _ExportModule(eager_attention(model))
+
+    def eager(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"quantiles": model(context=inputs["context"]).quantile_preds}
+
+    def from_series(self, model: nn.Module, series: NDArray[np.float32]) -> Arrays:
+        return {"context": np.ascontiguousarray(series, np.float32)}
+
+
+class ChronosBolt(Family):
+    """Amazon's Chronos-Bolt (``ChronosBoltModelForForecasting``), with or without REG token."""
+
+    name = "chronos-bolt"
+
+    def matches(self, config: Mapping[str, Any]) -> bool:
+        return "ChronosBoltModelForForecasting" in (config.get("architectures") or ())
+
+    def build(self, config: Mapping[str, Any]) -> nn.Module:
+        return from_config(ChronosBoltModelForForecasting, T5Config, config, needs=("chronos_config",))
+
+    def config_of(self, model: nn.Module) -> dict[str, Any]:
+        return config_dict(model, "ChronosBoltModelForForecasting")
+
+    def components(self, model: nn.Module) -> tuple[Component, ...]:
+        return (_Model(model),)
+
+    def merge_points(self, model: nn.Module) -> MergePoints:
+        return MergePoints(len(model.encoder.block), protect_last=int(model.chronos_config.use_reg_token))
+
+    def instrument(self, model: nn.Module, run: MergeRun) -> list[RemovableHandle]:
+        return instrument_encoder(model.encoder, run) + instrument_decoder(model.decoder, run)
+
+    def horizon(self, model: nn.Module) -> int:
+        return int(model.chronos_config.prediction_length)
+
+    def context(self, model: nn.Module) -> int:
+        return int(model.chronos_config.context_length)
+
+    def quantile_levels(self, model: nn.Module) -> tuple[float, ...]:
+        return tuple(model.chronos_config.quantiles)
+
+    def forecast(
+        self, model: nn.Module, run: Callable[[Arrays], Arrays], series: NDArray[np.float32], seed: int = 0
+    ) -> NDArray[np.float32]:
+        return run({"context": np.ascontiguousarray(series, np.float32)})["quantiles"]

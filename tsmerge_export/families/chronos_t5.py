@@ -1,0 +1,130 @@
+"""Chronos (T5): one token per time step through a T5 encoder; an autoregressive decoder draws sample paths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from chronos.chronos import ChronosConfig, ChronosTokenizer
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers import T5Config, T5ForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutput
+
+from tsmerge_export.families.base import Arrays, Component, Family, Hints, MergePoints, TensorSpec
+from tsmerge_export.families.hf import config_dict, eager_attention, from_config
+from tsmerge_export.families.t5_stack import instrument_decoder, instrument_encoder
+from tsmerge_export.merge.apply import current_run
+from tsmerge_export.merge.run import MergeRun
+
+_QUANTILES = tuple(i / 10 for i in range(1, 10))
+
+
+def _chronos_config(model: nn.Module) -> ChronosConfig:
+    return ChronosConfig(**model.config.chronos_config)  # type: ignore[union-attr, arg-type]
+
+
+def tokenizer(model: nn.Module) -> ChronosTokenizer:
+    """The tokenizer that the model's config describes (mean scaling, uniform bins)."""
+    return _chronos_config(model).create_tokenizer()
+
+
+class _EncoderModule(nn.Module):
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """``[B, L]`` int64 twice -> ``last_hidden_state [B, N, D]``, ``encoder_mask [B, N]``; here N = L."""
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return hidden, attention_mask.clone()
+
+
+class _Encoder(Component):
+    name = "encoder"
+
+    def __init__(self, model: nn.Module) -> None:
+        self.inputs = tuple(TensorSpec(name, "int64", ("batch", "length")) for name in ("input_ids", "attention_mask"))
+        # "tokens", not "length": these outputs stay merged, and the decoder's mask follows.
+        self.outputs = (
+            TensorSpec("last_hidden_state", "float32", ("batch", "tokens", int(model.config.d_model))),  # type: ignore[union-attr, arg-type]
+            TensorSpec("encoder_mask", "int64", ("batch", "tokens")),
+        )
+        self.hints = Hints(token_mask="encoder_mask", protect_last=int(_chronos_config(model).use_eos_token))
+
+    def module(self, model: nn.Module) -> nn.Module:
+        return _EncoderModule(eager_attention(model).encoder)  # type: ignore[arg-type]
+
+    def eager(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        hidden = model.encoder(**inputs).last_hidden_state  # type: ignore[operator]
+        run = current_run(model)
+        mask = inputs["attention_mask"]
+        return {"last_hidden_state": hidden, "encoder_mask": mask if run is None else run.align(mask, 1)}
+
+    def from_series(self, model: nn.Module, series: NDArray[np.float32]) -> Arrays:
+        ids, mask, _ = tokenizer(model).context_input_transform(torch.from_numpy(np.array(series, np.float32)))
+        return {"input_ids": ids.numpy(), "attention_mask": mask.numpy().astype(np.int64)}
+
+
+class ChronosT5(Family):
+    """Amazon's Chronos on T5 (``T5ForConditionalGeneration`` with a ``chronos_config``)."""
+
+    name = "chronos-t5"
+
+    def matches(self, config: Mapping[str, Any]) -> bool:
+        architecture = config.get("architectures") or ()
+        return "T5ForConditionalGeneration" in architecture and "chronos_config" in config
+
+    def build(self, config: Mapping[str, Any]) -> nn.Module:
+        return from_config(T5ForConditionalGeneration, T5Config, config, needs=("chronos_config",))
+
+    def config_of(self, model: nn.Module) -> dict[str, Any]:
+        return config_dict(model, "T5ForConditionalGeneration")
+
+    def components(self, model: nn.Module) -> tuple[Component, ...]:
+        return (_Encoder(model),)
+
+    def merge_points(self, model: nn.Module) -> MergePoints:
+        return MergePoints(len(model.encoder.block), protect_last=int(_chronos_config(model).use_eos_token))  # type: ignore[union-attr, arg-type]
+
+    def instrument(self, model: nn.Module, run: MergeRun) -> list[RemovableHandle]:
+        return instrument_encoder(model.encoder, run) + instrument_decoder(model.decoder, run)  # type: ignore[arg-type]
+
+    def horizon(self, model: nn.Module) -> int:
+        return int(_chronos_config(model).prediction_length)
+
+    def context(self, model: nn.Module) -> int:
+        return int(_chronos_config(model).context_length)
+
+    def quantile_levels(self, model: nn.Module) -> tuple[float, ...]:
+        return _QUANTILES
+
+    def forecast(
+        self, model: nn.Module, run: Callable[[Arrays], Arrays], series: NDArray[np.float32], seed: int = 0
+    ) -> NDArray[np.float32]:
+        """See :meth:`Family.forecast`. The encoder is the exported one, the decoder the original module."""
+        config = _chronos_config(model)
+        tokens = tokenizer(model)
+        ids, mask, scale = tokens.context_input_transform(torch.from_numpy(np.array(series, np.float32)))
+        encoded = run({"input_ids": ids.numpy(), "attention_mask": mask.numpy().astype(np.int64)})
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(seed)
+            drawn = model.generate(  # type: ignore[operator]
+                encoder_outputs=BaseModelOutput(last_hidden_state=torch.from_numpy(encoded["last_hidden_state"])),
+                attention_mask=torch.from_numpy(encoded["encoder_mask"]),
+                min_new_tokens=config.prediction_length,
+                max_new_tokens=config.prediction_length,
+                do_sample=True,
+                num_return_sequences=config.num_samples,
+                eos_token_id=config.eos_token_id,
+                pad_token_id=config.pad_token_id,
+                temperature=config.temperature,
+                top_k=config.top_k,
+                top_p=config.top_p,
+            )
+        samples = drawn[:, -config.prediction_length :].reshape(len(series), config.num_samples, -1)
+        paths = tokens.output_transform(samples, scale)
+        return torch.quantile(paths, torch.tensor(_QUANTILES), dim=1).transpose(0, 1).float().numpy()

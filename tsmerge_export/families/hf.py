@@ -1,0 +1,49 @@
+"""Helpers for families whose modules come from Hugging Face transformers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from tsmerge_export.errors import UsageError
+
+
+def from_config(model_class: type, config_class: type, config: Mapping[str, Any], needs: tuple[str, ...] = ()) -> nn.Module:
+    """Build ``model_class`` with random weights from a config.json's dict.
+
+    Raises:
+        UsageError: a key in ``needs`` is missing, or the class refuses the config.
+    """
+    missing = [key for key in needs if key not in config]
+    if missing:
+        raise UsageError(f"config.json has no {missing[0]!r}; it is not a {model_class.__name__}")
+    try:
+        return model_class(config_class.from_dict(dict(config))).eval()  # type: ignore[attr-defined]
+    except (TypeError, ValueError, KeyError, AttributeError, AssertionError, ZeroDivisionError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UsageError(f"config.json does not describe a {model_class.__name__}: {reason}") from error
+
+
+def config_dict(model: nn.Module, architecture: str) -> dict[str, Any]:
+    """The model's config as config.json would hold it, with ``architectures`` set."""
+    config: dict[str, Any] = model.config.to_dict()  # type: ignore[union-attr, operator]
+    config["architectures"] = [architecture]
+    return config
+
+
+def eager_attention(model: nn.Module) -> nn.Module:
+    """A copy of the model that shares its weights and computes attention as plain matmul and softmax.
+
+    The exporter cannot decompose every form of ``scaled_dot_product_attention``; the original stays as it is.
+    """
+    memo = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    twin = copy.deepcopy(model, memo)
+    for module in twin.modules():
+        # Merging may be applied to the original; the exported graph gets its merges from the rewriter.
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            hooks.clear()
+    twin.set_attn_implementation("eager")  # type: ignore[operator]
+    return twin.eval()

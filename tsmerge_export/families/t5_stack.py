@@ -1,0 +1,61 @@
+"""What the families built on Hugging Face's T5Stack have in common: their hooks for merging in eager PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from tsmerge_export.merge.run import MergeRun
+
+
+def instrument_encoder(encoder: nn.Module, run: MergeRun) -> list[RemovableHandle]:
+    """Merge after the self-attention residual of each block of a T5 encoder stack.
+
+    The stack's ``attention_mask [B, N]`` gives the padding. Block 0 computes the relative position bias
+    ``[1, H, N, N]`` and hands it on, so it is caught there and aligned anew for every later block.
+    """
+    base_bias: list[Tensor] = []
+
+    def begin(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        mask = kwargs.get("attention_mask")
+        base_bias.clear()
+        run.begin(None if mask is None else (mask != 0).float())
+
+    def align_inputs(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not run.merged:
+            return None
+        hidden, mask, _bias, *rest = args
+        mask = mask if mask is None else run.align(mask, 2, 3)
+        bias = run.align(base_bias[0], 2, 3, positional=True)
+        return (hidden, mask, bias, *rest), kwargs
+
+    def merge(layer: int) -> Any:
+        def hook(_module: nn.Module, _args: Any, output: tuple[Any, ...]) -> Any:
+            hidden, bias, *rest = output
+            if layer == 0:
+                base_bias[:] = [bias]
+            return (run.merge(layer, hidden), bias, *rest)
+
+        return hook
+
+    handles = [encoder.register_forward_pre_hook(begin, with_kwargs=True)]
+    for layer, block in enumerate(encoder.block):  # type: ignore[arg-type]
+        handles.append(block.register_forward_pre_hook(align_inputs, with_kwargs=True))
+        handles.append(block.layer[0].register_forward_hook(merge(layer)))
+    return handles
+
+
+def instrument_decoder(decoder: nn.Module, run: MergeRun) -> list[RemovableHandle]:
+    """Let the cross-attention mask of a T5 decoder stack follow the merged encoder."""
+
+    def align_mask(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        mask = kwargs.get("encoder_attention_mask")
+        hidden = kwargs.get("encoder_hidden_states")
+        # A caller that aligned the mask itself (it has the encoder's merged length) is left alone.
+        if run.merged and mask is not None and hidden is not None and mask.shape[-1] != hidden.shape[1]:
+            kwargs = {**kwargs, "encoder_attention_mask": run.align(mask, mask.dim() - 1)}
+        return args, kwargs
+
+    return [decoder.register_forward_pre_hook(align_mask, with_kwargs=True)]

@@ -1,0 +1,82 @@
+"""Merging inside an eager model: applied by hooks, taken off again without a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+from weakref import WeakKeyDictionary
+
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from tsmerge_export import families
+from tsmerge_export.config import MergeConfig
+from tsmerge_export.merge.plan import make_plan
+from tsmerge_export.merge.run import MergeRun
+
+ModelT = TypeVar("ModelT")
+
+_applied: WeakKeyDictionary[nn.Module, tuple[MergeRun, list[RemovableHandle]]] = WeakKeyDictionary()
+
+
+def apply(model: ModelT, merge: MergeConfig) -> ModelT:
+    """Make an eager model merge its tokens. Applying again replaces the settings; the weights are untouched.
+
+    Args:
+        model: a module of a known family, or a ``chronos-forecasting`` pipeline around one.
+        merge: the settings; ``method="none"`` leaves the model as it is.
+
+    Returns:
+        The same object.
+
+    Raises:
+        UnsupportedError: no known family. UsageError: a layer that the model does not have.
+    """
+    family, core = families.for_model(model)
+    # Everything that can fail comes first: a refused config leaves the model as it was.
+    points = family.merge_points(core)
+    plan = make_plan(merge, points.count, protect_first=points.protect_first, protect_last=points.protect_last)
+    remove(model)
+    if plan:
+        run = MergeRun(plan, merge.positions)
+        _applied[core] = (run, family.instrument(core, run))
+    return model
+
+
+def remove(model: ModelT) -> ModelT:
+    """Take merging off again; does nothing where none is applied. Returns the same object."""
+    _, core = families.for_model(model)
+    _, handles = _applied.pop(core, (None, []))
+    for handle in handles:
+        handle.remove()
+    return model
+
+
+def current_run(model: object) -> MergeRun | None:
+    """The run of a model that merging is applied to, else None."""
+    _, core = families.for_model(model)
+    run, _ = _applied.get(core, (None, []))
+    return run
+
+
+@contextmanager
+def merging(model: object, merge: MergeConfig) -> Iterator[MergeRun]:
+    """``with merging(model, merge) as run:`` merge inside the block, then restore what was applied before.
+
+    Yields:
+        The :class:`~tsmerge_export.merge.run.MergeRun`: its ``steps`` tell what the last forward merged.
+    """
+    before = current_run(model)
+    _, core = families.for_model(model)
+    saved = _applied.pop(core, None)
+    for handle in saved[1] if saved else []:
+        handle.remove()
+    try:
+        apply(model, merge)
+        yield current_run(model) or MergeRun({})
+    finally:
+        remove(model)
+        if before is not None:
+            family, _ = families.for_model(model)
+            _applied[core] = (before, family.instrument(core, before))

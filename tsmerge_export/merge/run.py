@@ -1,0 +1,114 @@
+"""The state of one forward pass that merges: which original token each surviving one is, and what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tsmerge_export.config import Positions
+from tsmerge_export.merge.local import unmerge
+from tsmerge_export.merge.plan import MergeStep
+
+
+@dataclass
+class StepRecord:
+    """What one merge step of the last forward decided. Shapes as in :class:`~tsmerge_export.merge.local.Merged`.
+
+    ``rank`` and ``gap`` ``[B, P]`` float32 are the scores behind it (see :func:`~tsmerge_export.merge.local.ranks`),
+    filled only while ``MergeRun.record`` is True.
+    """
+
+    layer: int
+    removed: int
+    kept: Tensor
+    target: Tensor
+    size: Tensor
+    rank: Tensor | None = None
+    gap: Tensor | None = None
+
+
+class MergeRun:
+    """Merging inside one eager model. A family's hooks call :meth:`begin`, :meth:`merge` and :meth:`align`.
+
+    Attributes:
+        steps: one record per merge step of the last forward, in order.
+        record: also keep the scores behind each decision (for parity checks; off by default).
+    """
+
+    def __init__(self, plan: Mapping[int, MergeStep], positions: Positions = "gather") -> None:
+        self._plan = dict(plan)
+        self._positions = positions
+        self.record = False
+        self.begin(None)
+
+    def begin(self, size: Tensor | None) -> None:
+        """Start a forward. ``size [B, N]``: original tokens per token, 0 is padding; None is all 1."""
+        self.steps: list[StepRecord] = []
+        self._size = size
+        self._kept: Tensor | None = None
+        self._target: Tensor | None = None
+
+    @property
+    def merged(self) -> bool:
+        """Whether a merge step has run since :meth:`begin`."""
+        return self._kept is not None
+
+    @property
+    def kept(self) -> Tensor | None:
+        """``[B, M]`` int64: index among the original tokens of each surviving one; None before the first step."""
+        return self._kept
+
+    def merge(self, layer: int, x: Tensor) -> Tensor:
+        """Run the step planned for ``layer`` on ``x [B, N, D]``; returns ``[B, M, D]``, or x where none is planned."""
+        step = self._plan.get(layer)
+        if step is None:
+            return x
+        rank, gap = step.method.ranks(x, self._size, step.attributes) if self.record else (None, None)
+        result = step(x, self._size)
+        removed = x.shape[1] - result.y.shape[1]
+        self.steps.append(StepRecord(layer, removed, result.kept, result.target, result.size, rank, gap))
+        self._size = result.size
+        if self._kept is None or self._target is None:
+            self._kept, self._target = result.kept, result.target
+        else:
+            self._kept = self._kept.gather(1, result.kept)
+            self._target = result.target.gather(1, self._target)
+        return result.y
+
+    def align(self, value: Tensor, *axes: int, positional: bool = False) -> Tensor:
+        """Bring a value with one entry per original token to the surviving tokens.
+
+        Args:
+            value: any dtype; its axis 0 is the batch (1, B, or a multiple of B with rows repeated in place).
+            axes: the axes of length N (original tokens). Axes of length 1 are left alone.
+            positional: the value encodes positions (not a mask): cut to the first M entries under ``compact``.
+
+        Returns:
+            The value with those axes of length M.
+        """
+        if self._kept is None:
+            return value
+        kept = self._kept
+        if positional and self._positions == "compact":
+            for axis in axes:
+                value = value.narrow(axis, 0, kept.shape[1]) if value.shape[axis] != 1 else value
+            return value
+        if value.shape[0] not in (1, kept.shape[0]):  # generate() repeats each series once per sample
+            kept = kept.repeat_interleave(value.shape[0] // kept.shape[0], dim=0)
+        original = 0 if self._target is None else self._target.shape[1]
+        for axis in axes:
+            # N = 1 keeps its one token, so an axis of length 1 is right as it is, broadcast or not.
+            if value.shape[axis] == 1:
+                continue
+            if value.shape[axis] != original:
+                raise ValueError(f"axis {axis} of {list(value.shape)} does not have one entry per token ({original})")
+            index = kept.view(kept.shape[0], *(kept.shape[1] if a == axis else 1 for a in range(1, value.dim())))
+            value = torch.take_along_dim(value, index, dim=axis)
+        return value
+
+    def unmerge(self, y: Tensor) -> Tensor:
+        """``[B, M, ...]`` back to ``[B, N, ...]``: every original token gets a copy of the one it went into."""
+        return y if self._target is None else unmerge(y, self._target)

@@ -1,0 +1,46 @@
+"""Fills in the dtypes and dims that a file lacks: the walk needs both on every value."""
+
+from __future__ import annotations
+
+import logging
+
+import onnx_ir as ir
+
+from tsmerge_export.errors import MissingDependencyError, UnsupportedError
+from tsmerge_export.rewrite.dims import dims
+
+
+def has_shapes(model: ir.Model) -> bool:
+    """Whether every node output has a dtype and a rank."""
+    return all(
+        value.dtype is not None and dims(value) is not None
+        for node in model.graph
+        for value in node.outputs
+        if value.name and value.uses()
+    )
+
+
+def infer_shapes(model: ir.Model) -> ir.Model:
+    """The model itself where its shapes are known, else a copy with them inferred.
+
+    ONNX Runtime's symbolic inference follows shape arithmetic; onnx's own loses dims behind a computed Reshape.
+
+    Raises:
+        UnsupportedError: inference fails.
+    """
+    if has_shapes(model):
+        return model
+    try:
+        from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
+    except ImportError as error:
+        raise MissingDependencyError("inferring shapes needs sympy; run: pip install sympy") from error
+    logger = logging.getLogger("onnxruntime.tools.symbolic_shape_infer")
+    level, proto = logger.level, ir.to_proto(model)
+    logger.setLevel(logging.ERROR)
+    try:
+        inferred = SymbolicShapeInference.infer_shapes(proto, auto_merge=True)
+    except Exception as error:  # it raises many types; each means that the graph's shapes stay unknown
+        raise UnsupportedError(f"shape inference fails on this graph: {str(error).splitlines()[0]}") from error
+    finally:
+        logger.setLevel(level)
+    return ir.from_proto(inferred)

@@ -1,0 +1,245 @@
+"""Inserts merging into a graph: one walk in topological order that carries the state of every token axis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from tsmerge_export.config import Positions
+from tsmerge_export.errors import UnsupportedError
+from tsmerge_export.merge.plan import MergeStep
+from tsmerge_export.rewrite.align import Aligner
+from tsmerge_export.rewrite.dims import dims
+from tsmerge_export.rewrite.emit import Emitter
+from tsmerge_export.rewrite.points import Point, scope_of
+from tsmerge_export.rewrite.rules import RULES, Barrier, Context, Outcome
+from tsmerge_export.rewrite.stages import Stage, deepest
+
+DOMAIN = "tsmerge"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class BarrierReport:
+    """A node that could not work on merged tokens: its inputs were unmerged, which takes the speed-up away there."""
+
+    node: str
+    op_type: str
+    scope: str
+    reason: str
+
+    def to_dict(self) -> dict[str, str]:
+        """JSON-ready form."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class MergeReport:
+    """A merge that was inserted. ``before`` and ``after`` are the symbols of the token axis."""
+
+    layer: int
+    node: str
+    op_type: str
+    scope: str
+    before: str
+    after: str
+    attributes: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return dict(vars(self))
+
+
+@dataclass
+class RewriteReport:
+    """What the rewriter did to one graph."""
+
+    merges: list[MergeReport] = field(default_factory=list)
+    barriers: list[BarrierReport] = field(default_factory=list)
+
+
+def insert_merges(
+    model: ir.Model,
+    points: list[Point],
+    plan: Mapping[int, MergeStep],
+    *,
+    token_mask: str | None = None,
+    stay: Mapping[str, int] | None = None,
+    positions: Positions = "gather",
+) -> RewriteReport:
+    """Merge at the planned points and let everything with a token axis follow. Edits ``model`` in place.
+
+    Args:
+        model: plain ONNX, every value with dtype and dims.
+        points: all merge points of the graph. plan: step by layer.
+        token_mask: name of a graph output ``[B, N]``, 0 where a token is padding.
+        stay: outputs that may stay merged, with their token axis. Every other output that had one entry per
+            original token is unmerged.
+        positions: ``gather`` or ``compact`` for operands that encode positions.
+
+    Raises:
+        UnsupportedError: a point or output cannot be handled.
+    """
+    return _Walk(model, points, plan, token_mask, dict(stay or {}), positions).run()
+
+
+class _Walk:
+    def __init__(
+        self,
+        model: ir.Model,
+        points: list[Point],
+        plan: Mapping[int, MergeStep],
+        token_mask: str | None,
+        stay: dict[str, int],
+        positions: Positions,
+    ) -> None:
+        self._model, self._graph = model, model.graph
+        self._steps = {point.node: (point, plan[point.layer]) for point in points if point.layer in plan}
+        self._stay = stay
+        self._emit = Emitter(self._graph)
+        self._context = Context(self._emit, Aligner(self._emit, compact=positions == "compact"))
+        self._current: dict[ir.Value, ir.Value] = {}
+        self._roots: dict[str | int, Stage] = {}
+        self._report = RewriteReport()
+        self._mask = None
+        if token_mask is not None:
+            found = [value for value in self._graph.outputs if value.name == token_mask]
+            if not found:
+                raise UnsupportedError(f"the graph has no output {token_mask!r} to take the token mask from")
+            self._mask = found[0]
+
+    def run(self) -> RewriteReport:
+        nodes = list(self._graph)
+        for index, node in enumerate(nodes):
+            self._emit.move_before(node)
+            self._visit(node)
+            if node in self._steps:
+                self._emit.move_before(nodes[index + 1] if index + 1 < len(nodes) else None)
+                self._merge(*self._steps[node])
+        self._emit.move_before(None)
+        self._finish_outputs()
+        if self._report.merges:
+            self._model.opset_imports[DOMAIN] = VERSION
+        self._graph.sort()  # the token mask may be computed late in the file
+        RemoveUnusedNodesPass()(self._model)
+        return self._report
+
+    # -- one node ------------------------------------------------------------------------------------------------
+
+    def _visit(self, node: ir.Node) -> None:
+        for index, value in enumerate(node.inputs):
+            if value is not None and value in self._current:
+                node.replace_input_with(index, self._current[value])
+        if not any(self._context.tags(value) for value in node.inputs):
+            return
+        rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        try:
+            if rule is None:
+                raise Barrier(f"no rule for {node.domain + '::' if node.domain else ''}{node.op_type}")
+            outcome = rule(node, self._context)
+        except Barrier as barrier:
+            self._unmerge_inputs(node, str(barrier))
+            return
+        self._apply(node, outcome)
+
+    def _apply(self, node: ir.Node, outcome: Outcome) -> None:
+        for index, value in outcome.inputs.items():
+            node.replace_input_with(index, value)
+        for index, value in outcome.replace.items():
+            self._current[node.outputs[index]] = value
+        for value, tags in zip(node.outputs, outcome.tags, strict=True):
+            if tags:
+                shape = dims(value)
+                if shape is None:
+                    raise UnsupportedError(f"node {node.name!r}: the dims of its output are unknown")
+                value.shape = ir.Shape([tags[axis].dim if axis in tags else dim for axis, dim in enumerate(shape)])
+                self._context.state[value] = tags
+
+    def _unmerge_inputs(self, node: ir.Node, reason: str) -> None:
+        for index, value in enumerate(node.inputs):
+            if value is not None and self._context.tags(value):
+                node.replace_input_with(index, self._unmerged(value))
+        self._report.barriers.append(BarrierReport(node.name or "", node.op_type, scope_of(node), reason))
+
+    def _unmerged(self, value: ir.Value) -> ir.Value:
+        for axis, stage in sorted(self._context.tags(value).items()):
+            value = self._context.aligner.unmerge(value, axis, stage)
+        return value
+
+    # -- one merge -----------------------------------------------------------------------------------------------
+
+    def _root(self, x: ir.Value) -> Stage:
+        shape = dims(x)
+        if shape is None or shape[1] is None:
+            raise UnsupportedError(f"the number of tokens of {x.name!r} is unknown")
+        batch, tokens = shape[0], shape[1]
+        if tokens not in self._roots:
+            emit, float32 = self._emit, ir.DataType.FLOAT
+            if self._mask is not None:
+                real = emit.op("Cast", [self._mask], {"to": ir.DataType.BOOL}, ir.DataType.BOOL, [batch, tokens], "real")
+                size = emit.op("Cast", [real], {"to": float32}, float32, [batch, tokens], "size")
+            else:
+                rows = emit.op("Shape", [x], {"start": 0, "end": 2}, ir.DataType.INT64, [2], "rows")
+                size = emit.op("Expand", [emit.const(1.0, "float32"), rows], {}, float32, [batch, tokens], "size")
+            self._roots[tokens] = Stage(tokens, batch, emit.length(x, 1), size)
+        return self._roots[tokens]
+
+    def _merge(self, point: Point, step: MergeStep) -> None:
+        x = self._current.get(point.value, point.value)
+        tags = self._context.tags(x)
+        if set(tags) - {1}:
+            raise UnsupportedError(f"node {point.node.name!r}: tokens are not on axis 1")
+        before = tags.get(1) or self._root(x)
+        shape = dims(x) or []
+        symbol, int64 = f"tokens_after_layer_{point.layer}", ir.DataType.INT64
+        rows = [before.batch, symbol]
+        outputs = [
+            (x.dtype, [*rows, shape[2]]),
+            (ir.DataType.FLOAT, rows),
+            (int64, rows),
+            (int64, [before.batch, before.dim]),
+        ]
+        hint = f"merge_layer_{point.layer}"
+        node = self._emit.node(step.op_type, [x, x, before.size], step.attributes, outputs, hint, domain=DOMAIN)
+        node.metadata_props["tsmerge.layer"] = str(point.layer)
+        if point.scope:
+            node.metadata_props["namespace"] = point.scope
+        y, size, kept, target = node.outputs
+        stage = Stage(symbol, before.batch, self._emit.length(kept, 1), size, before, kept, target)
+        self._current[point.value] = y
+        self._context.state[y] = {1: stage}
+        self._report.merges.append(
+            MergeReport(
+                point.layer, node.name or "", step.op_type, point.scope, str(before.dim), symbol, dict(step.attributes)
+            )
+        )
+
+    # -- outputs -------------------------------------------------------------------------------------------------
+
+    def _finish_outputs(self) -> None:
+        finals = [self._current.get(value, value) for value in self._graph.outputs]
+        names = [value.name or "" for value in self._graph.outputs]
+        found = [
+            self._context.tags(value)[self._stay[name]]
+            for value, name in zip(finals, names, strict=True)
+            if name in self._stay and self._stay[name] in self._context.tags(value)
+        ]
+        last = deepest(found) if found else None
+        if found and last is None:
+            raise UnsupportedError("the outputs that stay merged were merged apart")
+        for index, (old, value, name) in enumerate(zip(list(self._graph.outputs), finals, names, strict=True)):
+            tags = self._context.tags(value)
+            if name in self._stay and last is not None:
+                axis = self._stay[name]
+                source = tags.get(axis) or last.root
+                if source is not last:
+                    value = self._context.aligner.align(value, {axis: (source, last)}, len(dims(value) or ()))
+            elif tags:
+                value = self._unmerged(value)
+            if value is not old:
+                old.name, value.name = f"{name}/before_merging", name
+                self._graph.outputs[index] = value

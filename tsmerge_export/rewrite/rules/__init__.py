@@ -1,0 +1,6 @@
+"""Transfer rules per operator. An operator without one is a barrier: its inputs are unmerged first, and it is reported."""
+
+from tsmerge_export.rewrite.rules import compute, layout, shapes
+from tsmerge_export.rewrite.rules.core import RULES, Barrier, Context, Outcome
+
+__all__ = ["RULES", "Barrier", "Context", "Outcome", "compute", "layout", "shapes"]

@@ -1,0 +1,132 @@
+"""Rules for operators that move axes or pick along them: transposes, slices, gathers, concatenations."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from tsmerge_export.rewrite.rules.core import (
+    Barrier,
+    Context,
+    Outcome,
+    constant,
+    constant_ints,
+    operand,
+    refuse_axes,
+    rule,
+    unify,
+)
+
+
+@rule("Transpose")
+def transpose(node: ir.Node, context: Context) -> Outcome:
+    """Tags move with their axes. The batch may not move: alignment relies on it being first."""
+    value = operand(node, 0)
+    rank = len(context.base_dims(value))
+    perm = list(node.attributes["perm"].as_ints()) if "perm" in node.attributes else list(range(rank))[::-1]
+    if perm[0] != 0:
+        raise Barrier("it moves the batch axis")
+    tags = context.tags(value)
+    return Outcome([{axis: tags[old] for axis, old in enumerate(perm) if old in tags}])
+
+
+@rule("Unsqueeze")
+def unsqueeze(node: ir.Node, context: Context) -> Outcome:
+    """New axes of length 1."""
+    value = operand(node, 0)
+    axes = constant_ints(node, 1, "axes") or []
+    rank = len(context.base_dims(value)) + len(axes)
+    new = {axis % rank for axis in axes}
+    if 0 in new:
+        raise Barrier("it moves the batch axis")
+    old = [axis for axis in range(rank) if axis not in new]
+    tags = context.tags(value)
+    return Outcome([{axis: tags[index] for index, axis in enumerate(old) if index in tags}])
+
+
+@rule("Squeeze")
+def squeeze(node: ir.Node, context: Context) -> Outcome:
+    """Axes of length 1 go away."""
+    value = operand(node, 0)
+    shape = context.base_dims(value)
+    axes = constant_ints(node, 1, "axes")
+    gone = {axis % len(shape) for axis in axes} if axes else {axis for axis, dim in enumerate(shape) if dim == 1}
+    if 0 in gone:
+        raise Barrier("it moves the batch axis")
+    refuse_axes(context.tags(value), sorted(gone), "squeezes")
+    left = [axis for axis in range(len(shape)) if axis not in gone]
+    tags = context.tags(value)
+    return Outcome([{index: tags[axis] for index, axis in enumerate(left) if axis in tags}])
+
+
+@rule("Split")
+def split(node: ir.Node, context: Context) -> Outcome:
+    """Along an axis that is not tokens."""
+    value = operand(node, 0)
+    axis = node.attributes.get_int("axis", 0) % len(context.base_dims(value))
+    refuse_axes(context.tags(value), [axis], "splits")
+    return Outcome([dict(context.tags(value)) for _ in node.outputs])
+
+
+@rule("Slice")
+def slice_(node: ir.Node, context: Context) -> Outcome:
+    """Along axes that are not tokens: an index among tokens means an original one."""
+    value = operand(node, 0)
+    rank = len(context.base_dims(value))
+    axes = constant_ints(node, 3, "axes")
+    if axes is None:
+        starts = constant_ints(node, 1, "starts")
+        axes = list(range(len(starts))) if starts is not None else list(range(rank))
+    refuse_axes(context.tags(value), [axis % rank for axis in axes], "slices")
+    if 0 in (axis % rank for axis in axes):
+        raise Barrier("it slices the batch axis")
+    return Outcome([dict(context.tags(value))])
+
+
+@rule("Pad")
+def pad(node: ir.Node, context: Context) -> Outcome:
+    """Along axes that are not tokens."""
+    value = operand(node, 0)
+    rank = len(context.base_dims(value))
+    amounts = constant_ints(node, 1, "pads") or []
+    axes = constant_ints(node, 3)
+    axes = list(range(rank)) if axes is None else [axis % rank for axis in axes]
+    padded = [axis for index, axis in enumerate(axes) if amounts[index] or amounts[index + len(axes)]]
+    refuse_axes(context.tags(value), padded, "pads")
+    if 0 in padded:
+        raise Barrier("it pads the batch axis")
+    return Outcome([dict(context.tags(value))])
+
+
+@rule("Concat")
+def concat(node: ir.Node, context: Context) -> Outcome:
+    """Along an axis that is not tokens; the other axes fit together."""
+    operands = [operand(node, index) for index in range(len(node.inputs))]
+    rank = len(context.base_dims(operands[0]))
+    along = node.attributes["axis"].as_int() % rank
+    for value in operands:
+        refuse_axes(context.tags(value), [along], "concatenates along")
+    labels = [[("along", index) if axis == along else axis for axis in range(rank)] for index in range(len(operands))]
+    aligned, stages = unify(context, operands, labels, rank)
+    for value, new in zip(operands, aligned, strict=True):
+        if new is not value and context.base_dims(value)[0] == 1:
+            raise Barrier("an operand without a batch would have to get one")
+    return Outcome([{axis: stages[axis] for axis in range(rank) if axis in stages}], dict(enumerate(aligned)))
+
+
+@rule("Gather")
+def gather(node: ir.Node, context: Context) -> Outcome:
+    """Merged indices look up per token; merged data may be picked from along any axis that is not tokens."""
+    data, indices = operand(node, 0), operand(node, 1)
+    axis = node.attributes.get_int("axis", 0) % len(context.base_dims(data))
+    picked = context.tags(indices)
+    tags = context.tags(data)
+    if picked and (tags or axis != 0):
+        raise Barrier("it looks up merged indices in merged data")
+    if picked:
+        return Outcome([dict(picked)])
+    refuse_axes(tags, [axis], "picks from")
+    if axis == 0:
+        raise Barrier("it picks from the batch axis")
+    index = constant(indices)
+    found = len(context.base_dims(indices)) if index is None else index.ndim
+    return Outcome([{own + (found - 1 if own > axis else 0): stage for own, stage in tags.items()}])

@@ -1,0 +1,97 @@
+"""Stages: the states of a token axis between merges, as a tree, and the ONNX values that belong to each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from tsmerge_export.rewrite.emit import Emitter
+
+Tags = dict[int, "Stage"]
+"""Axis -> stage, for the axes of a value that are merged. Axes at a root stage carry no tag."""
+
+
+@dataclass(eq=False)
+class Stage:
+    """A token axis after some merges. Two values fit together on an axis only at the same stage.
+
+    Attributes:
+        dim: symbol (or number, for a root of fixed length) of the axis at this stage.
+        batch: dim of the batch axis.
+        length: value ``[1]`` int64, the number of tokens at run time.
+        size: value ``[B, M]`` float32.
+        parent: the stage before the merge; None for a root, the axis as the model computes it.
+        kept: value ``[B, M]`` int64, index in the parent of each token; None for a root.
+        target: value ``[B, N_parent]`` int64; None for a root.
+    """
+
+    dim: str | int
+    batch: str | int | None
+    length: ir.Value
+    size: ir.Value
+    parent: Stage | None = None
+    kept: ir.Value | None = None
+    target: ir.Value | None = None
+    _kept_from: dict[Stage, ir.Value] = field(default_factory=dict)
+    _target_from: dict[Stage, ir.Value] = field(default_factory=dict)
+    _pairs_from: dict[Stage, ir.Value] = field(default_factory=dict)
+
+    @property
+    def root(self) -> Stage:
+        """The unmerged axis that this stage descends from."""
+        return self if self.parent is None else self.parent.root
+
+    @property
+    def depth(self) -> int:
+        """Number of merges since the root."""
+        return 0 if self.parent is None else 1 + self.parent.depth
+
+    def lineage(self) -> Iterator[Stage]:
+        """This stage, its parent, and so on up to the root."""
+        stage: Stage | None = self
+        while stage is not None:
+            yield stage
+            stage = stage.parent
+
+    def kept_from(self, ancestor: Stage, emit: Emitter) -> ir.Value:
+        """``[B, M]`` int64: index in ``ancestor`` of each token of this stage."""
+        assert self.parent is not None and self.kept is not None
+        if self.parent is ancestor:
+            return self.kept
+        if ancestor not in self._kept_from:
+            above = self.parent.kept_from(ancestor, emit)
+            self._kept_from[ancestor] = emit.op(
+                "GatherElements", [above, self.kept], {"axis": 1}, ir.DataType.INT64, [self.batch, self.dim], "kept"
+            )
+        return self._kept_from[ancestor]
+
+    def target_from(self, ancestor: Stage, emit: Emitter) -> ir.Value:
+        """``[B, N]`` int64: index in this stage that each token of ``ancestor`` went to."""
+        assert self.parent is not None and self.target is not None
+        if self.parent is ancestor:
+            return self.target
+        if ancestor not in self._target_from:
+            above = self.parent.target_from(ancestor, emit)
+            self._target_from[ancestor] = emit.op(
+                "GatherElements", [self.target, above], {"axis": 1}, ir.DataType.INT64, [self.batch, ancestor.dim], "target"
+            )
+        return self._target_from[ancestor]
+
+    def pairs_from(self, ancestor: Stage, emit: Emitter) -> ir.Value:
+        """``[B, M, M]`` int64: index in the flattened ``N x N`` plane of ``ancestor`` of each pair of tokens."""
+        if ancestor not in self._pairs_from:
+            kept, int64 = self.kept_from(ancestor, emit), ir.DataType.INT64
+            row = emit.op("Mul", [kept, ancestor.length], {}, int64, [self.batch, self.dim], "row")
+            row = emit.op("Unsqueeze", [row, emit.const([2])], {}, int64, [self.batch, self.dim, 1], "row")
+            column = emit.op("Unsqueeze", [kept, emit.const([1])], {}, int64, [self.batch, 1, self.dim], "column")
+            self._pairs_from[ancestor] = emit.op("Add", [row, column], {}, int64, [self.batch, self.dim, self.dim], "pairs")
+        return self._pairs_from[ancestor]
+
+
+def deepest(stages: list[Stage]) -> Stage | None:
+    """The stage that descends from all others, or None where two have parted."""
+    last = max(stages, key=lambda stage: stage.depth)
+    line = set(last.lineage())
+    return last if all(stage in line for stage in stages) else None
