@@ -291,8 +291,8 @@ def recover(path: Path) -> None:
 class BundleWriter:
     """Context manager that builds a bundle beside its place.
 
-    ``with BundleWriter(output, force) as writer:`` write the files into ``writer.path``, then ``writer.commit(manifest)``.
-    Without a commit, or on any exception (KeyboardInterrupt too), nothing is left and an old bundle stays as it was.
+    ``with BundleWriter(output, force) as writer:`` write the files into ``writer.path``, then call
+    ``writer.commit(manifest)``. Without a commit, or on any exception (KeyboardInterrupt too), nothing is left and an old bundle stays as it was.
     """
 
     def __init__(self, output: str | Path, force: bool = False) -> None:

@@ -18,7 +18,7 @@ PICKLED = "pytorch_model.bin"
 
 
 def read_folder_weights(folder: Path) -> dict[str, Tensor]:
-    """The state_dict in ``folder``: safetensors first, ``pytorch_model.bin`` (weights_only) where there is nothing else.
+    """The state_dict in ``folder``: safetensors, or ``pytorch_model.bin`` (weights_only) where there is nothing else.
 
     Raises:
         UsageError: no weights, a missing or corrupt shard, an index that points outside, above the size cap.

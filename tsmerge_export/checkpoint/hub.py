@@ -53,6 +53,7 @@ def download(hub_id: str) -> Path:
         if isinstance(error, (MemoryError, NotImplementedError)):
             raise
         raise UsageError(
-            f"{hub_id}: no such local folder, and it cannot be downloaded ({type(error).__name__}); check name and connection"
+            f"{hub_id}: no such local folder, and it cannot be downloaded ({type(error).__name__}); "
+            "check the name and the connection"
         ) from None
     return folder

@@ -56,7 +56,7 @@ def check_safetensors(path: Path) -> int:
     data = _data_bytes(header, path)
     if 8 + length + data != size:
         raise UsageError(
-            f"{path}: truncated or corrupt: {size} bytes, but its header describes {8 + length + data}; download it again"
+            f"{path}: truncated or corrupt ({size} bytes, its header describes {8 + length + data}); download it again"
         )
     return data
 

@@ -75,9 +75,9 @@ def _looks_pickled(path: Path) -> bool:
 
 def bare_state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     """``content`` as name -> tensor. Raises UsageError when it is anything else."""
-    if isinstance(content, Mapping) and content:
-        if all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in content.items()):
-            return dict(content)
+    named = isinstance(content, Mapping) and len(content) > 0
+    if named and all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in content.items()):
+        return dict(content)
     raise UsageError(f"{path}: holds no state_dict (names with tensors); {_CONVERT}")
 
 

@@ -1,0 +1,143 @@
+"""The commands behind the flags: check what can be checked at once, call the library, print the result."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from tsmerge_export.config import MergeConfig
+from tsmerge_export.errors import UsageError, VerdictError
+
+_MERGE_FLAGS = ("k", "ratio", "r", "min_tokens", "layers", "positions")
+
+
+def merge_config(args: argparse.Namespace) -> MergeConfig:
+    """The merge settings of the flags.
+
+    Raises:
+        UsageError: out of range, contradicting, or without effect.
+    """
+    given = {name: getattr(args, name) for name in _MERGE_FLAGS if getattr(args, name) is not None}
+    if args.merge == "none" and given:
+        flag = next(iter(given)).replace("_", "-")
+        raise UsageError(f"--{flag} has no effect with --merge none; leave it out")
+    return MergeConfig(method=args.merge, **given)
+
+
+def _check_files(args: argparse.Namespace) -> None:
+    """Fail on a wrong path before any work is done."""
+    for flag in ("data", "config"):
+        value = getattr(args, flag, None)
+        if value is not None and not Path(value).is_file():
+            raise UsageError(f"--{flag} {value}: no such file")
+    if args.json is not None:
+        parent = Path(args.json).resolve().parent
+        if Path(args.json).is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise UsageError(f"--json {args.json}: cannot be written; give a file in an existing folder")
+
+
+def _write_json(path: str | None, content: Any) -> None:
+    if path is None:
+        return
+    from tsmerge_export.atomic import write_text
+
+    try:
+        write_text(Path(path), json.dumps(content, indent=2, allow_nan=False) + "\n")
+    except OSError as error:
+        raise UsageError(f"--json {path}: cannot be written ({error.strerror})") from None
+
+
+def default_output(model: str, method: str) -> str:
+    """Name of the bundle when ``-o`` is left out: the model's name and the method, in the current folder."""
+    path = Path(model)
+    name = path.stem if path.suffix in (".pt", ".pth", ".safetensors") else path.resolve().name
+    return f"{name or 'model'}-{method}"
+
+
+def export(args: argparse.Namespace) -> int:
+    """``tsmerge-export MODEL``. Returns 0, or 1 when the parity verdict failed."""
+    merge = merge_config(args)
+    _check_files(args)
+    from tsmerge_export.bundle import check_output
+
+    args.output = default_output(args.model, args.merge) if args.output is None else args.output
+    check_output(args.output, args.force)
+
+    from tsmerge_export import api
+    from tsmerge_export.progress import EXPORT_STEPS, RichProgress
+    from tsmerge_export.report import print_verdicts, report_dict
+
+    with RichProgress(EXPORT_STEPS) as progress:
+        bundle = api.export(
+            args.model,
+            merge,
+            output=args.output,
+            family=args.family,
+            opset=args.opset,
+            inline=args.inline,
+            data=args.data,
+            atol=args.atol,
+            rtol=args.rtol,
+            threads=args.threads,
+            force=args.force,
+            trust_remote_code=args.trust_remote_code,
+            config=args.config,
+            seed=args.seed,
+            progress=progress,
+        )
+    _write_json(args.json, report_dict(bundle.manifest))
+    print_verdicts(bundle.verdicts, title=f"{bundle.manifest.get('family', '')}: {merge.describe()}")
+    print(f"bundle: {args.output}", flush=True)
+    return _verdict_code(bundle.verdicts, args.output)
+
+
+def validate(args: argparse.Namespace) -> int:
+    """``tsmerge validate DIR MODEL``. Returns 0, or 1 when the parity verdict failed."""
+    _check_files(args)
+    from tsmerge_export.bundle import read_manifest
+
+    manifest = read_manifest(Path(args.bundle))
+
+    from tsmerge_export import api
+    from tsmerge_export.progress import VALIDATE_STEPS, RichProgress
+    from tsmerge_export.report import print_verdicts, report_dict
+
+    with RichProgress(VALIDATE_STEPS) as progress:
+        verdicts = api.validate(
+            args.bundle,
+            args.model,
+            family=args.family,
+            data=args.data,
+            atol=args.atol,
+            rtol=args.rtol,
+            threads=args.threads,
+            trust_remote_code=args.trust_remote_code,
+            config=args.config,
+            progress=progress,
+        )
+    _write_json(args.json, report_dict({**manifest, "verdicts": verdicts}))
+    print_verdicts(verdicts, title=f"{args.bundle}: {MergeConfig.from_dict(manifest['merge']).describe()}")
+    return _verdict_code(verdicts, args.bundle)
+
+
+def _verdict_code(verdicts: dict[str, Any], what: str) -> int:
+    parity = verdicts.get("parity") or {}
+    if parity.get("passed", False):
+        return 0
+    first = next(iter(parity.get("failures") or ["it was not measured"]))
+    raise VerdictError(f"{what}: parity failed: {first}")
+
+
+def inspect(args: argparse.Namespace) -> int:
+    """``tsmerge inspect FILE|DIR``."""
+    _check_files(args)
+    from tsmerge_export.inspect import inspect_path
+    from tsmerge_export.report import print_inspection
+
+    found = inspect_path(args.path, batch=args.batch, length=args.length)
+    _write_json(args.json, found)
+    print_inspection(found)
+    return 0

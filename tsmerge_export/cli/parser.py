@@ -1,0 +1,198 @@
+"""Flags. Parsing needs only the standard library."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from tsmerge_export.errors import UsageError
+
+_EXPORT_HELP = "export a model with token merging as a verified ONNX bundle"
+_VALIDATE_HELP = "repeat the verdicts of a bundle against its model"
+_INSPECT_HELP = "show where a bundle or an ONNX file merges, and what that saves"
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are ours: one line, exit code 2."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+class _Version(argparse.Action):
+    """Prints the version; read from the installed package only when asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        from tsmerge_export.version import version
+
+        print(f"tsmerge-export {version()}")
+        parser.exit()
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        return value
+
+    return parse
+
+
+def _tolerance(limit: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not 0 <= value < limit:  # NaN fails too
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to below {limit:g}")
+        return value
+
+    return parse
+
+
+def _layers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of layer indices such as 0,1,2") from None
+
+
+def _add_version(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model", metavar="MODEL", help="folder with config.json and safetensors, hub id, or .pt file"
+    )
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    group.add_argument("--family", metavar="NAME", help="model family; default: found from the config")
+    group.add_argument(
+        "--config", metavar="FILE", help="config.json for a .pt file that holds a bare state_dict"
+    )
+    group.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        help="accept a config that refers to code of its own (auto_map)",
+    )
+
+
+def _add_check_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("verdicts")
+    group.add_argument(
+        "--data", metavar="FILE", help="CSV of series for merge cost and speed; default: a sample series"
+    )
+    group.add_argument(
+        "--atol", type=_tolerance(0.1), metavar="X", help="absolute tolerance, of the output's scale"
+    )
+    group.add_argument(
+        "--rtol", type=_tolerance(0.1), metavar="X", help="relative tolerance; must stay below 0.1"
+    )
+    group.add_argument(
+        "--threads", type=_whole(1), metavar="N", help="threads of the runtime; default: its choice"
+    )
+    group.add_argument("--json", metavar="FILE", help="also write the report as JSON")
+
+
+def _fill_export(parser: argparse.ArgumentParser) -> None:
+    _add_model(parser)
+    group = parser.add_argument_group("merging")
+    group.add_argument("--merge", default="local", metavar="METHOD", help="local or none; default: local")
+    group.add_argument("--k", metavar="K", help="neighbourhood: 1, 2, ... or global; default: 1")
+    group.add_argument(
+        "--ratio", metavar="R", help="share of tokens to remove: 1/4, 0.25 or 25%%; default: 1/4"
+    )
+    group.add_argument(
+        "--r", type=_whole(1), metavar="N", help="number of tokens to remove, instead of --ratio"
+    )
+    group.add_argument("--min-tokens", type=_whole(0), metavar="N", help="leave at least so many; default: 4")
+    group.add_argument("--layers", type=_layers, metavar="I,J,...", help="layers to merge in; default: all")
+    group.add_argument("--positions", metavar="HOW", help="gather (true distances, default) or compact")
+    group = parser.add_argument_group("output")
+    group.add_argument("-o", "--output", metavar="DIR", help="bundle to write; default: <model>-<method>")
+    group.add_argument(
+        "--opset", type=_whole(1), default=18, metavar="N", help="ONNX operator set; default: 18"
+    )
+    group.add_argument(
+        "--inline", action="store_true", help="write the merge functions inlined (for OpenVINO)"
+    )
+    group.add_argument("--force", action="store_true", help="replace an existing bundle")
+    _add_model_options(parser)
+    _add_check_options(parser)
+    parser.add_argument(
+        "--seed", type=_whole(0), default=0, metavar="N", help="seed of the generated inputs; default: 0"
+    )
+    parser.set_defaults(run=_run_export)
+
+
+def _fill_validate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", metavar="DIR", help="the bundle's folder")
+    _add_model(parser)
+    _add_model_options(parser)
+    _add_check_options(parser)
+    parser.set_defaults(run=_run_validate)
+
+
+def _fill_inspect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", metavar="FILE|DIR", help="an ONNX file or a bundle's folder")
+    parser.add_argument(
+        "--batch", type=_whole(1), default=1, metavar="N", help="batch to count at; default: 1"
+    )
+    parser.add_argument(
+        "--length", type=_whole(1), default=512, metavar="N", help="length to count at; default: 512"
+    )
+    parser.add_argument("--json", metavar="FILE", help="also write the findings as JSON")
+    parser.set_defaults(run=_run_inspect)
+
+
+def _run_export(args: argparse.Namespace) -> int:
+    from tsmerge_export.cli.commands import export
+
+    return export(args)
+
+
+def _run_validate(args: argparse.Namespace) -> int:
+    from tsmerge_export.cli.commands import validate
+
+    return validate(args)
+
+
+def _run_inspect(args: argparse.Namespace) -> int:
+    from tsmerge_export.cli.commands import inspect
+
+    return inspect(args)
+
+
+def export_parser() -> argparse.ArgumentParser:
+    """The parser of ``tsmerge-export``."""
+    parser = _Parser(prog="tsmerge-export", description=_EXPORT_HELP.capitalize() + ".")
+    _add_version(parser)
+    _fill_export(parser)
+    return parser
+
+
+def tsmerge_parser() -> argparse.ArgumentParser:
+    """The parser of ``tsmerge``."""
+    parser = _Parser(prog="tsmerge", description="Token merging in time-series models, exported and proved.")
+    _add_version(parser)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
+    for name, text, fill in (
+        ("export", _EXPORT_HELP, _fill_export),
+        ("validate", _VALIDATE_HELP, _fill_validate),
+        ("inspect", _INSPECT_HELP, _fill_inspect),
+    ):
+        fill(commands.add_parser(name, help=text, description=text.capitalize() + "."))
+    return parser

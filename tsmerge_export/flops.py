@@ -1,0 +1,193 @@
+"""Floating-point operations of an ONNX file at given input sizes, by running it once.
+
+Only matrix products count (MatMul and Gemm: 2*m*n*k, times the batch dims): in a transformer they are nearly all.
+Shapes are read at run time from added Shape nodes, so that data-dependent and unnamed dims need no inference.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from tsmerge_export.errors import MissingDependencyError, UnsupportedError
+
+_DOMAIN = "tsmerge"
+_PREFIX = "tsmerge_shape_of/"
+# Products that are not counted; a file that has them says so.
+UNCOUNTED = ("Attention", "Conv", "ConvTranspose", "Einsum", "GroupQueryAttention", "MultiHeadAttention")
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Count at one input size.
+
+    Attributes:
+        model: products of the model itself. merge: products inside the ``tsmerge`` functions.
+        shapes: shape of every tensor that was asked for, by value name.
+        uncounted: op types in the file whose products are not in the count.
+    """
+
+    model: int
+    merge: int
+    shapes: dict[str, tuple[int, ...]]
+    uncounted: tuple[str, ...]
+
+    @property
+    def total(self) -> int:
+        """Model and merging together."""
+        return self.model + self.merge
+
+
+def load_graph(path: Path) -> onnx.ModelProto:
+    """Read an ONNX file with its external data. Raises UnsupportedError when it is no ONNX file."""
+    try:
+        return onnx.load(path)
+    except Exception as error:  # protobuf and onnx raise errors of several unrelated classes
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UnsupportedError(f"{path}: cannot be read as ONNX: {reason}") from error
+
+
+def feeds(model: onnx.ModelProto, batch: int, length: int, seed: int = 0) -> dict[str, NDArray[Any]]:
+    """Inputs of a size: floats random, integers and booleans 1 (a token id that exists, a mask that keeps all).
+
+    The dim called ``batch``, or a first dim of another name, is the batch; every other dynamic dim is the length.
+    """
+    rng = np.random.default_rng(seed)
+    constants = {tensor.name for tensor in model.graph.initializer}
+    out: dict[str, NDArray[Any]] = {}
+    for value in model.graph.input:
+        if value.name in constants:
+            continue
+        kind = value.type.tensor_type
+        dims = []
+        for axis, dim in enumerate(kind.shape.dim):
+            fixed = dim.HasField("dim_value")
+            is_batch = dim.dim_param == "batch" or (axis == 0 and dim.dim_param != "length")
+            dims.append(dim.dim_value if fixed else batch if is_batch else length)
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+        floating = np.issubdtype(dtype, np.floating)
+        out[value.name] = (rng.standard_normal(dims) if floating else np.ones(dims)).astype(dtype)
+    return out
+
+
+def run_shapes(
+    model: onnx.ModelProto,
+    names: Sequence[str],
+    inputs: Mapping[str, NDArray[Any]],
+    threads: int | None = None,
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of intermediate values, from one run in ONNX Runtime without optimisation.
+
+    Args:
+        model: left as it is. names: value names. inputs: as :func:`feeds` makes them.
+
+    Raises:
+        UnsupportedError: ONNX Runtime cannot run the model at this size.
+        MissingDependencyError: ONNX Runtime is not installed.
+    """
+    try:
+        import onnxruntime as ort
+    except ImportError:
+        raise MissingDependencyError(
+            "onnxruntime is not installed; pip install 'tsmerge-export[cpu]'"
+        ) from None
+    shapes = {t.name: tuple(t.dims) for t in model.graph.initializer if t.name in set(names)}
+    wanted = sorted(set(names) - shapes.keys())
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.output[:]
+    for name in wanted:
+        copy.graph.node.append(onnx.helper.make_node("Shape", [name], [_PREFIX + name]))
+        copy.graph.output.append(
+            onnx.helper.make_tensor_value_info(_PREFIX + name, onnx.TensorProto.INT64, [None])
+        )
+    if not wanted:
+        return shapes
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        session = ort.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        values = session.run(None, dict(inputs))
+    except Exception as error:  # ONNX Runtime has no common base class; protobuf refuses more than 2 GiB
+        sizes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UnsupportedError(f"the model does not run on {sizes}: {reason}") from error
+    return shapes | {name: tuple(map(int, value)) for name, value in zip(wanted, values, strict=True)}
+
+
+def _products(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    return [
+        node
+        for node in model.graph.node
+        if node.op_type in ("MatMul", "Gemm") and node.domain in ("", "ai.onnx")
+    ]
+
+
+def _flops_of(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    a, b = shapes[node.input[0]], shapes[node.input[1]]
+    if node.op_type == "Gemm":
+        flags = {attribute.name: attribute.i for attribute in node.attribute}
+        m, k = a[::-1] if flags.get("transA") else a
+        n = b[0] if flags.get("transB") else b[1]
+        return 2 * m * n * k
+    a = (1, *a) if len(a) == 1 else a
+    b = (*b, 1) if len(b) == 1 else b
+    batch = np.broadcast_shapes(a[:-2], b[:-2])
+    return 2 * math.prod(batch) * a[-2] * b[-1] * a[-1]
+
+
+def _count(
+    model: onnx.ModelProto, inputs: Mapping[str, NDArray[Any]], also: Sequence[str]
+) -> tuple[int, Any]:
+    nodes = _products(model)
+    names = [name for node in nodes for name in node.input[:2]] + list(also)
+    shapes = run_shapes(model, names, inputs)
+    return sum(_flops_of(node, shapes) for node in nodes), shapes
+
+
+def count(model: onnx.ModelProto, inputs: Mapping[str, NDArray[Any]], also: Sequence[str] = ()) -> Flops:
+    """Count the matrix products of one run.
+
+    Args:
+        model: an ONNX model; left as it is.
+        inputs: see :func:`feeds`.
+        also: names of further values whose shapes are wanted.
+
+    Returns:
+        :class:`Flops`. Products inside ``tsmerge`` functions are those of the inlined model less the outer ones.
+
+    Raises:
+        UnsupportedError, MissingDependencyError: as :func:`run_shapes`.
+    """
+    outer, shapes = _count(model, inputs, also)
+    inner = 0
+    if any(node.op_type in ("MatMul", "Gemm") for function in model.functions for node in function.node):
+        from onnx.inliner import inline_local_functions
+
+        total, _ = _count(inline_local_functions(model), inputs, ())
+        inner = total - outer
+    types = {node.op_type for node in model.graph.node}
+    return Flops(outer, inner, shapes, tuple(op for op in UNCOUNTED if op in types))
+
+
+def without_merging(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose merge nodes remove nothing (r = 0): the same graph, every token kept."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    zero = {"r": 0, "ratio_num": 0, "ratio_den": 1}
+    for node in copy.graph.node:
+        if node.domain == _DOMAIN:
+            for attribute in node.attribute:
+                if attribute.name in zero:
+                    attribute.i = zero[attribute.name]
+    return copy

@@ -1,0 +1,104 @@
+"""What an exported file does: where it merges, how many tokens before and after, what that saves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from tsmerge_export import flops
+from tsmerge_export.bundle import Bundle
+from tsmerge_export.errors import UsageError
+
+_DOMAIN = "tsmerge"
+
+
+def inspect_path(path: str | Path, *, batch: int = 1, length: int = 512) -> dict[str, Any]:
+    """Inspect an ONNX file or every component of a bundle.
+
+    Args:
+        path: an ``.onnx`` file or a bundle's folder (whose hashes are verified).
+        batch, length: input size at which tokens and FLOPs are counted.
+
+    Returns:
+        JSON-ready: ``path``, ``batch``, ``length`` and ``components``, a list of what :func:`inspect_file` gives.
+
+    Raises:
+        UsageError: no such file, or no bundle.
+        UnsupportedError: not an ONNX file, or it does not run at this size.
+    """
+    where = Path(path)
+    if where.is_dir():
+        bundle = Bundle.open(where)
+        components = [
+            inspect_file(c.file, batch=batch, length=length)
+            | {"name": c.name, "described": list(c.merges), "barriers": list(c.barriers)}
+            for c in bundle.components
+        ]
+    elif where.is_file():
+        components = [inspect_file(where, batch=batch, length=length)]
+    else:
+        raise UsageError(f"{path}: no such file or folder; give an ONNX file or a bundle")
+    return {"path": str(path), "batch": batch, "length": length, "components": components}
+
+
+def inspect_file(path: Path, *, batch: int = 1, length: int = 512) -> dict[str, Any]:
+    """Inspect one ONNX file.
+
+    Returns:
+        JSON-ready: ``name``, ``file``, ``opset``, ``size`` in bytes, ``merges`` (per ``tsmerge.LocalMerge`` node: name,
+        layer, scope, tokens ``before`` and ``after``, attributes), ``barriers``, ``nodes`` (count by op type, with
+        ``domain::`` for other domains), ``flops`` (``unmerged``, ``merged``, ``merge_nodes``, ``ratio``, ``uncounted``;
+        ``unmerged`` is None where the file has no merge nodes left, as in the inlined form).
+
+    Raises:
+        UnsupportedError: not an ONNX file, or it does not run at this size.
+    """
+    model = flops.load_graph(path)
+    nodes = [node for node in model.graph.node if node.domain == _DOMAIN and node.op_type == "LocalMerge"]
+    inputs = flops.feeds(model, batch, length)
+    ends = [name for node in nodes for name in (node.input[0], node.output[0])]
+    merged = flops.count(model, inputs, ends)
+    # The same file with every r set to 0 is the unmerged model.
+    unmerged = flops.count(flops.without_merging(model), inputs) if nodes else None
+    return {
+        "name": path.stem,
+        "file": path.name,
+        "size": path.stat().st_size,
+        "opset": max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=None),
+        "merges": [_merge(node, merged.shapes) for node in nodes],
+        "barriers": [props for node in model.graph.node if (props := _metadata(node)).get("barrier")],
+        "nodes": dict(sorted(Counter(map(_kind, model.graph.node)).items())),
+        "flops": {
+            "unmerged": None if unmerged is None else unmerged.model,
+            "merged": merged.model,
+            "merge_nodes": merged.merge,
+            "ratio": None if unmerged is None or not merged.total else unmerged.model / merged.total,
+            "uncounted": list(merged.uncounted),
+        },
+    }
+
+
+def _kind(node: onnx.NodeProto) -> str:
+    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"
+
+
+def _metadata(node: onnx.NodeProto) -> dict[str, str]:
+    """What the rewriter noted on a node, keys without their ``tsmerge.`` prefix."""
+    prefix = f"{_DOMAIN}."
+    return {p.key.removeprefix(prefix): p.value for p in node.metadata_props if p.key.startswith(prefix)}
+
+
+def _merge(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    notes = _metadata(node)
+    return {
+        "name": node.name,
+        "layer": int(notes["layer"]) if notes.get("layer", "").isdecimal() else None,
+        "scope": notes.get("scope"),
+        "before": shapes[node.input[0]][1],
+        "after": shapes[node.output[0]][1],
+        "attributes": {attribute.name: attribute.i for attribute in node.attribute},
+    }

@@ -1,0 +1,139 @@
+"""``README.md`` of a bundle: a model card that a person can read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tsmerge_export.config import MergeConfig
+from tsmerge_export.report import NO_GPU, cost_rows, cost_title, parity_rows
+
+
+def model_card(manifest: Mapping[str, Any], tokens: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Write the card.
+
+    Args:
+        manifest: the bundle's manifest (files need not be listed yet).
+        tokens: per component what :func:`tsmerge_export.inspect.inspect_file` gives, with ``batch`` and ``length``;
+            without it the card has no token counts.
+
+    Returns:
+        Markdown.
+    """
+    merge = MergeConfig.from_dict(manifest["merge"])
+    verdicts = manifest.get("verdicts") or {}
+    parts = [
+        f"# {manifest['family']} with token merging" if merge.active else f"# {manifest['family']}",
+        f"Exported by tsmerge-export from `{manifest.get('source')}`, {manifest.get('created')}.",
+        _load(manifest),
+        _what(merge, manifest, tokens),
+        _accuracy(verdicts),
+        _cost(verdicts),
+        _limits(merge),
+        _versions(manifest),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _load(manifest: Mapping[str, Any]) -> str:
+    components = manifest["components"]
+    first = components[0]
+    which = "" if len(components) == 1 else f'["{first["name"]}"]'
+    feed = ", ".join(f'"{tensor["name"]}": {tensor["name"]}' for tensor in first["inputs"])
+    code = "\n".join(
+        [
+            "import tsmerge_export as tsm",
+            'session = tsm.load("path/to/this/folder")',
+            f"outputs = session{which}.run({{{feed}}})",
+        ]
+    )
+    rows = [
+        (
+            component["name"],
+            kind,
+            tensor["name"],
+            tensor["dtype"],
+            "[" + ", ".join(map(str, tensor["dims"])) + "]",
+        )
+        for component in components
+        for kind in ("inputs", "outputs")
+        for tensor in component[kind]
+    ]
+    table = _grid(
+        ("component", "", "name", "dtype", "dims"), [(c, k[:-1], f"`{n}`", d, s) for c, k, n, d, s in rows]
+    )
+    files = ", ".join(f"`{component['file']}`" for component in components)
+    return (
+        f"## Load it\n\n```python\n{code}\n```\n\nLoading compares every file with the SHA-256 in `manifest.json`; numpy and "
+        f"onnxruntime are enough. {files} can also be opened by ONNX Runtime directly.\n\n{table}"
+    )
+
+
+def _what(merge: MergeConfig, manifest: Mapping[str, Any], tokens: Sequence[Mapping[str, Any]]) -> str:
+    if not merge.active:
+        return "## What was merged\n\nNothing: the model is exported as it is."
+    text = f"## What was merged\n\nSettings: {merge.describe()}."
+    for component in manifest["components"]:
+        text += f" Component `{component['name']}`: {len(component.get('merges') or ())} merge points."
+        for barrier in component.get("barriers") or ():
+            text += (
+                " Barrier (tokens are unmerged before it): "
+                + ", ".join(f"{k} {v}" for k, v in barrier.items())
+                + "."
+            )
+    for part in tokens:
+        if not part.get("merges"):
+            continue
+        rows = [
+            (str(i if m.get("layer") is None else m["layer"]), str(m["before"]), str(m["after"]))
+            for i, m in enumerate(part["merges"])
+        ]
+        where = f"batch {part.get('batch')}, length {part.get('length')}"
+        text += f"\n\nTokens at {where}:\n\n{_grid(('layer', 'before', 'after'), rows)}"
+        ratio = (part.get("flops") or {}).get("ratio")
+        if ratio:
+            text += f"\n\nMatrix products there: {ratio:.2f} times fewer than unmerged, those of the merging included."
+    return text
+
+
+def _accuracy(verdicts: Mapping[str, Any]) -> str:
+    parity = verdicts.get("parity")
+    if not parity:
+        return ""
+    return (
+        "## Does it compute what PyTorch computes?\n\nCompared with the original eager model, with the reference "
+        "merging applied, over random, constant, periodic, gappy, padded, huge and tiny series at sizes other than "
+        "the export's.\n\n" + _grid(("parity", ""), parity_rows(parity))
+    )
+
+
+def _cost(verdicts: Mapping[str, Any]) -> str:
+    cost = verdicts.get("cost")
+    if not cost:
+        return ""
+    notes = "".join(f"\n\nNote: {note}." for note in cost.get("notes") or ())
+    return (
+        f"## What merging costs and brings\n\nMeasured on {cost_title(cost)}; median over columns; both models in "
+        f"ONNX Runtime on the CPU, timed in turns in one run.\n\n"
+        + _grid(("", "unmerged", "merged", "change"), cost_rows(cost))
+        + notes
+    )
+
+
+def _limits(merge: MergeConfig) -> str:
+    causal = (
+        " Merging decides over the whole row, and an unmerged output holds copies: single tokens are not causal."
+        if merge.active
+        else ""
+    )
+    return f"## Limits\n\n{NO_GPU}{causal} The figures above hold for that data and that machine; measure on your own."
+
+
+def _versions(manifest: Mapping[str, Any]) -> str:
+    rows = [(name, str(value)) for name, value in (manifest.get("versions") or {}).items()]
+    return f"## Versions\n\n{_grid(('tool', 'version'), rows)}" if rows else ""

@@ -1,0 +1,204 @@
+"""Results for people: verdict tables on stdout, ``report.json``, the findings of ``inspect``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+NO_GPU = "Nothing here has run on a GPU; no GPU speed is claimed."
+_METRICS = {
+    "mse": "MSE of the median, in standard deviations squared",
+    "mae": "MAE of the median, in standard deviations",
+    "wql": "weighted quantile loss",
+}
+
+
+def report_dict(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of ``report.json``: what a manifest says about the result, without the list of files.
+
+    Args:
+        manifest: of a bundle; ``verdicts`` holds ``parity`` and ``cost`` as their reports' ``to_dict()`` gives them.
+    """
+    keys = ("source", "family", "merge", "opset", "inline", "components", "verdicts", "versions", "created")
+    return {
+        "format": "tsmerge-report",
+        "format_version": 1,
+        **{k: manifest[k] for k in keys if k in manifest},
+    }
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Short form of a number; a dash for what is not there."""
+    return "-" if value is None else f"{value:.{digits}g}"
+
+
+def change(percent: float | None) -> str:
+    """A change in per cent with its sign."""
+    return "-" if percent is None else f"{percent:+.1f} %"
+
+
+def parity_rows(parity: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Lines of the parity verdict as label and text."""
+    rows = [
+        ("verdict", "passed" if parity.get("passed") else "FAILED"),
+        ("compared", f"{parity.get('cases', 0)} cases, {parity.get('rows', 0)} series"),
+        ("largest error", f"{number(parity.get('max_rel'), 3)} of the output's scale"),
+        ("tolerance", f"atol {number(parity.get('atol'))} of scale, rtol {number(parity.get('rtol'))}"),
+        ("decision flips", f"{parity.get('decision_flips', 0)} (within float noise, values not compared)"),
+        ("kept mismatches", str(parity.get("kept_mismatches", 0))),
+    ]
+    rows += [("warning", text) for text in parity.get("warnings") or ()]
+    return rows + [("failure", text) for text in (parity.get("failures") or ())[:5]]
+
+
+def cost_rows(cost: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Lines of the merge cost as metric, unmerged, merged, change; medians over the columns of the data."""
+    overall = (cost.get("overall") or {}).get("median") or {}
+    before, after, delta = (overall.get(key) or {} for key in ("unmerged", "merged", "change_percent"))
+    rows = [
+        (text, number(before.get(key)), number(after.get(key)), change(delta.get(key)))
+        for key, text in _METRICS.items()
+        if key in before
+    ]
+    speed = cost.get("speed") or {}
+    if speed.get("unmerged_ms") is not None:
+        where = f"batch {speed.get('batch')}, length {speed.get('length')}, threads {speed.get('threads') or 'default'}"
+        gain = f"{speed.get('ratio', float('nan')):.2f}x faster"
+        rows.append(
+            (
+                f"time per call ({where})",
+                f"{speed['unmerged_ms']:.2f} ms",
+                f"{speed['merged_ms']:.2f} ms",
+                gain,
+            )
+        )
+    return rows
+
+
+def cost_title(cost: Mapping[str, Any]) -> str:
+    """On what the merge cost was measured."""
+    columns = len(cost.get("columns") or ())
+    return (
+        f"{cost.get('data', '')}: {columns} columns x {cost.get('windows', 0)} windows, "
+        f"context {cost.get('context')}, horizon {cost.get('horizon')}"
+    )
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:  # a file or a pipe: nobody wants the table wrapped at 80
+        console.width = 120
+    return console
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+    return table
+
+
+def print_verdicts(verdicts: Mapping[str, Any], title: str = "") -> None:
+    """Print both verdicts as tables on stdout.
+
+    Args:
+        verdicts: ``parity`` and ``cost``; a missing ``cost`` (nothing was merged) is said.
+        title: a line above.
+    """
+    console = _console()
+    if title:
+        console.print(title, soft_wrap=True)
+    parity = verdicts.get("parity")
+    if parity:
+        table = _table("Parity: exported model against eager PyTorch with the same merging", ("", ""))
+        table.show_header = False
+        table.columns[1].justify = "left"
+        for row in parity_rows(parity):
+            table.add_row(*row)
+        console.print(table)
+    cost = verdicts.get("cost")
+    if not cost:
+        console.print("Merge cost: not measured, the model is exported without merging")
+        return
+    table = _table("Merge cost on " + cost_title(cost), ("", "unmerged", "merged", "change"))
+    for line in cost_rows(cost):
+        table.add_row(*line)
+    console.print(table)
+    for note in cost.get("notes") or ():
+        console.print(f"note: {note}", soft_wrap=True)
+
+
+def _giga(value: float | None) -> str:
+    return "-" if value is None else f"{value / 1e9:.3f} GFLOP"
+
+
+def print_inspection(found: Mapping[str, Any]) -> None:
+    """Print what :func:`tsmerge_export.inspect.inspect_path` found."""
+    console = _console()
+    for part in found["components"]:
+        size = f"batch {found['batch']}, length {found['length']}"
+        console.print(
+            f"{part['file']}: opset {part['opset']}, {part['size'] / 1e6:.1f} MB, at {size}", soft_wrap=True
+        )
+        if part["merges"]:
+            table = _table(
+                f"{len(part['merges'])} merges", ("layer", "node", "tokens before", "after", "settings")
+            )
+            for i, merge in enumerate(part["merges"]):
+                layer = i if merge["layer"] is None else merge["layer"]
+                table.add_row(
+                    str(layer),
+                    merge["scope"] or merge["name"],
+                    str(merge["before"]),
+                    str(merge["after"]),
+                    _settings(merge["attributes"]),
+                )
+            console.print(table)
+        elif part.get("described"):
+            console.print(
+                f"{len(part['described'])} merges, written inline: tokens are not counted", soft_wrap=True
+            )
+        else:
+            console.print("no merges")
+        for barrier in part["barriers"]:
+            text = ", ".join(f"{k} {v}" for k, v in barrier.items())
+            console.print(f"barrier (tokens are unmerged here): {text}", soft_wrap=True)
+        if not part["barriers"]:
+            console.print("barriers: none")
+        _print_flops(console, part["flops"])
+        counts = ", ".join(f"{count} {kind}" for kind, count in part["nodes"].items())
+        console.print(f"nodes ({sum(part['nodes'].values())}): {counts}", soft_wrap=True)
+
+
+def _print_flops(console: Console, flops: Mapping[str, Any]) -> None:
+    table = _table("Matrix products", ("unmerged", "merged", "in merge nodes", "saved"))
+    table.columns[0].justify = "right"
+    ratio = flops["ratio"]
+    table.add_row(
+        _giga(flops["unmerged"]),
+        _giga(flops["merged"]),
+        _giga(flops["merge_nodes"]),
+        "-" if ratio is None else f"{ratio:.2f}x fewer",
+    )
+    console.print(table)
+    if flops["uncounted"]:
+        console.print(f"not counted: products inside {', '.join(flops['uncounted'])}")
+
+
+def _settings(attributes: Mapping[str, Any]) -> str:
+    values = dict(attributes)
+    num, den, r = values.pop("ratio_num", 0), values.pop("ratio_den", 1), values.pop("r", 0)
+    amount = f"ratio {num}/{den}" if num else f"r {r}"
+    k = values.pop("k", None)
+    rest = [f"{name.replace('_', '-')} {value}" for name, value in values.items() if value]
+    return ", ".join([amount, f"k {'global' if k == 0 else k}", *rest])
