@@ -292,7 +292,8 @@ class BundleWriter:
     """Context manager that builds a bundle beside its place.
 
     ``with BundleWriter(output, force) as writer:`` write the files into ``writer.path``, then call
-    ``writer.commit(manifest)``. Without a commit, or on any exception (KeyboardInterrupt too), nothing is left and an old bundle stays as it was.
+    ``writer.commit(manifest)``. Without a commit, or on any exception (KeyboardInterrupt too), nothing is left and
+    an old bundle stays as it was.
     """
 
     def __init__(self, output: str | Path, force: bool = False) -> None:

@@ -69,8 +69,8 @@ def _load(manifest: Mapping[str, Any]) -> str:
     )
     files = ", ".join(f"`{component['file']}`" for component in components)
     return (
-        f"## Load it\n\n```python\n{code}\n```\n\nLoading compares every file with the SHA-256 in `manifest.json`; numpy and "
-        f"onnxruntime are enough. {files} can also be opened by ONNX Runtime directly.\n\n{table}"
+        f"## Load it\n\n```python\n{code}\n```\n\nLoading compares every file with the SHA-256 in `manifest.json`; "
+        f"numpy and onnxruntime are enough. {files} can also be opened by ONNX Runtime directly.\n\n{table}"
     )
 
 

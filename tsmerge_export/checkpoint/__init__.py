@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tsmerge_export.families import Family
 
-__all__ = ["LoadedModel", "load_model", "save_checkpoint"]
+__all__ = ["LoadedModel", "check_source", "load_model", "save_checkpoint"]
 
 _NOT_YET = (".onnx", ".pt2")
 _PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
@@ -71,19 +71,28 @@ def load_model(
         UnsupportedError: a format or family that this version cannot load.
         MissingDependencyError: the hub client is not installed.
     """
+    check_source(source)
     path = Path(source)
     extra = None if config is None else Path(config)
+    path = path if path.exists() else download(str(source))
+    settings, weights = _read_folder(path, extra) if path.is_dir() else _read_file(path, extra)
+    check_config(settings, str(source), trust_remote_code)
+    return _build(settings, weights, family, str(source))
+
+
+def check_source(source: str | Path) -> None:
+    """What can be said about a source at once, without reading it.
+
+    Raises:
+        UsageError: nothing there, and no hub id. UnsupportedError: a format that is planned.
+    """
+    path = Path(source)
     if path.suffix.lower() in _NOT_YET and not path.is_dir():
         raise UnsupportedError(
             f"{source}: {path.suffix} models are not supported yet; give a checkpoint folder or .pt file"
         )
-    if not path.exists():
-        if not is_hub_id(str(source)):
-            raise UsageError(f"{source}: no such file or folder (a hub id looks like org/name)")
-        path = download(str(source))
-    settings, weights = _read_folder(path, extra) if path.is_dir() else _read_file(path, extra)
-    check_config(settings, str(source), trust_remote_code)
-    return _build(settings, weights, family, str(source))
+    if not path.exists() and not is_hub_id(str(source)):
+        raise UsageError(f"{source}: no such file or folder (a hub id looks like org/name)")
 
 
 def _read_folder(path: Path, extra: Path | None) -> tuple[dict[str, Any], dict[str, Tensor]]:

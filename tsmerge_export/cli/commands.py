@@ -29,6 +29,10 @@ def merge_config(args: argparse.Namespace) -> MergeConfig:
 
 def _check_files(args: argparse.Namespace) -> None:
     """Fail on a wrong path before any work is done."""
+    if hasattr(args, "model"):
+        from tsmerge_export.checkpoint import check_source
+
+        check_source(args.model)
     for flag in ("data", "config"):
         value = getattr(args, flag, None)
         if value is not None and not Path(value).is_file():

@@ -1,0 +1,43 @@
+# `make demo` and `make test` are all that a fresh machine needs: Python 3.10 or newer with venv, and make.
+# TORCH chooses the PyTorch to install, e.g. TORCH=torch==2.13.0 or a CPU wheel; what is installed already is kept.
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch
+PYTEST_ARGS ?=
+
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check
+DEMO = tsmerge_export/demo/chronos-bolt-nano
+
+.PHONY: demo test lint format clean
+
+demo: $(VENV)/.installed-cpu
+	$(BIN)/tsmerge-export $(DEMO) --merge local --ratio 1/10 -o build/demo --force
+
+test: $(VENV)/.installed-dev
+	if command -v npm >/dev/null; then cd tests/web && npm ci --no-audit --no-fund --silent; fi
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.torch: | $(BIN)/python
+	$(PIP) install "$(TORCH)"
+	touch $@
+
+$(VENV)/.installed-%: pyproject.toml $(VENV)/.torch
+	$(PIP) install -e ".[$*]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build
