@@ -1,0 +1,198 @@
+"""Merge cost: what merging does to the forecasts on data, and to the speed; unmerged against merged artefact."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from tsmerge_export.families.base import Arrays, Component, Family
+from tsmerge_export.validate import metrics
+from tsmerge_export.validate.data import Table, Windows, need_rows, rolling_windows
+from tsmerge_export.validate.decisions import open_session
+from tsmerge_export.validate.speed import SpeedReport, interleaved
+from tsmerge_export.validate.threads import torch_threads
+
+METRICS = ("mse", "mae", "wql")
+_CHUNK = 32  # series per forward, to bound memory
+
+
+@dataclass(frozen=True)
+class ColumnCost:
+    """Errors of one column, by metric: MSE and MAE of the median forecast in standard deviations of the column
+    (of the rows before the test windows), WQL in its own unit. The naive forecast has no WQL (NaN)."""
+
+    column: str
+    unmerged: dict[str, float]
+    merged: dict[str, float]
+    naive: dict[str, float]
+
+
+@dataclass(frozen=True)
+class CostReport:
+    """Merge cost on one table. ``columns`` in file order; ``windows`` per column."""
+
+    data: str
+    windows: int
+    context: int
+    horizon: int
+    season: int
+    columns: tuple[ColumnCost, ...]
+    speed: SpeedReport
+    notes: tuple[str, ...]
+
+    def overall(self, which: str, metric: str, how: str = "median") -> float:
+        """``how`` ("median" or "mean") over columns of a metric of "unmerged", "merged" or "naive"."""
+        values = [getattr(column, which)[metric] for column in self.columns]
+        return float(np.median(values) if how == "median" else np.mean(values))
+
+    def change_percent(self, metric: str, how: str = "median") -> float:
+        """Change of the overall metric by merging, in per cent; above 0 is worse, NaN where nothing compares."""
+        before = self.overall("unmerged", metric, how)
+        return 100 * (self.overall("merged", metric, how) / before - 1) if before > 0 else float("nan")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; what is not a number is None."""
+        sides = ("unmerged", "merged", "naive")
+        overall = {
+            how: {side: {m: self.overall(side, m, how) for m in METRICS} for side in sides}
+            | {"change_percent": {m: self.change_percent(m, how) for m in METRICS}}
+            for how in ("median", "mean")
+        }
+        out: dict[str, Any] = {
+            name: getattr(self, name) for name in ("data", "windows", "context", "horizon", "season")
+        }
+        out |= {"columns": [vars(column) for column in self.columns], "overall": overall}
+        out |= {"speed": self.speed.to_dict(), "notes": list(self.notes)}
+        cleaned: dict[str, Any] = _json(out)
+        return cleaned
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def measure(
+    family: Family,
+    component: Component,
+    model: nn.Module,
+    unmerged: Path,
+    merged: Path,
+    table: Table,
+    *,
+    context: int | None = None,
+    windows: int | None = 8,
+    season: int = 24,
+    threads: int | None = None,
+    batch: int = 8,
+    runs: int = 20,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> CostReport:
+    """Forecast rolling windows with both artefacts (see :func:`~tsmerge_export.validate.data.rolling_windows`).
+
+    Args:
+        family, component, model: the original module, for what of a forecast is not exported.
+        unmerged, merged: .onnx files of the component.
+        table: series; errors are taken on its last fifth.
+        context: steps before each forecast; None is all that the model reads, or what the table has room for.
+        windows: at most so many per column; None is all.
+        season: of the seasonal naive forecast, in steps.
+        threads: for ONNX Runtime and PyTorch; None is what suits the machine.
+        batch: series per call when timing; their length is ``context``.
+        runs: timed calls.
+        seed: for families that sample; the same for both artefacts.
+        progress: called with (columns done, columns in all).
+
+    Returns:
+        The report.
+
+    Raises:
+        UsageError: the table is too short.
+    """
+    horizon = family.horizon(model)
+    rows = len(table.values)
+    notes = []
+    if context is None:
+        need_rows(table.name, rows, horizon, horizon)
+        context = min(family.context(model), rows - horizon)
+        if context < family.context(model):
+            notes.append(
+                f"context {context} instead of {family.context(model)}: the data have only {rows} rows"
+            )
+    cut = rolling_windows(table, context, horizon, limit=windows)
+    names = [spec.name for spec in component.outputs]
+    sessions = [open_session(path, threads) for path in (unmerged, merged)]
+    run_unmerged, run_merged = (partial(_run, session, names) for session in sessions)
+    levels = family.quantile_levels(model)
+
+    columns = []
+    with torch_threads(threads):
+        for c, column in enumerate(cut.columns):
+            scores = [
+                _score(_forecast(family, model, run, cut.context[c], seed), cut, c, levels)
+                for run in (run_unmerged, run_merged)
+            ]
+            naive = _point_errors(metrics.seasonal_naive(cut.context[c], horizon, season), cut, c)
+            columns.append(ColumnCost(column, scores[0], scores[1], naive | {"wql": float("nan")}))
+                ColumnCost(column, scores[0], scores[1], _point_errors(naive, cut, c) | {"wql": float("nan")})
+            )
+            if progress is not None:
+                progress(c + 1, len(cut.columns))
+
+    pool = cut.context.reshape(-1, context)
+    feed = component.from_series(model, np.resize(pool, (batch, context)))
+    done, unmerged_ms, merged_ms = interleaved(
+        lambda: run_unmerged(feed), lambda: run_merged(feed), runs=runs
+    )
+    speed = SpeedReport(batch, context, threads, done, unmerged_ms, merged_ms)
+    if speed.note:
+        notes.append(speed.note)
+    return CostReport(
+        table.name, cut.target.shape[1], context, horizon, season, tuple(columns), speed, tuple(notes)
+    )
+
+
+def _run(session: Any, names: Sequence[str], inputs: Arrays) -> Arrays:
+    return dict(zip(names, session.run(list(names), inputs), strict=True))
+
+
+def _forecast(
+    family: Family,
+    model: nn.Module,
+    run: Callable[[Arrays], Arrays],
+    series: npt.NDArray[np.float32],
+    seed: int,
+) -> npt.NDArray[np.float32]:
+    chunks = [
+        family.forecast(model, run, series[i : i + _CHUNK], seed) for i in range(0, len(series), _CHUNK)
+    ]
+    return np.concatenate(chunks)
+
+
+def _point_errors(point: npt.NDArray[np.floating], cut: Windows, column: int) -> dict[str, float]:
+    scaled = [
+        (x - cut.mean[column]) / cut.deviation[column] for x in (point.astype(np.float64), cut.target[column])
+    ]
+    return {"mse": metrics.mse(*scaled), "mae": metrics.mae(*scaled)}
+
+
+def _score(
+    quantiles: npt.NDArray[np.float32], cut: Windows, column: int, levels: Sequence[float]
+) -> dict[str, float]:
+    off = np.abs(np.asarray(levels) - 0.5)
+    # A model without the level 0.5 has two nearest ones: their mean.
+    median = quantiles[:, np.isclose(off, off.min())].mean(axis=1)
+    wql = metrics.weighted_quantile_loss(quantiles, cut.target[column], levels)
+    return _point_errors(median, cut, column) | {"wql": wql}

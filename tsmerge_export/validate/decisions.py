@@ -1,0 +1,190 @@
+"""Merge decisions of an artefact: how to read them, and how to compare them with those of the eager model."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime as ort
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+DOMAIN = "tsmerge"
+_MERGE_PREFIX = "LocalMerge"
+_KEPT, _TARGET = 2, 3
+_SERIALIZE_LIMIT = 1_800_000_000  # a protobuf message ends at 2 GiB
+
+
+@dataclass(frozen=True)
+class Tap:
+    """Where one merge layer's decision can be read in a graph, and how many tokens lead the first a."""
+
+    kept: str
+    target: str
+    protect_first: int
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the eager model decided at one merge layer, and the scores behind it.
+
+    Attributes:
+        kept: ``[B, M]``, index among the layer's N input tokens. target: ``[B, N]``, output index of each of them.
+        rank: ``[B, P]``, cosine of each a_i with its best b, or a RANK_* number.
+        gap: ``[B, P]``, distance to its second best b (infinite where there is none).
+    """
+
+    kept: Ints
+    target: Ints
+    rank: Floats
+    gap: Floats
+
+
+class Step(Protocol):
+    """A record of ``MergeRun.steps``, made with ``MergeRun.record`` on."""
+
+    kept: Any
+    target: Any
+    rank: Any
+    gap: Any
+
+
+def from_steps(steps: Sequence[Step]) -> list[Decision]:
+    """The decisions of an eager forward, as arrays. ``run.record`` must have been True."""
+    return [Decision(s.kept.numpy(), s.target.numpy(), s.rank.numpy(), s.gap.numpy()) for s in steps]
+
+
+class Verdict(IntEnum):
+    """How a row's decisions compare, over all merge layers."""
+
+    EQUAL = 0
+    FLIP = 1  # the first difference lies within float noise: both are right
+    MISMATCH = 2
+
+
+def tap(model: onnx.ModelProto) -> list[Tap]:
+    """Make the decisions of every merge node (domain ``tsmerge``, in graph order) outputs of the graph, in place.
+
+    Works on a file that holds merge nodes, not on one whose functions are inlined.
+    """
+    taps: list[Tap] = []
+    outputs = {value.name for value in model.graph.output}
+    for node in model.graph.node:
+        if node.domain != DOMAIN or not node.op_type.startswith(_MERGE_PREFIX):
+            continue
+        for slot, name in ((_KEPT, "kept"), (_TARGET, "target")):
+            node.output.extend([""] * (slot + 1 - len(node.output)))
+            node.output[slot] = node.output[slot] or f"__tsmerge_{len(taps)}_{name}"
+            if node.output[slot] not in outputs:
+                model.graph.output.append(
+                    onnx.helper.make_tensor_value_info(node.output[slot], onnx.TensorProto.INT64, None)
+                )
+        first = next((a.i for a in node.attribute if a.name == "protect_first"), 0)
+        taps.append(Tap(node.output[_KEPT], node.output[_TARGET], first))
+    return taps
+
+
+def open_session(source: Path | onnx.ModelProto, threads: int | None = None) -> ort.InferenceSession:
+    """ONNX Runtime on the CPU, with its default optimisations.
+
+    Args:
+        source: an .onnx file, or a model in memory.
+        threads: intra-op threads; None is ONNX Runtime's choice.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    # Idle threads that spin take the cores from PyTorch, or from the other session of a timing.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    providers = ["CPUExecutionProvider"]
+    if isinstance(source, Path):
+        return ort.InferenceSession(str(source), options, providers=providers)
+    if source.ByteSize() < _SERIALIZE_LIMIT:
+        return ort.InferenceSession(source.SerializeToString(), options, providers=providers)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        onnx.save_model(source, path, save_as_external_data=True, all_tensors_to_one_file=True)
+        return ort.InferenceSession(str(path), options, providers=providers)
+
+
+def compare(
+    want: Sequence[Decision], got: Sequence[tuple[Ints, Ints]], taps: Sequence[Tap], noise: float, batch: int
+) -> Ints:
+    """Compare decisions row by row. Only the first differing layer of a row is judged: what follows it must differ.
+
+    Args:
+        want: the eager model's, per layer. got: the artefact's (kept, target), per layer.
+        taps: of the artefact. noise: scores this close may be ordered either way. batch: rows B.
+
+    Returns:
+        ``[B]`` of :class:`Verdict`. All rows are mismatches where the number of layers or tokens differs.
+    """
+    verdict = np.zeros(batch, np.int64)
+    if len(want) != len(got):
+        return np.full(batch, Verdict.MISMATCH, np.int64)
+    for w, (kept, target), place in zip(want, got, taps, strict=True):
+        if w.kept.shape != kept.shape or w.target.shape != target.shape:
+            verdict[verdict == Verdict.EQUAL] = Verdict.MISMATCH
+            return verdict
+        for b in np.flatnonzero(verdict == Verdict.EQUAL):
+            if np.array_equal(w.kept[b], kept[b]) and np.array_equal(w.target[b], target[b]):
+                continue
+            row = Decision(w.kept[b], w.target[b], w.rank[b], w.gap[b])
+            fair = _within_noise(row, kept[b], target[b], place.protect_first, noise)
+            verdict[b] = Verdict.FLIP if fair else Verdict.MISMATCH
+    return verdict
+
+
+def _within_noise(want: Decision, kept: Ints, target: Ints, first: int, noise: float) -> bool:
+    """Whether one row's different decision follows from scores moved by at most ``noise`` / 2 each."""
+    tokens, pairs = len(target), len(want.rank)
+    well_formed = (
+        (np.diff(kept) > 0).all()
+        and kept[0] >= 0
+        and kept[-1] < tokens
+        and target.min() >= 0
+        and target.max() < len(kept)
+        and np.array_equal(target[kept], np.arange(len(kept)))
+    )
+    if not well_formed:
+        return False
+    position = first + 2 * np.arange(pairs)
+    merged_want, merged_got = ~np.isin(position, want.kept), ~np.isin(position, kept)
+    removed = tokens - len(kept)
+    if merged_got.sum() != removed:  # something that is no a was merged
+        return False
+    ordered = np.sort(want.rank)[::-1]
+    last_in = ordered[removed - 1]
+    first_out = ordered[removed] if removed < pairs else -np.inf
+    # Padding, NaN and the like have whole numbers for a rank: their order is no matter of noise.
+    cosine = np.abs(want.rank) <= 1 + noise
+    dropped, added = merged_want & ~merged_got, merged_got & ~merged_want
+    fair = (want.rank[dropped] - first_out <= noise).all() and (last_in - want.rank[added] <= noise).all()
+    both = merged_want & merged_got
+    moved = both & (want.kept[want.target[position]] != kept[target[position]])
+    # A padding token may be dropped into any b: it weighs nothing, but the tie rule still binds.
+    return bool(fair and cosine[dropped | added | moved].all() and (want.gap[moved] <= noise).all())
+
+
+def near_tie(want: Sequence[Decision], noise: float, batch: int) -> npt.NDArray[np.bool_]:
+    """``[B]``: whether any layer's decision of the row hangs on scores that differ by at most ``noise``."""
+    close = np.zeros(batch, np.bool_)
+    for w in want:
+        removed = w.target.shape[1] - w.kept.shape[1]
+        if removed == 0:
+            continue
+        ordered = -np.sort(-w.rank, axis=1)
+        if removed < ordered.shape[1]:
+            close |= ordered[:, removed - 1] - ordered[:, removed] <= noise
+        merged = w.rank >= ordered[:, removed - 1 : removed] - noise
+        close |= ((w.gap <= noise) & merged).any(axis=1)
+    return close

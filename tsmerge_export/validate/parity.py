@@ -1,0 +1,291 @@
+"""Parity: the original eager model *with* merging against the exported artefact in ONNX Runtime (design 1.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime as ort
+import torch
+from torch import nn
+
+from tsmerge_export.config import MergeConfig
+from tsmerge_export.families.base import Component, Family
+from tsmerge_export.merge.apply import merging
+from tsmerge_export.validate import corpus, decisions, tolerances
+from tsmerge_export.validate.decisions import Decision, Verdict
+from tsmerge_export.validate.threads import torch_threads
+from tsmerge_export.validate.tolerances import Tolerance
+
+Outputs = dict[str, npt.NDArray[Any]]
+
+# Above this share of flipped rows among series that are not degenerate, the report warns: parity then says little.
+FLIP_SHARE = 0.05
+# Absolute errors are only comparable between rows of ordinary magnitude; larger ones count in max_rel alone.
+_ORDINARY_SCALE = 1e3
+_MAX_FAILURES = 20
+
+
+@dataclass
+class CaseResult:
+    """One corpus case. Errors are those of the rows that did not flip.
+
+    Attributes:
+        worst_row: the row of the largest relative error (-1: no row was compared).
+        max_abs: over rows of output scale up to 1e3. max_rel: error over the row's output scale.
+        failures: short reasons, at most one per row and output.
+    """
+
+    name: str
+    degenerate: bool
+    rows: int
+    worst_row: int = -1
+    max_abs: float = 0.0
+    max_rel: float = 0.0
+    flips: int = 0
+    mismatches: int = 0
+    failures: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return dict(vars(self))
+
+
+@dataclass
+class ParityReport:
+    """Outcome of parity over all cases of one component, or of several put together by :func:`combine`.
+
+    ``kept_mismatches`` counts rows whose merge decision differs beyond float noise: each one is a failure.
+    ``decision_flips`` counts rows that differ within it: their values are not compared.
+    """
+
+    name: str
+    tolerance: Tolerance
+    cases: list[CaseResult] = field(default_factory=list)
+    components: list[ParityReport] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        """Whether no row failed, and at least one was compared."""
+        return not self.failures and any(case.rows > case.flips for case in self.cases)
+
+    @property
+    def failures(self) -> list[str]:
+        """Every failure as one line, case first."""
+        return [f"{case.name}: {reason}" for case in self.cases for reason in case.failures]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader should know although it is no failure."""
+        usual = [case for case in self.cases if not case.degenerate]
+        rows, flips = sum(case.rows for case in usual), sum(case.flips for case in usual)
+        if flips <= FLIP_SHARE * rows:
+            return []
+        return [f"{flips} of {rows} rows of non-degenerate series flipped a decision within float noise"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready summary; ``components`` holds one of these per component, with its cases."""
+        cases = self.cases
+        out: dict[str, Any] = {
+            "passed": self.passed,
+            "cases": len(cases),
+            "rows": sum(case.rows for case in cases),
+            "max_abs": max((case.max_abs for case in cases), default=0.0),
+            "max_rel": max((case.max_rel for case in cases), default=0.0),
+            "atol": self.tolerance.atol,
+            "rtol": self.tolerance.rtol,
+            "decision_flips": sum(case.flips for case in cases),
+            "kept_mismatches": sum(case.mismatches for case in cases),
+            "warnings": self.warnings,
+            "failures": self.failures[:_MAX_FAILURES],
+        }
+        if self.components:
+            out["components"] = [component.to_dict() for component in self.components]
+        else:
+            out |= {"name": self.name, "details": [case.to_dict() for case in cases]}
+        return out
+
+
+def combine(reports: Sequence[ParityReport]) -> ParityReport:
+    """One report over the components of a bundle. Raises ValueError for none."""
+    if not reports:
+        raise ValueError("no parity reports to combine")
+    cases = [case for report in reports for case in report.cases]
+    return ParityReport("all", reports[0].tolerance, cases, list(reports))
+
+
+def check(
+    family: Family,
+    component: Component,
+    model: nn.Module,
+    merge: MergeConfig,
+    artefact: Path,
+    *,
+    dtype: str = "float32",
+    atol: float | None = None,
+    rtol: float | None = None,
+    threads: int | None = None,
+    seed: int = 0,
+    cases: Iterable[corpus.Case] | None = None,
+    avoid: tuple[int, int] | None = None,
+    with_decisions: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ParityReport:
+    """Prove an exported component against the original module with merging applied.
+
+    Per row of every case, in this order: the decisions of all merge layers must be equal, except where the first
+    difference lies within float noise (a *flip*: counted, values not compared); NaN and infinities must be at the
+    same places; integers must be equal; floats must satisfy
+    ``|got - want| <= atol * max |want of the row| + rtol * |want|``.
+
+    The values come from the file as it is; decisions from a copy that also outputs them. (More outputs change how
+    a runtime reuses buffers, so that copy alone could hide a fault.)
+
+    Args:
+        family, component, model: the original, unpatched module, float32 on the CPU.
+        merge: the settings that the artefact was made with.
+        artefact: .onnx file.
+        dtype: of the artefact's weights, for the tolerance.
+        atol, rtol: instead of the family's tolerance.
+        threads: for ONNX Runtime and PyTorch; None is what suits the machine.
+        seed: of the corpus.
+        cases: instead of the whole corpus.
+        avoid: (batch, length) that the export used.
+        with_decisions: for an artefact whose functions are inlined, the same model with its merge nodes.
+        progress: called with (cases done, cases in all).
+
+    Returns:
+        The report; it never raises for a failed comparison.
+
+    Raises:
+        UsageError: atol or rtol out of range.
+    """
+    tolerance = tolerances.end_to_end(family.name, dtype, atol, rtol)
+    todo = list(corpus.cases(family.context(model), seed=seed, avoid=avoid) if cases is None else cases)
+    report = ParityReport(component.name, tolerance)
+    names = [spec.name for spec in component.outputs]
+    session = decisions.open_session(artefact, threads)
+    proto = onnx.load(with_decisions or artefact)
+    taps = decisions.tap(proto)
+    tapped = decisions.open_session(proto, threads) if taps else None
+    extra = [name for t in taps for name in (t.kept, t.target)]
+    was_training = model.training
+    model.eval()
+    try:
+        with torch_threads(threads):
+            for done, case in enumerate(todo):
+                inputs = component.from_series(model, case.series())
+                want, decided = run_eager(component, model, merge, inputs)
+                try:
+                    got = _run(session, names, inputs)
+                    seen = got if tapped is None else _run(tapped, [*names, *extra], inputs)
+                except Exception as error:  # ONNX Runtime raises its own types, one per status code
+                    result = CaseResult(case.name, case.entry.degenerate, case.batch)
+                    result.failures.append(f"ONNX Runtime failed: {_one_line(error)}")
+                else:
+                    made = [(seen[t.kept], seen[t.target]) for t in taps]
+                    verdict = decisions.compare(decided, made, taps, tolerances.SCORE_NOISE, case.batch)
+                    tied = decisions.near_tie(decided, tolerances.SCORE_NOISE, case.batch)
+                    result = judge(case, want, got, seen, verdict, tied, tolerance)
+                report.cases.append(result)
+                if progress is not None:
+                    progress(done + 1, len(todo))
+    finally:
+        model.train(was_training)
+    return report
+
+
+def run_eager(
+    component: Component, model: nn.Module, merge: MergeConfig, inputs: Outputs
+) -> tuple[Outputs, list[Decision]]:
+    """Run the original module with merging applied: its outputs, and the decision of every merge layer."""
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in inputs.items()}
+    # Always: a merge that the caller has applied must not leak in.
+    with torch.no_grad(), merging(model, merge) as run:
+        run.record = True
+        outputs = component.eager(model, tensors)
+        steps = decisions.from_steps(run.steps)
+    return {name: value.numpy() for name, value in outputs.items()}, steps
+
+
+def _run(session: ort.InferenceSession, names: Sequence[str], inputs: Outputs) -> Outputs:
+    return dict(zip(names, session.run(list(names), inputs), strict=True))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def judge(
+    case: corpus.Case,
+    want: Outputs,
+    got: Outputs,
+    tapped: Outputs,
+    verdict: npt.NDArray[np.int64],
+    tied: npt.NDArray[np.bool_],
+    tolerance: Tolerance,
+) -> CaseResult:
+    """Compare one case.
+
+    Args:
+        want, got: outputs by name, batch first. tapped: the artefact's, from the run that also output decisions.
+        verdict: ``[B]`` of :class:`Verdict`. tied: ``[B]``, rows with a near tie.
+        tolerance: see :func:`check`.
+    """
+    result = CaseResult(case.name, case.entry.degenerate, case.batch)
+    result.mismatches = int((verdict == Verdict.MISMATCH).sum())
+    for row in np.flatnonzero(verdict == Verdict.MISMATCH):
+        result.failures.append(f"row {row}: merge decision differs beyond float noise")
+    flipped = verdict == Verdict.FLIP
+    for name, expected in want.items():
+        if expected.shape != got[name].shape:
+            result.failures.append(f"{name}: shape {list(got[name].shape)}, expected {list(expected.shape)}")
+            continue
+        for row in np.flatnonzero(verdict == Verdict.EQUAL):
+            fault, error, scale = compare_row(expected[row], got[name][row], tolerance)
+            if fault and tied[row] and not compare_row(expected[row], tapped[name][row], tolerance)[0]:
+                flipped[row] = True  # the near tie went the other way in the run without extra outputs
+                continue
+            if fault:
+                result.failures.append(f"row {row}: {name}: {fault}")
+            if result.worst_row < 0 or error / scale > result.max_rel:
+                result.worst_row, result.max_rel = int(row), max(result.max_rel, error / scale)
+            if scale <= _ORDINARY_SCALE:
+                result.max_abs = max(result.max_abs, error)
+    result.flips = int(flipped.sum())
+    return result
+
+
+def compare_row(
+    want: npt.NDArray[Any], got: npt.NDArray[Any], tolerance: Tolerance
+) -> tuple[str | None, float, float]:
+    """Compare one row of an output with the expected one, same shape.
+
+    Returns:
+        What is wrong (None: nothing), the largest absolute error among finite values, and the row's scale (the
+        largest finite magnitude expected; 1 where that is 0).
+    """
+    if want.dtype.kind in "iub":
+        equal = np.array_equal(want, got)
+        return (None if equal else f"{int((want != got).sum())} integers differ"), 0.0, 1.0
+    w, g = want.astype(np.float64), got.astype(np.float64)
+    finite = np.isfinite(w)
+    if not np.array_equal(w[~finite], g[~finite], equal_nan=True) or not np.isfinite(g[finite]).all():
+        return (
+            f"NaN or infinity at other places ({int(np.isnan(w).sum())} expected, {int(np.isnan(g).sum())} found)",
+            0.0,
+            1.0,
+        )
+    if not finite.any():
+        return None, 0.0, 1.0
+    scale = float(np.abs(w[finite]).max()) or 1.0
+    error = np.abs(g[finite] - w[finite])
+    worst = float(error.max())
+    if (error <= tolerance.atol * scale + tolerance.rtol * np.abs(w[finite])).all():
+        return None, worst, scale
+    return f"error {worst:.2e} at scale {scale:.2e} (relative {worst / scale:.2e})", worst, scale
