@@ -146,8 +146,6 @@ def measure(
             ]
             naive = _point_errors(metrics.seasonal_naive(cut.context[c], horizon, season), cut, c)
             columns.append(ColumnCost(column, scores[0], scores[1], naive | {"wql": float("nan")}))
-                ColumnCost(column, scores[0], scores[1], _point_errors(naive, cut, c) | {"wql": float("nan")})
-            )
             if progress is not None:
                 progress(c + 1, len(cut.columns))
 

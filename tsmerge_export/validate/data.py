@@ -196,6 +196,6 @@ def rolling_windows(table: Table, context: int, horizon: int, *, limit: int | No
 
 
 def _cut(
-    values: npt.NDArray[np.float64], starts: Sequence[int] | npt.NDArray[np.int64], length: int
+    values: npt.NDArray[np.float64], starts: npt.NDArray[np.int64], length: int
 ) -> npt.NDArray[np.float64]:
     return np.stack([values[:, s : s + length] for s in starts], axis=1)
