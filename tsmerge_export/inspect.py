@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 
 from tsmerge_export import flops
-from tsmerge_export.bundle import Bundle
+from tsmerge_export.bundle import Bundle, ComponentInfo
 from tsmerge_export.errors import UsageError
 
 _DOMAIN = "tsmerge"
@@ -24,7 +24,7 @@ def inspect_path(path: str | Path, *, batch: int = 1, length: int = 512) -> dict
         batch, length: input size at which tokens and FLOPs are counted.
 
     Returns:
-        JSON-ready: ``path``, ``batch``, ``length`` and ``components``, a list of what :func:`inspect_file` gives.
+        JSON-ready: ``path`` and ``components``, a list of what :func:`inspect_file` gives.
 
     Raises:
         UsageError: no such file, or no bundle.
@@ -33,24 +33,35 @@ def inspect_path(path: str | Path, *, batch: int = 1, length: int = 512) -> dict
     where = Path(path)
     if where.is_dir():
         bundle = Bundle.open(where)
-        components = [
-            inspect_file(c.file, batch=batch, length=length)
-            | {"name": c.name, "described": list(c.merges), "barriers": list(c.barriers)}
-            for c in bundle.components
-        ]
+        components = [_inspect_component(component, batch, length) for component in bundle.components]
     elif where.is_file():
         components = [inspect_file(where, batch=batch, length=length)]
     else:
         raise UsageError(f"{path}: no such file or folder; give an ONNX file or a bundle")
-    return {"path": str(path), "batch": batch, "length": length, "components": components}
+    return {"path": str(path), "components": components}
+
+
+def _inspect_component(component: ComponentInfo, batch: int, length: int) -> dict[str, Any]:
+    """The file's own findings, with what the manifest knows: layers, scopes, barriers, merges that are inlined."""
+    found = inspect_file(component.file, batch=batch, length=length)
+    known = {merge.get("node"): merge for merge in component.merges}
+    for merge in found["merges"]:
+        for key in ("layer", "scope"):
+            if merge[key] is None:
+                merge[key] = known.get(merge["name"], {}).get(key)
+    return found | {
+        "name": component.name,
+        "described": len(component.merges),
+        "barriers": list(component.barriers),
+    }
 
 
 def inspect_file(path: Path, *, batch: int = 1, length: int = 512) -> dict[str, Any]:
     """Inspect one ONNX file.
 
     Returns:
-        JSON-ready: ``name``, ``file``, ``opset``, ``size`` in bytes, ``merges`` (per ``tsmerge.LocalMerge`` node: name,
-        layer, scope, tokens ``before`` and ``after``, attributes), ``barriers``, ``nodes`` (count by op type, with
+        JSON-ready: ``name``, ``file``, ``opset``, ``size`` in bytes, ``batch``, ``length``, ``merges`` (per ``tsmerge.LocalMerge`` node: name,
+        layer, scope, tokens ``before`` and ``after``, attributes), ``described`` (how many merges there are), ``barriers``, ``nodes`` (count by op type, with
         ``domain::`` for other domains), ``flops`` (``unmerged``, ``merged``, ``merge_nodes``, ``ratio``, ``uncounted``;
         ``unmerged`` is None where the file has no merge nodes left, as in the inlined form).
 
@@ -68,9 +79,12 @@ def inspect_file(path: Path, *, batch: int = 1, length: int = 512) -> dict[str, 
         "name": path.stem,
         "file": path.name,
         "size": path.stat().st_size,
+        "batch": batch,
+        "length": length,
         "opset": max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=None),
         "merges": [_merge(node, merged.shapes) for node in nodes],
-        "barriers": [props for node in model.graph.node if (props := _metadata(node)).get("barrier")],
+        "described": len(nodes),
+        "barriers": [_barrier(node) for node in model.graph.node if "barrier" in _metadata(node)],
         "nodes": dict(sorted(Counter(map(_kind, model.graph.node)).items())),
         "flops": {
             "unmerged": None if unmerged is None else unmerged.model,
@@ -90,6 +104,16 @@ def _metadata(node: onnx.NodeProto) -> dict[str, str]:
     """What the rewriter noted on a node, keys without their ``tsmerge.`` prefix."""
     prefix = f"{_DOMAIN}."
     return {p.key.removeprefix(prefix): p.value for p in node.metadata_props if p.key.startswith(prefix)}
+
+
+def _barrier(node: onnx.NodeProto) -> dict[str, str]:
+    notes = _metadata(node)
+    return {
+        "node": node.name,
+        "op_type": node.op_type,
+        "scope": notes.get("scope", ""),
+        "reason": notes["barrier"],
+    }
 
 
 def _merge(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 # Steps of an export in order; a step that is left out is simply never announced.
 EXPORT_STEPS = ("load", "export", "rewrite", "lower", "parity", "cost", "bundle")
-VALIDATE_STEPS = ("load", "parity", "cost")
+VALIDATE_STEPS = ("load", "export", "rewrite", "lower", "parity", "cost")
 
 
 class Progress(Protocol):

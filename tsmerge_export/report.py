@@ -146,7 +146,7 @@ def print_inspection(found: Mapping[str, Any]) -> None:
     """Print what :func:`tsmerge_export.inspect.inspect_path` found."""
     console = _console()
     for part in found["components"]:
-        size = f"batch {found['batch']}, length {found['length']}"
+        size = f"batch {part['batch']}, length {part['length']}"
         console.print(
             f"{part['file']}: opset {part['opset']}, {part['size'] / 1e6:.1f} MB, at {size}", soft_wrap=True
         )

@@ -9,15 +9,13 @@ import secrets
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from tsmerge_export.checkpoint.limits import check_model_bytes
-from tsmerge_export.errors import UnsupportedError, UsageError
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+from tsmerge_export.errors import UsageError
 
 FORMAT = "tsmerge-checkpoint"
 FORMAT_VERSION = 1
@@ -101,22 +99,11 @@ def split_checkpoint(content: Any, path: Path) -> tuple[dict[str, Any] | None, d
     return config, bare_state_dict(content.get("state_dict"), path)
 
 
-def _unwrap(model: Any) -> Any:
-    """The module with a Hugging Face config inside a pipeline or wrapper."""
-    inner = model
-    for _ in range(4):
-        if hasattr(getattr(inner, "config", None), "to_dict"):
-            return inner
-        inner = getattr(inner, "model", None)
-    raise UnsupportedError(f"{type(model).__name__} is not of a known family: it has no configuration")
-
-
 def write_checkpoint(model: Any, path: Path) -> Path:
     """See :func:`tsmerge_export.checkpoint.save_checkpoint`."""
     from tsmerge_export import families
 
-    inner: nn.Module = _unwrap(model)
-    family = families.detect(inner.config.to_dict())  # type: ignore[union-attr, operator]
+    family, inner = families.for_model(model)
     config = json.loads(json.dumps(family.config_of(inner), default=str))
     state = {name: tensor.detach().cpu() for name, tensor in inner.state_dict().items()}
     content = {"format": FORMAT, "format_version": FORMAT_VERSION, "config": config, "state_dict": state}
