@@ -1,0 +1,43 @@
+// Runs one ONNX model in onnxruntime-web (WebAssembly, one thread) on a list of feeds.
+//
+//   node run.mjs job.json
+//
+// job.json: {"model": path, "output": folder, "feeds": [[{"name", "type", "dims", "file"}, ...], ...]}
+// Tensors are raw little-endian files. Writes <output>/<feed>-<index>.bin and <output>/result.json, which holds
+// {"version", "feeds": [[{"name", "type", "dims", "file"}, ...], ...]}. Any error ends the process with exit code 1.
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import * as ort from 'onnxruntime-web';
+
+const ARRAYS = {
+  float32: Float32Array, float64: Float64Array, float16: Uint16Array, int64: BigInt64Array, int32: Int32Array,
+  uint8: Uint8Array, int8: Int8Array, bool: Uint8Array,
+};
+
+function arrayType(type) {
+  const found = ARRAYS[type];
+  if (found === undefined) throw new Error(`tensor type ${type} is not supported by this runner`);
+  return found;
+}
+
+function readTensor({ type, dims, file }) {
+  const bytes = new Uint8Array(readFileSync(file)); // a fresh buffer: aligned for every element type
+  return new ort.Tensor(type, new (arrayType(type))(bytes.buffer, 0, bytes.byteLength / arrayType(type).BYTES_PER_ELEMENT), dims);
+}
+
+const job = JSON.parse(readFileSync(process.argv[2], 'utf8'));
+ort.env.wasm.numThreads = 1;
+ort.env.logLevel = 'error';
+const session = await ort.InferenceSession.create(new Uint8Array(readFileSync(job.model)), { executionProviders: ['wasm'] });
+const result = { version: ort.env.versions.web, feeds: [] };
+for (const [number, feed] of job.feeds.entries()) {
+  const outputs = await session.run(Object.fromEntries(feed.map((tensor) => [tensor.name, readTensor(tensor)])));
+  result.feeds.push(session.outputNames.map((name, index) => {
+    const { type, dims, data } = outputs[name];
+    const file = join(job.output, `${number}-${index}.bin`);
+    writeFileSync(file, new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+    return { name, type, dims, file };
+  }));
+}
+writeFileSync(join(job.output, 'result.json'), JSON.stringify(result));
+process.exit(0); // the WebAssembly module would keep node alive

@@ -1,0 +1,131 @@
+"""What the operators of domain ``tsmerge`` take and give: one declarative record per operator.
+
+The rewriter makes nodes from these records, checkers and lowerings read them. Version 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tsmerge_export.errors import UnsupportedError, UsageError
+
+DOMAIN = "tsmerge"
+VERSION = 1
+
+#: Element types (ONNX names) that tokens may have; everything is accumulated in float32.
+FLOATS = ("float32", "float16", "bfloat16")
+ANY = ("any",)
+
+_INT64_MAX = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """An int attribute, its range (both ends included) and its meaning; all are required."""
+
+    name: str
+    doc: str
+    least: int = 0
+    most: int = _INT64_MAX
+
+
+@dataclass(frozen=True)
+class Value:
+    """An input or output: name, dims (names are symbols; ``...`` is any number of dims) and element types."""
+
+    name: str
+    dims: tuple[str, ...]
+    types: tuple[str, ...]
+    doc: str
+
+
+@dataclass(frozen=True)
+class Schema:
+    """One operator."""
+
+    op_type: str
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    attributes: tuple[Attribute, ...]
+    doc: str
+
+    def check(self, attributes: Mapping[str, int]) -> None:
+        """Raise UsageError unless exactly the declared attributes are there, whole numbers in their ranges."""
+        names = [attribute.name for attribute in self.attributes]
+        for name in attributes:
+            if name not in names:
+                raise UsageError(
+                    f"{self.op_type} has no attribute {name!r}; it has: {', '.join(names) or 'none'}"
+                )
+        for attribute in self.attributes:
+            value = attributes.get(attribute.name)
+            if value is None:
+                raise UsageError(f"{self.op_type} needs the attribute {attribute.name!r}")
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int)
+                or not attribute.least <= value <= attribute.most
+            ):
+                raise UsageError(
+                    f"{self.op_type}: {attribute.name}={value!r} must be a whole number from {attribute.least}"
+                    + (f" to {attribute.most}" if attribute.most != _INT64_MAX else " up")
+                )
+        if "ratio_den" in names and 2 * attributes["ratio_num"] > attributes["ratio_den"]:
+            raise UsageError(
+                f"{self.op_type}: ratio {attributes['ratio_num']}/{attributes['ratio_den']} must be at most 1/2"
+            )
+        if "ratio_num" in names and attributes["ratio_num"] and attributes["r"]:
+            raise UsageError(f"{self.op_type}: r and ratio_num exclude each other; set one of them to 0")
+
+
+LOCAL_MERGE = Schema(
+    op_type="LocalMerge",
+    inputs=(
+        Value("x", ("B", "N", "D"), FLOATS, "tokens, N >= 1"),
+        Value("metric", ("B", "N", "Dm"), FLOATS, "features compared"),
+        Value("size", ("B", "N"), ("float32",), "original tokens per token; 0 is padding"),
+    ),
+    outputs=(
+        Value("y", ("B", "M", "D"), FLOATS, "surviving tokens in their old order, type of x; M = N - r(N)"),
+        Value("size_out", ("B", "M"), ("float32",), "original tokens per surviving token"),
+        Value(
+            "kept", ("B", "M"), ("int64",), "index in the input of each surviving token, strictly increasing"
+        ),
+        Value("target", ("B", "N"), ("int64",), "index in the output that each input token went to"),
+    ),
+    attributes=(
+        Attribute(
+            "k", "neighbourhood |i - j| < k in token pairs; 0 compares all tokens (ToMe)", most=1_000_000_000
+        ),
+        Attribute("r", "tokens to remove; 0 when a ratio is given", most=1_000_000_000),
+        Attribute("ratio_num", "share of N to remove, numerator; 0 when r is given", most=1_000_000),
+        Attribute("ratio_den", "share of N to remove, denominator", least=1, most=1_000_000),
+        Attribute("min_tokens", "leave at least this many", most=1_000_000_000),
+        Attribute("protect_first", "so many tokens at the front take no part", most=1_000_000_000),
+        Attribute("protect_last", "so many tokens at the end take no part", most=1_000_000_000),
+    ),
+    doc="Local token merging, arXiv 2405.17951, section 3. r(N) = min(r + N*ratio_num//ratio_den, "
+    "(N - protect_first - protect_last)//2, N - min_tokens), at least 0: a function of N alone.",
+)
+
+UNMERGE = Schema(
+    op_type="Unmerge",
+    inputs=(
+        Value("y", ("B", "M", "..."), ANY, "merged tokens, rank 2 or more"),
+        Value("target", ("B", "N"), ("int64",), "from LocalMerge"),
+    ),
+    outputs=(Value("z", ("B", "N", "..."), ANY, "every original token's copy of the token it went into"),),
+    attributes=(),
+    doc="Gives every original token a copy of the token it went into.",
+)
+
+SCHEMAS: Mapping[str, Schema] = {schema.op_type: schema for schema in (LOCAL_MERGE, UNMERGE)}
+
+
+def schema(op_type: str) -> Schema:
+    """The record of an operator. Raises UnsupportedError for a name that the domain does not have."""
+    found = SCHEMAS.get(op_type)
+    if found is None:
+        raise UnsupportedError(f"{DOMAIN}.{op_type} is not an operator; the domain has: {', '.join(SCHEMAS)}")
+    return found
