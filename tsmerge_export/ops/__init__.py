@@ -1,7 +1,7 @@
 """The ``tsmerge`` operators: their schemas, and their bodies as ONNX functions of standard operators.
 
-A node ``tsmerge.LocalMerge`` names its body by its ``overload`` (ONNX IR version 10), so that nodes with different bodies
-live in one model under one operator name::
+A node ``tsmerge.LocalMerge`` names its body by its ``overload`` (ONNX IR version 10), so that nodes with different
+bodies live in one model under one operator name::
 
     node.overload = ops.variant_key("LocalMerge", attributes)
     model.functions.append(ops.function("LocalMerge", attributes, opset=18))   # once per (op_type, overload)

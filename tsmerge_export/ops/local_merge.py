@@ -15,8 +15,8 @@ Facts about runtimes that shaped the bodies:
 
 - Tokens are copied by GatherND/Gather with one index a token. Indices expanded over the features are many times slower,
   so ScatterElements with such indices touches only the r merged rows, and only where several a's share a b.
-- ONNX Runtime's ScatterND runs its updates in parallel also with ``reduction="add"``: duplicate indices race. So sums over
-  duplicates use ScatterElements, which is sequential, and ScatterND writes equal rows at duplicates.
+- ONNX Runtime's ScatterND runs its updates in parallel also with ``reduction="add"``: duplicate indices race. So
+  sums over duplicates use ScatterElements, which is sequential, and ScatterND writes equal rows at duplicates.
 - ONNX Runtime's reductions ignore a *negative* axis when the input is empty: axes are positive here.
 - With r(N) = 0 nothing is compared (the a's are sliced to none) and no row is merged: what is left is one copy of x.
 - Weights are normalised before the sum, so that sums of huge tokens do not overflow. Unmerged tokens see no arithmetic.
