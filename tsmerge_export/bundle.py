@@ -293,7 +293,8 @@ class BundleWriter:
 
     ``with BundleWriter(output, force) as writer:`` write the files into ``writer.path``, then call
     ``writer.commit(manifest)``. Without a commit, or on any exception (KeyboardInterrupt too), nothing is left and
-    an old bundle stays as it was.
+    an old bundle stays as it was. ``writer.scratch`` is a folder for files that are not part of the bundle; like
+    ``writer.path`` it is removed in any case, after a kill by the next run.
     """
 
     def __init__(self, output: str | Path, force: bool = False) -> None:
@@ -302,6 +303,7 @@ class BundleWriter:
         self._force = force
         token = f"{os.getpid()}-{secrets.token_hex(4)}"
         self.path = self.output.with_name(f".{self.output.name}.tmp-{token}")
+        self.scratch = self.output.with_name(f".{self.output.name}.tmp-{token}-scratch")
         self._aside = self.output.with_name(f".{self.output.name}.old-{token}")
 
     def __enter__(self) -> BundleWriter:
@@ -312,6 +314,7 @@ class BundleWriter:
                 shutil.rmtree(stale, ignore_errors=True)
         try:
             self.path.mkdir()
+            self.scratch.mkdir()
         except OSError as error:
             raise UsageError(
                 f"-o {self._asked}: cannot write in {self.output.parent} ({error.strerror})"
@@ -325,6 +328,7 @@ class BundleWriter:
         if self._aside.exists() and not self.output.exists():
             os.rename(self._aside, self.output)
         shutil.rmtree(self._aside, ignore_errors=True)
+        shutil.rmtree(self.scratch, ignore_errors=True)
         shutil.rmtree(self.path, ignore_errors=True)
 
     def commit(self, manifest: Mapping[str, Any]) -> Bundle:

@@ -60,10 +60,11 @@ def inspect_file(path: Path, *, batch: int = 1, length: int = 512) -> dict[str, 
     """Inspect one ONNX file.
 
     Returns:
-        JSON-ready: ``name``, ``file``, ``opset``, ``size`` in bytes, ``batch``, ``length``, ``merges`` (per ``tsmerge.LocalMerge`` node: name,
-        layer, scope, tokens ``before`` and ``after``, attributes), ``described`` (how many merges there are), ``barriers``, ``nodes`` (count by op type, with
-        ``domain::`` for other domains), ``flops`` (``unmerged``, ``merged``, ``merge_nodes``, ``ratio``, ``uncounted``;
-        ``unmerged`` is None where the file has no merge nodes left, as in the inlined form).
+        JSON-ready: ``name``, ``file``, ``opset``, ``size`` in bytes, ``batch``, ``length``; ``merges`` (per
+        ``tsmerge.LocalMerge`` node: name, layer, scope, tokens ``before`` and ``after``, attributes), ``described``
+        (how many merges there are), ``barriers``, ``nodes`` (count by op type, ``domain::`` first for other domains);
+        ``flops`` (``unmerged``, ``merged``, ``merge_nodes``, ``ratio``, ``uncounted``; ``unmerged`` is None where the
+        file has no merge nodes left, as in the inlined form).
 
     Raises:
         UnsupportedError: not an ONNX file, or it does not run at this size.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tsmerge_export.config import MergeConfig
-from tsmerge_export.report import NO_GPU, cost_rows, cost_title, parity_rows
+from tsmerge_export.report import NO_GPU, barrier_text, cost_rows, cost_title, parity_rows
 
 
 def model_card(manifest: Mapping[str, Any], tokens: Sequence[Mapping[str, Any]] = ()) -> str:
@@ -81,11 +81,7 @@ def _what(merge: MergeConfig, manifest: Mapping[str, Any], tokens: Sequence[Mapp
     for component in manifest["components"]:
         text += f" Component `{component['name']}`: {len(component.get('merges') or ())} merge points."
         for barrier in component.get("barriers") or ():
-            text += (
-                " Barrier (tokens are unmerged before it): "
-                + ", ".join(f"{k} {v}" for k, v in barrier.items())
-                + "."
-            )
+            text += f" Barrier (tokens are unmerged before it): {barrier_text(barrier)}."
     for part in tokens:
         if not part.get("merges"):
             continue

@@ -41,6 +41,12 @@ def change(percent: float | None) -> str:
     return "-" if percent is None else f"{percent:+.1f} %"
 
 
+def barrier_text(barrier: Mapping[str, Any]) -> str:
+    """One line about a barrier: operator, where, why."""
+    where = barrier.get("scope") or barrier.get("node")
+    return f"{barrier.get('op_type')} in {where}: {barrier.get('reason')}"
+
+
 def parity_rows(parity: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Lines of the parity verdict as label and text."""
     rows = [
@@ -164,15 +170,14 @@ def print_inspection(found: Mapping[str, Any]) -> None:
                     _settings(merge["attributes"]),
                 )
             console.print(table)
-        elif part.get("described"):
+        elif part["described"]:
             console.print(
-                f"{len(part['described'])} merges, written inline: tokens are not counted", soft_wrap=True
+                f"{part['described']} merges, written inline: tokens are not counted", soft_wrap=True
             )
         else:
             console.print("no merges")
         for barrier in part["barriers"]:
-            text = ", ".join(f"{k} {v}" for k, v in barrier.items())
-            console.print(f"barrier (tokens are unmerged here): {text}", soft_wrap=True)
+            console.print(f"barrier (tokens are unmerged here): {barrier_text(barrier)}", soft_wrap=True)
         if not part["barriers"]:
             console.print("barriers: none")
         _print_flops(console, part["flops"])

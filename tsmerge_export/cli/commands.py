@@ -74,28 +74,35 @@ def export(args: argparse.Namespace) -> int:
     from tsmerge_export.progress import EXPORT_STEPS, RichProgress
     from tsmerge_export.report import print_verdicts, report_dict
 
+    failed = None
     with RichProgress(EXPORT_STEPS) as progress:
-        bundle = api.export(
-            args.model,
-            merge,
-            output=args.output,
-            family=args.family,
-            opset=args.opset,
-            inline=args.inline,
-            data=args.data,
-            atol=args.atol,
-            rtol=args.rtol,
-            threads=args.threads,
-            force=args.force,
-            trust_remote_code=args.trust_remote_code,
-            config=args.config,
-            seed=args.seed,
-            progress=progress,
-        )
-    _write_json(args.json, report_dict(bundle.manifest))
-    print_verdicts(bundle.verdicts, title=f"{bundle.manifest.get('family', '')}: {merge.describe()}")
+        try:
+            manifest = api.export(
+                args.model,
+                merge,
+                output=args.output,
+                opset=args.opset,
+                inline=args.inline,
+                force=args.force,
+                progress=progress,
+                **_shared(args),
+            ).manifest
+        except VerdictError as error:
+            if not error.manifest:
+                raise
+            failed, manifest = error, error.manifest
+    _write_json(args.json, report_dict(manifest))
+    print_verdicts(manifest["verdicts"], title=f"{manifest['family']}: {merge.describe()}")
+    if failed is not None:
+        raise failed
     print(f"bundle: {args.output}", flush=True)
-    return _verdict_code(bundle.verdicts, args.output)
+    return 0
+
+
+def _shared(args: argparse.Namespace) -> dict[str, Any]:
+    """Arguments that export and validate have in common."""
+    names = ("family", "config", "trust_remote_code", "data", "atol", "rtol", "threads", "seed")
+    return {name: getattr(args, name) for name in names}
 
 
 def validate(args: argparse.Namespace) -> int:
@@ -110,29 +117,14 @@ def validate(args: argparse.Namespace) -> int:
     from tsmerge_export.report import print_verdicts, report_dict
 
     with RichProgress(VALIDATE_STEPS) as progress:
-        verdicts = api.validate(
-            args.bundle,
-            args.model,
-            family=args.family,
-            data=args.data,
-            atol=args.atol,
-            rtol=args.rtol,
-            threads=args.threads,
-            trust_remote_code=args.trust_remote_code,
-            config=args.config,
-            progress=progress,
-        )
+        verdicts = api.validate(args.bundle, args.model, progress=progress, **_shared(args))
     _write_json(args.json, report_dict({**manifest, "verdicts": verdicts}))
     print_verdicts(verdicts, title=f"{args.bundle}: {MergeConfig.from_dict(manifest['merge']).describe()}")
-    return _verdict_code(verdicts, args.bundle)
-
-
-def _verdict_code(verdicts: dict[str, Any], what: str) -> int:
-    parity = verdicts.get("parity") or {}
-    if parity.get("passed", False):
-        return 0
-    first = next(iter(parity.get("failures") or ["it was not measured"]))
-    raise VerdictError(f"{what}: parity failed: {first}")
+    parity = verdicts["parity"]
+    if not parity["passed"]:
+        first = next(iter(parity["failures"]), "no row was compared")
+        raise VerdictError(f"{args.bundle}: parity failed: {first}")
+    return 0
 
 
 def inspect(args: argparse.Namespace) -> int:

@@ -104,6 +104,9 @@ def _add_check_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--threads", type=_whole(1), metavar="N", help="threads of the runtime; default: its choice"
     )
+    group.add_argument(
+        "--seed", type=_whole(0), default=0, metavar="N", help="seed of generated inputs; default: 0"
+    )
     group.add_argument("--json", metavar="FILE", help="also write the report as JSON")
 
 
@@ -132,9 +135,6 @@ def _fill_export(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--force", action="store_true", help="replace an existing bundle")
     _add_model_options(parser)
     _add_check_options(parser)
-    parser.add_argument(
-        "--seed", type=_whole(0), default=0, metavar="N", help="seed of the generated inputs; default: 0"
-    )
     parser.set_defaults(run=_run_export)
 
 
