@@ -1,1 +1,52 @@
-"""tsmerge-export: the compiler for token merging in time-series models."""
+"""tsmerge-export: the compiler for token merging in time-series models.
+
+>>> import tsmerge_export as tsm
+>>> bundle = tsm.export("model-folder", tsm.MergeConfig(method="local", k=1, ratio="1/4"), output="bundle")
+>>> session = tsm.load("bundle")
+>>> session.run({"context": series})
+
+Names are imported on first use: reading and running a bundle needs neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tsmerge_export import merge
+    from tsmerge_export.api import export, validate
+    from tsmerge_export.bundle import Bundle
+    from tsmerge_export.checkpoint import load_model, save_checkpoint
+    from tsmerge_export.config import MergeConfig
+    from tsmerge_export.merge.apply import apply, merging, remove
+    from tsmerge_export.runtimes import load
+
+_HOMES = {
+    "Bundle": "bundle",
+    "MergeConfig": "config",
+    "apply": "merge.apply",
+    "export": "api",
+    "load": "runtimes",
+    "load_model": "checkpoint",
+    "merging": "merge.apply",
+    "remove": "merge.apply",
+    "save_checkpoint": "checkpoint",
+    "validate": "api",
+}
+
+__all__ = [
+    "Bundle", "MergeConfig", "apply", "export", "load", "load_model", "merge", "merging", "remove", "save_checkpoint", "validate",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name == "merge":
+        return import_module("tsmerge_export.merge")
+    if name in _HOMES:
+        return getattr(import_module(f"tsmerge_export.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

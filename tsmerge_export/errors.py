@@ -6,6 +6,8 @@ message behind ``error: `` and never a traceback; from Python the same exception
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class TsmergeError(Exception):
     """Base class of all errors raised on purpose. ``exit_code`` is what the command line returns."""
@@ -14,9 +16,16 @@ class TsmergeError(Exception):
 
 
 class VerdictError(TsmergeError):
-    """A verdict (parity) failed: the artefact does not compute what the eager model computes."""
+    """A verdict (parity) failed: the artefact does not compute what the eager model computes.
+
+    ``manifest`` is that of the bundle that was not written, with its verdicts; None where there is none.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str, manifest: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.manifest = manifest
 
 
 class UsageError(TsmergeError, ValueError):

@@ -22,7 +22,8 @@ from tsmerge_export.rewrite.dims import rename_dims
 MIN_OPSET, MAX_OPSET = 18, 23
 DEFAULT_OPSET = 18
 
-_EXAMPLE = (3, 203)  # batch and steps traced; no size that the proof below runs at
+# Batch and steps traced; no size that a proof runs at.
+EXAMPLE = (3, 203)
 _PROOF_BATCHES = (1, 5)
 _PROOF_LENGTHS = (1, 37, 640)
 # Export rewrites no arithmetic, so only the order of sums differs: float32 noise relative to the output's scale.
@@ -60,7 +61,7 @@ def export_component(component: Component, model: nn.Module, *, opset: int = DEF
     if not MIN_OPSET <= opset <= MAX_OPSET:
         raise UnsupportedError(f"--opset {opset} is not supported; choose {MIN_OPSET} to {MAX_OPSET}")
     module = component.module(model).eval()
-    example = component.example(model, *_EXAMPLE)
+    example = component.example(model, *EXAMPLE)
     args = tuple(torch.from_numpy(example[spec.name]) for spec in component.inputs)
     dynamic = tuple(
         {axis: torch.export.Dim.DYNAMIC for axis, dim in enumerate(spec.dims) if isinstance(dim, str)}
@@ -73,7 +74,11 @@ def export_component(component: Component, model: nn.Module, *, opset: int = DEF
     try:
         with _quiet(), torch.no_grad():
             exported = torch.export.export(
-                module, args, dynamic_shapes=dynamic, strict=False, prefer_deferred_runtime_asserts_over_guards=True
+                module,
+                args,
+                dynamic_shapes=dynamic,
+                strict=False,
+                prefer_deferred_runtime_asserts_over_guards=True,
             )
             program = torch.onnx.export(
                 exported,
@@ -101,7 +106,9 @@ def _name_dims(model: ir.Model, component: Component) -> None:
             symbol = value.shape[axis] if value.shape is not None else None
             if isinstance(dim, str):
                 if not isinstance(symbol, ir.SymbolicDim) or symbol.value is None:
-                    raise UnsupportedError(f"the exporter froze dim {dim!r} of input {spec.name!r} to {symbol}")
+                    raise UnsupportedError(
+                        f"the exporter froze dim {dim!r} of input {spec.name!r} to {symbol}"
+                    )
                 names[symbol.value] = dim
     rename_dims(model, lambda dim: re.sub(r"[A-Za-z_]\w*", lambda word: names.get(word[0], word[0]), dim))
 
@@ -122,13 +129,17 @@ def prove_dynamic(component: Component, model: nn.Module, exported: ir.Model) ->
             try:
                 got = session.run([spec.name for spec in component.outputs], inputs)
             except Exception as error:
-                raise VerdictError(f"{where} does not run in ONNX Runtime: {str(error).splitlines()[0]}") from error
+                raise VerdictError(
+                    f"{where} does not run in ONNX Runtime: {str(error).splitlines()[0]}"
+                ) from error
             want = eager_outputs(component, model, inputs)
             for spec, value in zip(component.outputs, got, strict=True):
                 reference = want[spec.name].astype(np.float64)
                 worst = np.abs(value - reference).max() if value.shape == reference.shape else np.inf
                 if not worst <= _PROOF_TOLERANCE * max(1.0, np.abs(reference).max()):
-                    raise VerdictError(f"{where}: output {spec.name!r} differs from eager PyTorch by {worst:.3g}")
+                    raise VerdictError(
+                        f"{where}: output {spec.name!r} differs from eager PyTorch by {worst:.3g}"
+                    )
 
 
 def eager_outputs(

@@ -92,7 +92,9 @@ class Aligner:
         """Rows of ``[B, ..., N, ...]`` by a ``[B, M]`` index: a block copy per row with GatherND."""
         emit, shape = self._emit, list(dims(value) or ())
         index = stage.kept_from(source, emit)
-        index = emit.op("Unsqueeze", [index, emit.const([2])], {}, ir.DataType.INT64, [stage.batch, stage.dim, 1], "index")
+        index = emit.op(
+            "Unsqueeze", [index, emit.const([2])], {}, ir.DataType.INT64, [stage.batch, stage.dim, 1], "index"
+        )
         perm = [0, axis, *(a for a in range(1, len(shape)) if a != axis)]
         moved = emit.transpose(value, perm)
         out = [shape[a] for a in perm]
@@ -117,7 +119,14 @@ class Aligner:
                 target = emit.const([-1, *sizes])
             else:
                 tail = emit.op("Shape", [flat], {"start": 2}, ir.DataType.INT64, [len(sizes)], "rest")
-                target = emit.op("Concat", [emit.const([-1]), tail], {"axis": 0}, ir.DataType.INT64, [1 + len(sizes)], "rest")
+                target = emit.op(
+                    "Concat",
+                    [emit.const([-1]), tail],
+                    {"axis": 0},
+                    ir.DataType.INT64,
+                    [1 + len(sizes)],
+                    "rest",
+                )
             flat = emit.op("Reshape", [flat, target], {}, value.dtype, [None, *sizes], "plane")
             index = stage.pairs_from(source, emit)
             front: list[Dim] = [stage.batch, stage.dim, stage.dim]
@@ -127,7 +136,9 @@ class Aligner:
             front = [stage.batch, stage.dim]
         else:
             raise CannotAlign("an operand has token axes at different stages")
-        gathered = emit.op("Gather", [flat, index], {"axis": 0}, value.dtype, [*front, *(shape[a] for a in rest)], "aligned")
+        gathered = emit.op(
+            "Gather", [flat, index], {"axis": 0}, value.dtype, [*front, *(shape[a] for a in rest)], "aligned"
+        )
         # Now [B, (tokens of `axes`), rest]; put every axis back in its place, with the batch in front.
         order = [0] + [1 + [*axes, *rest].index(axis) for axis in range(len(shape))]
         placed = emit.transpose(gathered, order)
@@ -136,7 +147,12 @@ class Aligner:
             found = list(dims(placed) or ())
             spread = [found[0], *[1] * missing, *found[1:]]
             placed = emit.op(
-                "Unsqueeze", [placed, emit.const(list(range(1, 1 + missing)))], {}, value.dtype, spread, "broadcast"
+                "Unsqueeze",
+                [placed, emit.const(list(range(1, 1 + missing)))],
+                {},
+                value.dtype,
+                spread,
+                "broadcast",
             )
         return placed
 

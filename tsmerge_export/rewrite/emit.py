@@ -56,7 +56,9 @@ class Emitter:
             )
             for dtype, shape in outputs
         ]
-        node = ir.node(op_type, list(inputs), dict(attributes), domain=domain, outputs=values, name=self._name(hint))
+        node = ir.node(
+            op_type, list(inputs), dict(attributes), domain=domain, outputs=values, name=self._name(hint)
+        )
         self.insert(node)
         return node
 
@@ -71,9 +73,16 @@ class Emitter:
         domain: str = "",
     ) -> ir.Value:
         """The output of a pure node; the same node is not inserted twice."""
-        key = (op_type, domain, tuple(map(id, inputs)), tuple(sorted((k, str(v)) for k, v in attributes.items())))
+        key = (
+            op_type,
+            domain,
+            tuple(map(id, inputs)),
+            tuple(sorted((k, str(v)) for k, v in attributes.items())),
+        )
         if key not in self._values:
-            self._values[key] = self.node(op_type, inputs, attributes, [(dtype, shape)], hint, domain).outputs[0]
+            self._values[key] = self.node(
+                op_type, inputs, attributes, [(dtype, shape)], hint, domain
+            ).outputs[0]
         return self._values[key]
 
     def const(self, value: Any, dtype: Any = np.int64) -> ir.Value:

@@ -40,7 +40,9 @@ def infer_shapes(model: ir.Model) -> ir.Model:
     try:
         inferred = SymbolicShapeInference.infer_shapes(proto, auto_merge=True)
     except Exception as error:  # it raises many types; each means that the graph's shapes stay unknown
-        raise UnsupportedError(f"shape inference fails on this graph: {str(error).splitlines()[0]}") from error
+        raise UnsupportedError(
+            f"shape inference fails on this graph: {str(error).splitlines()[0]}"
+        ) from error
     finally:
         logger.setLevel(level)
     return ir.from_proto(inferred)

@@ -156,7 +156,9 @@ class _Walk:
                 shape = dims(value)
                 if shape is None:
                     raise UnsupportedError(f"node {node.name!r}: the dims of its output are unknown")
-                value.shape = ir.Shape([tags[axis].dim if axis in tags else dim for axis, dim in enumerate(shape)])
+                value.shape = ir.Shape(
+                    [tags[axis].dim if axis in tags else dim for axis, dim in enumerate(shape)]
+                )
                 self._context.state[value] = tags
 
     def _unmerge_inputs(self, node: ir.Node, reason: str) -> None:
@@ -180,11 +182,15 @@ class _Walk:
         if tokens not in self._roots:
             emit, float32 = self._emit, ir.DataType.FLOAT
             if self._mask is not None:
-                real = emit.op("Cast", [self._mask], {"to": ir.DataType.BOOL}, ir.DataType.BOOL, [batch, tokens], "real")
+                real = emit.op(
+                    "Cast", [self._mask], {"to": ir.DataType.BOOL}, ir.DataType.BOOL, [batch, tokens], "real"
+                )
                 size = emit.op("Cast", [real], {"to": float32}, float32, [batch, tokens], "size")
             else:
                 rows = emit.op("Shape", [x], {"start": 0, "end": 2}, ir.DataType.INT64, [2], "rows")
-                size = emit.op("Expand", [emit.const(1.0, "float32"), rows], {}, float32, [batch, tokens], "size")
+                size = emit.op(
+                    "Expand", [emit.const(1.0, "float32"), rows], {}, float32, [batch, tokens], "size"
+                )
             self._roots[tokens] = Stage(tokens, batch, emit.length(x, 1), size)
         return self._roots[tokens]
 
@@ -204,7 +210,9 @@ class _Walk:
             (int64, [before.batch, before.dim]),
         ]
         hint = f"merge_layer_{point.layer}"
-        node = self._emit.node(step.op_type, [x, x, before.size], step.attributes, outputs, hint, domain=DOMAIN)
+        node = self._emit.node(
+            step.op_type, [x, x, before.size], step.attributes, outputs, hint, domain=DOMAIN
+        )
         node.metadata_props["tsmerge.layer"] = str(point.layer)
         if point.scope:
             node.metadata_props["namespace"] = point.scope
@@ -214,7 +222,13 @@ class _Walk:
         self._context.state[y] = {1: stage}
         self._report.merges.append(
             MergeReport(
-                point.layer, node.name or "", step.op_type, point.scope, str(before.dim), symbol, dict(step.attributes)
+                point.layer,
+                node.name or "",
+                step.op_type,
+                point.scope,
+                str(before.dim),
+                symbol,
+                dict(step.attributes),
             )
         )
 
@@ -231,7 +245,9 @@ class _Walk:
         last = deepest(found) if found else None
         if found and last is None:
             raise UnsupportedError("the outputs that stay merged were merged apart")
-        for index, (old, value, name) in enumerate(zip(list(self._graph.outputs), finals, names, strict=True)):
+        for index, (old, value, name) in enumerate(
+            zip(list(self._graph.outputs), finals, names, strict=True)
+        ):
             tags = self._context.tags(value)
             if name in self._stay and last is not None:
                 axis = self._stay[name]

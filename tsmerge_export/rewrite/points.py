@@ -140,7 +140,9 @@ def find_points(graph: ir.Graph, scope: str | None = None) -> tuple[list[Point],
             continue
         name = node.name or node.outputs[0].name or "Softmax"
         if shape[-1] != shape[-2] or shape[-1] in (1, None):
-            rejected.append(Rejected(name, f"query and key lengths differ or are one token: {shape[-2]} and {shape[-1]}"))
+            rejected.append(
+                Rejected(name, f"query and key lengths differ or are one token: {shape[-2]} and {shape[-1]}")
+            )
             continue
         product, reason = _value_product(node)
         add = None

@@ -63,7 +63,12 @@ class Stage:
         if ancestor not in self._kept_from:
             above = self.parent.kept_from(ancestor, emit)
             self._kept_from[ancestor] = emit.op(
-                "GatherElements", [above, self.kept], {"axis": 1}, ir.DataType.INT64, [self.batch, self.dim], "kept"
+                "GatherElements",
+                [above, self.kept],
+                {"axis": 1},
+                ir.DataType.INT64,
+                [self.batch, self.dim],
+                "kept",
             )
         return self._kept_from[ancestor]
 
@@ -75,7 +80,12 @@ class Stage:
         if ancestor not in self._target_from:
             above = self.parent.target_from(ancestor, emit)
             self._target_from[ancestor] = emit.op(
-                "GatherElements", [self.target, above], {"axis": 1}, ir.DataType.INT64, [self.batch, ancestor.dim], "target"
+                "GatherElements",
+                [self.target, above],
+                {"axis": 1},
+                ir.DataType.INT64,
+                [self.batch, ancestor.dim],
+                "target",
             )
         return self._target_from[ancestor]
 
@@ -85,8 +95,12 @@ class Stage:
             kept, int64 = self.kept_from(ancestor, emit), ir.DataType.INT64
             row = emit.op("Mul", [kept, ancestor.length], {}, int64, [self.batch, self.dim], "row")
             row = emit.op("Unsqueeze", [row, emit.const([2])], {}, int64, [self.batch, self.dim, 1], "row")
-            column = emit.op("Unsqueeze", [kept, emit.const([1])], {}, int64, [self.batch, 1, self.dim], "column")
-            self._pairs_from[ancestor] = emit.op("Add", [row, column], {}, int64, [self.batch, self.dim, self.dim], "pairs")
+            column = emit.op(
+                "Unsqueeze", [kept, emit.const([1])], {}, int64, [self.batch, 1, self.dim], "column"
+            )
+            self._pairs_from[ancestor] = emit.op(
+                "Add", [row, column], {}, int64, [self.batch, self.dim, self.dim], "pairs"
+            )
         return self._pairs_from[ancestor]
 
 

@@ -52,7 +52,11 @@ def is_vacuous(value: ir.Value, axis: int, depth: int = 0) -> bool:
     producer = value.producer()
     if producer is None or producer.domain != "" or producer.op_type not in _BROADCASTING:
         return False
-    if producer.op_type == "GreaterOrEqual" and _is_index(producer.inputs[0]) and _scalar(producer.inputs[1]) == 0:
+    if (
+        producer.op_type == "GreaterOrEqual"
+        and _is_index(producer.inputs[0])
+        and _scalar(producer.inputs[1]) == 0
+    ):
         return True  # torch's mask factory compares positions with 0: always true
     operands = producer.inputs[:1] if producer.op_type in ("Expand", "CastLike") else producer.inputs
     for operand in operands:

@@ -50,7 +50,9 @@ def matmul(node: ir.Node, context: Context) -> Outcome:
     right_labels: list[object] = [*range(rank - ranks[1], rank - 2), "k", "n"] if ranks[1] > 1 else ["k"]
     aligned, stages = unify(context, [left, right], [left_labels, right_labels], rank)
     out: list[object] = [*range(rank - 2), *(["m"] if ranks[0] > 1 else []), *(["n"] if ranks[1] > 1 else [])]
-    return Outcome([{axis: stages[label] for axis, label in enumerate(out) if label in stages}], dict(enumerate(aligned)))
+    return Outcome(
+        [{axis: stages[label] for axis, label in enumerate(out) if label in stages}], dict(enumerate(aligned))
+    )
 
 
 @rule("Softmax", "LogSoftmax")

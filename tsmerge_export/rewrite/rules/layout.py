@@ -49,7 +49,9 @@ def squeeze(node: ir.Node, context: Context) -> Outcome:
     value = operand(node, 0)
     shape = context.base_dims(value)
     axes = constant_ints(node, 1, "axes")
-    gone = {axis % len(shape) for axis in axes} if axes else {axis for axis, dim in enumerate(shape) if dim == 1}
+    gone = (
+        {axis % len(shape) for axis in axes} if axes else {axis for axis, dim in enumerate(shape) if dim == 1}
+    )
     if 0 in gone:
         raise Barrier("it moves the batch axis")
     refuse_axes(context.tags(value), sorted(gone), "squeezes")
@@ -105,7 +107,10 @@ def concat(node: ir.Node, context: Context) -> Outcome:
     along = node.attributes["axis"].as_int() % rank
     for value in operands:
         refuse_axes(context.tags(value), [along], "concatenates along")
-    labels = [[("along", index) if axis == along else axis for axis in range(rank)] for index in range(len(operands))]
+    labels = [
+        [("along", index) if axis == along else axis for axis in range(rank)]
+        for index in range(len(operands))
+    ]
     aligned, stages = unify(context, operands, labels, rank)
     for value, new in zip(operands, aligned, strict=True):
         if new is not value and context.base_dims(value)[0] == 1:

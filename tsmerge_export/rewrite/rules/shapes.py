@@ -68,7 +68,10 @@ def _patched(target: ir.Value, where: dict[int, Stage], context: Context, allow_
         needed = {axis: stage for axis, stage in where.items() if entries[axis] not in (-1,)}
         if not needed:
             return target
-        parts = [needed[axis].length if axis in needed else emit.const([entry]) for axis, entry in enumerate(entries)]
+        parts = [
+            needed[axis].length if axis in needed else emit.const([entry])
+            for axis, entry in enumerate(entries)
+        ]
         if not allow_zero and 0 in entries:
             # An entry 0 copies the input's dim at that index, which stays true: merged axes keep their index here.
             parts = [part if entries[axis] != 0 else emit.const([0]) for axis, part in enumerate(parts)]

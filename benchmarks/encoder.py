@@ -1,0 +1,297 @@
+"""Merged against unmerged on one transformer encoder, in one interleaved run.
+
+    python benchmarks/encoder.py [--batch 1,4] [--threads 1,2] [--runs 15] [--only NAME,...] [--json FILE]
+
+A T5-small-size encoder (d 512, 6 layers, 8 heads, random weights) over N = 512 tokens: eager PyTorch with sdpa,
+torch.compile, unmerged ONNX Runtime, OpenVINO where installed, and merged ONNX Runtime at r = 64, N/4, halving, and with
+nothing to merge at run time (all merge nodes present, ``min_tokens`` above N).
+
+Prints medians and ratios to unmerged ONNX Runtime (the median of the ratios of neighbouring runs), the share of time in
+merge nodes (ONNX Runtime's profiler; the merge operators and, apart, the gathers that let positions and masks follow),
+and the efficiency: measured speed-up over that of the FLOPs of all matrix products. Needs torch, transformers,
+chronos-forecasting, onnxruntime; times nothing on a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from onnx import inliner
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from tsmerge_export.build import build
+from tsmerge_export.config import MergeConfig
+from tsmerge_export.families import get
+from tsmerge_export.flops import count
+from tsmerge_export.progress import NoProgress
+
+TOKENS, WIDTH = 512, 512
+CONFIG = {
+    "architectures": ["T5ForConditionalGeneration"], "model_type": "t5", "d_model": WIDTH, "d_ff": 2048, "d_kv": 64,
+    "num_heads": 8, "num_layers": 6, "num_decoder_layers": 1, "vocab_size": 4096, "feed_forward_proj": "relu",
+    "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0,
+    "chronos_config": {
+        "tokenizer_class": "MeanScaleUniformBins", "tokenizer_kwargs": {"low_limit": -15.0, "high_limit": 15.0},
+        "n_tokens": 4096, "n_special_tokens": 2, "pad_token_id": 0, "eos_token_id": 1, "use_eos_token": True,
+        "model_type": "seq2seq", "context_length": TOKENS - 1, "prediction_length": 64, "num_samples": 20,
+        "temperature": 1.0, "top_k": 50, "top_p": 1.0,
+    },
+}  # fmt: skip
+MERGES = {
+    "merged r=64": MergeConfig(r=64),
+    "merged N/4": MergeConfig(ratio="1/4"),
+    "merged N/2": MergeConfig(ratio="1/2"),
+    "merged r(N)=0": MergeConfig(ratio="1/2", min_tokens=100_000),
+    "compact N/4": MergeConfig(ratio="1/4", positions="compact"),
+}
+BASE = "onnxruntime"
+
+
+def encoder() -> torch.nn.Module:
+    """The model, float32, seeded random weights."""
+    torch.manual_seed(0)
+    return get("chronos-t5").build(CONFIG).eval()
+
+
+def build_files(model: torch.nn.Module, names: list[str], folder: Path) -> dict[str, Path]:
+    """ONNX files by candidate name."""
+    component = get("chronos-t5").components(model)[0]
+    files = {}
+    for name in names:
+        merge = MERGES.get(name, MergeConfig(method="none"))
+        target = folder / str(len(files))
+        target.mkdir()
+        files[name] = build(
+            component,
+            model,
+            merge,
+            opset=18,
+            inline=False,
+            folder=target,
+            scratch=target,
+            progress=NoProgress(),
+        ).merged
+    return files
+
+
+def session(path: Path, threads: int, profile: Path | None = None) -> ort.InferenceSession:
+    """ONNX Runtime on the CPU with that many threads."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    # Idle threads that spin would slow the next candidate of the interleaved run.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def candidates(
+    model: torch.nn.Module,
+    files: dict[str, Path],
+    inputs: dict[str, np.ndarray],
+    threads: int,
+    wanted: set[str] | None,
+) -> dict[str, Callable[[], Any]]:
+    """Callables that run one forward, by name."""
+    torch.set_num_threads(threads)
+    tensors = {name: torch.from_numpy(value) for name, value in inputs.items()}
+    found: dict[str, Callable[[], Any]] = {}
+
+    def take(name: str) -> bool:
+        return wanted is None or name in wanted
+
+    if take("eager sdpa"):
+        model.set_attn_implementation("sdpa")
+        found["eager sdpa"] = lambda: model.encoder(**tensors)
+    if take("torch.compile"):
+        compiled = torch.compile(model.encoder)
+        found["torch.compile"] = lambda: compiled(**tensors)
+    for name, path in files.items():
+        if take(name):
+            opened = session(path, threads)
+            found[name] = lambda opened=opened: opened.run(None, inputs)
+    if take("openvino"):
+        try:
+            import openvino
+        except ImportError:
+            print("openvino is not installed: left out", file=sys.stderr)
+        else:
+            core = openvino.Core()
+            settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+            network = core.compile_model(str(files[BASE]), "CPU", settings)
+            found["openvino"] = lambda: network(inputs)
+    return found
+
+
+def interleaved(runners: dict[str, Callable[[], Any]], runs: int, label: str) -> dict[str, list[float]]:
+    """Seconds of every run, all candidates in turn, after a warm-up of two."""
+    seconds: dict[str, list[float]] = {name: [] for name in runners}
+    with torch.no_grad(), Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=(runs + 2) * len(runners))
+        gc.disable()
+        for turn in range(runs + 2):
+            for name, run in runners.items():
+                start = time.perf_counter()
+                run()
+                if turn >= 2:
+                    seconds[name].append(time.perf_counter() - start)
+                bar.advance(task)
+        gc.enable()
+    return seconds
+
+
+def merge_share(path: Path, inputs: dict[str, np.ndarray], threads: int) -> tuple[float, float]:
+    """Share of node time in merge operators, and in the nodes that let positions and masks follow.
+
+    The functions are inlined first, so that every node of a body carries the name of its merge.
+    """
+    proto = inliner.inline_local_functions(onnx.load(path))
+    merge_outputs = {
+        output for node in onnx.load(path).graph.node if node.domain == "tsmerge" for output in node.output
+    }
+    plain = {node.name for node in onnx.load(path).graph.node if node.domain != "tsmerge"}
+    with tempfile.TemporaryDirectory() as folder:
+        inlined = Path(folder) / "inlined.onnx"
+        for index, node in enumerate(proto.graph.node):
+            kind = "plain"
+            if node.name not in plain or merge_outputs & set(node.output):
+                kind = "merge"
+            elif any(output.startswith("tsmerge/") for output in node.output):
+                kind = "align"
+            node.name = f"{kind}#{index}"
+        onnx.save_model(proto, inlined)
+        opened = session(inlined, threads, Path(folder) / "profile")
+        for _ in range(5):
+            opened.run(None, inputs)
+        events = json.loads(Path(opened.end_profiling()).read_text())
+    spent = {"merge": 0, "align": 0, "plain": 0}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            # Fused nodes get names of their own; they are never merge nodes.
+            spent[event["name"].split("#")[0] if "#" in event["name"] else "plain"] += event["dur"]
+    total = sum(spent.values()) or 1
+    return spent["merge"] / total, spent["align"] / total
+
+
+def measure(
+    batch: int,
+    threads: int,
+    runs: int,
+    wanted: set[str] | None,
+    model: torch.nn.Module,
+    files: dict[str, Path],
+) -> list[dict[str, Any]]:
+    """One row per candidate at one batch size and thread count."""
+    component = get("chronos-t5").components(model)[0]
+    inputs = component.example(model, batch, TOKENS - 1)
+    seconds = interleaved(
+        candidates(model, files, inputs, threads, wanted), runs, f"batch {batch}, threads {threads}"
+    )
+    base_flops = count(onnx.load(files[BASE]), inputs).total
+    rows = []
+    for name, times in seconds.items():
+        ratio = statistics.median(b / t for b, t in zip(seconds[BASE], times, strict=True))
+        row: dict[str, Any] = {
+            "candidate": name,
+            "batch": batch,
+            "threads": threads,
+            "tokens": TOKENS,
+            "runs": runs,
+        }
+        row |= {"median_ms": 1e3 * statistics.median(times), "min_ms": 1e3 * min(times), "speedup": ratio}
+        if name in MERGES:
+            ideal = base_flops / count(onnx.load(files[name]), inputs).total
+            row |= {"flop_ideal": ideal, "efficiency": ratio / ideal}
+            row["merge_share"], row["align_share"] = merge_share(files[name], inputs, threads)
+        rows.append(row)
+    return rows
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Print one table to stdout."""
+    columns = (
+        "candidate",
+        "median ms",
+        "min ms",
+        "speed-up",
+        "FLOP ideal",
+        "efficiency",
+        "in merge",
+        "in follow-up",
+    )
+    table = Table(
+        title=f"N = {TOKENS}, batch {rows[0]['batch']}, threads {rows[0]['threads']}, {rows[0]['runs']} interleaved runs"
+    )
+    for column in columns:
+        table.add_column(column, justify="left" if column == "candidate" else "right")
+    for row in rows:
+        extra = ["", "", "", ""]
+        if "efficiency" in row:
+            extra = [
+                f"{row['flop_ideal']:.2f}x",
+                f"{row['efficiency']:.3f}",
+                f"{row['merge_share']:.1%}",
+                f"{row['align_share']:.1%}",
+            ]
+        table.add_row(
+            row["candidate"],
+            f"{row['median_ms']:.1f}",
+            f"{row['min_ms']:.1f}",
+            f"{row['speedup']:.2f}x",
+            *extra,
+        )
+    Console(width=110).print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--batch", default="1,4", help="batch sizes, comma-separated")
+    parser.add_argument("--threads", default="1,2", help="thread counts, comma-separated")
+    parser.add_argument("--runs", type=int, default=15, help="timed runs of each candidate")
+    parser.add_argument("--only", help="candidates, comma-separated; unmerged onnxruntime always runs")
+    parser.add_argument("--json", type=Path, help="write the rows here")
+    args = parser.parse_args()
+    wanted = None if args.only is None else {BASE, *args.only.split(",")}
+    model = encoder()
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        names = [BASE, *(name for name in MERGES if wanted is None or name in wanted)]
+        files = build_files(model, names, Path(folder))
+        for threads in map(int, args.threads.split(",")):
+            for batch in map(int, args.batch.split(",")):
+                found = measure(batch, threads, args.runs, wanted, model, files)
+                show(found)
+                rows += found
+    versions = {name: metadata.version(name) for name in ("torch", "onnxruntime", "onnx", "transformers")}
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        + ", ".join(f"{k} {v}" for k, v in versions.items())
+    )
+    if args.json is not None:
+        args.json.write_text(json.dumps({"versions": versions, "rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

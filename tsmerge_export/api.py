@@ -1,0 +1,234 @@
+"""The library behind the command line: export a model as a verified bundle, validate a bundle again."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from torch import nn
+
+from tsmerge_export import families
+from tsmerge_export.build import Built, build
+from tsmerge_export.bundle import Bundle, BundleWriter
+from tsmerge_export.checkpoint import LoadedModel, load_model
+from tsmerge_export.config import MergeConfig
+from tsmerge_export.demo import SAMPLE_SERIES
+from tsmerge_export.errors import UsageError, VerdictError
+from tsmerge_export.export import DEFAULT_OPSET, EXAMPLE
+from tsmerge_export.merge.apply import remove
+from tsmerge_export.model_card import model_card
+from tsmerge_export.progress import NoProgress, Progress
+from tsmerge_export.report import report_dict
+from tsmerge_export.validate import cost, parity
+from tsmerge_export.validate.data import read_table
+
+_TOOLS = (
+    "tsmerge-export",
+    "torch",
+    "transformers",
+    "chronos-forecasting",
+    "onnx",
+    "onnx-ir",
+    "onnxruntime",
+    "numpy",
+)
+
+
+def export(
+    model: str | Path | nn.Module,
+    merge: MergeConfig | None = None,
+    *,
+    output: str | Path,
+    family: str | None = None,
+    config: str | Path | None = None,
+    opset: int = DEFAULT_OPSET,
+    inline: bool = False,
+    data: str | Path | None = None,
+    atol: float | None = None,
+    rtol: float | None = None,
+    threads: int | None = None,
+    seed: int = 0,
+    force: bool = False,
+    trust_remote_code: bool = False,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Export a model with merging, prove the result, measure its cost, write a bundle.
+
+    Args:
+        model: folder, hub id, ``.pt`` file, or an eager module of a known family.
+        merge: settings; None is ``MergeConfig()`` (local merging, k = 1, a quarter of the tokens per layer).
+        output: folder to make. force: replace a bundle that is there.
+        family, config, trust_remote_code: see :func:`~tsmerge_export.checkpoint.load_model`.
+        opset: 18 to 23. inline: write merge functions in place, for runtimes that do not expand functions.
+        data: CSV for the merge cost; the bundled sample series when None.
+        atol, rtol: instead of the family's parity tolerance, see :mod:`~tsmerge_export.validate.tolerances`.
+        threads: for ONNX Runtime. seed: of the parity corpus and of sampling.
+        progress: told about each step.
+
+    Returns:
+        The bundle, in place.
+
+    Raises:
+        VerdictError: parity failed; nothing is written, ``error.manifest`` holds the verdicts.
+        UsageError, UnsupportedError, MissingDependencyError: the user can mend it; nothing is written.
+    """
+    progress = progress or NoProgress()
+    merge = merge or MergeConfig()
+    with ExitStack() as stack:
+        writer = stack.enter_context(BundleWriter(output, force))
+        table = read_table(SAMPLE_SERIES if data is None else data)
+        progress.step("load")
+        loaded = _load(model, family=family, config=config, trust_remote_code=trust_remote_code)
+        scratch = Path(stack.enter_context(TemporaryDirectory(prefix="tsmerge-")))
+        chosen = families.get(loaded.family)
+        built = [
+            build(
+                component, loaded.model, merge, opset=opset, inline=inline,
+                folder=writer.path, scratch=scratch, progress=progress,
+            )
+            for component in chosen.components(loaded.model)
+        ]  # fmt: skip
+        manifest: dict[str, Any] = {
+            "source": loaded.source,
+            "family": loaded.family,
+            "merge": merge.to_dict(),
+            "opset": opset,
+            "inline": inline,
+            "components": [item.to_dict() for item in built],
+            "verdicts": _verdicts(loaded, merge, built, table, atol, rtol, threads, seed, progress),
+            "versions": versions(),
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
+        if not manifest["verdicts"]["parity"]["passed"]:
+            first = next(iter(manifest["verdicts"]["parity"]["failures"]), "no row was compared")
+            raise VerdictError(f"{loaded.source}: parity failed, no bundle is written: {first}", manifest)
+        progress.step("bundle")
+        _write_texts(writer.path, manifest)
+        return writer.commit(manifest)
+
+
+def validate(
+    directory: str | Path,
+    model: str | Path | nn.Module,
+    *,
+    family: str | None = None,
+    config: str | Path | None = None,
+    data: str | Path | None = None,
+    atol: float | None = None,
+    rtol: float | None = None,
+    threads: int | None = None,
+    seed: int = 0,
+    trust_remote_code: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Repeat both verdicts of a bundle against the model that it was made from.
+
+    Args:
+        directory: the bundle; its files must match its manifest. The others are as for :func:`export`.
+
+    Returns:
+        ``{"parity": ..., "cost": ...}`` as in the manifest. It does not raise for a failed verdict.
+
+    Raises:
+        UsageError: no bundle, a changed file, or a model of another family.
+    """
+    progress = progress or NoProgress()
+    bundle = Bundle.open(directory)
+    merge = MergeConfig.from_dict(bundle.manifest["merge"])
+    table = read_table(SAMPLE_SERIES if data is None else data)
+    progress.step("load")
+    loaded = _load(model, family=family, config=config, trust_remote_code=trust_remote_code)
+    if loaded.family != bundle.manifest.get("family"):
+        raise UsageError(
+            f"{loaded.source} is a {loaded.family}, the bundle {directory} a {bundle.manifest.get('family')}"
+        )
+    with TemporaryDirectory(prefix="tsmerge-") as folder:
+        built = []
+        for component in families.get(loaded.family).components(loaded.model):
+            # Built anew: the unmerged rival, and a form that shows its decisions where the bundle's is inlined.
+            fresh = build(
+                component, loaded.model, merge, opset=bundle.manifest.get("opset", DEFAULT_OPSET), inline=False,
+                folder=Path(folder), scratch=Path(folder), progress=progress,
+            )  # fmt: skip
+            inlined = bool(bundle.manifest.get("inline")) and merge.active
+            file = bundle.component(component.name).file
+            built.append(
+                Built(component, fresh.unmerged, file, fresh.merged if inlined else None, fresh.report)
+            )
+        return _verdicts(loaded, merge, built, table, atol, rtol, threads, seed, progress)
+
+
+def versions() -> dict[str, str]:
+    """Versions of the tools that make and check a bundle."""
+    found = {"python": platform.python_version()}
+    for name in _TOOLS:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _load(
+    model: str | Path | nn.Module, *, family: str | None, config: str | Path | None, trust_remote_code: bool
+) -> LoadedModel:
+    if isinstance(model, str | Path):
+        return load_model(model, family=family, config=config, trust_remote_code=trust_remote_code)
+    found, core = families.for_model(model)
+    if family is not None and family != found.name:
+        raise UsageError(f"the model is a {found.name}, not a {family}")
+    if any(
+        tensor.is_floating_point() and str(tensor.dtype) != "torch.float32" for tensor in core.parameters()
+    ):
+        raise UsageError("the model is not float32; export model.float()")
+    return LoadedModel(remove(core).eval(), found.name, found.config_of(core), "a model in memory")
+
+
+def _verdicts(
+    loaded: LoadedModel,
+    merge: MergeConfig,
+    built: Sequence[Built],
+    table: Any,
+    atol: float | None,
+    rtol: float | None,
+    threads: int | None,
+    seed: int,
+    progress: Progress,
+) -> dict[str, Any]:
+    family = families.get(loaded.family)
+    progress.step("parity")
+    reports = [
+        parity.check(
+            family, item.component, loaded.model, merge, item.merged, atol=atol, rtol=rtol, threads=threads, seed=seed,
+            avoid=EXAMPLE, with_decisions=item.decisions, progress=progress.update,
+        )
+        for item in built
+    ]  # fmt: skip
+    verdicts: dict[str, Any] = {"parity": parity.combine(reports).to_dict()}
+    # A forecast starts at the first component; with a failed parity its cost means nothing.
+    if merge.active and verdicts["parity"]["passed"]:
+        progress.step("cost")
+        first = built[0]
+        measured = cost.measure(
+            family, first.component, loaded.model, first.unmerged, first.merged, table,
+            threads=threads, seed=seed, progress=progress.update,
+        )  # fmt: skip
+        verdicts["cost"] = measured.to_dict()
+    return verdicts
+
+
+def _write_texts(folder: Path, manifest: dict[str, Any]) -> None:
+    import json
+
+    from tsmerge_export.inspect import inspect_file
+
+    tokens = [inspect_file(folder / component["file"]) for component in manifest["components"]]
+    report = json.dumps(report_dict(manifest), indent=2, allow_nan=False)
+    (folder / "report.json").write_text(report + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(model_card(manifest, tokens), encoding="utf-8")

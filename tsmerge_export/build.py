@@ -1,0 +1,135 @@
+"""Builds the files of one component: plain, merged, lowered. Shared by export and validate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+from torch import nn
+
+from tsmerge_export.config import MergeConfig
+from tsmerge_export.errors import UsageError
+from tsmerge_export.export import export_component, prove_dynamic
+from tsmerge_export.families.base import Component
+from tsmerge_export.lower.portable import to_portable
+from tsmerge_export.progress import Progress
+from tsmerge_export.rewrite.insert import RewriteReport
+from tsmerge_export.rewrite.merge_graph import merge_graph
+
+# A protobuf message ends at 2 GiB; larger weights go to a file beside the graph.
+_INLINE_WEIGHTS_LIMIT = 1_500_000_000
+
+
+@dataclass(frozen=True)
+class Built:
+    """Files of one component.
+
+    Attributes:
+        unmerged: the plain export. merged: the artefact; the same file where nothing is merged.
+        decisions: the artefact with its merge nodes, where ``merged`` has its functions inlined; else None.
+        report: what the rewriter did.
+    """
+
+    component: Component
+    unmerged: Path
+    merged: Path
+    decisions: Path | None
+    report: RewriteReport
+
+    def to_dict(self) -> dict[str, Any]:
+        """The component's entry in the manifest."""
+        return {
+            "name": self.component.name,
+            "file": self.merged.name,
+            "inputs": [spec.to_dict() for spec in self.component.inputs],
+            "outputs": [spec.to_dict() for spec in self.component.outputs],
+            "merges": [merge.to_dict() for merge in self.report.merges],
+            "barriers": [barrier.to_dict() for barrier in self.report.barriers],
+        }
+
+
+def stay_merged(component: Component) -> dict[str, int]:
+    """Outputs that may stay merged, with their token axis: those with a dynamic dim that no input has."""
+    given = {dim for spec in component.inputs for dim in spec.dims}
+    return {
+        spec.name: axis
+        for spec in component.outputs
+        for axis, dim in enumerate(spec.dims)
+        if isinstance(dim, str) and dim not in given
+    }
+
+
+def build(
+    component: Component,
+    model: nn.Module,
+    merge: MergeConfig,
+    *,
+    opset: int,
+    inline: bool,
+    folder: Path,
+    scratch: Path,
+    progress: Progress,
+) -> Built:
+    """Export, prove, rewrite and lower one component.
+
+    Args:
+        folder: where ``<component>.onnx`` is written. scratch: for files that are not part of the result.
+
+    Raises:
+        UnsupportedError, UsageError, VerdictError: see the steps.
+    """
+    progress.step("export")
+    plain = export_component(component, model, opset=opset)
+    prove_dynamic(component, model, plain)
+    unmerged = scratch / f"{component.name}.unmerged.onnx"
+    name = f"{component.name}.onnx"
+    report, decisions, merged_model = RewriteReport(), None, plain
+    progress.step("rewrite")
+    if merge.active:
+        hints = component.hints
+        merged_model, report = merge_graph(
+            plain.clone(),
+            merge,
+            token_mask=hints.token_mask,
+            stay=stay_merged(component),
+            scope=hints.scope,
+            protect_first=hints.protect_first,
+            protect_last=hints.protect_last,
+        )
+    progress.step("lower")
+    _keep_outputs(plain, component)
+    _write(to_portable(plain), unmerged)
+    if merge.active:
+        _keep_outputs(merged_model, component)
+    if inline and merge.active:
+        decisions = scratch / f"{component.name}.decisions.onnx"
+        _write(to_portable(merged_model), decisions)
+    _write(to_portable(merged_model, inline=inline), folder / name)
+    return Built(component, unmerged, folder / name, decisions, report)
+
+
+def _keep_outputs(model: ir.Model, component: Component) -> None:
+    """Drop outputs that only the rewriter needed, and name the dims of the others after the component's specs."""
+    by_name = {value.name: value for value in model.graph.outputs}
+    model.graph.outputs[:] = [by_name[spec.name] for spec in component.outputs]
+    for spec in component.outputs:
+        by_name[spec.name].shape = ir.Shape(list(spec.dims))
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+    RemoveUnusedNodesPass()(model)
+
+
+def _write(proto: onnx.ModelProto, path: Path) -> None:
+    proto.producer_name = "tsmerge-export"
+    try:
+        if proto.ByteSize() < _INLINE_WEIGHTS_LIMIT:
+            onnx.save_model(proto, path)
+        else:
+            onnx.save_model(
+                proto, path, save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024
+            )
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror})") from error

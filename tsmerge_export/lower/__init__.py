@@ -1,0 +1,1 @@
+"""Lowering: abstract ``tsmerge`` operators to what a runtime executes."""

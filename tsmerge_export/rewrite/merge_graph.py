@@ -1,0 +1,53 @@
+"""The rewriter as one step: shapes, points, plan, insertion. It knows graphs, not model families."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from tsmerge_export.config import MergeConfig
+from tsmerge_export.errors import UnsupportedError
+from tsmerge_export.merge.plan import make_plan
+from tsmerge_export.rewrite.infer import infer_shapes
+from tsmerge_export.rewrite.insert import RewriteReport, insert_merges
+from tsmerge_export.rewrite.points import find_points
+
+
+def merge_graph(
+    model: ir.Model,
+    merge: MergeConfig,
+    *,
+    token_mask: str | None = None,
+    stay: Mapping[str, int] | None = None,
+    scope: str | None = None,
+    protect_first: int = 0,
+    protect_last: int = 0,
+) -> tuple[ir.Model, RewriteReport]:
+    """Insert merging into a plain ONNX graph.
+
+    Args:
+        model: plain ONNX with or without value_info; it may be edited or copied.
+        merge: the settings; layers count the points found, in order of execution.
+        token_mask, stay: see :func:`~tsmerge_export.rewrite.insert.insert_merges`.
+        scope: regular expression on exporter scopes, see :func:`~tsmerge_export.rewrite.points.find_points`.
+        protect_first, protect_last: tokens at either end that take no part.
+
+    Returns:
+        The model with abstract nodes of domain ``tsmerge`` (no function bodies yet) and what was done.
+
+    Raises:
+        UnsupportedError: no safe merge point. UsageError: a layer that the graph does not have.
+    """
+    model = infer_shapes(model)
+    points, rejected = find_points(model.graph, scope)
+    if not points:
+        reasons = "; ".join(f"{item.node}: {item.reason}" for item in rejected[:3])
+        raise UnsupportedError(
+            "no safe merge point: looked for Softmax over equal query and key lengths -> product with values -> "
+            f"projection -> residual Add; found {len(rejected)} candidates"
+            + (f" ({reasons})" if reasons else "")
+        )
+    plan = make_plan(merge, len(points), protect_first=protect_first, protect_last=protect_last)
+    report = insert_merges(model, points, plan, token_mask=token_mask, stay=stay, positions=merge.positions)
+    return model, report
