@@ -103,12 +103,11 @@ def _console() -> Console:
     return console
 
 
-def _table(title: str, columns: Sequence[str]) -> Table:
+def _table(columns: Sequence[str]) -> Table:
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
-    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
     return table
@@ -118,7 +117,7 @@ def print_verdicts(verdicts: Mapping[str, Any], title: str = "") -> None:
     """Print both verdicts as tables on stdout.
 
     Args:
-        verdicts: ``parity`` and ``cost``; a missing ``cost`` (nothing was merged) is said.
+        verdicts: ``parity`` and ``cost``; that there is no ``cost`` (nothing merged, or parity failed) is said.
         title: a line above.
     """
     console = _console()
@@ -126,7 +125,8 @@ def print_verdicts(verdicts: Mapping[str, Any], title: str = "") -> None:
         console.print(title, soft_wrap=True)
     parity = verdicts.get("parity")
     if parity:
-        table = _table("Parity: exported model against eager PyTorch with the same merging", ("", ""))
+        console.print("\nParity: exported model against eager PyTorch with the same merging", soft_wrap=True)
+        table = _table(("", ""))
         table.show_header = False
         table.columns[1].justify = "left"
         for row in parity_rows(parity):
@@ -134,9 +134,11 @@ def print_verdicts(verdicts: Mapping[str, Any], title: str = "") -> None:
         console.print(table)
     cost = verdicts.get("cost")
     if not cost:
-        console.print("Merge cost: not measured, the model is exported without merging")
+        failed = parity and not parity.get("passed")
+        console.print("Merge cost: not measured, " + ("parity failed" if failed else "nothing is merged"))
         return
-    table = _table("Merge cost on " + cost_title(cost), ("", "unmerged", "merged", "change"))
+    console.print(f"Merge cost on {cost_title(cost)}", soft_wrap=True)
+    table = _table(("", "unmerged", "merged", "change"))
     for line in cost_rows(cost):
         table.add_row(*line)
     console.print(table)
@@ -157,9 +159,8 @@ def print_inspection(found: Mapping[str, Any]) -> None:
             f"{part['file']}: opset {part['opset']}, {part['size'] / 1e6:.1f} MB, at {size}", soft_wrap=True
         )
         if part["merges"]:
-            table = _table(
-                f"{len(part['merges'])} merges", ("layer", "node", "tokens before", "after", "settings")
-            )
+            console.print(f"{len(part['merges'])} merges")
+            table = _table(("layer", "node", "tokens before", "after", "settings"))
             for i, merge in enumerate(part["merges"]):
                 layer = i if merge["layer"] is None else merge["layer"]
                 table.add_row(
@@ -186,7 +187,8 @@ def print_inspection(found: Mapping[str, Any]) -> None:
 
 
 def _print_flops(console: Console, flops: Mapping[str, Any]) -> None:
-    table = _table("Matrix products", ("unmerged", "merged", "in merge nodes", "saved"))
+    console.print("matrix products:")
+    table = _table(("unmerged", "merged", "in merge nodes", "saved"))
     table.columns[0].justify = "right"
     ratio = flops["ratio"]
     table.add_row(

@@ -15,7 +15,7 @@ from tsmerge_export.checkpoint.config_file import check_config, read_config
 from tsmerge_export.checkpoint.folder import read_folder_weights
 from tsmerge_export.checkpoint.hub import download, is_hub_id
 from tsmerge_export.checkpoint.safetensors_file import read_safetensors
-from tsmerge_export.errors import UnsupportedError, UsageError
+from tsmerge_export.errors import TsmergeError, UnsupportedError, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -141,10 +141,10 @@ def _build(
         # Random initialisation must not disturb the caller's generator.
         with torch.random.fork_rng(devices=[]):
             model = chosen.build(settings)
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
-        if isinstance(error, UsageError):
-            raise
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
+    except TsmergeError:
+        raise
+    except Exception as error:  # only the config decides what happens here, and it is the user's
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UsageError(f"{source}: its config does not describe a {chosen.name} model: {reason}") from error
     load_weights(model, weights, source)
     return LoadedModel(model.float().eval(), chosen.name, settings, source)

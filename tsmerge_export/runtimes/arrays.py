@@ -65,6 +65,8 @@ def convert(value: Any, info: TensorInfo) -> NDArray[Any]:
             same = np.array_equal(np.isinf(result), np.isinf(array))
         else:
             same = np.array_equal(result.astype(array.dtype), array, equal_nan=array.dtype.kind == "f")
+            # The way back undoes a wrap-around (uint64 to int64) as well: signs must agree too.
+            same = same and (array.dtype.kind == "b" or np.array_equal(result < 0, array < 0))
     if not same:
         raise UsageError(f"input {info.name!r} of dtype {array.dtype} cannot become {wanted} without loss")
     return result

@@ -1,0 +1,82 @@
+"""Tiny models with random weights, and folders that hold them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tsmerge_export import families
+
+_T5 = {
+    "model_type": "t5",
+    "d_model": 16,
+    "d_kv": 8,
+    "d_ff": 32,
+    "num_heads": 2,
+    "num_layers": 2,
+    "num_decoder_layers": 2,
+    "dropout_rate": 0.0,
+    "feed_forward_proj": "relu",
+    "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 32,
+    "initializer_factor": 0.5,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+    "decoder_start_token_id": 0,
+}
+
+BOLT: dict[str, Any] = {
+    **_T5,
+    "architectures": ["ChronosBoltModelForForecasting"],
+    "chronos_pipeline_class": "ChronosBoltPipeline",
+    "vocab_size": 2,
+    "reg_token_id": 1,
+    "chronos_config": {
+        "context_length": 256,
+        "input_patch_size": 8,
+        "input_patch_stride": 8,
+        "prediction_length": 16,
+        "quantiles": [0.1, 0.5, 0.9],
+        "use_reg_token": True,
+    },
+}
+
+T5: dict[str, Any] = {
+    **_T5,
+    "architectures": ["T5ForConditionalGeneration"],
+    "vocab_size": 64,
+    "chronos_config": {
+        "tokenizer_class": "MeanScaleUniformBins",
+        "tokenizer_kwargs": {"low_limit": -15.0, "high_limit": 15.0},
+        "context_length": 128,
+        "prediction_length": 16,
+        "n_tokens": 64,
+        "n_special_tokens": 2,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+        "use_eos_token": True,
+        "model_type": "seq2seq",
+        "num_samples": 4,
+        "temperature": 1.0,
+        "top_k": 50,
+        "top_p": 1.0,
+    },
+}
+
+CONFIGS = {"chronos-bolt": BOLT, "chronos-t5": T5}
+
+
+def tiny(family: str, seed: int = 0) -> nn.Module:
+    """A tiny random model of a family."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return families.get(family).build(CONFIGS[family])
+
+
+def tiny_folder(path: Path, family: str = "chronos-bolt", seed: int = 0, **options: Any) -> Path:
+    """Save a tiny model in Hugging Face format; ``options`` go to ``save_pretrained``."""
+    tiny(family, seed).save_pretrained(path, **options)  # type: ignore[operator]
+    return path

@@ -1,0 +1,336 @@
+"""The bundle: complete or not there, and never read when it was changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tsmerge_export import atomic, bundle
+from tsmerge_export.bundle import Bundle, BundleWriter, check_output
+from tsmerge_export.errors import UsageError
+
+COMPONENT = {
+    "name": "model",
+    "file": "model.onnx",
+    "inputs": [{"name": "context", "dtype": "float32", "dims": ["batch", "length"]}],
+    "outputs": [{"name": "quantiles", "dtype": "float32", "dims": ["batch", 3, 16]}],
+    "merges": [{"layer": 0}],
+    "barriers": [],
+}
+MANIFEST: dict[str, Any] = {"family": "chronos-bolt", "components": [COMPONENT], "verdicts": {"parity": {}}}
+
+
+def write(output: Path, content: bytes = b"graph", force: bool = False) -> Bundle:
+    with BundleWriter(output, force) as writer:
+        (writer.path / "model.onnx").write_bytes(content)
+        (writer.path / "sub").mkdir()
+        (writer.path / "sub" / "notes.txt").write_text("notes")
+        (writer.scratch / "waste").write_text("not part of it")
+        return writer.commit(MANIFEST)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def fails(match: str, function: Callable[..., object], *args: Any, **kwargs: Any) -> None:
+    with pytest.raises(UsageError, match=match) as caught:
+        function(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    output = tmp_path / "deep" / "out"
+    made = write(output)
+    opened = Bundle.open(output)
+    assert made == opened
+    assert opened.path == output
+    assert opened.manifest["format"] == "tsmerge-bundle"
+    assert opened.manifest["format_version"] == 1
+    assert opened.manifest["files"] == {
+        "model.onnx": {"size": 5, "sha256": hashlib.sha256(b"graph").hexdigest()},
+        "sub/notes.txt": {"size": 5, "sha256": hashlib.sha256(b"notes").hexdigest()},
+    }
+    (component,) = opened.components
+    assert component.file == output / "model.onnx"
+    assert component.inputs == (bundle.TensorInfo("context", "float32", ("batch", "length")),)
+    assert component.outputs[0].dims == ("batch", 3, 16)
+    assert component.merges == ({"layer": 0},)
+    assert opened.component("model") is component
+    assert opened.verdicts == {"parity": {}}
+    assert names(output.parent) == ["out"]
+    fails("has no component 'decoder'", opened.component, "decoder")
+
+
+def test_existing_bundle_needs_force(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    write(output, b"old")
+    fails("exists already; add --force", BundleWriter, output)
+    write(output, b"new", force=True)
+    assert (output / "model.onnx").read_bytes() == b"new"
+    assert names(tmp_path) == ["out"]
+
+
+def test_without_an_atomic_exchange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = tmp_path / "out"
+    write(output, b"old")
+    monkeypatch.setattr(bundle, "exchange", lambda first, second: False)
+    write(output, b"new", force=True)
+    assert (output / "model.onnx").read_bytes() == b"new"
+    assert names(tmp_path) == ["out"]
+
+
+def test_exchange_swaps(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    assert atomic.exchange(tmp_path / "a", tmp_path / "b")
+    assert names(tmp_path / "a") == ["b"]
+    with pytest.raises(OSError, match="No such file"):
+        atomic.exchange(tmp_path / "a", tmp_path / "c")
+
+
+def test_empty_folder_needs_force(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    fails("exists already; add --force", check_output, output)
+    write(output, force=True)
+    assert Bundle.open(output)
+
+
+def test_force_replaces_nothing_but_bundles(tmp_path: Path) -> None:
+    output = tmp_path / "thesis"
+    output.mkdir()
+    (output / "chapter1.tex").touch()
+    fails("not a bundle, --force does not replace it", check_output, output, True)
+    (output / "manifest.json").write_text('{"format": "something else"}')
+    fails("not a bundle, --force does not replace it", check_output, output, True)
+    (tmp_path / "file").touch()
+    fails("is a file", check_output, tmp_path / "file", True)
+    fails("not a folder name", check_output, "/", True)
+    fails("cannot be made", check_output, tmp_path / "file" / "below")
+
+
+def test_link_to_a_bundle_is_followed(tmp_path: Path) -> None:
+    write(tmp_path / "real", b"old")
+    (tmp_path / "link").symlink_to("real")
+    write(tmp_path / "link", b"new", force=True)
+    assert (tmp_path / "real" / "model.onnx").read_bytes() == b"new"
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_no_write_permission(tmp_path: Path) -> None:
+    """In a process without root's rights, so that it holds for whoever runs the tests."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o555)
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(folder.stat().st_mode | 0o055)
+    child = os.fork()
+    if child == 0:
+        try:
+            if os.getuid() == 0:
+                os.setuid(65534)
+            check_output(closed / "out")
+        except UsageError as error:
+            os._exit(0 if "no permission to write in" in str(error) else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def interrupted(output: Path, error: type[BaseException], force: bool) -> None:
+    with BundleWriter(output, force) as writer:
+        (writer.path / "model.onnx").write_bytes(b"half")
+        raise error
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_failure_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
+    output = tmp_path / "out"
+    for old in (False, True):
+        if old:
+            write(output, b"old")
+        with pytest.raises(error):
+            interrupted(output, error, force=old)
+        assert names(tmp_path) == (["out"] if old else [])
+    assert (output / "model.onnx").read_bytes() == b"old"
+
+
+def test_failure_while_moving_into_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = tmp_path / "out"
+    write(output, b"old")
+    monkeypatch.setattr(bundle, "exchange", lambda first, second: False)
+    rename = os.rename
+
+    def failing(source: Path, target: Path) -> None:
+        if ".tmp-" in Path(source).name:
+            raise OSError(28, "No space left on device")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", failing)
+    fails("cannot be written .No space left", write, output, b"new", force=True)
+    monkeypatch.undo()
+    assert (output / "model.onnx").read_bytes() == b"old"
+    assert names(tmp_path) == ["out"]
+
+
+def test_made_by_someone_else_meanwhile(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    with BundleWriter(output) as writer:
+        (writer.path / "model.onnx").write_bytes(b"mine")
+        write(output, b"theirs")
+        fails("made by someone else", writer.commit, MANIFEST)
+    assert (output / "model.onnx").read_bytes() == b"theirs"
+    assert names(tmp_path) == ["out"]
+
+
+_WORKER = """
+import os, signal, sys
+from tests.test_bundle import MANIFEST
+from tsmerge_export import bundle
+output, stop, swap = sys.argv[1], sys.argv[2], sys.argv[3] == "swap"
+kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+if not swap:
+    bundle.exchange = lambda first, second: False
+if stop == "before-sync":
+    bundle.fsync_tree = kill
+if stop == "between":
+    rename, seen = os.rename, []
+    def counting(*args):
+        seen.append(args)
+        kill() if len(seen) == 2 else rename(*args)
+    os.rename = counting
+if stop == "after":
+    real, calls = bundle.fsync_tree, []
+    def second(*args, **kwargs):
+        calls.append(args)
+        kill() if len(calls) == 2 else real(*args, **kwargs)
+    bundle.fsync_tree = second
+with bundle.BundleWriter(output, True) as writer:
+    if stop == "at-start":
+        kill()
+    (writer.path / "model.onnx").write_bytes(b"new")
+    if stop == "half":
+        kill()
+    writer.commit(MANIFEST)
+"""
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("swap", ["swap", "two renames"])
+@pytest.mark.parametrize("stop", ["at-start", "half", "before-sync", "between", "after"])
+def test_sigkill_at_any_step(tmp_path: Path, stop: str, swap: str, old: bool) -> None:
+    output = tmp_path / "out"
+    if old:
+        write(output, b"old")
+    if stop == "between" and (swap == "swap" or not old):
+        stop = "after"  # one step: there is no between
+    result = subprocess.run(
+        [sys.executable, "-c", _WORKER, str(output), stop, swap], cwd=Path(__file__).parents[1], check=False
+    )
+    assert result.returncode == -signal.SIGKILL
+    # What stands under the name is whole, or nothing where there was nothing before.
+    if old or output.exists() or stop == "after":
+        expected = b"new" if stop == "after" else b"old"
+        assert (Bundle.open(output).path / "model.onnx").read_bytes() == expected
+    else:
+        assert all(name.startswith(".out.tmp-") for name in names(tmp_path))
+    # The next run removes what is left.
+    write(output, b"next", force=True)
+    assert (Bundle.open(output).path / "model.onnx").read_bytes() == b"next"
+    assert names(tmp_path) == ["out"]
+
+
+def test_temporary_folder_of_a_living_process_stays(tmp_path: Path) -> None:
+    living = tmp_path / f".out.tmp-{os.getppid()}-abcd"
+    other = tmp_path / ".outer.tmp-999999999-abcd"
+    for folder in (living, other):
+        folder.mkdir()
+    write(tmp_path / "out")
+    assert living.exists()
+    assert other.exists()
+
+
+def change(output: Path, **values: Any) -> None:
+    file = output / "manifest.json"
+    manifest = json.loads(file.read_text())
+    manifest.update(values)
+    file.write_text(json.dumps(manifest))
+
+
+def test_changed_files_are_refused(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    write(output)
+    (output / "model.onnx").write_bytes(b"grapH")  # same size
+    fails(r"model\.onnx: was changed", Bundle.open, output)
+    assert Bundle.open(output, verify=False)
+    (output / "model.onnx").unlink()
+    fails(r"model\.onnx: is missing", Bundle.open, output)
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil", "/etc/passwd", "a\\b", "C:/x", "sub/../../x", ".", "", "manifest.json"]
+)
+def test_names_outside_the_folder(tmp_path: Path, name: str) -> None:
+    output = tmp_path / "out"
+    write(output)
+    (tmp_path / "evil").write_bytes(b"x")
+    entry = {"size": 1, "sha256": hashlib.sha256(b"x").hexdigest()}
+    change(output, files={name: entry})
+    fails("leaves the bundle's folder", Bundle.open, output)
+
+
+def test_link_outside_the_folder(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    write(output)
+    (tmp_path / "model.onnx").write_bytes(b"graph")
+    (output / "model.onnx").unlink()
+    (output / "model.onnx").symlink_to("../model.onnx")
+    fails("is a link that leaves", Bundle.open, output)
+
+
+@pytest.mark.parametrize(
+    ("values", "match"),
+    [
+        ({"format": "zip"}, "not a bundle of tsmerge-export"),
+        ({"format_version": 2}, "bundle format 2, this version reads 1"),
+        ({"files": {}}, "lists no files"),
+        ({"files": {"model.onnx": {"size": 5}}}, "no size and sha256"),
+        ({"components": []}, "has no components"),
+        ({"components": [{"name": "model"}]}, "not described as expected"),
+        ({"components": 3}, "not described as expected"),
+        ({"components": [{**COMPONENT, "file": "other.onnx"}]}, "not among the listed files"),
+    ],
+)
+def test_broken_manifest(tmp_path: Path, values: dict[str, Any], match: str) -> None:
+    write(tmp_path / "out")
+    change(tmp_path / "out", **values)
+    fails(match, Bundle.open, tmp_path / "out")
+
+
+def test_no_bundle(tmp_path: Path) -> None:
+    fails("no such folder", Bundle.open, tmp_path / "nothing")
+    fails(r"not a bundle \(no manifest", Bundle.open, tmp_path)
+    (tmp_path / "manifest.json").write_text("{")
+    fails("not valid JSON", Bundle.open, tmp_path)
+    (tmp_path / "manifest.json").write_text("[]")
+    fails("not a bundle", Bundle.open, tmp_path)
+    fails("not a folder", Bundle.open, tmp_path / "manifest.json")
+
+
+def test_write_text_keeps_the_old_file_on_failure(tmp_path: Path) -> None:
+    file = tmp_path / "report.json"
+    atomic.write_text(file, "old")
+    with pytest.raises(UnicodeEncodeError):
+        atomic.write_text(file, "half \ud800")
+    assert file.read_text() == "old"
+    assert names(tmp_path) == ["report.json"]
