@@ -37,11 +37,11 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from tsmerge_export.build import build
+from tsmerge_export.build import merge_and_lower
 from tsmerge_export.config import MergeConfig
+from tsmerge_export.export import export_component
 from tsmerge_export.families import get
 from tsmerge_export.flops import count
-from tsmerge_export.progress import NoProgress
 
 TOKENS, WIDTH = 512, 512
 CONFIG = {
@@ -74,20 +74,14 @@ def encoder() -> torch.nn.Module:
 def build_files(model: torch.nn.Module, names: list[str], folder: Path) -> dict[str, Path]:
     """ONNX files by candidate name."""
     component = get("chronos-t5").components(model)[0]
+    plain = export_component(component, model)
     files = {}
     for name in names:
         merge = MERGES.get(name, MergeConfig(method="none"))
         target = folder / str(len(files))
         target.mkdir()
-        files[name] = build(
-            component,
-            model,
-            merge,
-            opset=18,
-            inline=False,
-            folder=target,
-            scratch=target,
-            progress=NoProgress(),
+        files[name] = merge_and_lower(
+            component, plain, merge, inline=False, folder=target, scratch=target
         ).merged
     return files
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import onnx
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import nn
 
 from tsmerge_export.config import MergeConfig
@@ -84,42 +85,47 @@ def build(
     progress.step("export")
     plain = export_component(component, model, opset=opset)
     prove_dynamic(component, model, plain)
-    unmerged = scratch / f"{component.name}.unmerged.onnx"
-    name = f"{component.name}.onnx"
-    report, decisions, merged_model = RewriteReport(), None, plain
     progress.step("rewrite")
-    if merge.active:
-        hints = component.hints
-        merged_model, report = merge_graph(
-            plain.clone(),
-            merge,
-            token_mask=hints.token_mask,
-            stay=stay_merged(component),
-            scope=hints.scope,
-            protect_first=hints.protect_first,
-            protect_last=hints.protect_last,
-        )
-    progress.step("lower")
-    _keep_outputs(plain, component)
-    _write(to_portable(plain), unmerged)
-    if merge.active:
-        _keep_outputs(merged_model, component)
-    if inline and merge.active:
+    return merge_and_lower(component, plain, merge, inline=inline, folder=folder, scratch=scratch)
+
+
+def merge_and_lower(
+    component: Component, plain: ir.Model, merge: MergeConfig, *, inline: bool, folder: Path, scratch: Path
+) -> Built:
+    """Rewrite and lower a component that is exported already; ``plain`` is not changed. Otherwise as :func:`build`."""
+    unmerged = scratch / f"{component.name}.unmerged.onnx"
+    _write(to_portable(_finished(plain.clone(), component)), unmerged)
+    artefact = folder / f"{component.name}.onnx"
+    if not merge.active:
+        _write(to_portable(_finished(plain.clone(), component)), artefact)
+        return Built(component, unmerged, artefact, None, RewriteReport())
+    hints = component.hints
+    merged, report = merge_graph(
+        plain.clone(),
+        merge,
+        token_mask=hints.token_mask,
+        stay=stay_merged(component),
+        scope=hints.scope,
+        protect_first=hints.protect_first,
+        protect_last=hints.protect_last,
+    )
+    _finished(merged, component)
+    decisions = None
+    if inline:
         decisions = scratch / f"{component.name}.decisions.onnx"
-        _write(to_portable(merged_model), decisions)
-    _write(to_portable(merged_model, inline=inline), folder / name)
-    return Built(component, unmerged, folder / name, decisions, report)
+        _write(to_portable(merged), decisions)
+    _write(to_portable(merged, inline=inline), artefact)
+    return Built(component, unmerged, artefact, decisions, report)
 
 
-def _keep_outputs(model: ir.Model, component: Component) -> None:
+def _finished(model: ir.Model, component: Component) -> ir.Model:
     """Drop outputs that only the rewriter needed, and name the dims of the others after the component's specs."""
     by_name = {value.name: value for value in model.graph.outputs}
     model.graph.outputs[:] = [by_name[spec.name] for spec in component.outputs]
     for spec in component.outputs:
         by_name[spec.name].shape = ir.Shape(list(spec.dims))
-    from onnx_ir.passes.common import RemoveUnusedNodesPass
-
     RemoveUnusedNodesPass()(model)
+    return model
 
 
 def _write(proto: onnx.ModelProto, path: Path) -> None:

@@ -39,9 +39,13 @@ def parse_ratio(value: str | float | Fraction) -> Fraction:
     except (ValueError, ZeroDivisionError):
         raise UsageError(f"--ratio {value!r} is not a number; write it as 1/4, 0.25 or 25%") from None
     if not 0 < ratio <= _MAX_RATIO:
-        raise UsageError(f"--ratio {value} is out of range; it must be above 0 and at most 1/2 (every second token)")
+        raise UsageError(
+            f"--ratio {value} is out of range; it must be above 0 and at most 1/2 (every second token)"
+        )
     if ratio.denominator > _MAX_DENOMINATOR:
-        raise UsageError(f"--ratio {value} has more than six decimals; write it as a simple fraction such as 1/3")
+        raise UsageError(
+            f"--ratio {value} has more than six decimals; write it as a simple fraction such as 1/3"
+        )
     return ratio
 
 
@@ -107,7 +111,9 @@ class MergeConfig:
         if self.layers is not None:
             layers = tuple(sorted({_whole("--layers", i, 0) for i in self.layers}))
             if not layers:
-                raise UsageError("--layers is empty; give layer indices such as 0,1,2, or leave it out for all")
+                raise UsageError(
+                    "--layers is empty; give layer indices such as 0,1,2, or leave it out for all"
+                )
             put(self, "layers", layers)
 
     @property
@@ -126,7 +132,9 @@ class MergeConfig:
         if self.layers is None:
             return tuple(range(count))
         if self.layers[-1] >= count:
-            raise UsageError(f"--layers {self.layers[-1]} is out of range; the model has layers 0 to {count - 1}")
+            raise UsageError(
+                f"--layers {self.layers[-1]} is out of range; the model has layers 0 to {count - 1}"
+            )
         return self.layers
 
     def to_dict(self) -> dict[str, Any]:

@@ -43,7 +43,9 @@ def detect(config: Mapping[str, Any]) -> Family:
         if family.matches(config):
             return family
     found = (config.get("architectures") or [config.get("model_type", "an unnamed model")])[0]
-    raise UnsupportedError(f"config.json describes {found}, which is no supported family ({', '.join(names())})")
+    raise UnsupportedError(
+        f"config.json describes {found}, which is no supported family ({', '.join(names())})"
+    )
 
 
 def for_model(model: object) -> tuple[Family, nn.Module]:
@@ -57,7 +59,9 @@ def for_model(model: object) -> tuple[Family, nn.Module]:
         if not hasattr(core, "config") or not hasattr(core.config, "to_dict"):
             core = getattr(core, attribute, core)
     if not hasattr(core, "config") or not hasattr(core.config, "to_dict"):
-        raise UnsupportedError(f"{type(model).__name__} is no model of a supported family ({', '.join(names())})")
+        raise UnsupportedError(
+            f"{type(model).__name__} is no model of a supported family ({', '.join(names())})"
+        )
     config = core.config.to_dict()
     config["architectures"] = [type(core).__name__]
     return detect(config), core

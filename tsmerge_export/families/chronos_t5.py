@@ -47,7 +47,9 @@ class _Encoder(Component):
     name = "encoder"
 
     def __init__(self, model: nn.Module) -> None:
-        self.inputs = tuple(TensorSpec(name, "int64", ("batch", "length")) for name in ("input_ids", "attention_mask"))
+        self.inputs = tuple(
+            TensorSpec(name, "int64", ("batch", "length")) for name in ("input_ids", "attention_mask")
+        )
         # "tokens", not "length": these outputs stay merged, and the decoder's mask follows.
         self.outputs = (
             TensorSpec("last_hidden_state", "float32", ("batch", "tokens", int(model.config.d_model))),  # type: ignore[union-attr, arg-type]
@@ -65,7 +67,9 @@ class _Encoder(Component):
         return {"last_hidden_state": hidden, "encoder_mask": mask if run is None else run.align(mask, 1)}
 
     def from_series(self, model: nn.Module, series: NDArray[np.float32]) -> Arrays:
-        ids, mask, _ = tokenizer(model).context_input_transform(torch.from_numpy(np.array(series, np.float32)))
+        ids, mask, _ = tokenizer(model).context_input_transform(
+            torch.from_numpy(np.array(series, np.float32))
+        )
         return {"input_ids": ids.numpy(), "attention_mask": mask.numpy().astype(np.int64)}
 
 
@@ -113,7 +117,9 @@ class ChronosT5(Family):
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(seed)
             drawn = model.generate(  # type: ignore[operator]
-                encoder_outputs=BaseModelOutput(last_hidden_state=torch.from_numpy(encoded["last_hidden_state"])),
+                encoder_outputs=BaseModelOutput(
+                    last_hidden_state=torch.from_numpy(encoded["last_hidden_state"])
+                ),
                 attention_mask=torch.from_numpy(encoded["encoder_mask"]),
                 min_new_tokens=config.prediction_length,
                 max_new_tokens=config.prediction_length,

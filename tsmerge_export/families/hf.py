@@ -11,7 +11,9 @@ from torch import nn
 from tsmerge_export.errors import UsageError
 
 
-def from_config(model_class: type, config_class: type, config: Mapping[str, Any], needs: tuple[str, ...] = ()) -> nn.Module:
+def from_config(
+    model_class: type, config_class: type, config: Mapping[str, Any], needs: tuple[str, ...] = ()
+) -> nn.Module:
     """Build ``model_class`` with random weights from a config.json's dict.
 
     Raises:
@@ -22,7 +24,15 @@ def from_config(model_class: type, config_class: type, config: Mapping[str, Any]
         raise UsageError(f"config.json has no {missing[0]!r}; it is not a {model_class.__name__}")
     try:
         return model_class(config_class.from_dict(dict(config))).eval()  # type: ignore[attr-defined]
-    except (TypeError, ValueError, KeyError, AttributeError, AssertionError, ZeroDivisionError, RuntimeError) as error:
+    except (
+        TypeError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        AssertionError,
+        ZeroDivisionError,
+        RuntimeError,
+    ) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UsageError(f"config.json does not describe a {model_class.__name__}: {reason}") from error
 
@@ -31,6 +41,9 @@ def config_dict(model: nn.Module, architecture: str) -> dict[str, Any]:
     """The model's config as config.json would hold it, with ``architectures`` set."""
     config: dict[str, Any] = model.config.to_dict()  # type: ignore[union-attr, operator]
     config["architectures"] = [architecture]
+    if config.get("scale_decoder_outputs") is False:
+        # T5Config overwrites its own field when it is read back, by whether this one is False.
+        config["tie_word_embeddings"] = False
     return config
 
 

@@ -36,7 +36,9 @@ def apply(model: ModelT, merge: MergeConfig) -> ModelT:
     family, core = families.for_model(model)
     # Everything that can fail comes first: a refused config leaves the model as it was.
     points = family.merge_points(core)
-    plan = make_plan(merge, points.count, protect_first=points.protect_first, protect_last=points.protect_last)
+    plan = make_plan(
+        merge, points.count, protect_first=points.protect_first, protect_last=points.protect_last
+    )
     remove(model)
     if plan:
         run = MergeRun(plan, merge.positions)

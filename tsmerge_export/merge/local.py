@@ -90,7 +90,8 @@ def _candidates(metric_a: Tensor, metric_b: Tensor, k: int | None) -> tuple[Tens
     inside = (j >= 0) & (j < q)
     j = j.clamp(0, q - 1)
     columns = [
-        _cosine((metric_a * metric_b[:, j[:, c]]).sum(-1), norm_a, norm_b[:, j[:, c]]) for c in range(2 * k - 1)
+        _cosine((metric_a * metric_b[:, j[:, c]]).sum(-1), norm_a, norm_b[:, j[:, c]])
+        for c in range(2 * k - 1)
     ]
     return torch.stack(columns, -1), j, inside
 
@@ -116,7 +117,12 @@ def _match(metric: Tensor, size: Tensor, first: int, last: int, k: int | None) -
 
 
 def ranks(
-    metric: Tensor, size: Tensor | None = None, *, k: int | str | None = 1, protect_first: int = 0, protect_last: int = 0
+    metric: Tensor,
+    size: Tensor | None = None,
+    *,
+    k: int | str | None = 1,
+    protect_first: int = 0,
+    protect_last: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """The scores behind a merge decision: what :func:`local_merge` sorts.
 
@@ -134,7 +140,9 @@ def ranks(
     if k == 1:
         return rank, torch.full_like(rank, torch.inf)
     end = tokens - protect_last
-    scores, _, inside = _candidates(metric[:, protect_first:end:2].float(), metric[:, protect_first + 1 : end : 2].float(), k)
+    scores, _, inside = _candidates(
+        metric[:, protect_first:end:2].float(), metric[:, protect_first + 1 : end : 2].float(), k
+    )
     scores = scores.masked_fill(~inside, RANK_NONE)
     if scores.shape[-1] < 2:
         return rank, torch.full_like(rank, torch.inf)
@@ -189,7 +197,9 @@ def local_merge(
     batch, tokens, _ = x.shape
     for name, value in (("metric", metric), ("size", size)):
         if value is not None and value.shape[:2] != x.shape[:2]:
-            raise UsageError(f"{name} must be [batch, tokens, ...] = {[batch, tokens]}, not {list(value.shape)}")
+            raise UsageError(
+                f"{name} must be [batch, tokens, ...] = {[batch, tokens]}, not {list(value.shape)}"
+            )
     exact = None if ratio is None else parse_ratio(ratio)
     protected = protect_first + protect_last
     removed = tokens_removed(tokens, r=r or 0, ratio=exact, min_tokens=min_tokens, protected=protected)
@@ -199,7 +209,9 @@ def local_merge(
         return Merged(x, size, index.contiguous(), index.contiguous())
 
     rank, partner = _match((x if metric is None else metric).detach(), size, protect_first, protect_last, k)
-    best = rank.sort(dim=-1, descending=True, stable=True).indices[:, :removed]  # stable: the lowest i of equals
+    best = rank.sort(dim=-1, descending=True, stable=True).indices[
+        :, :removed
+    ]  # stable: the lowest i of equals
     # From here on indices are positions among all N tokens.
     source = protect_first + 2 * best
     into = index.scatter(1, source, protect_first + 2 * partner.gather(1, best) + 1)
@@ -209,7 +221,9 @@ def local_merge(
 
     size_out = size.new_zeros((batch, tokens - removed)).scatter_add(1, target, size)
     # Padding is left out by selection, not by a factor of 0: it may hold NaN.
-    weighted = torch.where((size > 0)[..., None], x.float() * size[..., None], x.new_zeros((), dtype=torch.float32))
+    weighted = torch.where(
+        (size > 0)[..., None], x.float() * size[..., None], x.new_zeros((), dtype=torch.float32)
+    )
     total = weighted.new_zeros((batch, tokens - removed, x.shape[2])).index_put(
         (torch.arange(batch, device=x.device)[:, None], target), weighted, accumulate=True
     )

@@ -25,7 +25,9 @@ class Method(Protocol):
 
     def merge(self, x: Tensor, size: Tensor | None, attributes: Mapping[str, int]) -> Merged: ...
 
-    def ranks(self, x: Tensor, size: Tensor | None, attributes: Mapping[str, int]) -> tuple[Tensor, Tensor]: ...
+    def ranks(
+        self, x: Tensor, size: Tensor | None, attributes: Mapping[str, int]
+    ) -> tuple[Tensor, Tensor]: ...
 
 
 METHODS: dict[str, Method] = {method.name: method for method in (LocalMethod(),)}
@@ -53,7 +55,9 @@ class MergeStep:
         return self.method.merge(x, size, self.attributes)
 
 
-def make_plan(config: MergeConfig, points: int, *, protect_first: int = 0, protect_last: int = 0) -> dict[int, MergeStep]:
+def make_plan(
+    config: MergeConfig, points: int, *, protect_first: int = 0, protect_last: int = 0
+) -> dict[int, MergeStep]:
     """Steps by layer index, for a model with ``points`` merge points.
 
     Raises:
@@ -63,7 +67,9 @@ def make_plan(config: MergeConfig, points: int, *, protect_first: int = 0, prote
     if not layers:
         return {}
     if config.method not in METHODS:
-        raise UsageError(f"--merge {config.method} is not a known method; choose one of: none, {', '.join(METHODS)}")
+        raise UsageError(
+            f"--merge {config.method} is not a known method; choose one of: none, {', '.join(METHODS)}"
+        )
     method = METHODS[config.method]
     attributes = method.attributes(config, protect_first, protect_last)
     return {layer: MergeStep(layer, method, attributes) for layer in layers}

@@ -104,8 +104,12 @@ class MergeRun:
             if value.shape[axis] == 1:
                 continue
             if value.shape[axis] != original:
-                raise ValueError(f"axis {axis} of {list(value.shape)} does not have one entry per token ({original})")
-            index = kept.view(kept.shape[0], *(kept.shape[1] if a == axis else 1 for a in range(1, value.dim())))
+                raise ValueError(
+                    f"axis {axis} of {list(value.shape)} does not have one entry per token ({original})"
+                )
+            index = kept.view(
+                kept.shape[0], *(kept.shape[1] if a == axis else 1 for a in range(1, value.dim()))
+            )
             value = torch.take_along_dim(value, index, dim=axis)
         return value
 

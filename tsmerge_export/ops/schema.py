@@ -120,7 +120,23 @@ UNMERGE = Schema(
     doc="Gives every original token a copy of the token it went into.",
 )
 
-SCHEMAS: Mapping[str, Schema] = {schema.op_type: schema for schema in (LOCAL_MERGE, UNMERGE)}
+GATHER_PAIRS = Schema(
+    op_type="GatherPairs",
+    inputs=(
+        Value(
+            "value", ("1", "H", "N", "N"), ANY, "one number per head and pair of tokens, shared by all rows"
+        ),
+        Value(
+            "plane", ("N*N", "H"), ANY, "the same numbers, heads last, so that a pair is one contiguous row"
+        ),
+        Value("kept", ("B", "M"), ("int64",), "index among the N tokens of each surviving one, increasing"),
+    ),
+    outputs=(Value("z", ("R", "H", "M", "M"), ANY, "R = B, or 1 where M = N: then it is value itself"),),
+    attributes=(),
+    doc="Brings a relative position bias to the surviving tokens of every row.",
+)
+
+SCHEMAS: Mapping[str, Schema] = {schema.op_type: schema for schema in (LOCAL_MERGE, UNMERGE, GATHER_PAIRS)}
 
 
 def schema(op_type: str) -> Schema:

@@ -102,40 +102,45 @@ class Aligner:
         gathered = emit.op("GatherND", [moved, index], {"batch_dims": 1}, value.dtype, out, "aligned")
         return emit.transpose(gathered, _inverse(perm))
 
+    def _gather_pairs(self, value: ir.Value, source: Stage, stage: Stage) -> ir.Value:
+        """Both token axes of a shared ``[1, H, N, N]`` (or less: ``[N, N]``), such as a position bias, at once."""
+        emit, shape = self._emit, list(dims(value) or ())
+        if len(shape) < 4:
+            new = list(range(4 - len(shape)))
+            shape = [1] * len(new) + shape
+            value = emit.op("Unsqueeze", [value, emit.const(new)], {}, value.dtype, shape, "broadcast")
+        if not isinstance(shape[1], int):
+            raise CannotAlign("a shared operand has an unknown number of heads")
+        tokens = shape[2:]
+        heads = emit.op("Squeeze", [value, emit.const([0])], {}, value.dtype, shape[1:], "heads")
+        rows = emit.transpose(heads, [1, 2, 0])
+        plane = emit.op(
+            "Reshape", [rows, emit.const([-1, shape[1]])], {}, value.dtype, [None, shape[1]], "plane"
+        )
+        kept = stage.kept_from(source, emit)
+        # Its axis 0 is the batch, or 1 while nothing is removed: a symbol of its own, as buffers of equal
+        # symbolic size are shared.
+        out = [f"{stage.dim}_rows_{tokens[0]}", shape[1], stage.dim, stage.dim]
+        return emit.op("GatherPairs", [value, plane, kept], {}, value.dtype, out, "aligned", domain="tsmerge")
+
     def _gather_shared(self, value: ir.Value, moves: Moves, rank: int) -> ir.Value:
         """Gather an operand that is the same for every row of the batch; the result has a batch axis."""
         emit, shape = self._emit, list(dims(value) or ())
+        last_two = [len(shape) - 2, len(shape) - 1]
+        if sorted(moves) == last_two and rank == 4 and moves[last_two[0]] == moves[last_two[1]]:
+            return self._gather_pairs(value, *moves[last_two[0]])
         if len(shape) == rank:  # axis 0 has length 1
             value = emit.op("Squeeze", [value, emit.const([0])], {}, value.dtype, shape[1:], "shared")
             shape, moves = shape[1:], {axis - 1: move for axis, move in moves.items()}
         axes = sorted(moves)
         rest = [axis for axis in range(len(shape)) if axis not in axes]
         source, stage = moves[axes[0]]
-        if len(axes) == 2 and moves[axes[1]] == (source, stage):
-            # [N, N, rest] as [N*N, rest]: one gather of contiguous rows instead of two strided ones.
-            flat = emit.transpose(value, [*axes, *rest])
-            sizes = [shape[axis] for axis in rest]
-            if all(isinstance(size, int) for size in sizes):
-                target = emit.const([-1, *sizes])
-            else:
-                tail = emit.op("Shape", [flat], {"start": 2}, ir.DataType.INT64, [len(sizes)], "rest")
-                target = emit.op(
-                    "Concat",
-                    [emit.const([-1]), tail],
-                    {"axis": 0},
-                    ir.DataType.INT64,
-                    [1 + len(sizes)],
-                    "rest",
-                )
-            flat = emit.op("Reshape", [flat, target], {}, value.dtype, [None, *sizes], "plane")
-            index = stage.pairs_from(source, emit)
-            front: list[Dim] = [stage.batch, stage.dim, stage.dim]
-        elif len(axes) == 1:
+        if len(axes) == 1:
             flat = emit.transpose(value, [*axes, *rest])
             index = stage.kept_from(source, emit)
-            front = [stage.batch, stage.dim]
+            front: list[Dim] = [stage.batch, stage.dim]
         else:
-            raise CannotAlign("an operand has token axes at different stages")
+            raise CannotAlign("a shared operand has several token axes and is no [heads, tokens, tokens]")
         gathered = emit.op(
             "Gather", [flat, index], {"axis": 0}, value.dtype, [*front, *(shape[a] for a in rest)], "aligned"
         )

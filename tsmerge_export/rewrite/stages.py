@@ -36,7 +36,6 @@ class Stage:
     target: ir.Value | None = None
     _kept_from: dict[Stage, ir.Value] = field(default_factory=dict)
     _target_from: dict[Stage, ir.Value] = field(default_factory=dict)
-    _pairs_from: dict[Stage, ir.Value] = field(default_factory=dict)
 
     @property
     def root(self) -> Stage:
@@ -88,20 +87,6 @@ class Stage:
                 "target",
             )
         return self._target_from[ancestor]
-
-    def pairs_from(self, ancestor: Stage, emit: Emitter) -> ir.Value:
-        """``[B, M, M]`` int64: index in the flattened ``N x N`` plane of ``ancestor`` of each pair of tokens."""
-        if ancestor not in self._pairs_from:
-            kept, int64 = self.kept_from(ancestor, emit), ir.DataType.INT64
-            row = emit.op("Mul", [kept, ancestor.length], {}, int64, [self.batch, self.dim], "row")
-            row = emit.op("Unsqueeze", [row, emit.const([2])], {}, int64, [self.batch, self.dim, 1], "row")
-            column = emit.op(
-                "Unsqueeze", [kept, emit.const([1])], {}, int64, [self.batch, 1, self.dim], "column"
-            )
-            self._pairs_from[ancestor] = emit.op(
-                "Add", [row, column], {}, int64, [self.batch, self.dim, self.dim], "pairs"
-            )
-        return self._pairs_from[ancestor]
 
 
 def deepest(stages: list[Stage]) -> Stage | None:

@@ -14,6 +14,8 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 
+from tsmerge_export.merge.local import RANK_PADDING
+
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
@@ -171,8 +173,10 @@ def _within_noise(want: Decision, kept: Ints, target: Ints, first: int, noise: f
     fair = (want.rank[dropped] - first_out <= noise).all() and (last_in - want.rank[added] <= noise).all()
     both = merged_want & merged_got
     moved = both & (want.kept[want.target[position]] != kept[target[position]])
-    # A padding token may be dropped into any b: it weighs nothing, but the tie rule still binds.
-    return bool(fair and cosine[dropped | added | moved].all() and (want.gap[moved] <= noise).all())
+    # A dropped padding token has no score itself, but its b is chosen by cosine like any other's.
+    chooses = cosine | (want.rank == RANK_PADDING)
+    fair &= cosine[dropped | added].all() and chooses[moved].all() and (want.gap[moved] <= noise).all()
+    return bool(fair)
 
 
 def near_tie(want: Sequence[Decision], noise: float, batch: int) -> npt.NDArray[np.bool_]:

@@ -1,0 +1,47 @@
+"""Body of ``tsmerge.GatherPairs``: a shared ``N x N`` plane per head, such as a relative position bias, brought to the
+surviving tokens of every row.
+
+Both token axes are gathered at once: as rows of ``heads`` numbers from the flattened plane, which is several times
+cheaper than one gather per axis. Where nothing was removed the plane is passed on as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+
+from tsmerge_export.ops.text import parse_body
+
+_BODY = """
+  before = Shape<start = 2, end = 3>(value)
+  after = Shape<start = 1, end = 2>(kept)
+  zero = Constant<value_ints = [0]>()
+  unchanged = Equal(before, after)
+  same = Squeeze(unchanged, zero)
+  z = If (same) <
+    then_branch = all_kept () => (whole) {
+      whole = Identity(value)
+    },
+    else_branch = some_removed () => (gathered) {
+      two = Constant<value_ints = [2]>()
+      one = Constant<value_ints = [1]>()
+      first = Mul(kept, before)
+      row = Unsqueeze(first, two)
+      column = Unsqueeze(kept, one)
+      pair = Add(row, column)
+      heads_last = Gather<axis = 0>(plane, pair)
+      gathered = Transpose<perm = [0, 3, 1, 2]>(heads_last)
+    }
+  >
+"""
+
+
+def variant(attributes: Mapping[str, int]) -> str:
+    """There is one body, and so one (empty) name."""
+    return ""
+
+
+def body(name: str, opset: int) -> onnx.FunctionProto:
+    """``GatherPairs(value [1, H, N, N], plane [N*N, H], kept [B, M] int64) -> z [B, H, M, M]``, or value if M = N."""
+    return parse_body("GatherPairs", name, _BODY, opset)
