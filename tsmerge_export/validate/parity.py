@@ -169,10 +169,15 @@ def check(
     todo = list(corpus.cases(family.context(model), seed=seed, avoid=avoid) if cases is None else cases)
     report = ParityReport(component.name, tolerance)
     names = [spec.name for spec in component.outputs]
-    session = decisions.open_session(artefact, threads)
-    proto = onnx.load(with_decisions or artefact)
-    taps = decisions.tap(proto)
-    tapped = decisions.open_session(proto, threads) if taps else None
+    try:
+        session = decisions.open_session(artefact, threads)
+        proto = onnx.load(with_decisions or artefact)
+        taps = decisions.tap(proto)
+        tapped = decisions.open_session(proto, threads) if taps else None
+    except Exception as error:  # as below
+        report.cases.append(CaseResult(artefact.name, False, 0))
+        report.cases[0].failures.append(f"the file cannot be loaded: {_one_line(error)}")
+        return report
     extra = [name for t in taps for name in (t.kept, t.target)]
     was_training = model.training
     model.eval()

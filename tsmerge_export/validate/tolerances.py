@@ -30,10 +30,12 @@ PER_OP = {
     "bfloat16": Tolerance(2e-2, 1e-2),
 }
 
-# A whole model. float32: the largest errors measured on CPU are in the comment of each line.
+# A whole model against eager PyTorch on the CPU. Largest errors measured over the corpus, k in {1, 2, 5, global},
+# ratios 1/10 to 1/2: chronos-bolt (4 layers, d 128) 4.2e-6 of the scale, on constant series, where the mean's rounding
+# is the error, else 1.8e-6; chronos-t5 (3 layers, d 96) 1.1e-6. The head-room of about ten is for deeper models.
 END_TO_END = {
-    ("chronos-bolt", "float32"): Tolerance(5e-5, 5e-5),
-    ("chronos-t5", "float32"): Tolerance(5e-5, 5e-5),
+    ("chronos-bolt", "float32"): Tolerance(2e-5, 2e-5),
+    ("chronos-t5", "float32"): Tolerance(2e-5, 2e-5),
 }
 _DEFAULT = {
     "float32": Tolerance(1e-4, 1e-4),
@@ -42,8 +44,9 @@ _DEFAULT = {
 }
 
 # Two scores closer than this may be ordered either way. Scores are cosines in float32 (in [-1, 1], one unit in the
-# last place is 6e-8).
-SCORE_NOISE = 1e-5
+# last place is 6e-8). Measured as above: a score differs by at most 1.2e-6 between eager and ONNX Runtime, so a margin
+# between two by 2.4e-6; twice that. No flip that was seen needed more than 5e-7.
+SCORE_NOISE = 5e-6
 
 
 def end_to_end(

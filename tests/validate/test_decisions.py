@@ -1,0 +1,182 @@
+"""Flips are forgiven exactly where scores tie within noise, and nowhere else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from onnx import parser
+
+from tsmerge_export.merge.local import local_merge, ranks
+from tsmerge_export.validate.decisions import Decision, Tap, Verdict, compare, near_tie, tap
+
+NOISE = 1e-5  # of these tests
+
+
+def decide(
+    rank: list[float], removed: int, into: list[int] | None = None, first: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """kept [1, M] and target [1, N] of one row with two tokens per a, written as loops.
+
+    into: index j of the b that each a goes into; default its neighbour.
+    """
+    order = sorted(range(len(rank)), key=lambda i: (-rank[i], i))[:removed]
+    tokens = first + 2 * len(rank)
+    kept = [
+        t for t in range(tokens) if not (t >= first and (t - first) % 2 == 0 and (t - first) // 2 in order)
+    ]
+    target = []
+    for t in range(tokens):
+        if t in kept:
+            target.append(kept.index(t))
+        else:
+            i = (t - first) // 2
+            target.append(kept.index(first + 2 * (i if into is None else into[i]) + 1))
+    return np.array([kept]), np.array([target])
+
+
+def verdict(
+    want_rank: list[float],
+    got_rank: list[float],
+    removed: int,
+    *,
+    gap: list[float] | None = None,
+    want_into: list[int] | None = None,
+    got_into: list[int] | None = None,
+    first: int = 0,
+) -> Verdict:
+    kept, target = decide(want_rank, removed, want_into, first)
+    gaps = np.array([gap if gap is not None else [np.inf] * len(want_rank)], np.float32)
+    want = Decision(kept, target, np.array([want_rank], np.float32), gaps)
+    got = decide(got_rank, removed, got_into, first)
+    return Verdict(compare([want], [got], [Tap("k", "t", first)], NOISE, 1)[0])
+
+
+@pytest.mark.parametrize("first", [0, 1, 3])
+def test_equal(first: int) -> None:
+    assert verdict([0.9, 0.1, 0.5], [0.8, 0.2, 0.3], 2, first=first) == Verdict.EQUAL
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_near_tie_at_the_cut_is_a_flip(first: int) -> None:
+    assert verdict([0.9, 0.5, 0.500001], [0.9, 0.500001, 0.5], 2, first=first) == Verdict.FLIP
+
+
+def test_clear_scores_are_a_mismatch() -> None:
+    assert verdict([0.9, 0.5, 0.501], [0.9, 0.501, 0.5], 2) == Verdict.MISMATCH
+
+
+def test_a_near_tie_elsewhere_forgives_nothing() -> None:
+    # 1 and 2 tie at the cut, but it is token 0, far above, that the artefact left out.
+    assert verdict([0.9, 0.500001, 0.5], [0.1, 0.500001, 0.5], 2) == Verdict.MISMATCH
+
+
+def test_a_chain_of_near_ties_is_judged_against_the_cut() -> None:
+    chain = [0.5 + 4e-6 * i for i in range(6)]
+    assert verdict(chain, chain[::-1], 3) == Verdict.MISMATCH  # the ends are 2e-5 apart
+    assert verdict(chain[:3], chain[:3][::-1], 1) == Verdict.FLIP
+
+
+@pytest.mark.parametrize("sentinel", [2.0, -2.0, -3.0])
+def test_ties_between_padding_or_nan_must_follow_the_index(sentinel: float) -> None:
+    first_wins, last_wins = [sentinel, sentinel - 0.5], [sentinel - 0.5, sentinel]
+    kept, target = decide(first_wins, 1)
+    want = Decision(kept, target, np.array([[sentinel] * 2], np.float32), np.full((1, 2), np.inf, np.float32))
+    got = decide(last_wins, 1)
+    assert compare([want], [got], [Tap("k", "t", 0)], NOISE, 1)[0] == Verdict.MISMATCH
+
+
+def test_the_other_b_is_a_flip_only_where_the_gap_is_noise() -> None:
+    kwargs = {"want_into": [1, 1, 2], "got_into": [0, 1, 2]}
+    assert verdict([0.9, 0.1, 0.2], [0.9, 0.1, 0.2], 1, gap=[1e-6, 1, 1], **kwargs) == Verdict.FLIP
+    assert verdict([0.9, 0.1, 0.2], [0.9, 0.1, 0.2], 1, gap=[1e-3, 0, 0], **kwargs) == Verdict.MISMATCH
+
+
+def test_a_malformed_decision_is_a_mismatch_even_in_a_tie() -> None:
+    kept, target = decide([0.5, 0.5, 0.5], 1)
+    want = Decision(kept, target, np.full((1, 3), 0.5, np.float32), np.zeros((1, 3), np.float32))
+    bad_kept, bad_target, wild = kept[:, ::-1].copy(), np.zeros_like(target), target + 10
+    odd = np.array([[0, 2, 3, 4, 5]])  # a b was merged
+    taps = [Tap("k", "t", 0)]
+    for got in ((bad_kept, target), (kept, bad_target), (kept, wild), (kept + 1, target), (odd, target)):
+        assert compare([want], [got], taps, NOISE, 1)[0] == Verdict.MISMATCH
+
+
+def test_only_the_first_differing_layer_counts() -> None:
+    tie, other = [0.5, 0.5000001, 0.1], [0.5000001, 0.5, 0.1]
+    infinite = np.full((1, 3), np.inf, np.float32)
+    clear = [0.1, 0.9]
+    layers = [
+        Decision(*decide(tie, 1), np.array([tie], np.float32), infinite),
+        Decision(*decide(clear, 1), np.array([clear], np.float32), infinite[:, :2]),
+    ]
+    taps = [Tap("k", "t", 0)] * 2
+    wrong = decide([0.9, 0.1], 1)
+    assert compare(layers, [decide(other, 1), wrong], taps, NOISE, 1)[0] == Verdict.FLIP
+    assert compare(layers, [decide(tie, 1), wrong], taps, NOISE, 1)[0] == Verdict.MISMATCH
+
+
+def test_other_numbers_of_layers_or_tokens_are_mismatches() -> None:
+    rank = [0.9, 0.1, 0.2]
+    want = Decision(*decide(rank, 1), np.array([rank], np.float32), np.full((1, 3), np.inf, np.float32))
+    taps = [Tap("k", "t", 0)]
+    assert compare([want], [], [], NOISE, 4).tolist() == [Verdict.MISMATCH] * 4
+    assert compare([], [decide(rank, 1)], taps, NOISE, 2).tolist() == [Verdict.MISMATCH] * 2
+    assert compare([want], [decide(rank, 2)], taps, NOISE, 1)[0] == Verdict.MISMATCH
+    assert compare([], [], [], NOISE, 3).tolist() == [Verdict.EQUAL] * 3
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, None])
+def test_the_reference_with_shaken_scores_never_mismatches(k: int | None) -> None:
+    """Scores moved by a little may flip near ties; that must be recognised with the reference's own ranks."""
+    generator = torch.Generator().manual_seed(0)
+    flips = 0
+    for trial in range(60):
+        # Few distinct directions: many cosines nearly tie.
+        base = torch.randn(3, 4, generator=generator)
+        x = base[torch.randint(0, 3, (2, 17), generator=generator)]
+        x = x + 1e-7 * torch.randn(2, 17, 4, generator=generator)
+        shaken = x + 3e-7 * torch.randn(2, 17, 4, generator=generator)
+        options = {"k": k, "protect_first": trial % 2, "protect_last": 1}
+        rank, gap = ranks(x, **options)
+        want, got = (local_merge(v, r=4, **options) for v in (x, shaken))
+        decision = Decision(want.kept.numpy(), want.target.numpy(), rank.numpy(), gap.numpy())
+        pair = [(got.kept.numpy(), got.target.numpy())]
+        found = compare([decision], pair, [Tap("k", "t", trial % 2)], NOISE, 2)
+        assert (found != Verdict.MISMATCH).all()
+        tied = near_tie([decision], NOISE, 2)
+        assert (tied | (found == Verdict.EQUAL)).all()
+        flips += int((found == Verdict.FLIP).sum())
+    assert flips > 0
+
+
+def test_near_tie_needs_a_tie_that_matters() -> None:
+    infinite = np.full((2, 3), np.inf, np.float32)
+    rank = np.array([[0.9, 0.5, 0.5], [0.9, 0.9, 0.5]], np.float32)
+    kept, target = (np.repeat(part, 2, axis=0) for part in decide([0.9, 0.5, 0.4], 1))
+    assert near_tie([Decision(kept, target, rank, infinite)], NOISE, 2).tolist() == [False, True]
+    gap = np.array([[1, 0, 0], [1, 0, 1]], np.float32)
+    rank = np.array([[0.9, 0.5, 0.1]] * 2, np.float32)
+    assert near_tie([Decision(kept, target, rank, gap)], NOISE, 2).tolist() == [False, False]
+    gap[0, 0] = 0
+    assert near_tie([Decision(kept, target, rank, gap)], NOISE, 2).tolist() == [True, False]
+
+
+def test_tap_adds_outputs_and_renames_nothing() -> None:
+    model = parser.parse_model("""
+    <ir_version: 8, opset_import: ["" : 18, "tsmerge" : 1]>
+    g (float[b, n, 4] x, float[b, n] s) => (float[b, m, 4] z)
+    {
+        y, t, k1 = tsmerge.LocalMerge_k1 <protect_first: int = 2> (x, x, s)
+        u, v, k2, g2 = tsmerge.LocalMerge (y, y, t)
+        z = tsmerge.Unmerge (u, g2)
+    }
+    """)
+    before = [output.name for output in model.graph.output]
+    taps = tap(model)
+    assert [t.protect_first for t in taps] == [2, 0]
+    assert taps[0].kept == "k1"
+    assert (taps[1].kept, taps[1].target) == ("k2", "g2")
+    names = [output.name for output in model.graph.output]
+    assert names == [*before, "k1", taps[0].target, "k2", "g2"]
+    assert len(set(names)) == len(names)
