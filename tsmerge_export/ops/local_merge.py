@@ -18,6 +18,7 @@ Facts about runtimes that shaped the bodies:
 - ONNX Runtime's ScatterND runs its updates in parallel also with ``reduction="add"``: duplicate indices race. So
   sums over duplicates use ScatterElements, which is sequential, and ScatterND writes equal rows at duplicates.
 - ONNX Runtime's reductions ignore a *negative* axis when the input is empty: axes are positive here.
+- OpenVINO's TopK does not give the lowest index on ties: only its values are used.
 - With r(N) = 0 nothing is compared (the a's are sliced to none) and no row is merged: what is left is one copy of x.
 - Weights are normalised before the sum, so that sums of huge tokens do not overflow. Unmerged tokens see no arithmetic.
 """
@@ -252,16 +253,33 @@ def _match_band() -> str:
 """
 
 
-# The r best a's (source [B, r], token indices), who survives, and the order of survivors.
+# The r best a's (source [B, r], token indices, ascending), who survives, and the order of survivors. TopK gives only
+# the worst rank that still merges; which of equal ranks merge is counted out, since TopK's order is not stable everywhere.
 _PLACE = """
-  best_rank, best = TopK<axis = 1>(rank, removed)
+  top, top_index = TopK<axis = 1>(rank, removed)
+  worst_at = Sub(removed, some)
+  worst = Slice(top, worst_at, removed, i1)
+  better = Greater(rank, worst)
+  tied = Equal(rank, worst)
+  better_one = Cast<to = 7>(better)
+  tied_one = Cast<to = 7>(tied)
+  better_count = ReduceSum<keepdims = 1>(better_one, i1)
+  room = Sub(removed, better_count)
+  axis = Constant<value_int = 1>()
+  turn = CumSum(tied_one, axis)
+  in_room = LessOrEqual(turn, room)
+  tied_in = And(tied, in_room)
+  merges = Or(better, tied_in)
+  merging = NonZero(merges)
+  merging_number = Gather<axis = 0>(merging, axis)
+  batch_removed = Concat<axis = 0>(batch, removed)
+  best = Reshape<allowzero = 1>(merging_number, batch_removed)
   best_twice = Mul(best, i2)
   source = Add(best_twice, first)
   batch_tokens = Concat<axis = 0>(batch, tokens)
   ones = Expand(i1, batch_tokens)
   nothing = Sub(source, source)
   survives = ScatterElements<axis = 1>(ones, source, nothing)
-  axis = Constant<value_int = 1>()
   before = CumSum<exclusive = 1>(survives, axis)
   survivors = NonZero(survives)
   survivor_token = Gather<axis = 0>(survivors, axis)
@@ -319,7 +337,6 @@ _ROWS_MANY = """
   r0 = Constant<value_int = 0>()
   r1 = Constant<value_int = 1>()
   slot = Range(r0, removed_s, r1)
-  batch_removed = Concat<axis = 0>(batch, removed)
   slots = Expand(slot, batch_removed)
   no_slot = Sub(kept, kept)
   slot_of_place = ScatterElements<axis = 1, reduction = "max">(no_slot, place, slots)

@@ -1,0 +1,83 @@
+"""One-node models of the operators, for ONNX Runtime and the other runtimes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import parser
+
+from tests.cases import Case
+from tsmerge_export import ops
+
+_ONNX = {"float32": "float", "float16": "float16", "bfloat16": "bfloat16"}
+
+
+def merge_model(attributes: Mapping[str, int], dtype: str = "float32", opset: int = 18) -> onnx.ModelProto:
+    """A model ``(x, metric, size) -> (y, size_out, kept, target)`` of one LocalMerge node, checked.
+
+    bfloat16 goes in and out as float32 (numpy has no bfloat16) and is cast around the node; that is exact.
+    """
+    outer = "float" if dtype == "bfloat16" else _ONNX[dtype]
+    element = getattr(onnx.TensorProto, dtype.upper() if dtype != "float32" else "FLOAT")
+    settings = ", ".join(f"{name} = {value}" for name, value in attributes.items())
+    model = parser.parse_model(f"""
+        <ir_version: {ops.MIN_IR_VERSION}, opset_import: ["" : {opset}, "{ops.DOMAIN}" : {ops.VERSION}]>
+        merge ({outer}[B, N, D] x, {outer}[B, N, Dm] metric, float[B, N] size)
+            => ({outer}[B, M, D] y, float[B, M] size_out, int64[B, M] kept, int64[B, N] target)
+        {{
+            x_in = Cast<to = {element}>(x)
+            metric_in = Cast<to = {element}>(metric)
+            y_out, size_out, kept, target = {ops.DOMAIN}.LocalMerge<{settings}>(x_in, metric_in, size)
+            y = CastLike(y_out, x)
+        }}""")
+    add_functions(model, opset)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def add_functions(model: onnx.ModelProto, opset: int = 18) -> None:
+    """Give every node of domain ``tsmerge`` its overload, and the model the functions that they need."""
+    have: set[tuple[str, str]] = set()
+    for node in model.graph.node:
+        if node.domain != ops.DOMAIN:
+            continue
+        attributes = {attribute.name: attribute.i for attribute in node.attribute}
+        node.overload = ops.variant_key(node.op_type, attributes)
+        if (node.op_type, node.overload) not in have:
+            have.add((node.op_type, node.overload))
+            model.functions.append(ops.function(node.op_type, attributes, opset=opset))
+
+
+def session(model: onnx.ModelProto, threads: int = 1, **options: object) -> ort.InferenceSession:
+    """A CPU session of ONNX Runtime with its default optimisations."""
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.log_severity_level = 3
+    for name, value in options.items():
+        setattr(settings, name, value)
+    return ort.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+
+
+@lru_cache(maxsize=512)
+def _case_session(attributes: tuple[tuple[str, int], ...], dtype: str) -> ort.InferenceSession:
+    return session(merge_model(dict(attributes), dtype))
+
+
+def feed(case: Case) -> dict[str, np.ndarray]:
+    """Inputs of :func:`merge_model` for a case; bfloat16 widened to float32."""
+    x, metric, size = case.arrays()
+    if case.dtype == "bfloat16":
+        x, metric = x.astype(np.float32), metric.astype(np.float32)
+    return {"x": x, "metric": metric, "size": size}
+
+
+def run_case(case: Case) -> tuple[np.ndarray, ...]:
+    """``(y widened to float32, size, kept, target)`` from ONNX Runtime; one session per attributes and type."""
+    y, size, kept, target = _case_session(tuple(sorted(case.attributes.items())), case.dtype).run(
+        None, feed(case)
+    )
+    return y.astype(np.float32), size, kept, target

@@ -1,0 +1,50 @@
+"""The schema refuses what the bodies could not run."""
+
+from __future__ import annotations
+
+import pytest
+
+from tsmerge_export import ops
+from tsmerge_export.errors import UnsupportedError, UsageError
+
+GOOD = {
+    "k": 1,
+    "r": 0,
+    "ratio_num": 1,
+    "ratio_den": 4,
+    "min_tokens": 4,
+    "protect_first": 0,
+    "protect_last": 1,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"k": -1}, "k=-1 must be a whole number from 0"),
+        ({"r": 3}, "r and ratio_num exclude each other"),
+        ({"ratio_den": 0}, "ratio_den=0 must be"),
+        ({"ratio_num": 3}, "ratio 3/4 must be at most 1/2"),
+        ({"min_tokens": True}, "min_tokens=True must be"),
+        ({"protect_last": 1.0}, "protect_last=1.0 must be"),
+        ({"protect_first": None}, "needs the attribute 'protect_first'"),
+        ({"threshold": 1}, "no attribute 'threshold'"),
+    ],
+)
+def test_bad_attributes_are_named(change: dict[str, int], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        ops.function("LocalMerge", {**GOOD, **change})
+
+
+def test_unknown_operator_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UnsupportedError, match="has: LocalMerge, Unmerge"):
+        ops.variant_key("Prune", {})
+
+
+def test_functions_follow_the_schema() -> None:
+    for name, attributes in (("LocalMerge", GOOD), ("Unmerge", {})):
+        function, schema = ops.function(name, attributes, opset=23), ops.schema(name)
+        assert list(function.input) == [value.name for value in schema.inputs]
+        assert list(function.output) == [value.name for value in schema.outputs]
+        assert list(function.attribute) == [attribute.name for attribute in schema.attributes]
+        assert [(entry.domain, entry.version) for entry in function.opset_import] == [("", 23)]
