@@ -1,4 +1,4 @@
-"""Finds the points of a graph where tokens can be merged: after each self-attention residual.
+"""Finds the points of a graph where tokens can be merged: after each self-attention residual, before the feed-forward.
 
 From the graph alone (design part 3): a Softmax over equal last two dims, its product with the values, the output
 projection, and the Add whose other operand has the same shape and is an ancestor of both scores and values. The last
@@ -20,6 +20,7 @@ _AFTER_SOFTMAX = {"Identity", "Cast", "Dropout", "Where"}
 # Between that product and the residual Add; MatMul, Add, Mul and Gemm only with a constant.
 _PROJECTION = {"Transpose", "Reshape", "Identity", "Cast", "Dropout", "Squeeze", "Unsqueeze", "Flatten"}
 _PROJECTION_WITH_CONSTANT = {"MatMul", "Add", "Mul", "Div", "Gemm"}
+_NORMALISATIONS = {"LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"}
 _MAX_STEPS = 16  # longest chain known is 8 (fp16 casts around a projection with bias)
 
 
@@ -28,7 +29,8 @@ class Point:
     """A merge point.
 
     Attributes:
-        layer: index in order of execution. node: the residual Add; its output is ``[B, N, D]``.
+        layer: index in order of execution.
+        node: the residual Add, or in a post-norm block the normalisation behind it; its output is ``[B, N, D]``.
         scope: the exporter's module scope, empty where the file has none.
     """
 
@@ -122,6 +124,18 @@ def _residual(product: ir.Node, softmax: ir.Node) -> tuple[ir.Node | None, str]:
     return None, "no residual Add follows nearby"
 
 
+def _with_post_norm(add: ir.Node) -> ir.Node:
+    """The normalisation right behind a residual Add (post-norm blocks), else the Add.
+
+    There the normalised tokens are the residual stream. Runtimes fuse the pair, so that nothing may come between.
+    """
+    users = {node for node, _ in _consumers(add.outputs[0])}
+    only = users.pop() if len(users) == 1 else None
+    if only is not None and only.op_type in _NORMALISATIONS and only.inputs[0] is add.outputs[0]:
+        return only
+    return add
+
+
 def find_points(graph: ir.Graph, scope: str | None = None) -> tuple[list[Point], list[Rejected]]:
     """Merge points in order of execution, and the attentions that are none.
 
@@ -156,5 +170,5 @@ def find_points(graph: ir.Graph, scope: str | None = None) -> tuple[list[Point],
         elif scope is not None and scope_of(add) and not re.search(scope, scope_of(add)):
             rejected.append(Rejected(name, f"its scope does not match {scope!r}"))
         else:
-            points.append(Point(len(points), add, scope_of(add)))
+            points.append(Point(len(points), _with_post_norm(add), scope_of(add)))
     return points, rejected
