@@ -92,6 +92,16 @@ def test_the_other_b_is_a_flip_only_where_the_gap_is_noise() -> None:
     assert verdict([0.9, 0.1, 0.2], [0.9, 0.1, 0.2], 1, gap=[1e-3, 0, 0], **kwargs) == Verdict.MISMATCH
 
 
+def test_padding_may_go_into_either_of_two_tied_tokens() -> None:
+    """It weighs nothing, so the row is as good as equal; what differs for another reason still is a mismatch."""
+    kwargs = {"want_into": [1, 1, 2], "got_into": [0, 1, 2]}
+    assert verdict([2.0, 0.1, 0.2], [2.0, 0.1, 0.2], 1, gap=[1e-6, 1, 1], **kwargs) == Verdict.EQUAL
+    assert verdict([2.0, 0.1, 0.2], [2.0, 0.1, 0.2], 1, gap=[1e-3, 1, 1], **kwargs) == Verdict.MISMATCH
+    assert verdict([2.0, 0.3, 0.1], [2.0, 0.1, 0.3], 2, gap=[1e-6, 1, 1], **kwargs) == Verdict.MISMATCH
+    close = [2.0, 0.3, 0.300001]
+    assert verdict(close, [2.0, 0.3, 0.2], 2, gap=[1e-6, 1, 1], **kwargs) == Verdict.FLIP
+
+
 def test_a_malformed_decision_is_a_mismatch_even_in_a_tie() -> None:
     kept, target = decide([0.5, 0.5, 0.5], 1)
     want = Decision(kept, target, np.full((1, 3), 0.5, np.float32), np.zeros((1, 3), np.float32))

@@ -14,6 +14,7 @@ from tests.validate import standin
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UsageError
 from tsmerge_export.validate import corpus, parity
+from tsmerge_export.validate.decisions import Verdict
 from tsmerge_export.validate.parity import ParityReport, combine, compare_row
 from tsmerge_export.validate.tolerances import Tolerance
 
@@ -123,6 +124,31 @@ def test_model_and_threads_are_left_as_they_were(model: standin.Model, tmp_path:
 def test_tolerance_out_of_range(model: standin.Model, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--rtol 0.1"):
         check(model, standin.artefact(model, tmp_path / "m.onnx"), rtol=0.1)
+
+
+def judge(verdict: list[int], tied: list[bool], got: list[float], tapped: list[float]) -> parity.CaseResult:
+    """Three rows of one value each; 1.0 is expected."""
+    case = corpus.Case(corpus.ENTRIES[0], 3, 8, 0)
+    want, got_, tapped_ = ({"y": np.array(x)[:, None]} for x in ([1.0] * 3, got, tapped))
+    return parity.judge(case, want, got_, tapped_, np.array(verdict), np.array(tied), Tolerance(1e-5, 1e-5))
+
+
+def test_flipped_rows_are_counted_and_their_values_left_out() -> None:
+    result = judge([Verdict.EQUAL, Verdict.FLIP, Verdict.EQUAL], [False, True, False], [1, 5, 1], [1, 5, 1])
+    assert (result.flips, result.mismatches, result.failures, result.max_rel) == (1, 0, [], 0.0)
+
+
+def test_a_flip_only_in_the_run_without_taps_needs_a_tie_and_right_values_with_taps() -> None:
+    equal = [Verdict.EQUAL] * 3
+    assert judge(equal, [False, True, False], [1, 5, 1], [1, 1, 1]).flips == 1
+    assert judge(equal, [False, False, False], [1, 5, 1], [1, 1, 1]).failures
+    assert judge(equal, [False, True, False], [1, 5, 1], [1, 5, 1]).failures
+
+
+def test_a_mismatch_is_a_failure_whatever_the_values() -> None:
+    result = judge([Verdict.EQUAL, Verdict.EQUAL, Verdict.MISMATCH], [False] * 3, [1, 1, 1], [1, 1, 1])
+    assert result.mismatches == 1
+    assert result.failures == ["row 2: merge decision differs beyond float noise"]
 
 
 def test_no_rows_compared_is_no_pass() -> None:

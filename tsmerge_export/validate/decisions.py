@@ -141,13 +141,12 @@ def compare(
             if np.array_equal(w.kept[b], kept[b]) and np.array_equal(w.target[b], target[b]):
                 continue
             row = Decision(w.kept[b], w.target[b], w.rank[b], w.gap[b])
-            fair = _within_noise(row, kept[b], target[b], place.protect_first, noise)
-            verdict[b] = Verdict.FLIP if fair else Verdict.MISMATCH
+            verdict[b] = _judge(row, kept[b], target[b], place.protect_first, noise)
     return verdict
 
 
-def _within_noise(want: Decision, kept: Ints, target: Ints, first: int, noise: float) -> bool:
-    """Whether one row's different decision follows from scores moved by at most ``noise`` / 2 each."""
+def _judge(want: Decision, kept: Ints, target: Ints, first: int, noise: float) -> Verdict:
+    """Judge one row's different decision: a flip follows from scores moved by at most ``noise`` / 2 each."""
     tokens, pairs = len(target), len(want.rank)
     well_formed = (
         (np.diff(kept) > 0).all()
@@ -158,12 +157,12 @@ def _within_noise(want: Decision, kept: Ints, target: Ints, first: int, noise: f
         and np.array_equal(target[kept], np.arange(len(kept)))
     )
     if not well_formed:
-        return False
+        return Verdict.MISMATCH
     position = first + 2 * np.arange(pairs)
     merged_want, merged_got = ~np.isin(position, want.kept), ~np.isin(position, kept)
     removed = tokens - len(kept)
     if merged_got.sum() != removed:  # something that is no a was merged
-        return False
+        return Verdict.MISMATCH
     ordered = np.sort(want.rank)[::-1]
     last_in = ordered[removed - 1]
     first_out = ordered[removed] if removed < pairs else -np.inf
@@ -171,12 +170,16 @@ def _within_noise(want: Decision, kept: Ints, target: Ints, first: int, noise: f
     cosine = np.abs(want.rank) <= 1 + noise
     dropped, added = merged_want & ~merged_got, merged_got & ~merged_want
     fair = (want.rank[dropped] - first_out <= noise).all() and (last_in - want.rank[added] <= noise).all()
+    fair &= cosine[dropped | added].all()
     both = merged_want & merged_got
     moved = both & (want.kept[want.target[position]] != kept[target[position]])
     # A dropped padding token has no score itself, but its b is chosen by cosine like any other's.
-    chooses = cosine | (want.rank == RANK_PADDING)
-    fair &= cosine[dropped | added].all() and chooses[moved].all() and (want.gap[moved] <= noise).all()
-    return bool(fair)
+    padding = want.rank == RANK_PADDING
+    fair &= (cosine | padding)[moved].all() and (want.gap[moved] <= noise).all()
+    if not fair:
+        return Verdict.MISMATCH
+    # It weighs nothing: where padding alone went elsewhere, everything that follows must be the same.
+    return Verdict.EQUAL if not (dropped | added | moved & ~padding).any() else Verdict.FLIP
 
 
 def near_tie(want: Sequence[Decision], noise: float, batch: int) -> npt.NDArray[np.bool_]:
@@ -190,5 +193,5 @@ def near_tie(want: Sequence[Decision], noise: float, batch: int) -> npt.NDArray[
         if removed < ordered.shape[1]:
             close |= ordered[:, removed - 1] - ordered[:, removed] <= noise
         merged = w.rank >= ordered[:, removed - 1 : removed] - noise
-        close |= ((w.gap <= noise) & merged).any(axis=1)
+        close |= ((w.gap <= noise) & merged & (w.rank != RANK_PADDING)).any(axis=1)
     return close
