@@ -73,7 +73,8 @@ def cost_rows(cost: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     speed = cost.get("speed") or {}
     if speed.get("unmerged_ms") is not None:
         where = f"batch {speed.get('batch')}, length {speed.get('length')}, threads {speed.get('threads') or 'default'}"
-        gain = f"{speed.get('ratio', float('nan')):.2f}x faster"
+        ratio = speed["ratio"]
+        gain = f"{ratio:.2f}x faster" if ratio >= 1 else f"{1 / ratio:.2f}x slower"
         rows.append(
             (
                 f"time per call ({where})",

@@ -1,0 +1,140 @@
+"""Interruption of the real command at every step: right exit code, one line, old bundle intact, nothing half-written.
+
+One process imports everything and forks a child per case, so that a case costs its steps and not the imports.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.models import tiny_folder
+from tsmerge_export.bundle import Bundle, BundleWriter
+
+ROOT = Path(__file__).parents[2]
+STEPS = ("load", "export", "rewrite", "lower", "parity", "cost", "bundle", "commit")
+
+# The child runs the real command; at the given step it sends itself the signal.
+_CHILDREN = """
+import json, os, signal, sys, time
+from tsmerge_export import api, bundle, cli, progress
+from tsmerge_export.validate import corpus, cost
+import tsmerge_export.families.chronos_bolt
+
+model, root = sys.argv[1:]
+signal_at = [None, None]
+cases, step, sync = corpus.cases, progress.RichProgress.step, bundle.fsync_tree
+
+def announced(self, name):
+    step(self, name)
+    if name == signal_at[0]:
+        os.kill(os.getpid(), signal_at[1])
+        time.sleep(0.2)
+
+def synced(*args, **kwargs):
+    sync(*args, **kwargs)
+    if signal_at[0] == "commit":
+        os.kill(os.getpid(), signal_at[1])
+
+progress.RichProgress.step = announced
+bundle.fsync_tree = synced
+corpus.cases = lambda *args, **kwargs: list(cases(*args, **kwargs))[:2]  # parity's rigour is not the subject
+results = {}
+for name, number in ((s, n) for s in %r for n in (signal.SIGINT, signal.SIGKILL)):
+    folder = os.path.join(root, f"{name}-{int(number)}")
+    child = os.fork()
+    if child == 0:
+        signal_at[:] = [name, number]
+        with open(os.path.join(folder, "stderr"), "w") as err:
+            os.dup2(err.fileno(), 2)
+        code = cli.main_export([model, "-o", os.path.join(folder, "out"), "--force", "--threads", "1"])
+        os._exit(code)
+    results[f"{name}-{int(number)}"] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+print(json.dumps(results))
+"""
+
+
+def old_bundle(path: Path) -> None:
+    with BundleWriter(path) as writer:
+        (writer.path / "model.onnx").write_bytes(b"old")
+        component = {"name": "model", "file": "model.onnx", "inputs": [], "outputs": []}
+        writer.commit({"components": [component]})
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("signals")
+    for step in STEPS:
+        for number in (signal.SIGINT, signal.SIGKILL):
+            folder = root / f"{step}-{int(number)}"
+            folder.mkdir()
+            old_bundle(folder / "out")
+    return root
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_folder(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def codes(root: Path, model: Path) -> dict[str, int]:
+    """Exit code of every case, negative for a signal that killed it."""
+    script = _CHILDREN % (STEPS,)
+    run = subprocess.run(
+        [sys.executable, "-c", script, str(model), str(root)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    found: dict[str, int] = json.loads(run.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_sigint(root: Path, codes: dict[str, int], step: str) -> None:
+    folder = root / f"{step}-{int(signal.SIGINT)}"
+    assert codes[folder.name] == 130
+    assert (folder / "stderr").read_text() == "error: interrupted\n"
+    assert sorted(path.name for path in folder.iterdir()) == ["out", "stderr"]
+    assert (Bundle.open(folder / "out").path / "model.onnx").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_sigkill(root: Path, codes: dict[str, int], step: str) -> None:
+    folder = root / f"{step}-{int(signal.SIGKILL)}"
+    assert codes[folder.name] == -signal.SIGKILL
+    assert (Bundle.open(folder / "out").path / "model.onnx").read_bytes() == b"old"
+    left = [path.name for path in folder.iterdir() if path.name not in ("out", "stderr")]
+    assert all(name.startswith(".out.tmp-") for name in left)
+    with BundleWriter(folder / "out", force=True):
+        pass
+    assert sorted(path.name for path in folder.iterdir()) == ["out", "stderr"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("wait", [0.0, 1.0, 3.0])
+def test_signal_from_outside(tmp_path: Path, model: Path, number: int, code: int, wait: float) -> None:
+    """Whatever the process is doing then: importing, loading, exporting."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", "import sys; from tsmerge_export.cli import main_export; print('up', flush=True); "
+         "sys.exit(main_export())", str(model), "-o", str(tmp_path / "out")],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    time.sleep(0.3 + wait)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == code, err
+    assert (out, err) == ("", "error: interrupted\n")
+    assert list(tmp_path.iterdir()) == []
