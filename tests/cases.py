@@ -21,8 +21,8 @@ TOLERANCES = {"float32": (1e-5, 1e-4), "float16": (2.5e-3, 1e-3), "bfloat16": (2
 #: Two similarities closer than this may legitimately be ordered differently by two float32 implementations.
 MARGIN = 1e-6
 
-# Kinds whose similarities are one correctly rounded division, whatever the order of summation: ties are ties everywhere.
-# Integer vectors are not enough for that: their norms must be whole too, since torch's vectorised square root of, say,
+# Kinds whose similarities are one correctly rounded division, whatever the order of summation: ties are ties
+# everywhere. Integer vectors are not enough for that: their norms must be whole too, since torch's vectorised square root of, say,
 # 19 is one unit in the last place off.
 EXACT = ("constant", "piecewise", "lattice")
 _WHOLE_NORM = ((1,), (3, 4), (1, 2, 2), (2, 3, 6), (1, 1, 1, 1), (1, 1, 3, 5), (2, 4, 5, 6))
@@ -95,7 +95,7 @@ class Case:
         if kind == "constant":
             return np.broadcast_to(_lattice(rng, (self.batch, 1, features)), shape).copy()
         if kind == "piecewise":
-            steps = np.cumsum(rng.random((self.batch, self.tokens)) < 0.2, axis=1)
+            steps = np.cumsum((rng.random((self.batch, self.tokens)) < 0.2).astype(np.int64), axis=1)
             levels = _lattice(rng, (self.batch, self.tokens + 1, features))
             return np.take_along_axis(levels, steps[..., None], axis=1)
         if kind == "lattice":
@@ -222,7 +222,8 @@ def _values_differ(case: Case, y: np.ndarray, row: oracle.Row, x: np.ndarray) ->
     if not (same_bits | (np.isnan(given) & np.isnan(want))).all():
         return "an unmerged token changed"
     with np.errstate(all="ignore"):
-        expected = np.array(row.y, dtype=np.float64)[touched].astype(DTYPES[case.dtype]).astype(np.float32)
+        merged = np.array(row.y)[touched]
+        expected = merged.astype(DTYPES[case.dtype]).astype(np.float32)
     atol, rtol = TOLERANCES[case.dtype]
     atol *= float(np.abs(x[np.isfinite(x)]).max(initial=0.0))  # relative to the scale of the tokens
     if not np.allclose(y[touched], expected, atol=atol, rtol=rtol, equal_nan=True):

@@ -1,8 +1,8 @@
 """A deliberately naive LocalMerge: Python loops, row by row, written from the specification alone.
 
-It shares no code with the package. Cosines are rounded to float32 where the specification says float32; sums are taken
-in double precision, so values agree with other implementations to a tolerance, decisions exactly unless two similarities
-are closer than float32 can tell. :attr:`Row.margin` says how close the closest decision was.
+It shares no code with the package. Cosines are rounded to float32 where the specification says float32; sums are
+taken in double precision, so values agree with other implementations to a tolerance, decisions exactly unless two
+similarities are closer than float32 can tell. :attr:`Row.margin` says how close the closest decision was.
 """
 
 from __future__ import annotations

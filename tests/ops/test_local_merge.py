@@ -36,7 +36,8 @@ def difference(case: Case, given: tuple[np.ndarray, ...]) -> str | None:
     if not (np.array_equal(kept, merged.kept) and np.array_equal(target, merged.target)):
         if not case.exact and compare_with_oracle(case, given) in ("flip", None):
             return "flip"
-        return f"kept {kept.tolist()} target {target.tolist()}, reference {merged.kept.tolist()} {merged.target.tolist()}"
+        expected_indices = f"{merged.kept.tolist()} {merged.target.tolist()}"
+        return f"kept and target {kept.tolist()} {target.tolist()}, reference {expected_indices}"
     if not np.array_equal(size, merged.size):
         return f"size {size.tolist()}, reference {merged.size.tolist()}"
     expected = merged.y.float().numpy()
@@ -116,8 +117,9 @@ def test_linear_bodies_never_hold_a_square(k: int, widest: int, tmp_path: Path) 
     """No intermediate grows faster than N; the sizes come from ONNX Runtime's profile of a run."""
     largest = []
     for tokens in (1024, 2048):
-        options = {"enable_profiling": True, "profile_file_prefix": str(tmp_path / f"{k}-{tokens}")}
-        run = session(merge_model(attributes(k, ratio=(1, 4))), **options)
+        prefix = str(tmp_path / f"{k}-{tokens}")
+        model = merge_model(attributes(k, ratio=(1, 4)))
+        run = session(model, enable_profiling=True, profile_file_prefix=prefix)
         x = np.random.default_rng(0).standard_normal((1, tokens, 64)).astype(np.float32)
         run.run(None, {"x": x, "metric": x, "size": np.ones((1, tokens), np.float32)})
         elements = []
@@ -135,7 +137,8 @@ def test_different_bodies_live_in_one_model() -> None:
     for step, (k, r) in enumerate([(1, 3), (1, 5), (2, 4), (0, 6)]):
         settings = ", ".join(f"{name} = {v}" for name, v in attributes(k, r).items())
         calls.append(
-            f"y{step}, s{step}, kept{step}, target{step} = tsmerge.LocalMerge<{settings}>({value[0]}, {value[0]}, {value[1]})"
+            f"y{step}, s{step}, kept{step}, target{step} = "
+            f"tsmerge.LocalMerge<{settings}>({value[0]}, {value[0]}, {value[1]})"
         )
         value = (f"y{step}", f"s{step}")
     back = value[0]
@@ -156,8 +159,8 @@ def test_different_bodies_live_in_one_model() -> None:
     ]
     x = torch.randn(2, 40, 6, generator=torch.Generator().manual_seed(5))
     y, size, origin = x, torch.ones(2, 40), torch.arange(40).expand(2, 40)
-    for k, r in [(1, 3), (1, 5), (2, 4), (None, 6)]:
-        merged = local_merge(y, size=size, k=k, r=r)
+    for neighbourhood, r in [(1, 3), (1, 5), (2, 4), (None, 6)]:
+        merged = local_merge(y, size=size, k=neighbourhood, r=r)
         y, size, origin = merged.y, merged.size, merged.target.gather(1, origin)
     given, given_size = session(model).run(None, {"x": x.numpy(), "size": np.ones((2, 40), np.float32)})
     np.testing.assert_allclose(given, y[torch.arange(2)[:, None], origin], rtol=1e-4, atol=1e-5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -24,7 +26,7 @@ def test_unmerge(name: str, rest: tuple[int, ...], batch: int, left: int, tokens
     add_functions(model)
     onnx.checker.check_model(model, full_check=True)
     rng = np.random.default_rng(tokens)
-    dtype = {"float": np.float32, "float16": np.float16, "int64": np.int64, "bool": np.bool_}[name]
+    dtype: Any = {"float": np.float32, "float16": np.float16, "int64": np.int64, "bool": np.bool_}[name]
     y = (rng.standard_normal((batch, left, *rest)) * 9).astype(dtype)
     target = rng.integers(0, left, (batch, tokens))
     (z,) = session(model).run(None, {"y": y, "target": target})

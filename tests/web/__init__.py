@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -30,47 +31,57 @@ def missing() -> str | None:
 def run(
     model: onnx.ModelProto | str | Path, feeds: Sequence[Mapping[str, np.ndarray]], *, timeout: float = 600
 ) -> list[dict[str, np.ndarray]]:
-    """Run a model on each of ``feeds`` in one WebAssembly session.
+    """Run one model on each of ``feeds``; see :func:`run_many`."""
+    return run_many([(model, feeds)], timeout=timeout)[0]
+
+
+def run_many(
+    jobs: Sequence[tuple[onnx.ModelProto | str | Path, Sequence[Mapping[str, np.ndarray]]]],
+    *,
+    timeout: float = 600,
+) -> list[list[dict[str, np.ndarray]]]:
+    """Run models on feeds in one node process (starting it takes longer than a small model).
 
     Args:
-        model: the model, or the path of a file without external data.
-        feeds: one mapping from input name to array (float16/32/64, int8/32/64, uint8, bool) per run.
+        jobs: models, or paths of files without external data, each with its feeds: mappings from input name to
+            array (float16/32/64, int8/32/64, uint8, bool).
         timeout: seconds for the whole process.
 
     Returns:
-        Per feed the outputs by name, in the model's order.
+        Per job and feed the outputs by name, in the model's order.
 
     Raises:
-        RuntimeError: the model does not load or does not run; the message ends with what onnxruntime-web said.
+        RuntimeError: a model does not load or does not run; the message ends with what onnxruntime-web said.
     """
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        path = Path(model) if isinstance(model, str | Path) else work / "model.onnx"
-        if isinstance(model, onnx.ModelProto):
-            path.write_bytes(model.SerializeToString())
         described = []
-        for number, feed in enumerate(feeds):
-            tensors = []
-            for index, (name, value) in enumerate(feed.items()):
-                file = work / f"feed-{number}-{index}.bin"
-                file.write_bytes(np.ascontiguousarray(value).tobytes())
-                tensors.append(
-                    {"name": name, "type": str(value.dtype), "dims": list(value.shape), "file": str(file)}
-                )
-            described.append(tensors)
+        for job_number, (model, feeds) in enumerate(jobs):
+            path = work / f"{job_number}.onnx" if isinstance(model, onnx.ModelProto) else Path(model)
+            if isinstance(model, onnx.ModelProto):
+                path.write_bytes(model.SerializeToString())
+            tensors: list[list[dict[str, Any]]] = []
+            for number, feed in enumerate(feeds):
+                tensors.append([])
+                for index, (name, value) in enumerate(feed.items()):
+                    file = work / f"{job_number}-feed-{number}-{index}.bin"
+                    file.write_bytes(np.ascontiguousarray(value).tobytes())
+                    tensors[-1].append(
+                        {"name": name, "type": str(value.dtype), "dims": list(value.shape), "file": str(file)}
+                    )
+            described.append({"model": str(path.resolve()), "feeds": tensors})
         job = work / "job.json"
-        job.write_text(json.dumps({"model": str(path.resolve()), "output": folder, "feeds": described}))
+        job.write_text(json.dumps({"output": folder, "jobs": described}))
         command = ["node", str(HERE / "run.mjs"), str(job)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=HERE, check=False)
         if done.returncode != 0:
             raise RuntimeError(f"onnxruntime-web failed: {(done.stderr or done.stdout).strip()[-2000:]}")
         result = json.loads((work / "result.json").read_text())
         return [
-            {
-                out["name"]: np.frombuffer(Path(out["file"]).read_bytes(), dtype=out["type"]).reshape(
-                    out["dims"]
-                )
-                for out in outputs
-            }
-            for outputs in result["feeds"]
+            [{out["name"]: _read(out) for out in outputs} for outputs in feeds] for feeds in result["jobs"]
         ]
+
+
+def _read(described: Mapping[str, Any]) -> np.ndarray:
+    raw = Path(described["file"]).read_bytes()
+    return np.frombuffer(raw, dtype=described["type"]).reshape(described["dims"])

@@ -1,10 +1,10 @@
-// Runs one ONNX model in onnxruntime-web (WebAssembly, one thread) on a list of feeds.
+// Runs ONNX models in onnxruntime-web (WebAssembly, one thread), each on a list of feeds.
 //
 //   node run.mjs job.json
 //
-// job.json: {"model": path, "output": folder, "feeds": [[{"name", "type", "dims", "file"}, ...], ...]}
-// Tensors are raw little-endian files. Writes <output>/<feed>-<index>.bin and <output>/result.json, which holds
-// {"version", "feeds": [[{"name", "type", "dims", "file"}, ...], ...]}. Any error ends the process with exit code 1.
+// job.json: {"output": folder, "jobs": [{"model": path, "feeds": [[{"name", "type", "dims", "file"}, ...], ...]}, ...]}
+// Tensors are raw little-endian files. Writes <output>/<job>-<feed>-<index>.bin and <output>/result.json, which holds
+// {"version", "jobs": [[[{"name", "type", "dims", "file"}, ...], ...], ...]}. Any error ends the process with exit code 1.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as ort from 'onnxruntime-web';
@@ -28,16 +28,21 @@ function readTensor({ type, dims, file }) {
 const job = JSON.parse(readFileSync(process.argv[2], 'utf8'));
 ort.env.wasm.numThreads = 1;
 ort.env.logLevel = 'error';
-const session = await ort.InferenceSession.create(new Uint8Array(readFileSync(job.model)), { executionProviders: ['wasm'] });
-const result = { version: ort.env.versions.web, feeds: [] };
-for (const [number, feed] of job.feeds.entries()) {
-  const outputs = await session.run(Object.fromEntries(feed.map((tensor) => [tensor.name, readTensor(tensor)])));
-  result.feeds.push(session.outputNames.map((name, index) => {
-    const { type, dims, data } = outputs[name];
-    const file = join(job.output, `${number}-${index}.bin`);
-    writeFileSync(file, new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
-    return { name, type, dims, file };
-  }));
+const result = { version: ort.env.versions.web, jobs: [] };
+for (const [number, { model, feeds }] of job.jobs.entries()) {
+  const session = await ort.InferenceSession.create(new Uint8Array(readFileSync(model)), { executionProviders: ['wasm'] });
+  const runs = [];
+  for (const [turn, feed] of feeds.entries()) {
+    const outputs = await session.run(Object.fromEntries(feed.map((tensor) => [tensor.name, readTensor(tensor)])));
+    runs.push(session.outputNames.map((name, index) => {
+      const { type, dims, data } = outputs[name];
+      const file = join(job.output, `${number}-${turn}-${index}.bin`);
+      writeFileSync(file, new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+      return { name, type, dims, file };
+    }));
+  }
+  await session.release();
+  result.jobs.push(runs);
 }
 writeFileSync(join(job.output, 'result.json'), JSON.stringify(result));
 process.exit(0); // the WebAssembly module would keep node alive

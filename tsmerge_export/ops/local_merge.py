@@ -18,7 +18,7 @@ Facts about runtimes that shaped the bodies:
 - ONNX Runtime's ScatterND runs its updates in parallel also with ``reduction="add"``: duplicate indices race. So
   sums over duplicates use ScatterElements, which is sequential, and ScatterND writes equal rows at duplicates.
 - ONNX Runtime's reductions ignore a *negative* axis when the input is empty: axes are positive here.
-- OpenVINO's TopK does not give the lowest index on ties: only its values are used.
+- OpenVINO's TopK does not give the lowest index on ties: only values are taken from TopK.
 - With r(N) = 0 nothing is compared (the a's are sliced to none) and no row is merged: what is left is one copy of x.
 - Weights are normalised before the sum, so that sums of huge tokens do not overflow. Unmerged tokens see no arithmetic.
 """
@@ -112,6 +112,9 @@ _COUNT_MANY = """
   last_token = Sub(tokens, i1)
 """
 
+# The best candidate is the lowest index whose score equals the best score: explicit about ties, and no slower than
+# ArgMax. Indices are compared as float32, exact up to 2^24 tokens: not every runtime reduces integers fast.
+
 # Scores of candidates, in every layout with the a's norms [.., A, 1], b's [.., 1, C], inside [.., A, C] and so on.
 _SCORE = """
   scale = Mul(norm_a, norm_b)
@@ -123,6 +126,7 @@ _SCORE = """
   real_a = Not(padding_a)
   into_padding = And(padding_b, real_a)
   allowed = Where(into_padding, rank_into_padding, known)
+  no_index = Constant<value_float = 16777216.0>()
 """
 
 # All a's against all b's: rank [B, P] and partner [B, P] (index j among the b's).
@@ -169,8 +173,13 @@ _MATCH_DENSE = f"""
   near = Less(distance, k)
   inside = Or(near, no_limit)
   scores = Where(inside, allowed, rank_none)
-  partner = ArgMax<axis = 2, keepdims = 0>(scores)
-  best_score = ReduceMax<keepdims = 0>(scores, i2)
+  best_column = ReduceMax<keepdims = 1>(scores, i2)
+  best_score = Squeeze(best_column, i2)
+  is_best = Equal(scores, best_column)
+  j_number = Cast<to = 1>(j_row)
+  j_or_none = Where(is_best, j_number, no_index)
+  partner_number = ReduceMin<keepdims = 0>(j_or_none, i2)
+  partner = Cast<to = 7>(partner_number)
   rank = Where(padding_a0, rank_padding, best_score)
 """
 
@@ -240,8 +249,13 @@ def _match_band() -> str:
   exists = And(not_before, not_after)
   inside = And(near, exists)
   scores = Where(inside, allowed, rank_none)
-  best_window = ArgMax<axis = 3, keepdims = 0>(scores)
-  best_score = ReduceMax<keepdims = 0>(scores, i3)
+  best_column = ReduceMax<keepdims = 1>(scores, i3)
+  best_score = Squeeze(best_column, i3)
+  is_best = Equal(scores, best_column)
+  window_number = Cast<to = 1>(in_window)
+  window_or_none = Where(is_best, window_number, no_index)
+  best_window_number = ReduceMin<keepdims = 0>(window_or_none, i3)
+  best_window = Cast<to = 7>(best_window_number)
   rank_block = Where(padding_a0, rank_padding, best_score)
   partner_block = Add(best_window, j_first)
   padded_count = Mul(blocks, block)
@@ -253,8 +267,8 @@ def _match_band() -> str:
 """
 
 
-# The r best a's (source [B, r], token indices, ascending), who survives, and the order of survivors. TopK gives only
-# the worst rank that still merges; which of equal ranks merge is counted out, since TopK's order is not stable everywhere.
+# The r best a's (source [B, r], token indices, ascending), who survives, and the order of survivors. TopK gives
+# only the worst rank that still merges; which of equal ranks merge is counted out.
 _PLACE = """
   top, top_index = TopK<axis = 1>(rank, removed)
   worst_at = Sub(removed, some)
