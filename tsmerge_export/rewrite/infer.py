@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import onnx_ir as ir
+from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError
 from tsmerge_export.rewrite.dims import dims
@@ -35,7 +36,9 @@ def infer_shapes(model: ir.Model) -> ir.Model:
     except ImportError as error:
         raise MissingDependencyError("inferring shapes needs sympy; run: pip install sympy") from error
     logger = logging.getLogger("onnxruntime.tools.symbolic_shape_infer")
-    level, proto = logger.level, ir.to_proto(model)
+    # It reads only one of the forms that a Constant node can have.
+    lifted = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model.clone()).model
+    level, proto = logger.level, ir.to_proto(lifted)
     logger.setLevel(logging.ERROR)
     try:
         inferred = SymbolicShapeInference.infer_shapes(proto, auto_merge=True)

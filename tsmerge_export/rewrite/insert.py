@@ -141,6 +141,8 @@ class _Walk:
             if rule is None:
                 raise Barrier(f"no rule for {node.domain + '::' if node.domain else ''}{node.op_type}")
             outcome = rule(node, self._context)
+            if any(tags and dims(value) is None for value, tags in zip(node.outputs, outcome.tags, strict=True)):
+                raise Barrier("the dims of its output are unknown")
         except Barrier as barrier:
             self._unmerge_inputs(node, str(barrier))
             return
@@ -153,12 +155,8 @@ class _Walk:
             self._current[node.outputs[index]] = value
         for value, tags in zip(node.outputs, outcome.tags, strict=True):
             if tags:
-                shape = dims(value)
-                if shape is None:
-                    raise UnsupportedError(f"node {node.name!r}: the dims of its output are unknown")
-                value.shape = ir.Shape(
-                    [tags[axis].dim if axis in tags else dim for axis, dim in enumerate(shape)]
-                )
+                shape = dims(value) or []
+                value.shape = ir.Shape([tags[a].dim if a in tags else dim for a, dim in enumerate(shape)])
                 self._context.state[value] = tags
 
     def _unmerge_inputs(self, node: ir.Node, reason: str) -> None:

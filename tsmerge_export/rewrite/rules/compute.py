@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from tsmerge_export.rewrite.rules.core import (
+    Barrier,
     Context,
     Outcome,
     constant_ints,
@@ -48,6 +49,10 @@ def matmul(node: ir.Node, context: Context) -> Outcome:
     # A vector counts as its contracted axis alone.
     left_labels: list[object] = [*range(rank - ranks[0], rank - 2), "m", "k"] if ranks[0] > 1 else ["k"]
     right_labels: list[object] = [*range(rank - ranks[1], rank - 2), "k", "n"] if ranks[1] > 1 else ["k"]
+    summed = [axis in context.tags(v) for v, axis in ((left, ranks[0] - 1), (right, max(ranks[1] - 2, 0)))]
+    if any(summed) and not all(summed):
+        # A sum over tokens with fixed weights: a merged token would count once instead of size times.
+        raise Barrier("it sums over tokens with weights that were not merged")
     aligned, stages = unify(context, [left, right], [left_labels, right_labels], rank)
     out: list[object] = [*range(rank - 2), *(["m"] if ranks[0] > 1 else []), *(["n"] if ranks[1] > 1 else [])]
     return Outcome(
