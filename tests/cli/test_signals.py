@@ -45,7 +45,9 @@ def synced(*args, **kwargs):
 
 progress.RichProgress.step = announced
 bundle.fsync_tree = synced
-corpus.cases = lambda *args, **kwargs: list(cases(*args, **kwargs))[:2]  # parity's rigour is not the subject
+# The rigour of the verdicts is not the subject.
+corpus.cases = lambda *args, **kwargs: list(cases(*args, **kwargs))[:2]
+cost.interleaved = lambda *args, **kwargs: (1, 1.0, 1.0)
 results = {}
 for name, number in ((s, n) for s in %r for n in (signal.SIGINT, signal.SIGKILL)):
     folder = os.path.join(root, f"{name}-{int(number)}")
