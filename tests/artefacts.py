@@ -1,0 +1,60 @@
+"""Whole models and their exports, made once per test session."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import onnx_ir as ir
+from torch import nn
+
+from tests.models import tiny
+from tsmerge_export import demo
+from tsmerge_export.build import Built, merge_and_lower
+from tsmerge_export.checkpoint import load_model
+from tsmerge_export.config import MergeConfig
+from tsmerge_export.export import export_component
+from tsmerge_export.families import get
+from tsmerge_export.families.base import Component, Family
+
+FAMILY: Mapping[str, str] = {
+    "bolt-nano": "chronos-bolt",
+    "t5-nano": "chronos-t5",
+    "bolt-tiny": "chronos-bolt",
+    "t5-tiny": "chronos-t5",
+}
+"""The trained models that ship, and tiny ones with random weights."""
+
+_TRAINED = {"bolt-nano": demo.CHRONOS_BOLT, "t5-nano": demo.CHRONOS_T5}
+_FOLDER = tempfile.TemporaryDirectory(prefix="tsmerge-tests-")
+
+
+def family(name: str) -> Family:
+    """The family of a model of :data:`FAMILY`."""
+    return get(FAMILY[name])
+
+
+@cache
+def model(name: str) -> nn.Module:
+    """The original eager module; tests must not change it."""
+    return load_model(_TRAINED[name]).model if name in _TRAINED else tiny(FAMILY[name], seed=3).eval()
+
+
+def component(name: str) -> Component:
+    """The only component of the model."""
+    return family(name).components(model(name))[0]
+
+
+@cache
+def plain(name: str, opset: int = 18) -> ir.Model:
+    """The export without merging, as the rewriter gets it."""
+    return export_component(component(name), model(name), opset=opset)
+
+
+@cache
+def built(name: str, merge: MergeConfig, inline: bool = False) -> Built:
+    """The files of one merge setting."""
+    folder = Path(tempfile.mkdtemp(dir=_FOLDER.name))
+    return merge_and_lower(component(name), plain(name), merge, inline=inline, folder=folder, scratch=folder)
