@@ -3,8 +3,8 @@
     python benchmarks/encoder.py [--batch 1,4] [--threads 1,2] [--runs 15] [--only NAME,...] [--json FILE]
 
 A T5-small-size encoder (d 512, 6 layers, 8 heads, random weights) over N = 512 tokens: eager PyTorch with sdpa,
-torch.compile, unmerged ONNX Runtime, OpenVINO where installed, and merged ONNX Runtime at r = 64, N/4, halving, and with
-nothing to merge at run time (all merge nodes present, ``min_tokens`` above N).
+torch.compile, unmerged ONNX Runtime, OpenVINO where installed, and merged ONNX Runtime at r = 64, N/4, halving, and
+with nothing to merge at run time (all merge nodes present, ``min_tokens`` above N).
 
 Prints medians and ratios to unmerged ONNX Runtime (the median of the ratios of neighbouring runs), the share of time in
 merge nodes (ONNX Runtime's profiler; the merge operators and, apart, the gathers that let positions and masks follow),

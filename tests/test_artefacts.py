@@ -42,7 +42,9 @@ def test_parity(name: str, k: int | str, ratio: str) -> None:
     assert len(built.report.merges) == artefacts.family(name).merge_points(artefacts.model(name)).count
 
 
-@pytest.mark.parametrize("merge", [MergeConfig(r=7, positions="compact"), MergeConfig(ratio="1/3", layers=(1,), k=3)])
+@pytest.mark.parametrize(
+    "merge", [MergeConfig(r=7, positions="compact"), MergeConfig(ratio="1/3", layers=(1,), k=3)]
+)
 @pytest.mark.parametrize("name", NAMES)
 def test_parity_of_other_settings(name: str, merge: MergeConfig) -> None:
     built = artefacts.built(name, merge)
@@ -58,8 +60,8 @@ def test_parity_of_other_settings(name: str, merge: MergeConfig) -> None:
 def test_parity_fails_for_another_merge_setting(name: str) -> None:
     built = artefacts.built(name, MergeConfig(ratio="1/4"))
     report = parity.check(
-        artefacts.family(name), artefacts.component(name), artefacts.model(name), MergeConfig(ratio="1/3"), built.merged,
-        cases=some_cases(name)[3:4], threads=2,
+        artefacts.family(name), artefacts.component(name), artefacts.model(name), MergeConfig(ratio="1/3"),
+        built.merged, cases=some_cases(name)[3:4], threads=2,
     )  # fmt: skip
     assert not report.passed
 
@@ -94,7 +96,8 @@ def test_onnxruntime_web_computes_the_same(name: str, k: int | str, inline: bool
         pytest.skip(reason)
     built = artefacts.built(name, MergeConfig(k=k, ratio="1/4"), inline)
     feeds = [
-        artefacts.component(name).from_series(artefacts.model(name), case.series()) for case in some_cases(name)[1:5:2]
+        artefacts.component(name).from_series(artefacts.model(name), case.series())
+        for case in some_cases(name)[1:5:2]
     ]
     native = ort.InferenceSession(str(built.merged))
     for feed, got in zip(feeds, web.run(built.merged, feeds), strict=True):
@@ -117,7 +120,9 @@ def test_inlined_form_runs_in_openvino(name: str, k: int | str) -> None:
         feed = artefacts.component(name).from_series(artefacts.model(name), case.series())
         got = network(feed)
         for value, want in zip(native.get_outputs(), native.run(None, feed), strict=True):
-            np.testing.assert_allclose(got[value.name], want, rtol=1e-4, atol=5e-5 * max(np.abs(want).max(), 1e-30))
+            np.testing.assert_allclose(
+                got[value.name], want, rtol=1e-4, atol=5e-5 * max(np.abs(want).max(), 1e-30)
+            )
 
 
 @pytest.mark.parametrize("opset", [20, 23])

@@ -36,7 +36,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "Bundle", "MergeConfig", "apply", "export", "load", "load_model", "merge", "merging", "remove", "save_checkpoint", "validate",
+    "Bundle", "MergeConfig", "apply", "export", "load", "load_model", "merge", "merging", "remove", "save_checkpoint",
+    "validate",
 ]  # fmt: skip
 
 

@@ -25,8 +25,8 @@ from tsmerge_export.merge.apply import remove
 from tsmerge_export.model_card import model_card
 from tsmerge_export.progress import NoProgress, Progress
 from tsmerge_export.report import report_dict
-from tsmerge_export.validate import cost, parity
-from tsmerge_export.validate.data import read_table
+from tsmerge_export.validate import cost, parity, tolerances
+from tsmerge_export.validate.data import Table, need_rows, read_table
 
 _TOOLS = (
     "tsmerge-export",
@@ -82,9 +82,16 @@ def export(
     merge = merge or MergeConfig()
     with ExitStack() as stack:
         writer = stack.enter_context(BundleWriter(output, force))
-        table = read_table(SAMPLE_SERIES if data is None else data)
-        progress.step("load")
-        loaded = _load(model, family=family, config=config, trust_remote_code=trust_remote_code)
+        table, loaded = _inputs(
+            model,
+            data,
+            atol,
+            rtol,
+            progress,
+            family=family,
+            config=config,
+            trust_remote_code=trust_remote_code,
+        )
         scratch = Path(stack.enter_context(TemporaryDirectory(prefix="tsmerge-")))
         chosen = families.get(loaded.family)
         built = [
@@ -141,9 +148,9 @@ def validate(
     progress = progress or NoProgress()
     bundle = Bundle.open(directory)
     merge = MergeConfig.from_dict(bundle.manifest["merge"])
-    table = read_table(SAMPLE_SERIES if data is None else data)
-    progress.step("load")
-    loaded = _load(model, family=family, config=config, trust_remote_code=trust_remote_code)
+    table, loaded = _inputs(
+        model, data, atol, rtol, progress, family=family, config=config, trust_remote_code=trust_remote_code
+    )
     if loaded.family != bundle.manifest.get("family"):
         raise UsageError(
             f"{loaded.source} is a {loaded.family}, the bundle {directory} a {bundle.manifest.get('family')}"
@@ -175,6 +182,24 @@ def versions() -> dict[str, str]:
     return found
 
 
+def _inputs(
+    model: str | Path | nn.Module,
+    data: str | Path | None,
+    atol: float | None,
+    rtol: float | None,
+    progress: Progress,
+    **options: Any,
+) -> tuple[Table, LoadedModel]:
+    """Read what the user gave, and refuse it before any slow step."""
+    table = read_table(SAMPLE_SERIES if data is None else data)
+    progress.step("load")
+    loaded = _load(model, **options)
+    tolerances.end_to_end(loaded.family, "float32", atol, rtol)
+    horizon = families.get(loaded.family).horizon(loaded.model)
+    need_rows(table.name, len(table.values), horizon, horizon)
+    return table, loaded
+
+
 def _load(
     model: str | Path | nn.Module, *, family: str | None, config: str | Path | None, trust_remote_code: bool
 ) -> LoadedModel:
@@ -194,7 +219,7 @@ def _verdicts(
     loaded: LoadedModel,
     merge: MergeConfig,
     built: Sequence[Built],
-    table: Any,
+    table: Table,
     atol: float | None,
     rtol: float | None,
     threads: int | None,

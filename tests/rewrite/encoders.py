@@ -118,7 +118,13 @@ class Encoder(nn.Module):
         return self._finish(h), mask.clone()
 
     def merged_forward(
-        self, x: Tensor, mask: Tensor, *, compact: bool = False, layers: tuple[int, ...] | None = None, **options: Any
+        self,
+        x: Tensor,
+        mask: Tensor,
+        *,
+        compact: bool = False,
+        layers: tuple[int, ...] | None = None,
+        **options: Any,
     ) -> Tensor:
         """The same with merging after the attention of ``layers`` (None: all); options as of ``local_merge``."""
         h, index = self._embed(x)
@@ -146,6 +152,11 @@ def export(encoder: Encoder, *, fixed: tuple[int, int] | None = None) -> Any:
     with torch.no_grad():
         exported = torch.export.export(encoder.eval(), args, dynamic_shapes=dynamic, strict=False)
         program = torch.onnx.export(
-            exported, dynamo=True, opset_version=18, input_names=["x", "mask"], output_names=["y", "token_mask"], verbose=False
+            exported,
+            dynamo=True,
+            opset_version=18,
+            input_names=["x", "mask"],
+            output_names=["y", "token_mask"],
+            verbose=False,
         )
     return program.model

@@ -24,7 +24,11 @@ KINDS: Mapping[str, dict[str, Any]] = {
     "absolute-pre-last-causal": {"positions": "absolute", "head": "last", "causal": True},
 }
 # Barriers each head must bring about: none where the output has one entry per token.
-BARRIERS = {"rope-pre-tokens": [], "relative-post-mean": ["ReduceMean"], "absolute-pre-last-causal": ["Gather", "Slice"]}
+BARRIERS = {
+    "rope-pre-tokens": [],
+    "relative-post-mean": ["ReduceMean"],
+    "absolute-pre-last-causal": ["Gather", "Slice"],
+}
 
 
 @cache
@@ -48,7 +52,9 @@ def strip(model: ir.Model) -> ir.Model:
     return model
 
 
-def merged(model: ir.Model, config: MergeConfig, **options: Any) -> tuple[ort.InferenceSession, RewriteReport]:
+def merged(
+    model: ir.Model, config: MergeConfig, **options: Any
+) -> tuple[ort.InferenceSession, RewriteReport]:
     model, report = merge_graph(model.clone(), config, token_mask="token_mask", **options)
     return ort.InferenceSession(to_portable(model).SerializeToString()), report
 
@@ -63,7 +69,9 @@ def inputs(batch: int, tokens: int) -> dict[str, np.ndarray]:
 def compare(kind: str, session: ort.InferenceSession, batch: int, tokens: int, **options: Any) -> None:
     feed = inputs(batch, tokens)
     with torch.no_grad():
-        want = encoder(kind).merged_forward(torch.from_numpy(feed["x"]), torch.from_numpy(feed["mask"]), **options)
+        want = encoder(kind).merged_forward(
+            torch.from_numpy(feed["x"]), torch.from_numpy(feed["mask"]), **options
+        )
     got = session.run(["y"], feed)[0]
     np.testing.assert_allclose(got, want.numpy(), rtol=1e-4, atol=2e-5)
 
@@ -79,7 +87,15 @@ def test_equals_merging_written_by_hand(kind: str, positions: str, k: int | None
     assert bool(report.barriers) == bool(BARRIERS[kind])
     for batch, tokens in ((1, 2), (2, 9), (5, 30)):
         compare(
-            kind, session, batch, tokens, compact=positions == "compact", k=k, ratio="1/3", min_tokens=2, protect_last=1
+            kind,
+            session,
+            batch,
+            tokens,
+            compact=positions == "compact",
+            k=k,
+            ratio="1/3",
+            min_tokens=2,
+            protect_last=1,
         )
 
 
@@ -100,7 +116,7 @@ def test_chosen_layers_only() -> None:
 def test_fixed_sizes() -> None:
     kind = "relative-post-mean"
     session, report = merged(exported(kind, (2, 20)), MergeConfig(ratio="1/4"))
-    assert [merge.before for merge in report.merges][0] == "20"
+    assert report.merges[0].before == "20"
     compare(kind, session, 2, 20, k=1, ratio="1/4", min_tokens=4)
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (graphs in ONNX text, one a line)
 """Every transfer rule against one identity: what acts on tokens one by one commutes with unmerging.
 
 A graph ``h = x + 0 -> snippet -> y`` gets one merge behind ``h``. Whatever the snippet does to tokens one by one, the

@@ -69,13 +69,13 @@ class _Model(Component):
         self.outputs = (TensorSpec("quantiles", "float32", ("batch", levels, horizon)),)
         self.hints = Hints(token_mask="token_mask", protect_last=int(config.use_reg_token))
 
-    def module(self, model: nn.Module) -> nn.Module:
+    def module(self, model: Any) -> nn.Module:
         return _ExportModule(eager_attention(model))
 
-    def eager(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def eager(self, model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {"quantiles": model(context=inputs["context"]).quantile_preds}
 
-    def from_series(self, model: nn.Module, series: NDArray[np.float32]) -> Arrays:
+    def from_series(self, model: Any, series: NDArray[np.float32]) -> Arrays:
         return {"context": np.ascontiguousarray(series, np.float32)}
 
 
@@ -90,28 +90,28 @@ class ChronosBolt(Family):
     def build(self, config: Mapping[str, Any]) -> nn.Module:
         return from_config(ChronosBoltModelForForecasting, T5Config, config, needs=("chronos_config",))
 
-    def config_of(self, model: nn.Module) -> dict[str, Any]:
+    def config_of(self, model: Any) -> dict[str, Any]:
         return config_dict(model, "ChronosBoltModelForForecasting")
 
-    def components(self, model: nn.Module) -> tuple[Component, ...]:
+    def components(self, model: Any) -> tuple[Component, ...]:
         return (_Model(model),)
 
-    def merge_points(self, model: nn.Module) -> MergePoints:
+    def merge_points(self, model: Any) -> MergePoints:
         return MergePoints(len(model.encoder.block), protect_last=int(model.chronos_config.use_reg_token))
 
-    def instrument(self, model: nn.Module, run: MergeRun) -> list[RemovableHandle]:
+    def instrument(self, model: Any, run: MergeRun) -> list[RemovableHandle]:
         return instrument_encoder(model.encoder, run) + instrument_decoder(model.decoder, run)
 
-    def horizon(self, model: nn.Module) -> int:
+    def horizon(self, model: Any) -> int:
         return int(model.chronos_config.prediction_length)
 
-    def context(self, model: nn.Module) -> int:
+    def context(self, model: Any) -> int:
         return int(model.chronos_config.context_length)
 
-    def quantile_levels(self, model: nn.Module) -> tuple[float, ...]:
+    def quantile_levels(self, model: Any) -> tuple[float, ...]:
         return tuple(model.chronos_config.quantiles)
 
     def forecast(
-        self, model: nn.Module, run: Callable[[Arrays], Arrays], series: NDArray[np.float32], seed: int = 0
+        self, model: Any, run: Callable[[Arrays], Arrays], series: NDArray[np.float32], seed: int = 0
     ) -> NDArray[np.float32]:
         return run({"context": np.ascontiguousarray(series, np.float32)})["quantiles"]

@@ -23,11 +23,11 @@ from tsmerge_export.merge.run import MergeRun
 _QUANTILES = tuple(i / 10 for i in range(1, 10))
 
 
-def _chronos_config(model: nn.Module) -> ChronosConfig:
-    return ChronosConfig(**model.config.chronos_config)  # type: ignore[union-attr, arg-type]
+def _chronos_config(model: Any) -> ChronosConfig:
+    return ChronosConfig(**model.config.chronos_config)
 
 
-def tokenizer(model: nn.Module) -> ChronosTokenizer:
+def tokenizer(model: Any) -> ChronosTokenizer:
     """The tokenizer that the model's config describes (mean scaling, uniform bins)."""
     return _chronos_config(model).create_tokenizer()
 
@@ -46,27 +46,28 @@ class _EncoderModule(nn.Module):
 class _Encoder(Component):
     name = "encoder"
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         self.inputs = tuple(
             TensorSpec(name, "int64", ("batch", "length")) for name in ("input_ids", "attention_mask")
         )
         # "tokens", not "length": these outputs stay merged, and the decoder's mask follows.
         self.outputs = (
-            TensorSpec("last_hidden_state", "float32", ("batch", "tokens", int(model.config.d_model))),  # type: ignore[union-attr, arg-type]
+            TensorSpec("last_hidden_state", "float32", ("batch", "tokens", int(model.config.d_model))),
             TensorSpec("encoder_mask", "int64", ("batch", "tokens")),
         )
         self.hints = Hints(token_mask="encoder_mask", protect_last=int(_chronos_config(model).use_eos_token))
 
-    def module(self, model: nn.Module) -> nn.Module:
-        return _EncoderModule(eager_attention(model).encoder)  # type: ignore[arg-type]
+    def module(self, model: Any) -> nn.Module:
+        twin: Any = eager_attention(model)
+        return _EncoderModule(twin.encoder)
 
-    def eager(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        hidden = model.encoder(**inputs).last_hidden_state  # type: ignore[operator]
+    def eager(self, model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        hidden = model.encoder(**inputs).last_hidden_state
         run = current_run(model)
         mask = inputs["attention_mask"]
         return {"last_hidden_state": hidden, "encoder_mask": mask if run is None else run.align(mask, 1)}
 
-    def from_series(self, model: nn.Module, series: NDArray[np.float32]) -> Arrays:
+    def from_series(self, model: Any, series: NDArray[np.float32]) -> Arrays:
         ids, mask, _ = tokenizer(model).context_input_transform(
             torch.from_numpy(np.array(series, np.float32))
         )
@@ -85,29 +86,29 @@ class ChronosT5(Family):
     def build(self, config: Mapping[str, Any]) -> nn.Module:
         return from_config(T5ForConditionalGeneration, T5Config, config, needs=("chronos_config",))
 
-    def config_of(self, model: nn.Module) -> dict[str, Any]:
+    def config_of(self, model: Any) -> dict[str, Any]:
         return config_dict(model, "T5ForConditionalGeneration")
 
-    def components(self, model: nn.Module) -> tuple[Component, ...]:
+    def components(self, model: Any) -> tuple[Component, ...]:
         return (_Encoder(model),)
 
-    def merge_points(self, model: nn.Module) -> MergePoints:
-        return MergePoints(len(model.encoder.block), protect_last=int(_chronos_config(model).use_eos_token))  # type: ignore[union-attr, arg-type]
+    def merge_points(self, model: Any) -> MergePoints:
+        return MergePoints(len(model.encoder.block), protect_last=int(_chronos_config(model).use_eos_token))
 
-    def instrument(self, model: nn.Module, run: MergeRun) -> list[RemovableHandle]:
-        return instrument_encoder(model.encoder, run) + instrument_decoder(model.decoder, run)  # type: ignore[arg-type]
+    def instrument(self, model: Any, run: MergeRun) -> list[RemovableHandle]:
+        return instrument_encoder(model.encoder, run) + instrument_decoder(model.decoder, run)
 
-    def horizon(self, model: nn.Module) -> int:
+    def horizon(self, model: Any) -> int:
         return int(_chronos_config(model).prediction_length)
 
-    def context(self, model: nn.Module) -> int:
+    def context(self, model: Any) -> int:
         return int(_chronos_config(model).context_length)
 
-    def quantile_levels(self, model: nn.Module) -> tuple[float, ...]:
+    def quantile_levels(self, model: Any) -> tuple[float, ...]:
         return _QUANTILES
 
     def forecast(
-        self, model: nn.Module, run: Callable[[Arrays], Arrays], series: NDArray[np.float32], seed: int = 0
+        self, model: Any, run: Callable[[Arrays], Arrays], series: NDArray[np.float32], seed: int = 0
     ) -> NDArray[np.float32]:
         """See :meth:`Family.forecast`. The encoder is the exported one, the decoder the original module."""
         config = _chronos_config(model)
@@ -116,7 +117,7 @@ class ChronosT5(Family):
         encoded = run({"input_ids": ids.numpy(), "attention_mask": mask.numpy().astype(np.int64)})
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(seed)
-            drawn = model.generate(  # type: ignore[operator]
+            drawn = model.generate(
                 encoder_outputs=BaseModelOutput(
                     last_hidden_state=torch.from_numpy(encoded["last_hidden_state"])
                 ),

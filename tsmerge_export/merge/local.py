@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -96,11 +96,13 @@ def _candidates(metric_a: Tensor, metric_b: Tensor, k: int | None) -> tuple[Tens
     return torch.stack(columns, -1), j, inside
 
 
-def _match(metric: Tensor, size: Tensor, first: int, last: int, k: int | None) -> tuple[Tensor, Tensor]:
-    """Rank of every a, and the b it would go into (steps 2 to 4 of the design).
+def _scores(
+    metric: Tensor, size: Tensor, first: int, last: int, k: int | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores of all candidates with the ranks of padding, NaN and missing ones put in (steps 2 and 4).
 
     Returns:
-        rank ``[B, P]`` float32 and partner ``[B, P]`` int64 (index j among the b's).
+        scores ``[B, P, C]`` float32, the candidates' j ``[P, C]``, and which a's are padding ``[B, P]``.
     """
     end = metric.shape[1] - last
     metric_a, metric_b = metric[:, first:end:2].float(), metric[:, first + 1 : end : 2].float()
@@ -109,6 +111,16 @@ def _match(metric: Tensor, size: Tensor, first: int, last: int, k: int | None) -
     # j is [P, C]: padding_b[:, j] is [B, P, C]
     into_padding = padding_b[:, j] & ~padding_a[:, :, None]
     scores = scores.masked_fill(into_padding, RANK_INTO_PADDING).masked_fill(~inside, RANK_NONE)
+    return scores, j, padding_a
+
+
+def _match(metric: Tensor, size: Tensor, first: int, last: int, k: int | None) -> tuple[Tensor, Tensor]:
+    """Rank of every a, and the b it would go into (steps 2 to 4 of the design).
+
+    Returns:
+        rank ``[B, P]`` float32 and partner ``[B, P]`` int64 (index j among the b's).
+    """
+    scores, j, padding_a = _scores(metric, size, first, last, k)
     best = scores.argmax(-1)  # the first of equals: the lowest j
     rank = scores.gather(-1, best[..., None])[..., 0]
     rank = torch.where(padding_a & (rank > RANK_NONE), torch.full_like(rank, RANK_PADDING), rank)
@@ -126,28 +138,24 @@ def ranks(
 ) -> tuple[Tensor, Tensor]:
     """The scores behind a merge decision: what :func:`local_merge` sorts.
 
+    Args:
+        metric, size and the options: as of :func:`local_merge`.
+
     Returns:
         rank ``[B, P]`` float32 (cosine of each a with its best b; see RANK_* for what is no cosine) and the gap
         ``[B, P]`` float32 between it and the second best b (infinite where there is none).
     """
     k = None if k is None else parse_k(k)
-    tokens = metric.shape[1]
     sizes = metric.new_ones(metric.shape[:2], dtype=torch.float32) if size is None else size
-    if max(0, tokens - protect_first - protect_last) < 2:
+    if metric.shape[1] - protect_first - protect_last < 2:
         empty = metric.new_empty((metric.shape[0], 0), dtype=torch.float32)
         return empty, empty
     rank, _ = _match(metric, sizes, protect_first, protect_last, k)
-    if k == 1:
-        return rank, torch.full_like(rank, torch.inf)
-    end = tokens - protect_last
-    scores, _, inside = _candidates(
-        metric[:, protect_first:end:2].float(), metric[:, protect_first + 1 : end : 2].float(), k
-    )
-    scores = scores.masked_fill(~inside, RANK_NONE)
+    scores, _, _ = _scores(metric, sizes, protect_first, protect_last, k)
     if scores.shape[-1] < 2:
         return rank, torch.full_like(rank, torch.inf)
-    top = scores.topk(2, dim=-1).values
-    return rank, top[..., 0] - top[..., 1]
+    best, second = scores.topk(2, dim=-1).values.unbind(-1)
+    return rank, torch.where(second == RANK_NONE, torch.full_like(best, torch.inf), best - second)
 
 
 def local_merge(
@@ -262,7 +270,7 @@ class LocalMethod:
 
     def merge(self, x: Tensor, size: Tensor | None, attributes: Mapping[str, int]) -> Merged:
         """:func:`local_merge` with the operator's attributes."""
-        options = dict(attributes)
+        options: dict[str, Any] = dict(attributes)
         ratio = Fraction(options.pop("ratio_num"), options.pop("ratio_den"))
         k = options.pop("k") or None
         r = options.pop("r")

@@ -104,10 +104,11 @@ class Aligner:
 
     def _gather_pairs(self, value: ir.Value, source: Stage, stage: Stage) -> ir.Value:
         """Both token axes of a shared ``[1, H, N, N]`` (or less: ``[N, N]``), such as a position bias, at once."""
-        emit, shape = self._emit, list(dims(value) or ())
+        emit = self._emit
+        shape: list[Dim] = list(dims(value) or ())
         if len(shape) < 4:
             new = list(range(4 - len(shape)))
-            shape = [1] * len(new) + shape
+            shape = [*(1 for _ in new), *shape]
             value = emit.op("Unsqueeze", [value, emit.const(new)], {}, value.dtype, shape, "broadcast")
         if not isinstance(shape[1], int):
             raise CannotAlign("a shared operand has an unknown number of heads")
@@ -120,7 +121,7 @@ class Aligner:
         kept = stage.kept_from(source, emit)
         # Its axis 0 is the batch, or 1 while nothing is removed: a symbol of its own, as buffers of equal
         # symbolic size are shared.
-        out = [f"{stage.dim}_rows_{tokens[0]}", shape[1], stage.dim, stage.dim]
+        out: list[Dim] = [f"{stage.dim}_rows_{tokens[0]}", shape[1], stage.dim, stage.dim]
         return emit.op("GatherPairs", [value, plane, kept], {}, value.dtype, out, "aligned", domain="tsmerge")
 
     def _gather_shared(self, value: ir.Value, moves: Moves, rank: int) -> ir.Value:

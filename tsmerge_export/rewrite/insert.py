@@ -141,7 +141,9 @@ class _Walk:
             if rule is None:
                 raise Barrier(f"no rule for {node.domain + '::' if node.domain else ''}{node.op_type}")
             outcome = rule(node, self._context)
-            if any(tags and dims(value) is None for value, tags in zip(node.outputs, outcome.tags, strict=True)):
+            if any(
+                tags and dims(value) is None for value, tags in zip(node.outputs, outcome.tags, strict=True)
+            ):
                 raise Barrier("the dims of its output are unknown")
         except Barrier as barrier:
             self._unmerge_inputs(node, str(barrier))

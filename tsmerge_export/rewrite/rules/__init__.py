@@ -1,4 +1,4 @@
-"""Transfer rules per operator. An operator without one is a barrier: its inputs are unmerged first, and it is reported."""
+"""Transfer rules per operator. One without a rule is a barrier: its inputs are unmerged first, and it is reported."""
 
 from tsmerge_export.rewrite.rules import compute, layout, shapes
 from tsmerge_export.rewrite.rules.core import RULES, Barrier, Context, Outcome
