@@ -29,6 +29,7 @@ from tsmerge_export.validate import corpus, cost
 import tsmerge_export.families.chronos_bolt
 
 model, root = sys.argv[1:]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits that it is ignored
 signal_at = [None, None]
 cases, step, sync = corpus.cases, progress.RichProgress.step, bundle.fsync_tree
 
@@ -131,6 +132,7 @@ def test_signal_from_outside(tmp_path: Path, model: Path, number: int, code: int
          "sys.exit(main_export())", str(model), "-o", str(tmp_path / "out")],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job inherits SIG_IGN
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
