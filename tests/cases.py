@@ -22,8 +22,8 @@ TOLERANCES = {"float32": (1e-5, 1e-4), "float16": (2.5e-3, 1e-3), "bfloat16": (2
 MARGIN = 1e-6
 
 # Kinds whose similarities are one correctly rounded division, whatever the order of summation: ties are ties
-# everywhere. Integer vectors are not enough for that: their norms must be whole too, since torch's vectorised square root of, say,
-# 19 is one unit in the last place off.
+# everywhere. Integer vectors are not enough for that: their norms must be whole too, since torch's vectorised square
+# root of, say, 19 is one unit in the last place off.
 EXACT = ("constant", "piecewise", "lattice")
 _WHOLE_NORM = ((1,), (3, 4), (1, 2, 2), (2, 3, 6), (1, 1, 1, 1), (1, 1, 3, 5), (2, 4, 5, 6))
 KINDS = (*EXACT, "normal", "huge", "tiny")
@@ -222,8 +222,8 @@ def _values_differ(case: Case, y: np.ndarray, row: oracle.Row, x: np.ndarray) ->
     if not (same_bits | (np.isnan(given) & np.isnan(want))).all():
         return "an unmerged token changed"
     with np.errstate(all="ignore"):
-        merged = np.array(row.y)[touched]
-        expected = merged.astype(DTYPES[case.dtype]).astype(np.float32)
+        merged = np.asarray(row.y, np.float64)[touched]
+        expected: np.ndarray = merged.astype(DTYPES[case.dtype]).astype(np.float32)
     atol, rtol = TOLERANCES[case.dtype]
     atol *= float(np.abs(x[np.isfinite(x)]).max(initial=0.0))  # relative to the scale of the tokens
     if not np.allclose(y[touched], expected, atol=atol, rtol=rtol, equal_nan=True):
