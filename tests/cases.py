@@ -203,7 +203,7 @@ def compare_with_oracle(case: Case, merged: Any) -> str | None:
             if not case.exact and row.margin < MARGIN:
                 return "flip"
             return f"row {b}: kept {kept[b].tolist()} target {target[b].tolist()}, expected {row.kept} {row.target}"
-        if not np.array_equal(size[b], np.float32(row.size)):
+        if not np.array_equal(size[b], np.array(row.size, np.float32)):
             return f"row {b}: size {size[b].tolist()}, expected {row.size}"
     x = case.arrays()[0].astype(np.float32)
     for b, row in enumerate(rows):
