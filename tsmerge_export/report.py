@@ -41,9 +41,15 @@ def change(percent: float | None) -> str:
     return "-" if percent is None else f"{percent:+.1f} %"
 
 
+def short_scope(scope: str | None) -> str:
+    """The innermost module's path in an exporter's scope, ``model.encoder.block.0`` of ``.../path: Class/...``."""
+    names = [part.partition(":")[0].strip() for part in (scope or "").split("/")]
+    return next((name for name in reversed(names) if "." in name), names[-1])
+
+
 def barrier_text(barrier: Mapping[str, Any]) -> str:
     """One line about a barrier: operator, where, why."""
-    where = barrier.get("scope") or barrier.get("node")
+    where = short_scope(barrier.get("scope")) or barrier.get("node")
     return f"{barrier.get('op_type')} in {where}: {barrier.get('reason')}"
 
 
@@ -166,7 +172,7 @@ def print_inspection(found: Mapping[str, Any]) -> None:
                 layer = i if merge["layer"] is None else merge["layer"]
                 table.add_row(
                     str(layer),
-                    merge["scope"] or merge["name"],
+                    short_scope(merge["scope"]) or merge["name"],
                     str(merge["before"]),
                     str(merge["after"]),
                     _settings(merge["attributes"]),
