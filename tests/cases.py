@@ -21,12 +21,13 @@ TOLERANCES = {"float32": (1e-5, 1e-4), "float16": (2.5e-3, 1e-3), "bfloat16": (2
 #: Two similarities closer than this may legitimately be ordered differently by two float32 implementations.
 MARGIN = 1e-6
 
+# "levels" is piecewise constant with levels that no float sums exactly: there the ranks' rounding makes the ties.
 # Kinds whose similarities are one correctly rounded division, whatever the order of summation: ties are ties
 # everywhere. Integer vectors are not enough for that: their norms must be whole too, since torch's vectorised square
 # root of, say, 19 is one unit in the last place off.
 EXACT = ("constant", "piecewise", "lattice")
 _WHOLE_NORM = ((1,), (3, 4), (1, 2, 2), (2, 3, 6), (1, 1, 1, 1), (1, 1, 3, 5), (2, 4, 5, 6))
-KINDS = (*EXACT, "normal", "huge", "tiny")
+KINDS = (*EXACT, "levels", "normal", "huge", "tiny")
 PADDINGS = ("none", "left", "random", "all", "sizes")
 SPOILS = ("none", "nan", "inf", "zero", "mixed")
 
@@ -94,9 +95,11 @@ class Case:
         shape = (self.batch, self.tokens, features)
         if kind == "constant":
             return np.broadcast_to(_lattice(rng, (self.batch, 1, features)), shape).copy()
-        if kind == "piecewise":
+        if kind in ("piecewise", "levels"):
             steps = np.cumsum((rng.random((self.batch, self.tokens)) < 0.2).astype(np.int64), axis=1)
-            levels = _lattice(rng, (self.batch, self.tokens + 1, features))
+            size = (self.batch, self.tokens + 1, features)
+            exact = kind == "piecewise"
+            levels = _lattice(rng, size) if exact else rng.standard_normal(size).astype(np.float32)
             return np.take_along_axis(levels, steps[..., None], axis=1)
         if kind == "lattice":
             return _lattice(rng, shape)

@@ -3,6 +3,8 @@
 It shares no code with the package. Cosines are rounded to float32 where the specification says float32; sums are
 taken in double precision, so values agree with other implementations to a tolerance, decisions exactly unless two
 similarities are closer than float32 can tell. :attr:`Row.margin` says how close the closest decision was.
+
+Similarities are ranked after rounding to 2^-20: equal tokens must tie whatever the order of sums.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ class Row:
 
     Attributes:
         touched: per output, whether a token of size > 0 was merged into it.
-        margin: smallest difference of two similarities that a decision hung on; 0 is a tie.
+        margin: smallest difference of two similarities that a decision hung on, where float32 noise could have
+            changed it; infinite where it could not (also for ties that no noise can break).
     """
 
     y: list[list[float]]
@@ -58,6 +61,19 @@ def _cosine(u: np.ndarray, v: np.ndarray) -> float:
     return float(_dot(u, v) / denominator)
 
 
+def _ranked(similarity: float) -> float:
+    return float(np.rint(similarity * 2**20)) / 2**20
+
+
+def _margin(first: float, second: float) -> float:
+    """The difference of two similarities if noise of four units in the last place could reorder them."""
+    noise = 2.5e-7
+    if first - second > 2**-20 + 2 * noise:
+        return math.inf
+    stable = all(_ranked(value - noise) == _ranked(value + noise) for value in (first, second))
+    return math.inf if stable else abs(first - second)
+
+
 def merge_row(
     x: np.ndarray,
     metric: np.ndarray,
@@ -77,40 +93,43 @@ def merge_row(
     a_tokens, b_tokens = open_tokens[0::2], open_tokens[1::2]
     margin = math.inf
 
-    # Every a's best b: (class, similarity), the lowest j of equals.
-    entries: list[tuple[int, float, int, int]] = []  # class, similarity, i, token of b
+    # Every a's best b: (class, ranked similarity), the lowest j of equals.
+    entries: list[tuple[int, float, int, int, float]] = []  # class, ranked, i, token of b, similarity
     if count > 0:
         for i, a in enumerate(a_tokens):
-            best: tuple[int, float, int] | None = None
+            best: tuple[int, float, int, float] | None = None
             similarities: list[float] = []
             for j, b in enumerate(b_tokens):
                 if k is not None and abs(i - j) >= k:
                     continue
+                similarity = 0.0
                 if size[b] == 0 and size[a] != 0:
                     rank = (_INTO_PADDING, 0.0)
                 else:
                     similarity = _cosine(metric[a], metric[b])
-                    rank = (_NAN, 0.0) if math.isnan(similarity) else (_NUMBER, similarity)
+                    rank = (_NAN, 0.0) if math.isnan(similarity) else (_NUMBER, _ranked(similarity))
                     if rank[0] == _NUMBER:
                         similarities.append(similarity)
                 if best is None or rank > best[:2]:
-                    best = (*rank, b)
+                    best = (*rank, b, similarity)
             if best is None:
                 continue
             similarities.sort(reverse=True)
             if len(similarities) > 1:
-                margin = min(margin, similarities[0] - similarities[1])
+                margin = min(margin, _margin(*similarities[:2]))
             if size[a] == 0:
-                entries.append((_PADDING, 0.0, i, best[2]))
+                entries.append((_PADDING, 0.0, i, best[2], 0.0))
             else:
-                entries.append((best[0], best[1], i, best[2]))
+                entries.append((best[0], best[1], i, best[2], best[3]))
 
     entries.sort(key=lambda entry: (-entry[0], -entry[1], entry[2]))
     chosen = entries[:count]
     if chosen and len(entries) > count and chosen[-1][0] == entries[count][0] == _NUMBER:
-        margin = min(margin, chosen[-1][1] - entries[count][1])
+        by_similarity = sorted((entry[4] for entry in entries if entry[0] == _NUMBER), reverse=True)
+        numbers = sum(entry[0] == _NUMBER for entry in chosen)
+        margin = min(margin, _margin(*by_similarity[numbers - 1 : numbers + 1]))
 
-    goes_into = {a_tokens[i]: b for _, _, i, b in chosen}
+    goes_into = {a_tokens[i]: b for _, _, i, b, _ in chosen}
     kept = [token for token in range(n) if token not in goes_into]
     place = {token: position for position, token in enumerate(kept)}
     target = [place[goes_into.get(token, token)] for token in range(n)]

@@ -24,6 +24,11 @@ RANK_NAN = -2.0
 RANK_INTO_PADDING = -3.0
 RANK_NONE = -4.0
 
+# Cosines are rounded to this step before they are ranked. Tokens that are equal tie in exact arithmetic, but their
+# float32 cosine is 1 give or take a unit or two in the last place (6e-8), by the order of its sums: without the step,
+# runtimes would disagree on which of many equal pairs to merge, and "the lowest index wins" would hold on none.
+SCORE_STEP = 2.0**-20
+
 # Up to this neighbourhood the band is computed offset by offset (linear in N), above it by one matrix product.
 _BAND_LIMIT = 32
 
@@ -58,9 +63,13 @@ def unmerge(y: Tensor, target: Tensor) -> Tensor:
 
 
 def _cosine(dot: Tensor, norm_a: Tensor, norm_b: Tensor) -> Tensor:
-    """Cosine from dot products and norms, all float32; 0 where a norm is 0, RANK_NAN where it is not a number."""
+    """Cosine from dot products and norms, all float32, rounded to SCORE_STEP (halves to even).
+
+    0 where a norm is 0, RANK_NAN where it is not a number.
+    """
     scale = norm_a * norm_b
     cosine = torch.where(scale == 0, torch.zeros_like(dot), dot / scale)
+    cosine = (cosine / SCORE_STEP).round() * SCORE_STEP
     return torch.where(torch.isnan(cosine), torch.full_like(cosine, RANK_NAN), cosine)
 
 
@@ -176,7 +185,8 @@ def local_merge(
     cosine similarity with ``|i - j| < k``; the r best a's are merged into their b's. Ties go to the lowest index.
     NaN ranks below every number, padding (size 0) is dropped first, and a real token goes into padding only
     where nothing else is left. A merged token is the size-weighted mean of its members, at b's place.
-    Cosines are taken in float32: vectors of norm below 1e-19 count as zero.
+    Cosines are taken in float32 (vectors of norm below 1e-19 count as zero) and rounded to 2^-20 before they are
+    compared, so that tokens which are equal tie whatever the order of sums.
 
     Args:
         x: ``[B, N, D]`` float32, float16 or bfloat16.

@@ -20,6 +20,7 @@ Facts about runtimes that shaped the bodies:
 - ONNX Runtime's reductions ignore a *negative* axis when the input is empty: axes are positive here.
 - OpenVINO's TopK does not give the lowest index on ties: only values are taken from TopK.
 - With r(N) = 0 nothing is compared (the a's are sliced to none) and no row is merged: what is left is one copy of x.
+- Ranks count in steps of 2^-20, as the reference rounds its cosines: equal tokens tie on every runtime.
 - Weights are normalised before the sum, so that sums of huge tokens do not overflow. Unmerged tokens see no arithmetic.
 """
 
@@ -50,10 +51,11 @@ _COUNT = """
   i2 = Constant<value_ints = [2]>()
   i3 = Constant<value_ints = [3]>()
   f0 = Constant<value_float = 0.0>()
-  rank_padding = Constant<value_float = 2.0>()
-  rank_nan = Constant<value_float = -2.0>()
-  rank_into_padding = Constant<value_float = -3.0>()
-  rank_none = Constant<value_float = -4.0>()
+  steps = Constant<value_float = 1048576.0>()
+  rank_padding = Constant<value_float = 2097152.0>()
+  rank_nan = Constant<value_float = -2097152.0>()
+  rank_into_padding = Constant<value_float = -3145728.0>()
+  rank_none = Constant<value_float = -4194304.0>()
   batch = Shape<start = 0, end = 1>(x)
   tokens = Shape<start = 1, end = 2>(x)
   share = Mul(tokens, ratio_num)
@@ -93,8 +95,10 @@ _MATCH_ONE = """
   no_scale = Equal(scale, f0)
   quotient = Div(dot, scale)
   cosine = Where(no_scale, f0, quotient)
-  unknown = IsNaN(cosine)
-  score = Where(unknown, rank_nan, cosine)
+  finer = Mul(cosine, steps)
+  rounded = Round(finer)
+  unknown = IsNaN(rounded)
+  score = Where(unknown, rank_nan, rounded)
   size_a = Slice(size, start_a, end, i1, i2)
   size_b = Slice(size, first_b, end, i1, i2)
   padding_a = Equal(size_a, f0)
@@ -121,8 +125,10 @@ _SCORE = """
   no_scale = Equal(scale, f0)
   quotient = Div(dot, scale)
   cosine = Where(no_scale, f0, quotient)
-  unknown = IsNaN(cosine)
-  known = Where(unknown, rank_nan, cosine)
+  finer = Mul(cosine, steps)
+  rounded = Round(finer)
+  unknown = IsNaN(rounded)
+  known = Where(unknown, rank_nan, rounded)
   real_a = Not(padding_a)
   into_padding = And(padding_b, real_a)
   allowed = Where(into_padding, rank_into_padding, known)

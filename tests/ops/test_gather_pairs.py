@@ -1,0 +1,49 @@
+"""GatherPairs in ONNX Runtime against plain numpy indexing."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper
+
+from tsmerge_export import ops
+
+
+def session(dtype: int, opset: int) -> ort.InferenceSession:
+    node = helper.make_node("GatherPairs", ["value", "plane", "kept"], ["z"], domain=ops.DOMAIN)
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [
+            helper.make_tensor_value_info("value", dtype, [1, "h", "n", "n"]),
+            helper.make_tensor_value_info("plane", dtype, ["nn", "h"]),
+            helper.make_tensor_value_info("kept", TensorProto.INT64, ["b", "m"]),
+        ],
+        [helper.make_tensor_value_info("z", dtype, ["r", "h", "m", "m"])],
+    )
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid(ops.DOMAIN, ops.VERSION)],
+        functions=[ops.function("GatherPairs", {}, opset=opset)],
+        ir_version=ops.MIN_IR_VERSION,
+    )
+    onnx.checker.check_model(model)
+    return ort.InferenceSession(model.SerializeToString())
+
+
+@pytest.mark.parametrize("opset", [18, 23])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(("batch", "heads", "tokens", "left"), [(1, 1, 1, 1), (2, 3, 7, 4), (3, 4, 9, 1), (2, 2, 6, 6)])
+def test_picks_rows_and_columns(opset: int, dtype: str, batch: int, heads: int, tokens: int, left: int) -> None:
+    rng = np.random.default_rng(tokens)
+    value = rng.standard_normal((1, heads, tokens, tokens)).astype(dtype)
+    plane = value[0].transpose(1, 2, 0).reshape(-1, heads)
+    kept = np.stack([np.sort(rng.permutation(tokens)[:left]) for _ in range(batch)])
+    onnx_type = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    got = session(onnx_type, opset).run(None, {"value": value, "plane": np.ascontiguousarray(plane), "kept": kept})[0]
+    want = np.stack([value[0][:, row][:, :, row] for row in kept])
+    if left == tokens:
+        assert got.shape[0] == 1
+    np.testing.assert_array_equal(np.broadcast_to(got, want.shape), want)
