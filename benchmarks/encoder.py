@@ -7,8 +7,8 @@ torch.compile, unmerged ONNX Runtime, OpenVINO where installed, and merged ONNX 
 with nothing to merge at run time (all merge nodes present, ``min_tokens`` above N).
 
 Prints medians and ratios to unmerged ONNX Runtime (the median of the ratios of neighbouring runs), the share of time in
-merge nodes (ONNX Runtime's profiler; the merge operators and, apart, the gathers that let positions and masks follow),
-and the efficiency: measured speed-up over that of the FLOPs of all matrix products. Needs torch, transformers,
+merge nodes (ONNX Runtime's profiler; the merge operators and the gathers that let positions and masks follow), and the
+efficiency: measured speed-up over that of the FLOPs of all matrix products. Needs torch, transformers,
 chronos-forecasting, onnxruntime; times nothing on a GPU.
 """
 
@@ -154,37 +154,31 @@ def interleaved(runners: dict[str, Callable[[], Any]], runs: int, label: str) ->
     return seconds
 
 
-def merge_share(path: Path, inputs: dict[str, np.ndarray], threads: int) -> tuple[float, float]:
-    """Share of node time in merge operators, and in the nodes that let positions and masks follow.
+def merge_share(path: Path, inputs: dict[str, np.ndarray], threads: int) -> float:
+    """Share of node time in what merging adds: the ``tsmerge`` operators and whatever lets other values follow.
 
-    The functions are inlined first, so that every node of a body carries the name of its merge.
+    The functions are inlined first and every node is renamed, so that the profiler's events can be told apart.
     """
+    plain = {node.name for node in onnx.load(path).graph.node if not _added(node)}
     proto = inliner.inline_local_functions(onnx.load(path))
-    merge_outputs = {
-        output for node in onnx.load(path).graph.node if node.domain == "tsmerge" for output in node.output
-    }
-    plain = {node.name for node in onnx.load(path).graph.node if node.domain != "tsmerge"}
     with tempfile.TemporaryDirectory() as folder:
-        inlined = Path(folder) / "inlined.onnx"
         for index, node in enumerate(proto.graph.node):
-            kind = "plain"
-            if node.name not in plain or merge_outputs & set(node.output):
-                kind = "merge"
-            elif any(output.startswith("tsmerge/") for output in node.output):
-                kind = "align"
-            node.name = f"{kind}#{index}"
-        onnx.save_model(proto, inlined)
-        opened = session(inlined, threads, Path(folder) / "profile")
+            node.name = f"{'plain' if node.name in plain else 'merge'}#{index}"
+        onnx.save_model(proto, Path(folder) / "inlined.onnx")
+        opened = session(Path(folder) / "inlined.onnx", threads, Path(folder) / "profile")
         for _ in range(5):
             opened.run(None, inputs)
         events = json.loads(Path(opened.end_profiling()).read_text())
-    spent = {"merge": 0, "align": 0, "plain": 0}
+    spent = {"merge": 0, "plain": 0}
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            # Fused nodes get names of their own; they are never merge nodes.
-            spent[event["name"].split("#")[0] if "#" in event["name"] else "plain"] += event["dur"]
-    total = sum(spent.values()) or 1
-    return spent["merge"] / total, spent["align"] / total
+            # Fused nodes get names of their own; fusions leave the merge operators alone.
+            spent["merge" if event["name"].startswith("merge#") else "plain"] += event["dur"]
+    return spent["merge"] / max(1, sum(spent.values()))
+
+
+def _added(node: onnx.NodeProto) -> bool:
+    return node.domain == "tsmerge" or any(output.startswith("tsmerge/") for output in node.output)
 
 
 def measure(
@@ -216,7 +210,7 @@ def measure(
         if name in MERGES:
             ideal = base_flops / count(onnx.load(files[name]), inputs).total
             row |= {"flop_ideal": ideal, "efficiency": ratio / ideal}
-            row["merge_share"], row["align_share"] = merge_share(files[name], inputs, threads)
+            row["merge_share"] = merge_share(files[name], inputs, threads)
         rows.append(row)
     return rows
 
@@ -230,22 +224,20 @@ def show(rows: list[dict[str, Any]]) -> None:
         "speed-up",
         "FLOP ideal",
         "efficiency",
-        "in merge",
-        "in follow-up",
+        "in merge nodes",
     )
     table = Table(
-        title=f"N = {TOKENS}, batch {rows[0]['batch']}, threads {rows[0]['threads']}, {rows[0]['runs']} interleaved runs"
+        title=f"N = {TOKENS}, batch {rows[0]['batch']}, threads {rows[0]['threads']}, {rows[0]['runs']} runs in turn"
     )
     for column in columns:
         table.add_column(column, justify="left" if column == "candidate" else "right")
     for row in rows:
-        extra = ["", "", "", ""]
+        extra = ["", "", ""]
         if "efficiency" in row:
             extra = [
                 f"{row['flop_ideal']:.2f}x",
                 f"{row['efficiency']:.3f}",
                 f"{row['merge_share']:.1%}",
-                f"{row['align_share']:.1%}",
             ]
         table.add_row(
             row["candidate"],

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import platform
+import json
 from collections.abc import Sequence
-from contextlib import ExitStack
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,17 +25,7 @@ from tsmerge_export.progress import NoProgress, Progress
 from tsmerge_export.report import report_dict
 from tsmerge_export.validate import cost, parity, tolerances
 from tsmerge_export.validate.data import Table, need_rows, read_table
-
-_TOOLS = (
-    "tsmerge-export",
-    "torch",
-    "transformers",
-    "chronos-forecasting",
-    "onnx",
-    "onnx-ir",
-    "onnxruntime",
-    "numpy",
-)
+from tsmerge_export.version import versions
 
 
 def export(
@@ -80,8 +68,7 @@ def export(
     """
     progress = progress or NoProgress()
     merge = merge or MergeConfig()
-    with ExitStack() as stack:
-        writer = stack.enter_context(BundleWriter(output, force))
+    with BundleWriter(output, force) as writer:
         table, loaded = _inputs(
             model,
             data,
@@ -92,12 +79,11 @@ def export(
             config=config,
             trust_remote_code=trust_remote_code,
         )
-        scratch = Path(stack.enter_context(TemporaryDirectory(prefix="tsmerge-")))
         chosen = families.get(loaded.family)
         built = [
             build(
                 component, loaded.model, merge, opset=opset, inline=inline,
-                folder=writer.path, scratch=scratch, progress=progress,
+                folder=writer.path, scratch=writer.scratch, progress=progress,
             )
             for component in chosen.components(loaded.model)
         ]  # fmt: skip
@@ -171,17 +157,6 @@ def validate(
         return _verdicts(loaded, merge, built, table, atol, rtol, threads, seed, progress)
 
 
-def versions() -> dict[str, str]:
-    """Versions of the tools that make and check a bundle."""
-    found = {"python": platform.python_version()}
-    for name in _TOOLS:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
 def _inputs(
     model: str | Path | nn.Module,
     data: str | Path | None,
@@ -249,8 +224,6 @@ def _verdicts(
 
 
 def _write_texts(folder: Path, manifest: dict[str, Any]) -> None:
-    import json
-
     from tsmerge_export.inspect import inspect_file
 
     tokens = [inspect_file(folder / component["file"]) for component in manifest["components"]]

@@ -165,6 +165,7 @@ class _Walk:
         for index, value in enumerate(node.inputs):
             if value is not None and self._context.tags(value):
                 node.replace_input_with(index, self._unmerged(value))
+        node.metadata_props["tsmerge.barrier"] = reason
         self._report.barriers.append(BarrierReport(node.name or "", node.op_type, scope_of(node), reason))
 
     def _unmerged(self, value: ir.Value) -> ir.Value:
@@ -215,7 +216,7 @@ class _Walk:
         )
         node.metadata_props["tsmerge.layer"] = str(point.layer)
         if point.scope:
-            node.metadata_props["namespace"] = point.scope
+            node.metadata_props["tsmerge.scope"] = point.scope
         y, size, kept, target = node.outputs
         stage = Stage(symbol, before.batch, self._emit.length(kept, 1), size, before, kept, target)
         self._current[point.value] = y

@@ -1,0 +1,64 @@
+"""The recipes run as a user runs them, on tiny models; the README's Python and flags are true."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.models import tiny_folder
+from tsmerge_export.cli.parser import export_parser
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize(
+    ("recipe", "family", "says"),
+    [("chronos_bolt", "chronos-bolt", "[1, 3, 16]"), ("chronos_t5", "chronos-t5", "401 tokens in, ")],
+)
+def test_recipe(recipe: str, family: str, says: str, tmp_path: Path) -> None:
+    model = tiny_folder(tmp_path / "model", family)
+    command = [
+        sys.executable,
+        str(ROOT / "recipes" / f"{recipe}.py"),
+        str(model),
+        "-o",
+        str(tmp_path / "bundle"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "passed" in done.stdout
+    assert says in done.stdout
+    assert (tmp_path / "bundle" / "manifest.json").is_file()
+    again = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert again.returncode == 2
+    assert again.stderr.startswith("error: ")
+    assert again.stderr.count("\n") == 1
+
+
+def test_readme_flags_are_known() -> None:
+    text = (ROOT / "README.md").read_text()
+    table = text[text.index("| flag |") : text.index("`tsmerge validate DIR MODEL`")]
+    known = {option for action in export_parser()._actions for option in action.option_strings}
+    named = set(re.findall(r"--[a-z][a-z-]*", table))
+    assert len(named) > 15
+    assert named <= known
+
+
+def test_readme_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "README.md").read_text()
+    code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
+    model = tiny_folder(tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    code = code.replace('"path/to/model"', repr(str(model))).replace(
+        "tsm.merging(model,", "tsm.merging(eager,"
+    )
+    import tsmerge_export as tsm
+
+    scope = {"series": np.ones((2, 100), np.float32), "eager": tsm.load_model(model).model}
+    exec(code, scope)
+    assert scope["quantiles"].shape == (2, 3, 16)  # type: ignore[attr-defined]
