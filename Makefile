@@ -17,7 +17,7 @@ demo: $(VENV)/.installed-cpu
 
 test: $(VENV)/.installed-dev
 	if command -v npm >/dev/null; then cd tests/web && npm ci --no-audit --no-fund --silent; fi
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

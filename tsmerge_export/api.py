@@ -71,6 +71,7 @@ def export(
     with BundleWriter(output, force) as writer:
         table, loaded = _inputs(
             model,
+            merge,
             data,
             atol,
             rtol,
@@ -135,7 +136,7 @@ def validate(
     bundle = Bundle.open(directory)
     merge = MergeConfig.from_dict(bundle.manifest["merge"])
     table, loaded = _inputs(
-        model, data, atol, rtol, progress, family=family, config=config, trust_remote_code=trust_remote_code
+        model, merge, data, atol, rtol, progress, family=family, config=config, trust_remote_code=trust_remote_code
     )
     if loaded.family != bundle.manifest.get("family"):
         raise UsageError(
@@ -159,6 +160,7 @@ def validate(
 
 def _inputs(
     model: str | Path | nn.Module,
+    merge: MergeConfig,
     data: str | Path | None,
     atol: float | None,
     rtol: float | None,
@@ -170,7 +172,9 @@ def _inputs(
     progress.step("load")
     loaded = _load(model, **options)
     tolerances.end_to_end(loaded.family, "float32", atol, rtol)
-    horizon = families.get(loaded.family).horizon(loaded.model)
+    family = families.get(loaded.family)
+    merge.select_layers(family.merge_points(loaded.model).count)
+    horizon = family.horizon(loaded.model)
     need_rows(table.name, len(table.values), horizon, horizon)
     return table, loaded
 

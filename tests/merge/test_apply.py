@@ -105,9 +105,14 @@ def test_merging_restores_what_was_applied_before_also_after_an_error() -> None:
     outer = tsm.MergeConfig(ratio="1/4")
     tsm.apply(model, outer)
     run = current_run(model)
-    with pytest.raises(RuntimeError, match="inside"), tsm.merging(model, tsm.MergeConfig(ratio="1/2")):
-        assert current_run(model) is not run
-        raise RuntimeError("inside")
+
+    def fails_inside() -> None:
+        with tsm.merging(model, tsm.MergeConfig(ratio="1/2")):
+            assert current_run(model) is not run
+            raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match="inside"):
+        fails_inside()
     assert current_run(model) is run
     tsm.remove(model)
     with tsm.merging(model, tsm.MergeConfig(method="none")) as none:
