@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.utils.logging import disable_progress_bar
 
 from tsmerge_export import families
 
@@ -78,5 +79,6 @@ def tiny(family: str, seed: int = 0) -> nn.Module:
 
 def tiny_folder(path: Path, family: str = "chronos-bolt", seed: int = 0, **options: Any) -> Path:
     """Save a tiny model in Hugging Face format; ``options`` go to ``save_pretrained``."""
+    disable_progress_bar()
     tiny(family, seed).save_pretrained(path, **options)  # type: ignore[operator]
     return path

@@ -136,7 +136,15 @@ def validate(
     bundle = Bundle.open(directory)
     merge = MergeConfig.from_dict(bundle.manifest["merge"])
     table, loaded = _inputs(
-        model, merge, data, atol, rtol, progress, family=family, config=config, trust_remote_code=trust_remote_code
+        model,
+        merge,
+        data,
+        atol,
+        rtol,
+        progress,
+        family=family,
+        config=config,
+        trust_remote_code=trust_remote_code,
     )
     if loaded.family != bundle.manifest.get("family"):
         raise UsageError(

@@ -16,7 +16,7 @@ from tsmerge_export.errors import UsageError
 from tsmerge_export.export import export_component, prove_dynamic
 from tsmerge_export.families.base import Component
 from tsmerge_export.lower.portable import to_portable
-from tsmerge_export.progress import Progress
+from tsmerge_export.progress import NoProgress, Progress
 from tsmerge_export.rewrite.insert import RewriteReport
 from tsmerge_export.rewrite.merge_graph import merge_graph
 
@@ -85,14 +85,24 @@ def build(
     progress.step("export")
     plain = export_component(component, model, opset=opset)
     prove_dynamic(component, model, plain)
-    progress.step("rewrite")
-    return merge_and_lower(component, plain, merge, inline=inline, folder=folder, scratch=scratch)
+    return merge_and_lower(
+        component, plain, merge, inline=inline, folder=folder, scratch=scratch, progress=progress
+    )
 
 
 def merge_and_lower(
-    component: Component, plain: ir.Model, merge: MergeConfig, *, inline: bool, folder: Path, scratch: Path
+    component: Component,
+    plain: ir.Model,
+    merge: MergeConfig,
+    *,
+    inline: bool,
+    folder: Path,
+    scratch: Path,
+    progress: Progress | None = None,
 ) -> Built:
     """Rewrite and lower a component that is exported already; ``plain`` is not changed. Otherwise as :func:`build`."""
+    progress = progress or NoProgress()
+    progress.step("rewrite")
     unmerged = scratch / f"{component.name}.unmerged.onnx"
     _write(to_portable(_finished(plain.clone(), component)), unmerged)
     artefact = folder / f"{component.name}.onnx"
@@ -110,6 +120,7 @@ def merge_and_lower(
         protect_last=hints.protect_last,
     )
     _finished(merged, component)
+    progress.step("lower")
     decisions = None
     if inline:
         decisions = scratch / f"{component.name}.decisions.onnx"

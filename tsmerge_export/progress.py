@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -36,9 +36,14 @@ class RichProgress:
     """A bar over the steps on stderr. Shows nothing where stderr is no terminal, so that logs hold only results.
 
     Use as a context manager; the bar is gone when it ends.
+
+    Args:
+        steps: names in order.
+        check: called at every sign of progress; may raise, to end the work there.
     """
 
-    def __init__(self, steps: Sequence[str]) -> None:
+    def __init__(self, steps: Sequence[str], check: Callable[[], None] | None = None) -> None:
+        self._check = check or (lambda: None)
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bar
@@ -68,6 +73,7 @@ class RichProgress:
 
     def step(self, name: str) -> None:
         """Announce a step; unknown names are appended."""
+        self._check()
         if name not in self._steps:
             self._steps.append(name)
             self._bar.update(self._task, total=len(self._steps))
@@ -75,6 +81,7 @@ class RichProgress:
 
     def update(self, done: int, total: int) -> None:
         """Move the bar within the current step."""
+        self._check()
         name = str(self._bar.tasks[0].description)
         base = self._steps.index(name) if name in self._steps else 0
         self._bar.update(self._task, completed=base + min(1.0, done / max(1, total)))

@@ -15,7 +15,9 @@ from tsmerge_export.merge import local_merge
 from tsmerge_export.merge.apply import current_run
 
 
-def t5_encoder_by_hand(model: Any, ids: Tensor, mask: Tensor, compact: bool, **options: Any) -> tuple[Tensor, Tensor]:
+def t5_encoder_by_hand(
+    model: Any, ids: Tensor, mask: Tensor, compact: bool, **options: Any
+) -> tuple[Tensor, Tensor]:
     """T5's encoder written out, merging after each attention; ``[B, M, D]`` and the mask ``[B, M]``."""
     stack = model.encoder
     h = stack.embed_tokens(ids)
@@ -27,7 +29,8 @@ def t5_encoder_by_hand(model: Any, ids: Tensor, mask: Tensor, compact: bool, **o
         x = norm(h)
         heads = attention.n_heads
         q, k, v = (
-            getattr(attention, name)(x).reshape(*x.shape[:2], heads, -1).transpose(1, 2) for name in ("q", "k", "v")
+            getattr(attention, name)(x).reshape(*x.shape[:2], heads, -1).transpose(1, 2)
+            for name in ("q", "k", "v")
         )
         buckets = first._relative_position_bucket(
             index[:, None, :] - index[:, :, None],

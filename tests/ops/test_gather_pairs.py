@@ -35,14 +35,20 @@ def session(dtype: int, opset: int) -> ort.InferenceSession:
 
 @pytest.mark.parametrize("opset", [18, 23])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize(("batch", "heads", "tokens", "left"), [(1, 1, 1, 1), (2, 3, 7, 4), (3, 4, 9, 1), (2, 2, 6, 6)])
-def test_picks_rows_and_columns(opset: int, dtype: str, batch: int, heads: int, tokens: int, left: int) -> None:
+@pytest.mark.parametrize(
+    ("batch", "heads", "tokens", "left"), [(1, 1, 1, 1), (2, 3, 7, 4), (3, 4, 9, 1), (2, 2, 6, 6)]
+)
+def test_picks_rows_and_columns(
+    opset: int, dtype: str, batch: int, heads: int, tokens: int, left: int
+) -> None:
     rng = np.random.default_rng(tokens)
     value = rng.standard_normal((1, heads, tokens, tokens)).astype(dtype)
     plane = value[0].transpose(1, 2, 0).reshape(-1, heads)
     kept = np.stack([np.sort(rng.permutation(tokens)[:left]) for _ in range(batch)])
     onnx_type = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-    got = session(onnx_type, opset).run(None, {"value": value, "plane": np.ascontiguousarray(plane), "kept": kept})[0]
+    got = session(onnx_type, opset).run(
+        None, {"value": value, "plane": np.ascontiguousarray(plane), "kept": kept}
+    )[0]
     want = np.stack([value[0][:, row][:, :, row] for row in kept])
     if left == tokens:
         assert got.shape[0] == 1

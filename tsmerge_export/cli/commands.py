@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from tsmerge_export.cli.handler import raise_if_interrupted
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UsageError, VerdictError
 
@@ -75,7 +76,7 @@ def export(args: argparse.Namespace) -> int:
     from tsmerge_export.report import print_verdicts, report_dict
 
     failed = None
-    with RichProgress(EXPORT_STEPS) as progress:
+    with RichProgress(EXPORT_STEPS, raise_if_interrupted) as progress:
         try:
             manifest = api.export(
                 args.model,
@@ -116,7 +117,7 @@ def validate(args: argparse.Namespace) -> int:
     from tsmerge_export.progress import VALIDATE_STEPS, RichProgress
     from tsmerge_export.report import print_verdicts, report_dict
 
-    with RichProgress(VALIDATE_STEPS) as progress:
+    with RichProgress(VALIDATE_STEPS, raise_if_interrupted) as progress:
         verdicts = api.validate(args.bundle, args.model, progress=progress, **_shared(args))
     _write_json(args.json, report_dict({**manifest, "verdicts": verdicts}))
     print_verdicts(verdicts, title=f"{args.bundle}: {MergeConfig.from_dict(manifest['merge']).describe()}")

@@ -64,6 +64,16 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def raise_if_interrupted() -> None:
+    """Raise KeyboardInterrupt if a signal came whose exception was lost.
+
+    Python drops what is raised inside a destructor or a weak reference's callback, and some libraries catch everything
+    while they are imported.
+    """
+    if _interrupted_by:
+        raise KeyboardInterrupt
+
+
 def _quiet(debug: bool) -> None:
     """Keep warnings and chatter of the libraries away from the user, unless debugging."""
     if debug:
