@@ -39,7 +39,7 @@ class ChronosT5Family:
     """Builds, trains and wraps a Chronos-T5 nano model."""
 
     name = "chronos-t5"
-    validation_windows = 12
+    validation_windows = 24
     defaults = Architecture(
         d_model=96, d_ff=256, layers=3, decoder_layers=2, heads=4, context=512, tokens=1024
     )
