@@ -30,13 +30,11 @@ from collections.abc import Mapping
 
 import onnx
 
+from tsmerge_export.ops.local_match import MATCH_BAND, MATCH_DENSE, MATCH_ONE
 from tsmerge_export.ops.text import parse_body
 
 #: Largest k of the banded body; above it the dense body does less work at common lengths.
 BAND_MAX = 32
-
-#: How many a's a block of the banded body holds.
-BLOCK = 32
 
 # r(N) and the bounds of the comparison. Shapes: [1] int64 unless said otherwise.
 _COUNT = """
@@ -72,206 +70,6 @@ _COUNT = """
   some = Min(removed, i1)
   first_b = Add(first, i1)
 """
-
-# k = 1: rank [B, P] of each pair; P is 0 when nothing is removed. An odd last a has no partner and no rank.
-_MATCH_ONE = """
-  compared = Mul(pairs, some)
-  span = Mul(compared, i2)
-  start_a = Add(first, i0)
-  end = Add(start_a, span)
-  raw_a = Slice(metric, start_a, end, i1, i2)
-  raw_b = Slice(metric, first_b, end, i1, i2)
-  metric_a = Cast<to = 1>(raw_a)
-  metric_b = Cast<to = 1>(raw_b)
-  product = Mul(metric_a, metric_b)
-  dot = ReduceSum<keepdims = 0>(product, i2)
-  product_a = Mul(metric_a, metric_a)
-  square_a = ReduceSum<keepdims = 0>(product_a, i2)
-  product_b = Mul(metric_b, metric_b)
-  square_b = ReduceSum<keepdims = 0>(product_b, i2)
-  norm_a = Sqrt(square_a)
-  norm_b = Sqrt(square_b)
-  scale = Mul(norm_a, norm_b)
-  no_scale = Equal(scale, f0)
-  quotient = Div(dot, scale)
-  cosine = Where(no_scale, f0, quotient)
-  finer = Mul(cosine, steps)
-  rounded = Round(finer)
-  unknown = IsNaN(rounded)
-  score = Where(unknown, rank_nan, rounded)
-  size_a = Slice(size, start_a, end, i1, i2)
-  size_b = Slice(size, first_b, end, i1, i2)
-  padding_a = Equal(size_a, f0)
-  padding_b = Equal(size_b, f0)
-  rank_real = Where(padding_b, rank_into_padding, score)
-  rank = Where(padding_a, rank_padding, rank_real)
-"""
-
-# k > 1: how many a's (P) and b's (Q >= 1) take part; P is 0 when nothing is removed.
-_COUNT_MANY = """
-  free_up = Add(free_least, i1)
-  all_a = Div(free_up, i2)
-  count_a = Mul(all_a, some)
-  count_b = Max(pairs, i1)
-  last_token = Sub(tokens, i1)
-"""
-
-# The best candidate is the lowest index whose score equals the best score: explicit about ties, and no slower than
-# ArgMax. Indices are compared as float32, exact up to 2^24 tokens: not every runtime reduces integers fast.
-
-# Scores of candidates, in every layout with the a's norms [.., A, 1], b's [.., 1, C], inside [.., A, C] and so on.
-_SCORE = """
-  scale = Mul(norm_a, norm_b)
-  no_scale = Equal(scale, f0)
-  quotient = Div(dot, scale)
-  cosine = Where(no_scale, f0, quotient)
-  finer = Mul(cosine, steps)
-  rounded = Round(finer)
-  unknown = IsNaN(rounded)
-  known = Where(unknown, rank_nan, rounded)
-  real_a = Not(padding_a)
-  into_padding = And(padding_b, real_a)
-  allowed = Where(into_padding, rank_into_padding, known)
-  no_index = Constant<value_float = 16777216.0>()
-"""
-
-# All a's against all b's: rank [B, P] and partner [B, P] (index j among the b's).
-_MATCH_DENSE = f"""
-  {_COUNT_MANY}
-  start_a = Add(first, i0)
-  span_a = Mul(count_a, i2)
-  end_a = Add(start_a, span_a)
-  start_b = Min(first_b, last_token)
-  span_b = Mul(count_b, i2)
-  end_b0 = Add(start_b, span_b)
-  end_b = Sub(end_b0, i1)
-  raw_a = Slice(metric, start_a, end_a, i1, i2)
-  raw_b = Slice(metric, start_b, end_b, i1, i2)
-  metric_a = Cast<to = 1>(raw_a)
-  metric_b = Cast<to = 1>(raw_b)
-  metric_bt = Transpose<perm = [0, 2, 1]>(metric_b)
-  dot = MatMul(metric_a, metric_bt)
-  product_a = Mul(metric_a, metric_a)
-  square_a = ReduceSum<keepdims = 1>(product_a, i2)
-  product_b = Mul(metric_b, metric_b)
-  square_b0 = ReduceSum<keepdims = 0>(product_b, i2)
-  square_b = Unsqueeze(square_b0, i1)
-  norm_a = Sqrt(square_a)
-  norm_b = Sqrt(square_b)
-  size_a0 = Slice(size, start_a, end_a, i1, i2)
-  size_b0 = Slice(size, start_b, end_b, i1, i2)
-  padding_a0 = Equal(size_a0, f0)
-  padding_b0 = Equal(size_b0, f0)
-  padding_a = Unsqueeze(padding_a0, i2)
-  padding_b = Unsqueeze(padding_b0, i1)
-  {_SCORE}
-  k = Constant<value_int: int = @k>()
-  no_limit = Less(k, i1)
-  count_a_s = Squeeze(count_a, i0)
-  count_b_s = Squeeze(count_b, i0)
-  s0 = Constant<value_int = 0>()
-  s1 = Constant<value_int = 1>()
-  i_row = Range(s0, count_a_s, s1)
-  j_row = Range(s0, count_b_s, s1)
-  i_column = Unsqueeze(i_row, i1)
-  offset = Sub(i_column, j_row)
-  distance = Abs(offset)
-  near = Less(distance, k)
-  inside = Or(near, no_limit)
-  scores = Where(inside, allowed, rank_none)
-  best_column = ReduceMax<keepdims = 1>(scores, i2)
-  best_score = Squeeze(best_column, i2)
-  is_best = Equal(scores, best_column)
-  j_number = Cast<to = 1>(j_row)
-  j_or_none = Where(is_best, j_number, no_index)
-  partner_number = ReduceMin<keepdims = 0>(j_or_none, i2)
-  partner = Cast<to = 7>(partner_number)
-  rank = Where(padding_a0, rank_padding, best_score)
-"""
-
-
-def _match_band() -> str:
-    """Blocks of a's [B, T, A, Dm] against windows of b's [B, T, W, Dm], W = A + 2k - 2, T = ceil(P / A)."""
-    return f"""
-  {_COUNT_MANY}
-  k = Constant<value_int: int = @k>()
-  block = Constant<value_ints = [{BLOCK}]>()
-  block_less = Constant<value_ints = [{BLOCK - 1}]>()
-  count_up = Add(count_a, block_less)
-  blocks = Div(count_up, block)
-  reach = Sub(k, i1)
-  reach2 = Mul(reach, i2)
-  window = Add(block, reach2)
-  s0 = Constant<value_int = 0>()
-  s1 = Constant<value_int = 1>()
-  blocks_s = Squeeze(blocks, i0)
-  block_s = Squeeze(block, i0)
-  window_s = Squeeze(window, i0)
-  block_number = Range(s0, blocks_s, s1)
-  in_block = Range(s0, block_s, s1)
-  in_window = Range(s0, window_s, s1)
-  block_start0 = Mul(block_number, block)
-  block_start = Unsqueeze(block_start0, i1)
-  i_all = Add(block_start, in_block)
-  j_first = Sub(block_start, reach)
-  j_all = Add(j_first, in_window)
-  i_most = Sub(count_a, i1)
-  j_most = Sub(count_b, i1)
-  i_real = Min(i_all, i_most)
-  j_low = Max(j_all, i0)
-  j_real = Min(j_low, j_most)
-  i_twice = Mul(i_real, i2)
-  j_twice = Mul(j_real, i2)
-  token_a = Add(i_twice, first)
-  token_b0 = Add(j_twice, first_b)
-  token_b = Min(token_b0, last_token)
-  raw_a = Gather<axis = 1>(metric, token_a)
-  raw_b = Gather<axis = 1>(metric, token_b)
-  metric_a = Cast<to = 1>(raw_a)
-  metric_b = Cast<to = 1>(raw_b)
-  metric_bt = Transpose<perm = [0, 1, 3, 2]>(metric_b)
-  dot = MatMul(metric_a, metric_bt)
-  product_a = Mul(metric_a, metric_a)
-  square_a = ReduceSum<keepdims = 1>(product_a, i3)
-  product_b = Mul(metric_b, metric_b)
-  square_b0 = ReduceSum<keepdims = 0>(product_b, i3)
-  square_b = Unsqueeze(square_b0, i2)
-  norm_a = Sqrt(square_a)
-  norm_b = Sqrt(square_b)
-  size_a0 = Gather<axis = 1>(size, token_a)
-  size_b0 = Gather<axis = 1>(size, token_b)
-  padding_a0 = Equal(size_a0, f0)
-  padding_b0 = Equal(size_b0, f0)
-  padding_a = Unsqueeze(padding_a0, i3)
-  padding_b = Unsqueeze(padding_b0, i2)
-  {_SCORE}
-  i_column = Unsqueeze(i_all, i2)
-  j_row = Unsqueeze(j_all, i1)
-  offset = Sub(i_column, j_row)
-  distance = Abs(offset)
-  near = Less(distance, k)
-  not_before = GreaterOrEqual(j_row, i0)
-  not_after = Less(j_row, count_b)
-  exists = And(not_before, not_after)
-  inside = And(near, exists)
-  scores = Where(inside, allowed, rank_none)
-  best_column = ReduceMax<keepdims = 1>(scores, i3)
-  best_score = Squeeze(best_column, i3)
-  is_best = Equal(scores, best_column)
-  window_number = Cast<to = 1>(in_window)
-  window_or_none = Where(is_best, window_number, no_index)
-  best_window_number = ReduceMin<keepdims = 0>(window_or_none, i3)
-  best_window = Cast<to = 7>(best_window_number)
-  rank_block = Where(padding_a0, rank_padding, best_score)
-  partner_block = Add(best_window, j_first)
-  padded_count = Mul(blocks, block)
-  flat = Concat<axis = 0>(batch, padded_count)
-  rank_flat = Reshape<allowzero = 1>(rank_block, flat)
-  partner_flat = Reshape<allowzero = 1>(partner_block, flat)
-  rank = Slice(rank_flat, i0, count_a, i1)
-  partner = Slice(partner_flat, i0, count_a, i1)
-"""
-
 
 # The r best a's (source [B, r], token indices, ascending), who survives, and the order of survivors. TopK gives
 # only the worst rank that still merges; which of equal ranks merge is counted out.
@@ -405,9 +203,9 @@ _WRITE = """
 """
 
 _TEXT = {
-    "k1": _COUNT + _MATCH_ONE + _PLACE + _ROWS_ONE + _WRITE,
-    "band": _COUNT + _match_band() + _PLACE + _ROWS_MANY + _WRITE,
-    "dense": _COUNT + _MATCH_DENSE + _PLACE + _ROWS_MANY + _WRITE,
+    "k1": _COUNT + MATCH_ONE + _PLACE + _ROWS_ONE + _WRITE,
+    "band": _COUNT + MATCH_BAND + _PLACE + _ROWS_MANY + _WRITE,
+    "dense": _COUNT + MATCH_DENSE + _PLACE + _ROWS_MANY + _WRITE,
 }
 
 

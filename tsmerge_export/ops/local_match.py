@@ -1,0 +1,205 @@
+"""How ``tsmerge.LocalMerge`` finds partners: the statements of its bodies that differ by neighbourhood.
+
+Each text reads what ``_COUNT`` of :mod:`tsmerge_export.ops.local_merge` defines and leaves ``rank [B, P]``; for k > 1
+also ``partner [B, P]``, the index j among the b's. P is 0 when nothing is removed.
+"""
+
+from __future__ import annotations
+
+#: How many a's a block of the banded body holds.
+BLOCK = 32
+
+# k = 1: rank [B, P] of each pair. An odd last a has no partner and no rank.
+MATCH_ONE = """
+  compared = Mul(pairs, some)
+  span = Mul(compared, i2)
+  start_a = Add(first, i0)
+  end = Add(start_a, span)
+  raw_a = Slice(metric, start_a, end, i1, i2)
+  raw_b = Slice(metric, first_b, end, i1, i2)
+  metric_a = Cast<to = 1>(raw_a)
+  metric_b = Cast<to = 1>(raw_b)
+  product = Mul(metric_a, metric_b)
+  dot = ReduceSum<keepdims = 0>(product, i2)
+  product_a = Mul(metric_a, metric_a)
+  square_a = ReduceSum<keepdims = 0>(product_a, i2)
+  product_b = Mul(metric_b, metric_b)
+  square_b = ReduceSum<keepdims = 0>(product_b, i2)
+  norm_a = Sqrt(square_a)
+  norm_b = Sqrt(square_b)
+  scale = Mul(norm_a, norm_b)
+  no_scale = Equal(scale, f0)
+  quotient = Div(dot, scale)
+  cosine = Where(no_scale, f0, quotient)
+  finer = Mul(cosine, steps)
+  rounded = Round(finer)
+  unknown = IsNaN(rounded)
+  score = Where(unknown, rank_nan, rounded)
+  size_a = Slice(size, start_a, end, i1, i2)
+  size_b = Slice(size, first_b, end, i1, i2)
+  padding_a = Equal(size_a, f0)
+  padding_b = Equal(size_b, f0)
+  rank_real = Where(padding_b, rank_into_padding, score)
+  rank = Where(padding_a, rank_padding, rank_real)
+"""
+
+# k > 1: how many a's (P) and b's (Q >= 1) take part.
+_COUNT_MANY = """
+  free_up = Add(free_least, i1)
+  all_a = Div(free_up, i2)
+  count_a = Mul(all_a, some)
+  count_b = Max(pairs, i1)
+  last_token = Sub(tokens, i1)
+"""
+
+
+def _scores(rank: int) -> str:
+    """Scores of all candidates, ``[.., A, C]``, of ``rank`` axes in all.
+
+    From raw_a ``[.., A, Dm]``, raw_b ``[.., C, Dm]`` and their sizes size_a0 ``[.., A]`` and size_b0 ``[.., C]``.
+    """
+    lead = list(range(rank - 2))
+    perm = [*lead, rank - 1, rank - 2]
+    last, row = f"i{rank - 1}", f"i{rank - 2}"
+    return f"""
+  metric_a = Cast<to = 1>(raw_a)
+  metric_b = Cast<to = 1>(raw_b)
+  metric_bt = Transpose<perm = {perm}>(metric_b)
+  dot = MatMul(metric_a, metric_bt)
+  product_a = Mul(metric_a, metric_a)
+  square_a = ReduceSum<keepdims = 1>(product_a, {last})
+  product_b = Mul(metric_b, metric_b)
+  square_b0 = ReduceSum<keepdims = 0>(product_b, {last})
+  square_b = Unsqueeze(square_b0, {row})
+  norm_a = Sqrt(square_a)
+  norm_b = Sqrt(square_b)
+  scale = Mul(norm_a, norm_b)
+  no_scale = Equal(scale, f0)
+  quotient = Div(dot, scale)
+  cosine = Where(no_scale, f0, quotient)
+  finer = Mul(cosine, steps)
+  rounded = Round(finer)
+  unknown = IsNaN(rounded)
+  known = Where(unknown, rank_nan, rounded)
+  padding_a0 = Equal(size_a0, f0)
+  padding_b0 = Equal(size_b0, f0)
+  padding_a = Unsqueeze(padding_a0, {last})
+  padding_b = Unsqueeze(padding_b0, {row})
+  real_a = Not(padding_a)
+  into_padding = And(padding_b, real_a)
+  allowed = Where(into_padding, rank_into_padding, known)
+"""
+
+
+def _best(rank: int, index: str) -> str:
+    """Of scores ``[.., A, C]``: best_rank ``[.., A]`` and best_index ``[.., A]`` int64, an entry of ``index [C]``.
+
+    The best candidate is the lowest index whose score equals the best score: explicit about ties, and no slower than
+    ArgMax. Indices are compared as float32, exact up to 2^24 tokens: not every runtime reduces integers fast.
+    """
+    last = f"i{rank - 1}"
+    return f"""
+  no_index = Constant<value_float = 16777216.0>()
+  best_column = ReduceMax<keepdims = 1>(scores, {last})
+  best_score = Squeeze(best_column, {last})
+  is_best = Equal(scores, best_column)
+  index_number = Cast<to = 1>({index})
+  index_or_none = Where(is_best, index_number, no_index)
+  best_number = ReduceMin<keepdims = 0>(index_or_none, {last})
+  best_index = Cast<to = 7>(best_number)
+  best_rank = Where(padding_a0, rank_padding, best_score)
+"""
+
+
+#: All a's against all b's.
+MATCH_DENSE = f"""
+  {_COUNT_MANY}
+  start_a = Add(first, i0)
+  span_a = Mul(count_a, i2)
+  end_a = Add(start_a, span_a)
+  start_b = Min(first_b, last_token)
+  span_b = Mul(count_b, i2)
+  end_b0 = Add(start_b, span_b)
+  end_b = Sub(end_b0, i1)
+  raw_a = Slice(metric, start_a, end_a, i1, i2)
+  raw_b = Slice(metric, start_b, end_b, i1, i2)
+  size_a0 = Slice(size, start_a, end_a, i1, i2)
+  size_b0 = Slice(size, start_b, end_b, i1, i2)
+  {_scores(3)}
+  k = Constant<value_int: int = @k>()
+  no_limit = Less(k, i1)
+  count_a_s = Squeeze(count_a, i0)
+  count_b_s = Squeeze(count_b, i0)
+  s0 = Constant<value_int = 0>()
+  s1 = Constant<value_int = 1>()
+  i_row = Range(s0, count_a_s, s1)
+  j_row = Range(s0, count_b_s, s1)
+  i_column = Unsqueeze(i_row, i1)
+  offset = Sub(i_column, j_row)
+  distance = Abs(offset)
+  near = Less(distance, k)
+  inside = Or(near, no_limit)
+  scores = Where(inside, allowed, rank_none)
+  {_best(3, "j_row")}
+  rank = Identity(best_rank)
+  partner = Identity(best_index)
+"""
+
+#: Blocks of a's [B, T, A, Dm] against windows of b's [B, T, W, Dm], W = A + 2k - 2, T = ceil(P / A).
+MATCH_BAND = f"""
+  {_COUNT_MANY}
+  k = Constant<value_int: int = @k>()
+  block = Constant<value_ints = [{BLOCK}]>()
+  block_less = Constant<value_ints = [{BLOCK - 1}]>()
+  count_up = Add(count_a, block_less)
+  blocks = Div(count_up, block)
+  reach = Sub(k, i1)
+  reach2 = Mul(reach, i2)
+  window = Add(block, reach2)
+  s0 = Constant<value_int = 0>()
+  s1 = Constant<value_int = 1>()
+  blocks_s = Squeeze(blocks, i0)
+  block_s = Squeeze(block, i0)
+  window_s = Squeeze(window, i0)
+  block_number = Range(s0, blocks_s, s1)
+  in_block = Range(s0, block_s, s1)
+  in_window = Range(s0, window_s, s1)
+  block_start0 = Mul(block_number, block)
+  block_start = Unsqueeze(block_start0, i1)
+  i_all = Add(block_start, in_block)
+  j_first = Sub(block_start, reach)
+  j_all = Add(j_first, in_window)
+  i_most = Sub(count_a, i1)
+  j_most = Sub(count_b, i1)
+  i_real = Min(i_all, i_most)
+  j_low = Max(j_all, i0)
+  j_real = Min(j_low, j_most)
+  i_twice = Mul(i_real, i2)
+  j_twice = Mul(j_real, i2)
+  token_a = Add(i_twice, first)
+  token_b0 = Add(j_twice, first_b)
+  token_b = Min(token_b0, last_token)
+  raw_a = Gather<axis = 1>(metric, token_a)
+  raw_b = Gather<axis = 1>(metric, token_b)
+  size_a0 = Gather<axis = 1>(size, token_a)
+  size_b0 = Gather<axis = 1>(size, token_b)
+  {_scores(4)}
+  i_column = Unsqueeze(i_all, i2)
+  j_row = Unsqueeze(j_all, i1)
+  offset = Sub(i_column, j_row)
+  distance = Abs(offset)
+  near = Less(distance, k)
+  not_before = GreaterOrEqual(j_row, i0)
+  not_after = Less(j_row, count_b)
+  exists = And(not_before, not_after)
+  inside = And(near, exists)
+  scores = Where(inside, allowed, rank_none)
+  {_best(4, "in_window")}
+  partner_block = Add(best_index, j_first)
+  padded_count = Mul(blocks, block)
+  flat = Concat<axis = 0>(batch, padded_count)
+  rank_flat = Reshape<allowzero = 1>(best_rank, flat)
+  partner_flat = Reshape<allowzero = 1>(partner_block, flat)
+  rank = Slice(rank_flat, i0, count_a, i1)
+  partner = Slice(partner_flat, i0, count_a, i1)
+"""
