@@ -1,9 +1,10 @@
 # `make demo` and `make test` are all that a fresh machine needs: Python 3.10 or newer with venv, and make.
-# TORCH chooses the PyTorch to install, e.g. TORCH=torch==2.13.0 or a CPU wheel; what is installed already is kept.
+# TORCH is the PyTorch that is installed into the new environment: by default the version that CI tests with. The
+# package itself takes any newer one. A PyTorch that is in the environment already is kept.
 
 PYTHON ?= python3
 VENV ?= .venv
-TORCH ?= torch
+TORCH ?= torch==2.13.0
 PYTEST_ARGS ?=
 
 BIN = $(VENV)/bin
@@ -32,7 +33,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.torch: | $(BIN)/python
-	$(PIP) install "$(TORCH)"
+	$(BIN)/python -c "import torch" 2>/dev/null || $(PIP) install "$(TORCH)"
 	touch $@
 
 $(VENV)/.installed-%: pyproject.toml $(VENV)/.torch
