@@ -24,11 +24,16 @@ STEPS = ("load", "export", "rewrite", "lower", "parity", "cost", "bundle", "comm
 # The child runs the real command; at the given step it sends itself the signal.
 _CHILDREN = """
 import json, os, signal, sys, time
-from tsmerge_export import api, bundle, cli, progress
+import torch
+from tsmerge_export import api, build, bundle, checkpoint, cli, families, progress
 from tsmerge_export.validate import corpus, cost
 import tsmerge_export.families.chronos_bolt
 
 model, root = sys.argv[1:]
+torch.set_num_threads(1)  # no pool of threads that a fork would lose
+loaded = checkpoint.load_model(model)
+exported = build.export_component(families.get(loaded.family).components(loaded.model)[0], loaded.model)
+build.export_component = lambda *args, **kwargs: exported.clone()  # once for all children: it is the slow step
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits that it is ignored
 signal_at = [None, None]
 cases, step, sync = corpus.cases, progress.RichProgress.step, bundle.fsync_tree
