@@ -31,8 +31,9 @@ PER_OP = {
 }
 
 # A whole model against eager PyTorch on the CPU. Largest errors measured over the corpus, k in {1, 2, 5, global},
-# ratios 1/10 to 1/2: chronos-bolt (4 layers, d 128) 1.2e-5 of the scale on the demo model that ships, on constant series,
-# where the mean's rounding is the error, else 1.8e-6; chronos-t5 (3 layers, d 96) 1.1e-6. The rest is for deeper models.
+# ratios 1/10 to 1/2: chronos-bolt (4 layers, d 128) 1.2e-5 of the scale on the demo model that ships, on constant
+# series, where the mean's rounding is the error, else 1.8e-6; chronos-t5 (3 layers, d 96) 1.1e-6. The head-room is
+# for deeper models.
 END_TO_END = {
     ("chronos-bolt", "float32"): Tolerance(5e-5, 5e-5),
     ("chronos-t5", "float32"): Tolerance(5e-5, 5e-5),
