@@ -157,7 +157,9 @@ def test_the_reference_with_shaken_scores_never_mismatches(k: int | None) -> Non
         tied = near_tie([decision], NOISE, 2)
         assert (tied | (found == Verdict.EQUAL)).all()
         flips += int((found == Verdict.FLIP).sum())
-    assert flips > 0
+    # With a wide neighbourhood every a finds its own direction: there ranks are rounded to exactly 1, and no shaking
+    # of this size breaks the tie.
+    assert (flips > 0) == (k in (1, 2))
 
 
 def test_near_tie_needs_a_tie_that_matters() -> None:
