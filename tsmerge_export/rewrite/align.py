@@ -113,8 +113,7 @@ class Aligner:
         if not isinstance(shape[1], int):
             raise CannotAlign("a shared operand has an unknown number of heads")
         tokens = shape[2:]
-        heads = emit.op("Squeeze", [value, emit.const([0])], {}, value.dtype, shape[1:], "heads")
-        rows = emit.transpose(heads, [1, 2, 0])
+        rows = emit.transpose(self._without_first(value, shape), [1, 2, 0])
         plane = emit.op(
             "Reshape", [rows, emit.const([-1, shape[1]])], {}, value.dtype, [None, shape[1]], "plane"
         )
@@ -124,6 +123,16 @@ class Aligner:
         out: list[Dim] = [f"{stage.dim}_rows_{tokens[0]}", shape[1], stage.dim, stage.dim]
         return emit.op("GatherPairs", [value, plane, kept], {}, value.dtype, out, "aligned", domain="tsmerge")
 
+    def _without_first(self, value: ir.Value, shape: list[Dim]) -> ir.Value:
+        """``value`` without its axis 0 of length 1: what was unsqueezed, where that is how it came about."""
+        producer = value.producer()
+        if producer is not None and producer.op_type == "Unsqueeze" and len(producer.inputs) == 2:
+            source, axes = producer.inputs[0], producer.inputs[1]
+            constant = None if axes is None else axes.const_value
+            if source is not None and constant is not None and constant.numpy().reshape(-1).tolist() == [0]:
+                return source
+        return self._emit.op("Squeeze", [value, self._emit.const([0])], {}, value.dtype, shape[1:], "shared")
+
     def _gather_shared(self, value: ir.Value, moves: Moves, rank: int) -> ir.Value:
         """Gather an operand that is the same for every row of the batch; the result has a batch axis."""
         emit, shape = self._emit, list(dims(value) or ())
@@ -131,7 +140,7 @@ class Aligner:
         if sorted(moves) == last_two and rank == 4 and moves[last_two[0]] == moves[last_two[1]]:
             return self._gather_pairs(value, *moves[last_two[0]])
         if len(shape) == rank:  # axis 0 has length 1
-            value = emit.op("Squeeze", [value, emit.const([0])], {}, value.dtype, shape[1:], "shared")
+            value = self._without_first(value, shape)
             shape, moves = shape[1:], {axis - 1: move for axis, move in moves.items()}
         axes = sorted(moves)
         rest = [axis for axis in range(len(shape)) if axis not in axes]

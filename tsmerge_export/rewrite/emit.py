@@ -101,9 +101,17 @@ class Emitter:
         return self._constants[key]
 
     def transpose(self, value: ir.Value, perm: Sequence[int]) -> ir.Value:
-        """``value`` with its axes permuted; itself where nothing moves."""
+        """``value`` with its axes permuted; itself where nothing moves.
+
+        A transpose of a transpose is one, or none: exporters put heads first, which alignment undoes.
+        """
         if list(perm) == sorted(perm):
             return value
+        producer = value.producer()
+        if producer is not None and producer.op_type == "Transpose" and "perm" in producer.attributes:
+            inner, source = producer.attributes["perm"].as_ints(), producer.inputs[0]
+            if source is not None and dims(source) is not None:
+                return self.transpose(source, [inner[axis] for axis in perm])
         found = dims(value)
         shape = None if found is None else [found[axis] for axis in perm]
         return self.op("Transpose", [value], {"perm": list(perm)}, value.dtype, shape, "transpose")
