@@ -19,7 +19,7 @@ def main() -> None:
     args = arguments(__doc__ or "", demo.CHRONOS_T5, "1/10")
     bundle = export(args)
     session = tsm.load(bundle.path)
-    ids = np.full((1, 401), 100, np.int64)
+    ids = np.full((1, 401), 10, np.int64)
     ids[0, -1] = 1  # EOS
     outputs = session.run({"input_ids": ids, "attention_mask": np.ones_like(ids)})
     states, mask = outputs["last_hidden_state"], outputs["encoder_mask"]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tsmerge_export import merge
-    from tsmerge_export.api import export, validate
+    from tsmerge_export.api import export
     from tsmerge_export.bundle import Bundle
     from tsmerge_export.checkpoint import load_model, save_checkpoint
     from tsmerge_export.config import MergeConfig
@@ -32,12 +32,10 @@ _HOMES = {
     "merging": "merge.apply",
     "remove": "merge.apply",
     "save_checkpoint": "checkpoint",
-    "validate": "api",
 }
 
 __all__ = [
     "Bundle", "MergeConfig", "apply", "export", "load", "load_model", "merge", "merging", "remove", "save_checkpoint",
-    "validate",
 ]  # fmt: skip
 
 
