@@ -39,9 +39,9 @@ from rich.table import Table
 
 from tsmerge_export.build import merge_and_lower
 from tsmerge_export.config import MergeConfig
-from tsmerge_export.onnx_export import export_component
 from tsmerge_export.families import get
 from tsmerge_export.flops import count
+from tsmerge_export.onnx_export import export_component
 
 TOKENS, WIDTH = 512, 512
 CONFIG = {

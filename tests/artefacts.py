@@ -15,9 +15,9 @@ from tsmerge_export import demo
 from tsmerge_export.build import Built, merge_and_lower
 from tsmerge_export.checkpoint import load_model
 from tsmerge_export.config import MergeConfig
-from tsmerge_export.onnx_export import export_component
 from tsmerge_export.families import get
 from tsmerge_export.families.base import Component, Family
+from tsmerge_export.onnx_export import export_component
 
 FAMILY: Mapping[str, str] = {
     "bolt-nano": "chronos-bolt",

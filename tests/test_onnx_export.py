@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from tests import artefacts
 from tsmerge_export.errors import UnsupportedError, VerdictError
-from tsmerge_export.onnx_export import export_component, prove_dynamic
 from tsmerge_export.families.base import Component, Hints, TensorSpec
+from tsmerge_export.onnx_export import export_component, prove_dynamic
 
 
 class _Stub(Component):

@@ -18,9 +18,9 @@ from tsmerge_export.checkpoint import LoadedModel, load_model
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.demo import SAMPLE_SERIES
 from tsmerge_export.errors import UsageError, VerdictError
-from tsmerge_export.onnx_export import DEFAULT_OPSET, EXAMPLE
 from tsmerge_export.merge.apply import remove
 from tsmerge_export.model_card import model_card
+from tsmerge_export.onnx_export import DEFAULT_OPSET, EXAMPLE
 from tsmerge_export.progress import NoProgress, Progress
 from tsmerge_export.report import report_dict
 from tsmerge_export.validate import cost, parity, tolerances

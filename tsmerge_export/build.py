@@ -13,9 +13,9 @@ from torch import nn
 
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UsageError
-from tsmerge_export.onnx_export import export_component, prove_dynamic
 from tsmerge_export.families.base import Component
 from tsmerge_export.lower.portable import to_portable
+from tsmerge_export.onnx_export import export_component, prove_dynamic
 from tsmerge_export.progress import NoProgress, Progress
 from tsmerge_export.rewrite.insert import RewriteReport
 from tsmerge_export.rewrite.merge_graph import merge_graph
