@@ -8,6 +8,7 @@ import onnxruntime as ort
 import pytest
 
 from tests import artefacts, web
+from tsmerge_export.build import Built
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.validate import parity
 from tsmerge_export.validate.corpus import ENTRIES, Case
@@ -25,16 +26,21 @@ def some_cases(name: str) -> list[Case]:
     return [Case(entry, batch, length, seed=5) for entry, (batch, length) in zip(pick, sizes, strict=True)]
 
 
+def parity_of(name: str, merge: MergeConfig, built: Built, cases: list[Case]) -> parity.ParityReport:
+    """The eager model merged by ``merge`` against the files of ``built``."""
+    return parity.check(
+        artefacts.family(name), artefacts.component(name), artefacts.model(name), merge, built.merged,
+        cases=cases, threads=2,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("ratio", ["1/10", "1/4", "1/2"])
 @pytest.mark.parametrize("k", [1, 2, 5, "global"])
 @pytest.mark.parametrize("name", NAMES)
 def test_parity(name: str, k: int | str, ratio: str) -> None:
     merge = MergeConfig(k=k, ratio=ratio)
     built = artefacts.built(name, merge)
-    report = parity.check(
-        artefacts.family(name), artefacts.component(name), artefacts.model(name), merge, built.merged,
-        cases=some_cases(name), threads=2,
-    )  # fmt: skip
+    report = parity_of(name, merge, built, some_cases(name))
     assert report.failures == []
     assert report.to_dict()["kept_mismatches"] == 0
     assert report.passed
@@ -48,10 +54,7 @@ def test_parity(name: str, k: int | str, ratio: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_parity_of_other_settings(name: str, merge: MergeConfig) -> None:
     built = artefacts.built(name, merge)
-    report = parity.check(
-        artefacts.family(name), artefacts.component(name), artefacts.model(name), merge, built.merged,
-        cases=some_cases(name), threads=2,
-    )  # fmt: skip
+    report = parity_of(name, merge, built, some_cases(name))
     assert report.failures == []
     assert report.passed
 
@@ -59,10 +62,7 @@ def test_parity_of_other_settings(name: str, merge: MergeConfig) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_parity_fails_for_another_merge_setting(name: str) -> None:
     built = artefacts.built(name, MergeConfig(ratio="1/4"))
-    report = parity.check(
-        artefacts.family(name), artefacts.component(name), artefacts.model(name), MergeConfig(ratio="1/3"),
-        built.merged, cases=some_cases(name)[3:4], threads=2,
-    )  # fmt: skip
+    report = parity_of(name, MergeConfig(ratio="1/3"), built, some_cases(name)[3:4])
     assert not report.passed
 
 
