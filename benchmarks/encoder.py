@@ -91,8 +91,8 @@ def session(path: Path, threads: int, profile: Path | None = None) -> ort.Infere
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    # Idle threads that spin would slow the next candidate of the interleaved run.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Within a run threads spin, as by default; after it they must not, or the next candidate would share its cores.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
@@ -164,6 +164,9 @@ def merge_share(path: Path, inputs: dict[str, np.ndarray], threads: int) -> floa
     with tempfile.TemporaryDirectory() as folder:
         for index, node in enumerate(proto.graph.node):
             node.name = f"{'plain' if node.name in plain else 'merge'}#{index}"
+            for attribute in node.attribute:
+                for number, inner in enumerate(attribute.g.node):
+                    inner.name = f"branch#{index}.{number}"
         onnx.save_model(proto, Path(folder) / "inlined.onnx")
         opened = session(Path(folder) / "inlined.onnx", threads, Path(folder) / "profile")
         for _ in range(5):
@@ -171,8 +174,13 @@ def merge_share(path: Path, inputs: dict[str, np.ndarray], threads: int) -> floa
         events = json.loads(Path(opened.end_profiling()).read_text())
     spent = {"merge": 0, "plain": 0}
     for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            # Fused nodes get names of their own; fusions leave the merge operators alone.
+        # Fused nodes get names of their own; fusions leave the merge operators alone. The time of an If contains
+        # that of its branches.
+        if (
+            event.get("cat") == "Node"
+            and event["name"].endswith("_kernel_time")
+            and not event["name"].startswith("branch#")
+        ):
             spent["merge" if event["name"].startswith("merge#") else "plain"] += event["dur"]
     return spent["merge"] / max(1, sum(spent.values()))
 

@@ -65,6 +65,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     length.add_argument("--minutes", type=float, help="training time, validation not counted (default 60)")
     length.add_argument("--steps", type=int, help="steps in total, those before --resume included")
     parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch (default 1)")
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="train through torch.compile: up to 1.6 times as fast, needs g++",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--resume", action="store_true", help="continue from training-state.pt in the output folder"
@@ -129,7 +134,8 @@ def record(
             "context": CONTEXT,
             "horizon": HORIZON,
             "season": SEASON,
-            "unit": "MSE of the median forecast, columns standardised by the training part",
+            "unit": "MSE of the point forecast (chronos-t5: mean of 20 samples; chronos-bolt: median), "
+            "columns standardised by the training part",
             "scores": [entry.as_json() for entry in scores],
         },
     }
@@ -169,6 +175,7 @@ def run(argv: list[str] | None) -> int:
         identity,
         args.resume,
         args.validate_every * 60,
+        args.compile,
         log,
     )
     if interrupted:

@@ -64,14 +64,19 @@ class ChronosBoltFamily:
         model.config.architectures = ["ChronosBoltModelForForecasting"]
         return model
 
-    def loss(self, model: nn.Module, contexts: Array, targets: Array) -> torch.Tensor:
+    def tensors(self, model: nn.Module, contexts: Array, targets: Array) -> tuple[torch.Tensor, ...]:
+        """Contexts [B, L] and targets [B, 64] as tensors: the model scales by itself."""
+        return torch.from_numpy(contexts), torch.from_numpy(targets)
+
+    def loss(self, model: nn.Module, *tensors: torch.Tensor) -> torch.Tensor:
         """Chronos-Bolt's own quantile loss, summed over the quantiles, mean over steps and windows."""
-        loss = model(context=torch.from_numpy(contexts), target=torch.from_numpy(targets)).loss
+        contexts, targets = tensors
+        loss = model(context=contexts, target=targets).loss
         assert isinstance(loss, torch.Tensor)
         return loss
 
-    def median(self, model: nn.Module, contexts: Array) -> Array:
-        """Median forecast [windows, 64] by the upstream pipeline, from contexts [windows, length]."""
+    def point(self, model: nn.Module, contexts: Array) -> Array:
+        """Median [windows, 64] by the upstream pipeline, from contexts [windows, length]."""
         assert isinstance(model, ChronosBoltModelForForecasting)
         predicted = ChronosBoltPipeline(model=model).predict(
             torch.from_numpy(contexts), prediction_length=HORIZON

@@ -105,15 +105,19 @@ class ChronosT5Family:
             tokenizer=config.create_tokenizer(), model=ChronosModel(config=config, model=model)
         )
 
-    def loss(self, model: nn.Module, contexts: Array, targets: Array) -> torch.Tensor:
+    def tensors(self, model: nn.Module, contexts: Array, targets: Array) -> tuple[torch.Tensor, ...]:
+        """Tokens and mask [B, L + 1] of the contexts, labels [B, 64] and the decoder's input [B, 64]."""
+        tokenizer = self.pipeline(model).tokenizer
+        ids, mask, scale = tokenizer.context_input_transform(torch.from_numpy(contexts))
+        labels, _, _ = tokenizer._input_transform(context=torch.from_numpy(targets), scale=scale)
+        return ids, mask, labels, torch.cat([torch.full_like(labels[:, :1], PAD), labels[:, :-1]], dim=1)
+
+    def loss(self, model: nn.Module, *tensors: torch.Tensor) -> torch.Tensor:
         """Cross-entropy of the 64 future tokens under teacher forcing, mean over tokens, in nats.
 
         The target is spread over the neighbouring bins (normal, 1.5 bins): bins are ordered, classes are not.
         """
-        tokenizer = self.pipeline(model).tokenizer
-        ids, mask, scale = tokenizer.context_input_transform(torch.from_numpy(contexts))
-        labels, _, _ = tokenizer._input_transform(context=torch.from_numpy(targets), scale=scale)
-        decoder_ids = torch.cat([torch.full_like(labels[:, :1], PAD), labels[:, :-1]], dim=1)
+        ids, mask, labels, decoder_ids = tensors
         logits = model(
             input_ids=ids, attention_mask=mask, decoder_input_ids=decoder_ids, use_cache=False
         ).logits
@@ -122,15 +126,15 @@ class ChronosT5Family:
         likelihood: torch.Tensor = (self._kernel[labels] * logits.log_softmax(dim=-1)).sum(-1)
         return -likelihood.mean()
 
-    def median(self, model: nn.Module, contexts: Array) -> Array:
-        """Median [windows, 64] of 20 samples by the upstream pipeline, from contexts [windows, length]."""
+    def point(self, model: nn.Module, contexts: Array) -> Array:
+        """Mean [windows, 64] of 20 samples by the upstream pipeline, from contexts [windows, length]."""
         pipeline = self.pipeline(model)
         parts = []
         for start in range(0, len(contexts), 32):  # 32 windows are 640 sequences, which bounds the memory
             samples = pipeline.predict(
                 torch.from_numpy(contexts[start : start + 32]), prediction_length=HORIZON
             )
-            parts.append(samples.median(dim=1).values)
+            parts.append(samples.mean(dim=1))
         return np.asarray(torch.cat(parts).numpy(), dtype=np.float32)
 
 

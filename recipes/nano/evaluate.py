@@ -1,4 +1,4 @@
-"""Mean squared error of the median forecast against the seasonal naive forecast, per column."""
+"""Mean squared error of the point forecast against the seasonal naive forecast, per column."""
 
 from __future__ import annotations
 

@@ -61,8 +61,11 @@ class Family(Protocol):
     def build(self, arch: Architecture) -> nn.Module:
         """A freshly initialised model."""
 
-    def loss(self, model: nn.Module, contexts: Array, targets: Array) -> torch.Tensor:
-        """Training loss of one batch: contexts [B, L] (NaN = unknown), targets [B, 64]."""
+    def tensors(self, model: nn.Module, contexts: Array, targets: Array) -> tuple[torch.Tensor, ...]:
+        """What `loss` takes, from one batch: contexts [B, L] (NaN = unknown), targets [B, 64]."""
 
-    def median(self, model: nn.Module, contexts: Array) -> Array:
-        """Median forecast [B, 64] of contexts [B, L], by the upstream pipeline."""
+    def loss(self, model: nn.Module, *tensors: torch.Tensor) -> torch.Tensor:
+        """Training loss of one batch; tensors in and out only, so that torch.compile can take it whole."""
+
+    def point(self, model: nn.Module, contexts: Array) -> Array:
+        """Point forecast [B, 64] of contexts [B, L]: the one the upstream pipeline gives beside quantiles."""

@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .evaluate import Forecast, score
 from .family import Family
@@ -26,6 +27,9 @@ from .synthetic import Array, Sampler
 BIAS_RATE = 5.0  # measured: the relative attention bias learns the season only at a higher rate
 WARMUP = 100
 CLIP = 1.0
+# What is validated and kept is the average of the weights over the last thousand steps or so: single steps of
+# a nano model differ by more than the models of neighbouring validations.
+AVERAGE = 0.999
 STATE_EVERY = 60.0  # seconds
 
 
@@ -81,12 +85,12 @@ def set_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, share: fl
 
 
 def forecaster(family: Family, model: nn.Module) -> Forecast:
-    """The median forecast of a model in memory; sampling has its own seed and leaves training's alone."""
+    """The point forecast of a model in memory; sampling has its own seed and leaves training's alone."""
 
     def forecast(contexts: Array) -> Array:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return family.median(model, contexts)
+            return family.point(model, contexts)
 
     return forecast
 
@@ -96,7 +100,6 @@ def validate(family: Family, model: nn.Module, panels: list[Panel]) -> dict[str,
     model.eval()
     forecast = forecaster(family, model)
     scores = [score(panel, forecast, "validation", family.validation_windows) for panel in panels]
-    model.train()
     return {entry.dataset: entry.median_model / entry.median_naive for entry in scores}
 
 
@@ -110,6 +113,7 @@ def train(
     identity: dict[str, Any],
     resume: bool,
     validate_every: float,
+    compiled: bool,
     console: Console,
 ) -> tuple[Standing, bool]:
     """Trains until the budget is used up; returns where it stands and whether SIGINT stopped it.
@@ -117,9 +121,11 @@ def train(
     The folder holds the model with the best validation figure (without real series: the last one).
     """
     optimizer = make_optimizer(model, family.learning_rate)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(AVERAGE))
+    objective = torch.compile(family.loss, dynamic=False) if compiled else family.loss
     standing = Standing()
     if resume:
-        standing = load_state(folder, identity, model, optimizer, sampler.rng)
+        standing = load_state(folder, identity, model, average, optimizer, sampler.rng)
     # Only hourly series have the season that the naive forecast uses, so only they choose the model.
     chosen = [panel for panel in panels if panel.name.startswith("ETT")]
     model.train()
@@ -141,15 +147,15 @@ def train(
         recent.clear()
         standing.losses.append(round(loss, 5))
         if not chosen:
-            save_model(folder, model)
+            save_model(folder, average.module)
             return
-        figures = validate(family, model, chosen)
+        figures = validate(family, average.module, chosen)
         mean = float(np.mean(list(figures.values())))
         standing.validation.append([standing.step, round(standing.seconds, 1), round(mean, 5)])
         better = standing.best is None or mean < standing.best
         if better:
             standing.best, standing.best_step = mean, standing.step
-            save_model(folder, model)
+            save_model(folder, average.module)
         shown = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
         console.print(
             f"step {standing.step}, {standing.seconds / 60:.1f} min, loss {loss:.4f}, "
@@ -164,11 +170,12 @@ def train(
             stage = family.stage(share)
             contexts, targets = sampler.batch(stage.batch, stage.context, stage.shares)
             set_rate(optimizer, family.learning_rate, standing.step, share)
-            loss = family.loss(model, contexts, targets)
+            loss = objective(model, *family.tensors(model, contexts, targets))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), CLIP)
             optimizer.step()
+            average.update_parameters(model)
             standing.step += 1
             standing.seconds += time.monotonic() - started
             recent.append(loss.item())
@@ -180,8 +187,8 @@ def train(
                 check()
             if time.monotonic() - saved >= STATE_EVERY:
                 saved = time.monotonic()
-                save_state(folder, identity, standing, model, optimizer, sampler.rng)
+                save_state(folder, identity, standing, model, average, optimizer, sampler.rng)
         if recent and not interrupt.raised:
             check()
-        save_state(folder, identity, standing, model, optimizer, sampler.rng)
+        save_state(folder, identity, standing, model, average, optimizer, sampler.rng)
     return standing, interrupt.raised

@@ -37,10 +37,11 @@ def save_state(
     identity: dict[str, Any],
     progress: Progress,
     model: nn.Module,
+    average: nn.Module,
     optimizer: torch.optim.Optimizer,
     rng: np.random.Generator,
 ) -> None:
-    """Model, optimizer, step and both random generators, into `training-state.pt`."""
+    """Model, its running average, optimizer, step and both random generators, into `training-state.pt`."""
     folder.mkdir(parents=True, exist_ok=True)
     beside = folder / (STATE_FILE + ".part")
     torch.save(
@@ -51,6 +52,7 @@ def save_state(
             "numpy_rng": json.dumps(rng.bit_generator.state),
             "torch_rng": torch.get_rng_state(),
             "model": model.state_dict(),
+            "average": average.state_dict(),
             "optimizer": optimizer.state_dict(),
         },
         beside,
@@ -62,6 +64,7 @@ def load_state(
     folder: Path,
     identity: dict[str, Any],
     model: nn.Module,
+    average: nn.Module,
     optimizer: torch.optim.Optimizer,
     rng: np.random.Generator,
 ) -> Progress:
@@ -80,6 +83,7 @@ def load_state(
             f"--resume: {path} was made with another {', '.join(differing)}; use the same settings"
         )
     model.load_state_dict(state["model"])
+    average.load_state_dict(state["average"])
     optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["torch_rng"])
     rng.bit_generator.state = json.loads(state["numpy_rng"])

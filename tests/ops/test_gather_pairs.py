@@ -12,14 +12,18 @@ from tsmerge_export import ops
 
 
 def session(dtype: int, opset: int) -> ort.InferenceSession:
-    node = helper.make_node("GatherPairs", ["value", "plane", "kept"], ["z"], domain=ops.DOMAIN)
+    node = helper.make_node(
+        "GatherPairs", ["value", "plane", "kept", "stride", "offset"], ["z"], domain=ops.DOMAIN
+    )
     graph = helper.make_graph(
         [node],
         "g",
         [
             helper.make_tensor_value_info("value", dtype, [1, "h", "n", "n"]),
-            helper.make_tensor_value_info("plane", dtype, ["nn", "h"]),
+            helper.make_tensor_value_info("plane", dtype, ["p", "h"]),
             helper.make_tensor_value_info("kept", TensorProto.INT64, ["b", "m"]),
+            helper.make_tensor_value_info("stride", TensorProto.INT64, [1]),
+            helper.make_tensor_value_info("offset", TensorProto.INT64, [1]),
         ],
         [helper.make_tensor_value_info("z", dtype, ["r", "h", "m", "m"])],
     )
@@ -33,11 +37,21 @@ def session(dtype: int, opset: int) -> ort.InferenceSession:
     return ort.InferenceSession(model.SerializeToString())
 
 
+def run(
+    value: np.ndarray, plane: np.ndarray, kept: np.ndarray, stride: int, offset: int, opset: int
+) -> np.ndarray:
+    feeds = {"value": value, "plane": np.ascontiguousarray(plane), "kept": kept}
+    feeds |= {"stride": np.array([stride]), "offset": np.array([offset])}
+    got: np.ndarray = session(helper.np_dtype_to_tensor_dtype(value.dtype), opset).run(None, feeds)[0]
+    return got
+
+
+SIZES = [(1, 1, 1, 1), (2, 3, 7, 4), (3, 4, 9, 1), (2, 2, 6, 6)]
+
+
 @pytest.mark.parametrize("opset", [18, 23])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize(
-    ("batch", "heads", "tokens", "left"), [(1, 1, 1, 1), (2, 3, 7, 4), (3, 4, 9, 1), (2, 2, 6, 6)]
-)
+@pytest.mark.parametrize(("batch", "heads", "tokens", "left"), SIZES)
 def test_picks_rows_and_columns(
     opset: int, dtype: str, batch: int, heads: int, tokens: int, left: int
 ) -> None:
@@ -45,11 +59,21 @@ def test_picks_rows_and_columns(
     value = rng.standard_normal((1, heads, tokens, tokens)).astype(dtype)
     plane = value[0].transpose(1, 2, 0).reshape(-1, heads)
     kept = np.stack([np.sort(rng.permutation(tokens)[:left]) for _ in range(batch)])
-    onnx_type = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-    got = session(onnx_type, opset).run(
-        None, {"value": value, "plane": np.ascontiguousarray(plane), "kept": kept}
-    )[0]
+    got = run(value, plane, kept, tokens, 0, opset)
     want = np.stack([value[0][:, row][:, :, row] for row in kept])
     if left == tokens:
         assert got.shape[0] == 1
+    np.testing.assert_array_equal(np.broadcast_to(got, want.shape), want)
+
+
+@pytest.mark.parametrize(("batch", "heads", "tokens", "left"), SIZES)
+def test_reads_a_table_of_distances(batch: int, heads: int, tokens: int, left: int) -> None:
+    rng = np.random.default_rng(tokens)
+    centre = tokens + 3
+    table = rng.standard_normal((2 * centre, heads)).astype("float32")
+    index = np.arange(tokens)
+    value = table[centre + index[None, :] - index[:, None]].transpose(2, 0, 1)[None]
+    kept = np.stack([np.sort(rng.permutation(tokens)[:left]) for _ in range(batch)])
+    got = run(np.ascontiguousarray(value), table, kept, -1, centre, 18)
+    want = np.stack([value[0][:, row][:, :, row] for row in kept])
     np.testing.assert_array_equal(np.broadcast_to(got, want.shape), want)

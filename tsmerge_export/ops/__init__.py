@@ -15,6 +15,7 @@ from collections.abc import Mapping
 
 import onnx
 
+import tsmerge_export.ops.distance_plane as _distance_plane
 import tsmerge_export.ops.gather_pairs as _gather_pairs
 import tsmerge_export.ops.local_merge as _local_merge
 import tsmerge_export.ops.unmerge as _unmerge
@@ -25,7 +26,12 @@ __all__ = ["DOMAIN", "MIN_IR_VERSION", "SCHEMAS", "VERSION", "Schema", "function
 #: Function overloads need this IR version of the model.
 MIN_IR_VERSION = 10
 
-_BODIES = {"LocalMerge": _local_merge, "Unmerge": _unmerge, "GatherPairs": _gather_pairs}
+_BODIES = {
+    "LocalMerge": _local_merge,
+    "Unmerge": _unmerge,
+    "GatherPairs": _gather_pairs,
+    "DistancePlane": _distance_plane,
+}
 
 
 def variant_key(op_type: str, attributes: Mapping[str, int]) -> str:

@@ -2,7 +2,8 @@
 surviving tokens of every row.
 
 Both token axes are gathered at once: as rows of ``heads`` numbers from the flattened plane, which is several times
-cheaper than one gather per axis. Where nothing was removed the plane is passed on as it is.
+cheaper than one gather per axis; or, where the plane is a function of the tokens' distance, from its table over all
+distances, which stays in the cache. Where nothing was removed the plane is passed on as it is.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ _BODY = """
     else_branch = some_removed () => (gathered) {
       two = Constant<value_ints = [2]>()
       one = Constant<value_ints = [1]>()
-      first = Mul(kept, before)
-      row = Unsqueeze(first, two)
+      first = Mul(kept, stride)
+      start = Add(first, offset)
+      row = Unsqueeze(start, two)
       column = Unsqueeze(kept, one)
       pair = Add(row, column)
       heads_last = Gather<axis = 0>(plane, pair)
@@ -43,5 +45,5 @@ def variant(attributes: Mapping[str, int]) -> str:
 
 
 def body(name: str, opset: int) -> onnx.FunctionProto:
-    """``GatherPairs(value [1, H, N, N], plane [N*N, H], kept [B, M] int64) -> z [B, H, M, M]``, or value if M = N."""
+    """``GatherPairs(value [1, H, N, N], plane [P, H], kept [B, M], stride, offset) -> z [B, H, M, M]``, or value."""
     return parse_body("GatherPairs", name, _BODY, opset)

@@ -126,17 +126,38 @@ GATHER_PAIRS = Schema(
         Value(
             "value", ("1", "H", "N", "N"), ANY, "one number per head and pair of tokens, shared by all rows"
         ),
-        Value(
-            "plane", ("N*N", "H"), ANY, "the same numbers, heads last, so that a pair is one contiguous row"
-        ),
+        Value("plane", ("P", "H"), ANY, "the same numbers, heads last, so that a pair is one contiguous row"),
         Value("kept", ("B", "M"), ("int64",), "index among the N tokens of each surviving one, increasing"),
+        Value(
+            "stride", ("1",), ("int64",), "the pair (i, j) is row i * stride + j + offset of plane: N, or ..."
+        ),
+        Value("offset", ("1",), ("int64",), "... -1 for a table of distances j - i, whose centre is offset"),
     ),
     outputs=(Value("z", ("R", "H", "M", "M"), ANY, "R = B, or 1 where M = N: then it is value itself"),),
     attributes=(),
     doc="Brings a relative position bias to the surviving tokens of every row.",
 )
 
-SCHEMAS: Mapping[str, Schema] = {schema.op_type: schema for schema in (LOCAL_MERGE, UNMERGE, GATHER_PAIRS)}
+DISTANCE_PLANE = Schema(
+    op_type="DistancePlane",
+    inputs=(
+        Value(
+            "table",
+            ("2C", "H"),
+            ANY,
+            "row C + d: the numbers of distance d, heads last; C >= N, a multiple of 32",
+        ),
+        Value("centre", ("1",), ("int64",), "C"),
+        Value("tokens", ("1",), ("int64",), "N"),
+    ),
+    outputs=(Value("plane", ("H", "N", "N"), ANY, "plane[h, i, j] = table[C + j - i, h]"),),
+    attributes=(),
+    doc="A relative position bias from its numbers per distance.",
+)
+
+SCHEMAS: Mapping[str, Schema] = {
+    schema.op_type: schema for schema in (LOCAL_MERGE, UNMERGE, GATHER_PAIRS, DISTANCE_PLANE)
+}
 
 
 def schema(op_type: str) -> Schema:

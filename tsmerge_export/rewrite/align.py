@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from tsmerge_export.rewrite.dims import Dim, dims
+from tsmerge_export.rewrite.distances import DistanceTable
 from tsmerge_export.rewrite.emit import Emitter
 from tsmerge_export.rewrite.stages import Stage
 from tsmerge_export.rewrite.vacuous import is_vacuous
@@ -22,9 +23,12 @@ class CannotAlign(Exception):
 class Aligner:
     """Aligns operands. ``compact`` cuts what does not depend on the batch (positions) instead of gathering it."""
 
-    def __init__(self, emit: Emitter, *, compact: bool = False) -> None:
+    def __init__(
+        self, emit: Emitter, *, compact: bool = False, tables: Mapping[ir.Value, DistanceTable] | None = None
+    ) -> None:
         self._emit = emit
         self._compact = compact
+        self._tables = tables or {}
 
     def align(self, value: ir.Value, moves: Moves, rank: int) -> ir.Value:
         """Gather the given axes of ``value`` for a consumer that broadcasts it to ``rank`` axes, batch first.
@@ -113,15 +117,22 @@ class Aligner:
         if not isinstance(shape[1], int):
             raise CannotAlign("a shared operand has an unknown number of heads")
         tokens = shape[2:]
-        rows = emit.transpose(self._without_first(value, shape), [1, 2, 0])
-        plane = emit.op(
-            "Reshape", [rows, emit.const([-1, shape[1]])], {}, value.dtype, [None, shape[1]], "plane"
-        )
+        heads_first = self._without_first(value, shape)
+        if heads_first in self._tables:
+            known = self._tables[heads_first]
+            plane, stride, offset = known.table, emit.const([-1]), known.centre
+        else:
+            rows = emit.transpose(heads_first, [1, 2, 0])
+            plane = emit.op(
+                "Reshape", [rows, emit.const([-1, shape[1]])], {}, value.dtype, [None, shape[1]], "plane"
+            )
+            stride, offset = emit.length(value, 2), emit.const([0])
         kept = stage.kept_from(source, emit)
         # Its axis 0 is the batch, or 1 while nothing is removed: a symbol of its own, as buffers of equal
         # symbolic size are shared.
         out: list[Dim] = [f"{stage.dim}_rows_{tokens[0]}", shape[1], stage.dim, stage.dim]
-        return emit.op("GatherPairs", [value, plane, kept], {}, value.dtype, out, "aligned", domain="tsmerge")
+        inputs = [value, plane, kept, stride, offset]
+        return emit.op("GatherPairs", inputs, {}, value.dtype, out, "aligned", domain="tsmerge")
 
     def _without_first(self, value: ir.Value, shape: list[Dim]) -> ir.Value:
         """``value`` without its axis 0 of length 1: what was unsqueezed, where that is how it came about."""

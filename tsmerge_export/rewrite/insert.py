@@ -14,6 +14,7 @@ from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.rewrite.align import Aligner
 from tsmerge_export.rewrite.dims import dims
+from tsmerge_export.rewrite.distances import fold_distances
 from tsmerge_export.rewrite.emit import Emitter
 from tsmerge_export.rewrite.points import Point, scope_of
 from tsmerge_export.rewrite.rules import RULES, Barrier, Context, Outcome
@@ -101,7 +102,9 @@ class _Walk:
         self._steps = {point.node: (point, plan[point.layer]) for point in points if point.layer in plan}
         self._stay = stay
         self._emit = Emitter(self._graph)
-        self._context = Context(self._emit, Aligner(self._emit, compact=positions == "compact"))
+        tables = fold_distances(self._graph, self._emit)
+        aligner = Aligner(self._emit, compact=positions == "compact", tables=tables)
+        self._context = Context(self._emit, aligner)
         self._current: dict[ir.Value, ir.Value] = {}
         self._roots: dict[str | int, Stage] = {}
         self._report = RewriteReport()
