@@ -1,7 +1,8 @@
 """Body of ``tsmerge.DistancePlane``: from numbers per head and distance to the plane of all pairs of tokens.
 
 A row of the plane is a run of its table. Runs of BLOCK numbers are laid out first, one for every start; the plane is
-then gathered from them, which copies BLOCK numbers at a time and has the heads where attention wants them.
+then gathered from them, which copies BLOCK numbers at a time and has the heads where attention wants them. The Gather is in
+both branches of the If because a branch copies what it only passes on.
 """
 
 from __future__ import annotations
@@ -44,17 +45,18 @@ _BODY = f"""
   row0 = Sub(centre, token)
   row = Unsqueeze(row0, i1)
   run = Add(row, column)
-  in_blocks = Gather<axis = 1>(runs, run)
   flat = Constant<value_ints = [0, 0, -1]>()
-  wide = Reshape(in_blocks, flat)
-  width = Shape<start = 2, end = 3>(wide)
+  width = Mul(blocks, block)
   fits = Equal(width, tokens)
   fits_s = Squeeze(fits, i0)
   plane = If (fits_s) <
     then_branch = whole_blocks () => (whole) {{
-      whole = Identity(wide)
+      whole_runs = Gather<axis = 1>(runs, run)
+      whole = Reshape(whole_runs, flat)
     }},
     else_branch = part_of_block () => (part) {{
+      wide_runs = Gather<axis = 1>(runs, run)
+      wide = Reshape(wide_runs, flat)
       part = Slice(wide, i0, tokens, i2)
     }}
   >

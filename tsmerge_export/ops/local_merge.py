@@ -109,7 +109,8 @@ _PLACE = """
   size_source = GatherElements<axis = 1>(size, source)
 """
 
-# k = 1: b is the token after a, so the survivors before a count its place too.
+# k = 1: b is the token after a, so the survivors before a count its place too. Only rows that receive something are
+# computed and written: F of them, those whose a is no padding.
 _ROWS_ONE = """
   target = Identity(before)
   into = Add(source, i1)
@@ -117,30 +118,46 @@ _ROWS_ONE = """
   size_into = GatherElements<axis = 1>(size, into)
   size_row = Add(size_source, size_into)
   size_out = ScatterElements<axis = 1>(size_kept, place, size_row)
-  received = Greater(size_row, size_into)
-  into_real = Greater(size_into, f0)
-  into_padding_row = Not(into_real)
-  replaced = And(received, into_padding_row)
-  row_b = Where(replaced, source, into)
+  received = Greater(size_source, f0)
+  receiving = NonZero(received)
+  slot = Transpose<perm = [1, 0]>(receiving)
+  zero = Constant<value_int = 0>()
+  row_batch = Gather<axis = 0>(receiving, zero)
+  row_source = GatherND(source, slot)
+  row_place = GatherND(place, slot)
+  size_a1 = GatherND(size_source, slot)
+  size_b1 = GatherND(size_into, slot)
+  size_ab = Add(size_a1, size_b1)
+  into_real = Greater(size_b1, f0)
+  row_into = Add(row_source, i1)
+  row_other = Where(into_real, row_into, row_source)
   half = Constant<value_float = 0.5>()
-  share_a = Div(size_source, size_row)
-  share_b = Div(size_into, size_row)
+  share_a = Div(size_a1, size_ab)
+  share_b = Div(size_b1, size_ab)
   weight_a0 = Where(into_real, share_a, half)
   weight_b0 = Where(into_real, share_b, half)
-  weight_a = Unsqueeze(weight_a0, i2)
-  weight_b = Unsqueeze(weight_b0, i2)
-  source_index = Unsqueeze(source, i2)
-  row_b_index = Unsqueeze(row_b, i2)
-  x_a = GatherND<batch_dims = 1>(x, source_index)
-  x_b = GatherND<batch_dims = 1>(x, row_b_index)
+  weight_a = Unsqueeze(weight_a0, i1)
+  weight_b = Unsqueeze(weight_b0, i1)
+  batch_column = Unsqueeze(row_batch, i1)
+  source_column = Unsqueeze(row_source, i1)
+  other_column = Unsqueeze(row_other, i1)
+  place_column = Unsqueeze(row_place, i1)
+  index_a = Concat<axis = 1>(batch_column, source_column)
+  index_b = Concat<axis = 1>(batch_column, other_column)
+  index_y = Concat<axis = 1>(batch_column, place_column)
+  x_a = GatherND(x, index_a)
+  x_b = GatherND(x, index_b)
   x_a32 = Cast<to = 1>(x_a)
   x_b32 = Cast<to = 1>(x_b)
   part_a = Mul(x_a32, weight_a)
   part_b = Mul(x_b32, weight_b)
   mean = Add(part_a, part_b)
+  row = CastLike(mean, x)
+  y = ScatterND(y_kept, index_y, row)
 """
 
 # k > 1: all a's that share a b are added up in the slot of one of them (its leader), then each takes its leader's sum.
+# A b that received only padding keeps its own bits.
 _ROWS_MANY = """
   partner_best = GatherElements<axis = 1>(partner, best)
   partner_twice = Mul(partner_best, i2)
@@ -182,10 +199,6 @@ _ROWS_MANY = """
   leader_element = Expand(leader_index, rows_shape)
   sums = ScatterElements<axis = 1, reduction = "add">(part_b, leader_element, part_a)
   mean = GatherND<batch_dims = 1>(sums, leader_index)
-"""
-
-# A b that received only padding keeps its own bits.
-_WRITE = """
   received_row = Unsqueeze(received, i2)
   row32 = Where(received_row, mean, x_b32)
   row = CastLike(row32, x)
@@ -203,9 +216,9 @@ _WRITE = """
 """
 
 _TEXT = {
-    "k1": _COUNT + MATCH_ONE + _PLACE + _ROWS_ONE + _WRITE,
-    "band": _COUNT + MATCH_BAND + _PLACE + _ROWS_MANY + _WRITE,
-    "dense": _COUNT + MATCH_DENSE + _PLACE + _ROWS_MANY + _WRITE,
+    "k1": _COUNT + MATCH_ONE + _PLACE + _ROWS_ONE,
+    "band": _COUNT + MATCH_BAND + _PLACE + _ROWS_MANY,
+    "dense": _COUNT + MATCH_DENSE + _PLACE + _ROWS_MANY,
 }
 
 
