@@ -6,66 +6,25 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from tsmerge_export.errors import UsageError
+from tsmerge_export.parse import parse_k, parse_ratio, per_layer, whole
 
 Positions = Literal["gather", "compact"]
 
+Schedule = Literal["constant", "linear"]
+
 DEFAULT_RATIO = Fraction(1, 4)
+DEFAULT_THRESHOLD = 0.9
 _MAX_RATIO = Fraction(1, 2)
-_MAX_DENOMINATOR = 1_000_000
 
-
-def parse_ratio(value: str | float | Fraction) -> Fraction:
-    """Read a merge ratio as an exact fraction, so that no two runtimes round it differently.
-
-    Args:
-        value: ``"1/4"``, ``"0.25"``, ``"25%"``, a float or a Fraction; the share of tokens to remove.
-
-    Returns:
-        The ratio in lowest terms, 0 < ratio <= 1/2.
-
-    Raises:
-        UsageError: not a number, or outside (0, 1/2] (one merge step removes at most every second token).
-    """
-    try:
-        if isinstance(value, str):
-            text = value.strip()
-            ratio = Fraction(text[:-1].strip()) / 100 if text.endswith("%") else Fraction(text)
-        else:
-            # str() first: Fraction(0.1) would be the binary neighbour of 1/10.
-            ratio = value if isinstance(value, Fraction) else Fraction(str(value))
-    except (ValueError, ZeroDivisionError):
-        raise UsageError(f"--ratio {value!r} is not a number; write it as 1/4, 0.25 or 25%") from None
-    if not 0 < ratio <= _MAX_RATIO:
-        raise UsageError(
-            f"--ratio {value} is out of range; it must be above 0 and at most 1/2 (every second token)"
-        )
-    if ratio.denominator > _MAX_DENOMINATOR:
-        raise UsageError(
-            f"--ratio {value} has more than six decimals; write it as a simple fraction such as 1/3"
-        )
-    return ratio
-
-
-def parse_k(value: str | int) -> int | None:
-    """Read the neighbourhood: a whole number >= 1, or ``"global"`` (returned as None) for all tokens."""
-    if isinstance(value, str) and value.strip().lower() in ("global", "all"):
-        return None
-    try:
-        k = int(value)
-    except (TypeError, ValueError):
-        raise UsageError(f"--k {value!r} is not a whole number; give 1, 2, ... or 'global'") from None
-    if k < 1 or (not isinstance(value, str) and k != value):
-        raise UsageError(f"--k {value} is out of range; it must be a whole number of at least 1, or 'global'")
-    return k
-
-
-def _whole(flag: str, value: Any, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UsageError(f"{flag} {value} is not a whole number of at least {least}")
-    return value
+#: The settings that a method has besides those of all methods. A setting of another method is an error, not ignored.
+OPTIONS: Mapping[str, frozenset[str]] = {
+    "none": frozenset(),
+    "local": frozenset({"k", "ratio", "r", "schedule"}),
+    "global": frozenset({"ratio", "r", "schedule"}),
+}
 
 
 @dataclass(frozen=True)
@@ -73,53 +32,113 @@ class MergeConfig:
     """Merge settings, independent of the model they are applied to.
 
     Args:
-        method: ``"none"`` (export without merging) or ``"local"`` (arXiv 2405.17951, section 3).
-        k: neighbourhood of local merging in token pairs, >= 1; None or ``"global"`` compares all tokens (ToMe).
-        ratio: share of the tokens that each merge step removes, 0 < ratio <= 1/2; kept as an exact Fraction.
-        r: number of tokens that each merge step removes, >= 1; excludes ``ratio``. With neither given, ratio 1/4.
+        method: ``"none"`` (export without merging), ``"local"`` (arXiv 2405.17951, section 3) or ``"global"``
+            (ToMe, arXiv 2210.09461: local merging with every token in reach).
+        k: neighbourhood of local merging in token pairs, >= 1; None or ``"global"`` compares all tokens. Default 1.
+        ratio: share of the tokens that each merge step removes, 0 < ratio <= 1/2, kept as an exact Fraction; or a
+            sequence with one for each merging layer.
+        r: number of tokens that each merge step removes, >= 1, or a sequence with one (>= 0) for each merging layer;
+            excludes ``ratio``. With neither given, ratio 1/4.
+        schedule: ``"constant"``, or ``"linear"``: from twice the amount at the first merging layer to nothing at the
+            last (ToMe, appendix), at most half of the tokens.
         min_tokens: no merge step leaves fewer tokens than this, >= 0.
         layers: indices of the layers to merge in, counted from 0 in order of execution; None is all of them.
         positions: ``"gather"`` keeps true distances between surviving tokens; ``"compact"`` renumbers them
             0..M-1 (cheaper; distances shrink). Masks are always gathered.
 
     Raises:
-        UsageError: a setting is out of range or contradicts another.
+        UsageError: a setting is out of range, contradicts another, or belongs to another method.
     """
 
     method: str = "local"
-    k: int | str | None = 1
-    ratio: Fraction | str | float | None = None
-    r: int | None = None
+    k: int | str | None = "auto"
+    ratio: Fraction | str | float | tuple[Fraction, ...] | None = None
+    r: int | str | tuple[int, ...] | None = None
+    schedule: Schedule | None = None
     min_tokens: int = 4
     layers: tuple[int, ...] | None = None
     positions: Positions = "gather"
 
     def __post_init__(self) -> None:
-        if self.method not in ("none", "local"):
-            raise UsageError(f"--merge {self.method} is not a known method; choose one of: none, local")
+        if self.method not in OPTIONS:
+            raise UsageError(
+                f"--merge {self.method} is not a known method; choose one of: {', '.join(OPTIONS)}"
+            )
         if self.positions not in ("gather", "compact"):
             raise UsageError(f"--positions {self.positions} is not known; choose gather or compact")
+        self._check_options()
         put = object.__setattr__  # the dataclass is frozen; this is its own constructor
-        put(self, "k", None if self.k is None else parse_k(self.k))
-        if self.r is not None and self.ratio is not None:
-            raise UsageError("--r and --ratio exclude each other; give one of them")
-        if self.r is not None:
-            _whole("--r", self.r, 1)
-        elif self.method != "none":
-            put(self, "ratio", parse_ratio(DEFAULT_RATIO if self.ratio is None else self.ratio))
-        _whole("--min-tokens", self.min_tokens, 0)
+        automatic = 1 if self.takes("k") else None
+        put(self, "k", automatic if self.k == "auto" else None if self.k is None else parse_k(self.k))
+        self._read_amount(put)
+        whole("--min-tokens", self.min_tokens, 0)
         if self.layers is not None:
-            layers = tuple(sorted({_whole("--layers", i, 0) for i in self.layers}))
+            layers = tuple(sorted({whole("--layers", i, 0) for i in self.layers}))
             if not layers:
                 raise UsageError(
                     "--layers is empty; give layer indices such as 0,1,2, or leave it out for all"
                 )
             put(self, "layers", layers)
 
+    def _check_options(self) -> None:
+        """Refuse what belongs to another method."""
+        given = {name for name in sorted(set().union(*OPTIONS.values())) if getattr(self, name) is not None}
+        if self.k in ("auto", "global", "all", None):
+            given.discard("k")
+        wrong = sorted(given - OPTIONS[self.method])
+        if wrong and self.active:
+            takes = ", ".join(f"--{name}" for name in sorted(OPTIONS[self.method])) or "none"
+            raise UsageError(
+                f"--{wrong[0]} has no effect with --merge {self.method}, whose own settings are: {takes}; leave it out"
+            )
+
+    def _read_amount(self, put: Any) -> None:
+        if self.r is not None and self.ratio is not None:
+            raise UsageError("--r and --ratio exclude each other; give one of them")
+        if self.schedule not in (None, "constant", "linear"):
+            raise UsageError(f"--schedule {self.schedule} is not known; choose constant or linear")
+        if self.r is not None:
+            put(self, "r", per_layer(self.r, _read_r))
+            if isinstance(self.r, int):
+                whole("--r", self.r, 1)
+            elif not any(cast(tuple[int, ...], self.r)):
+                raise UsageError("--r is 0 for every layer; use --merge none to export without merging")
+        elif self.takes("ratio"):
+            put(self, "ratio", per_layer(DEFAULT_RATIO if self.ratio is None else self.ratio, parse_ratio))
+        if self.schedule == "linear" and isinstance(self.r if self.r is not None else self.ratio, tuple):
+            raise UsageError("--schedule linear takes one --ratio or --r for all layers, not a list")
+
     @property
     def active(self) -> bool:
         """False for ``method="none"``."""
         return self.method != "none"
+
+    def takes(self, option: str) -> bool:
+        """Whether the method has this setting."""
+        return option in OPTIONS[self.method]
+
+    def amount(self, turn: int, turns: int) -> tuple[int, Fraction]:
+        """(r, ratio) of one step, one of them 0: the ``turn``-th of ``turns`` merging layers, from 0.
+
+        The linear schedule gives ``2 * amount * (turns - 1 - turn) / (turns - 1)``; r is rounded down.
+        """
+        share = Fraction(1)
+        if self.schedule == "linear" and turns > 1:
+            share = Fraction(2 * (turns - 1 - turn), turns - 1)
+        if self.r is not None:
+            r = self.r[turn] if isinstance(self.r, tuple) else int(self.r)
+            return int(r * share), Fraction(0)
+        ratio = self.ratio[turn] if isinstance(self.ratio, tuple) else self.ratio
+        return 0, min(_MAX_RATIO, cast(Fraction, ratio or Fraction(0)) * share)
+
+    def check_turns(self, turns: int) -> None:
+        """Raise UsageError where a list of settings is not as long as there are merging layers."""
+        for name in sorted(OPTIONS[self.method]):
+            value = getattr(self, name)
+            if isinstance(value, tuple) and len(value) != turns:
+                raise UsageError(
+                    f"--{name} lists {len(value)} values, but {turns} layers merge; give one for each, or one for all"
+                )
 
     def select_layers(self, count: int) -> tuple[int, ...]:
         """The layers to merge in, of a model that has ``count`` of them.
@@ -138,11 +157,9 @@ class MergeConfig:
         return self.layers
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready settings; the ratio as ``"1/4"``, a global k as ``"global"``."""
-        out = {field.name: getattr(self, field.name) for field in fields(self)}
+        """JSON-ready settings; a ratio as ``"1/4"``, a k of all tokens as ``"global"``."""
+        out = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
         out["k"] = "global" if self.k is None else self.k
-        out["ratio"] = None if self.ratio is None else str(self.ratio)
-        out["layers"] = None if self.layers is None else list(self.layers)
         return out
 
     @classmethod
@@ -152,19 +169,41 @@ class MergeConfig:
         unknown = sorted(set(data) - known)
         if unknown:
             raise UsageError(f"unknown merge setting {unknown[0]!r}; known are: {', '.join(sorted(known))}")
-        values = dict(data)
-        if values.get("layers") is not None:
-            values["layers"] = tuple(values["layers"])
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
         return cls(**values)
 
     def describe(self) -> str:
-        """One short line for tables and logs, such as ``local k=1 ratio=1/4 min-tokens=4``."""
+        """One short line for tables and logs, such as ``local k=1 ratio=1/4 min-tokens=4 positions=gather``."""
         if not self.active:
             return "none"
-        amount = f"r={self.r}" if self.r is not None else f"ratio={self.ratio}"
-        k = "global" if self.k is None else self.k
-        where = "" if self.layers is None else " layers=" + ",".join(map(str, self.layers))
-        return f"{self.method} k={k} {amount} min-tokens={self.min_tokens} positions={self.positions}{where}"
+        parts = [self.method]
+        for name in ("k", "r", "ratio", "schedule"):
+            value = getattr(self, name)
+            if self.takes(name) and (value is not None or name == "k"):
+                parts.append(f"{name}={'global' if value is None else _text(value)}")
+        parts += [f"min-tokens={self.min_tokens}", f"positions={self.positions}"]
+        if self.layers is not None:
+            parts.append(f"layers={_text(self.layers)}")
+        return " ".join(parts)
+
+
+def _read_r(value: Any) -> int:
+    if isinstance(value, str):
+        try:
+            value = int(value)
+        except ValueError:
+            raise UsageError(f"--r {value} is not a whole number") from None
+    return whole("--r", value, 0)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Fraction):
+        return str(value)
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def tokens_removed(

@@ -20,6 +20,7 @@ from tsmerge_export.errors import MissingDependencyError, UnsupportedError
 
 _DOMAIN = "tsmerge"
 _PREFIX = "tsmerge_shape_of/"
+_ALL_TOKENS = 1_000_000_000
 # Products that are not counted; a file that has them says so.
 UNCOUNTED = ("Attention", "Conv", "ConvTranspose", "Einsum", "GroupQueryAttention", "MultiHeadAttention")
 
@@ -181,13 +182,12 @@ def count(model: onnx.ModelProto, inputs: Mapping[str, NDArray[Any]], also: Sequ
 
 
 def without_merging(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose merge nodes remove nothing (r = 0): the same graph, every token kept."""
+    """A copy whose merge nodes remove nothing, as they are to leave more tokens than there are: the same graph."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    zero = {"r": 0, "ratio_num": 0, "ratio_den": 1}
     for node in copy.graph.node:
         if node.domain == _DOMAIN:
             for attribute in node.attribute:
-                if attribute.name in zero:
-                    attribute.i = zero[attribute.name]
+                if attribute.name == "min_tokens":
+                    attribute.i = _ALL_TOKENS
     return copy

@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx
 
-from tsmerge_export import flops
+from tsmerge_export import flops, ops
 from tsmerge_export.bundle import Bundle, ComponentInfo
 from tsmerge_export.errors import UsageError
 
@@ -61,7 +61,7 @@ def inspect_file(path: Path, *, batch: int = 1, length: int = 512) -> dict[str, 
 
     Returns:
         JSON-ready: ``name``, ``file``, ``opset``, ``size`` in bytes, ``batch``, ``length``; ``merges`` (per
-        ``tsmerge.LocalMerge`` node: name, layer, scope, tokens ``before`` and ``after``, attributes), ``described``
+        merge node: name, layer, scope, tokens ``before`` and ``after``, attributes), ``described``
         (how many merges there are), ``barriers``, ``nodes`` (count by op type, ``domain::`` first for other domains);
         ``flops`` (``unmerged``, ``merged``, ``merge_nodes``, ``ratio``, ``uncounted``; ``unmerged`` is None where the
         file has no merge nodes left, as in the inlined form).
@@ -70,11 +70,13 @@ def inspect_file(path: Path, *, batch: int = 1, length: int = 512) -> dict[str, 
         UnsupportedError: not an ONNX file, or it does not run at this size.
     """
     model = flops.load_graph(path)
-    nodes = [node for node in model.graph.node if node.domain == _DOMAIN and node.op_type == "LocalMerge"]
+    nodes = [
+        node for node in model.graph.node if node.domain == _DOMAIN and node.op_type in ops.merge_op_types()
+    ]
     inputs = flops.feeds(model, batch, length)
     ends = [name for node in nodes for name in (node.input[0], node.output[0])]
     merged = flops.count(model, inputs, ends)
-    # The same file with every r set to 0 is the unmerged model.
+    # The same file with nothing removed is the unmerged model.
     unmerged = flops.count(flops.without_merging(model), inputs) if nodes else None
     return {
         "name": path.stem,
@@ -125,5 +127,5 @@ def _merge(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> dict[
         "scope": notes.get("scope"),
         "before": shapes[node.input[0]][1],
         "after": shapes[node.output[0]][1],
-        "attributes": {attribute.name: attribute.i for attribute in node.attribute},
+        "attributes": ops.attributes_of(node),
     }

@@ -60,7 +60,7 @@ def error_of(capture: Capture, code: int, expected: int) -> str:
         (["--ratio", "nan"], "--ratio"),
         (["--k", "0"], "--k 0 is out of range"),
         (["--k", "1.5"], "is not a whole number"),
-        (["--r", "0"], "--r: '0' is not a whole number"),
+        (["--r", "0"], "--r 0 is not a whole number of at least 1"),
         (["--r", "4", "--ratio", "1/4"], "--r and --ratio exclude each other"),
         (["--min-tokens", "-1"], "--min-tokens"),
         (["--layers", "a"], "is not a list of layer indices"),

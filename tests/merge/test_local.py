@@ -13,7 +13,8 @@ from hypothesis import event, given
 from tests.cases import Case, compare_with_oracle
 from tests.strategies import cases, properties
 from tsmerge_export.errors import UsageError
-from tsmerge_export.merge.local import Merged, local_merge, unmerge
+from tsmerge_export.merge.combine import Merged, unmerge
+from tsmerge_export.merge.local import local_merge
 
 
 def _reference(case: Case) -> Merged:

@@ -45,7 +45,7 @@ def add_functions(model: onnx.ModelProto, opset: int = 18) -> None:
     for node in model.graph.node:
         if node.domain != ops.DOMAIN:
             continue
-        attributes = {attribute.name: attribute.i for attribute in node.attribute}
+        attributes = ops.attributes_of(node)
         node.overload = ops.variant_key(node.op_type, attributes)
         if (node.op_type, node.overload) not in have:
             have.add((node.op_type, node.overload))

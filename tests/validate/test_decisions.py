@@ -179,7 +179,7 @@ def test_tap_adds_outputs_and_renames_nothing() -> None:
     <ir_version: 8, opset_import: ["" : 18, "tsmerge" : 1]>
     g (float[b, n, 4] x, float[b, n] s) => (float[b, m, 4] z)
     {
-        y, t, k1 = tsmerge.LocalMerge_k1 <protect_first: int = 2> (x, x, s)
+        y, t, k1 = tsmerge.LocalMerge:k1 <protect_first: int = 2> (x, x, s)
         u, v, k2, g2 = tsmerge.LocalMerge (y, y, t)
         z = tsmerge.Unmerge (u, g2)
     }

@@ -113,13 +113,22 @@ def _add_check_options(parser: argparse.ArgumentParser) -> None:
 def _fill_export(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
     group = parser.add_argument_group("merging")
-    group.add_argument("--merge", default="local", metavar="METHOD", help="local or none; default: local")
+    group.add_argument(
+        "--merge", default="local", metavar="METHOD", help="local, global or none; default: local"
+    )
     group.add_argument("--k", metavar="K", help="neighbourhood: 1, 2, ... or global; default: 1")
     group.add_argument(
-        "--ratio", metavar="R", help="share of tokens to remove: 1/4, 0.25 or 25%%; default: 1/4"
+        "--ratio",
+        metavar="R",
+        help="share of tokens to remove: 1/4, 0.25 or 25%%, or one for each layer: 1/2,1/4; default: 1/4",
     )
     group.add_argument(
-        "--r", type=_whole(1), metavar="N", help="number of tokens to remove, instead of --ratio"
+        "--r", metavar="N", help="number of tokens to remove, or one for each layer, instead of --ratio"
+    )
+    group.add_argument(
+        "--schedule",
+        metavar="HOW",
+        help="constant (default), or linear: twice the amount down to nothing by depth",
     )
     group.add_argument("--min-tokens", type=_whole(0), metavar="N", help="leave at least so many; default: 4")
     group.add_argument("--layers", type=_layers, metavar="I,J,...", help="layers to merge in; default: all")

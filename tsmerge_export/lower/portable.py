@@ -34,7 +34,7 @@ def _add_functions(proto: onnx.ModelProto) -> None:
     for node in proto.graph.node:
         if node.domain != ops.DOMAIN:
             continue
-        attributes = {attribute.name: attribute.i for attribute in node.attribute}
+        attributes = ops.attributes_of(node)
         node.overload = ops.variant_key(node.op_type, attributes)
         key = (node.op_type, node.overload)
         if key not in known:

@@ -1,5 +1,6 @@
 """Merging algorithms in eager PyTorch (the specification) and their reversible application to modules."""
 
-from tsmerge_export.merge.local import Merged, local_merge, unmerge
+from tsmerge_export.merge.combine import Merged, unmerge
+from tsmerge_export.merge.local import local_merge
 
 __all__ = ["Merged", "local_merge", "unmerge"]

@@ -7,74 +7,20 @@ arXiv 2210.09461, section 3. Every exported operator is proved against this file
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tsmerge_export.config import MergeConfig, parse_k, parse_ratio, tokens_removed
 from tsmerge_export.errors import UsageError
-
-# Ranks of candidates that are no cosine. Similarities lie in [-1, 1] up to rounding, so whole numbers outside
-# that range order them strictly: padding a > any number > NaN > real a into padding b > no candidate at all.
-RANK_PADDING = 2.0
-RANK_NAN = -2.0
-RANK_INTO_PADDING = -3.0
-RANK_NONE = -4.0
-
-# Cosines are rounded to this step before they are ranked. Tokens that are equal tie in exact arithmetic, but their
-# float32 cosine is 1 give or take a unit or two in the last place (6e-8), by the order of its sums: without the step,
-# runtimes would disagree on which of many equal pairs to merge, and "the lowest index wins" would hold on none.
-SCORE_STEP = 2.0**-20
+from tsmerge_export.merge.combine import Merged, combine, identity
+from tsmerge_export.merge.method import Attributes, Evidence, Place
+from tsmerge_export.merge.similarity import RANK_INTO_PADDING, RANK_NONE, RANK_PADDING, cosine, norm
 
 # Up to this neighbourhood the band is computed offset by offset (linear in N), above it by one matrix product.
 _BAND_LIMIT = 32
-
-
-class Merged(NamedTuple):
-    """Result of one merge step over ``[B, N, D]`` tokens, M = N - r(N).
-
-    Attributes:
-        y: ``[B, M, D]``, dtype of x: the surviving tokens in their old order.
-        size: ``[B, M]`` float32: how many original tokens each one stands for; 0 is padding.
-        kept: ``[B, M]`` int64, strictly increasing: index in the input of each surviving token.
-        target: ``[B, N]`` int64: index in the output that each input token went to.
-    """
-
-    y: Tensor
-    size: Tensor
-    kept: Tensor
-    target: Tensor
-
-
-def unmerge(y: Tensor, target: Tensor) -> Tensor:
-    """Give every original token a copy of the token it went into.
-
-    Args:
-        y: ``[B, M, ...]``, any dtype.
-        target: ``[B, N]`` int64 in 0..M-1, from :class:`Merged`.
-
-    Returns:
-        ``[B, N, ...]``.
-    """
-    return y[torch.arange(y.shape[0], device=y.device)[:, None], target]
-
-
-def _cosine(dot: Tensor, norm_a: Tensor, norm_b: Tensor) -> Tensor:
-    """Cosine from dot products and norms, all float32, rounded to SCORE_STEP (halves to even).
-
-    0 where a norm is 0, RANK_NAN where it is not a number.
-    """
-    scale = norm_a * norm_b
-    cosine = torch.where(scale == 0, torch.zeros_like(dot), dot / scale)
-    cosine = (cosine / SCORE_STEP).round() * SCORE_STEP
-    return torch.where(torch.isnan(cosine), torch.full_like(cosine, RANK_NAN), cosine)
-
-
-def _norm(v: Tensor) -> Tensor:
-    return (v * v).sum(-1).sqrt()
 
 
 def _candidates(metric_a: Tensor, metric_b: Tensor, k: int | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -89,17 +35,17 @@ def _candidates(metric_a: Tensor, metric_b: Tensor, k: int | None) -> tuple[Tens
     """
     p, q = metric_a.shape[1], metric_b.shape[1]
     i = torch.arange(p, device=metric_a.device)[:, None]
-    norm_a, norm_b = _norm(metric_a), _norm(metric_b)
+    norm_a, norm_b = norm(metric_a), norm(metric_b)
     if k is None or k > min(_BAND_LIMIT, p):
         j = torch.arange(q, device=metric_a.device)[None, :].expand(p, q)
         inside = torch.ones_like(j, dtype=torch.bool) if k is None else (i - j).abs() < k
         dot = metric_a @ metric_b.transpose(1, 2)
-        return _cosine(dot, norm_a[:, :, None], norm_b[:, None, :]), j, inside
+        return cosine(dot, norm_a[:, :, None], norm_b[:, None, :]), j, inside
     j = i + torch.arange(1 - k, k, device=metric_a.device)[None, :]
     inside = (j >= 0) & (j < q)
     j = j.clamp(0, q - 1)
     columns = [
-        _cosine((metric_a * metric_b[:, j[:, c]]).sum(-1), norm_a, norm_b[:, j[:, c]])
+        cosine((metric_a * metric_b[:, j[:, c]]).sum(-1), norm_a, norm_b[:, j[:, c]])
         for c in range(2 * k - 1)
     ]
     return torch.stack(columns, -1), j, inside
@@ -222,34 +168,16 @@ def local_merge(
     protected = protect_first + protect_last
     removed = tokens_removed(tokens, r=r or 0, ratio=exact, min_tokens=min_tokens, protected=protected)
     size = x.new_ones((batch, tokens), dtype=torch.float32) if size is None else size.float()
-    index = torch.arange(tokens, device=x.device).expand(batch, tokens)
     if removed == 0:
-        return Merged(x, size, index.contiguous(), index.contiguous())
+        return identity(x, size)
 
     rank, partner = _match((x if metric is None else metric).detach(), size, protect_first, protect_last, k)
-    best = rank.sort(dim=-1, descending=True, stable=True).indices[
-        :, :removed
-    ]  # stable: the lowest i of equals
+    # stable: the lowest i of equals
+    best = rank.sort(dim=-1, descending=True, stable=True).indices[:, :removed]
     # From here on indices are positions among all N tokens.
     source = protect_first + 2 * best
-    into = index.scatter(1, source, protect_first + 2 * partner.gather(1, best) + 1)
-    survives = torch.ones_like(index, dtype=torch.bool).scatter(1, source, False)
-    kept = survives.nonzero()[:, 1].view(batch, tokens - removed)
-    target = (survives.cumsum(1) - 1).gather(1, into)
-
-    size_out = size.new_zeros((batch, tokens - removed)).scatter_add(1, target, size)
-    # Padding is left out by selection, not by a factor of 0: it may hold NaN.
-    weighted = torch.where(
-        (size > 0)[..., None], x.float() * size[..., None], x.new_zeros((), dtype=torch.float32)
-    )
-    total = weighted.new_zeros((batch, tokens - removed, x.shape[2])).index_put(
-        (torch.arange(batch, device=x.device)[:, None], target), weighted, accumulate=True
-    )
-    survivor_size = size.gather(1, kept)
-    received = (size_out > survivor_size) & (size_out > 0)
-    mean = (total / torch.where(received, size_out, torch.ones_like(size_out))[..., None]).to(x.dtype)
-    y = torch.where(received[..., None], mean, unmerge(x, kept))
-    return Merged(y, size_out, kept, target)
+    into = protect_first + 2 * partner.gather(1, best) + 1
+    return combine(x, size, source, into)
 
 
 class LocalMethod:
@@ -258,37 +186,37 @@ class LocalMethod:
     name = "local"
     op_type = "LocalMerge"
 
-    def attributes(self, config: MergeConfig, protect_first: int, protect_last: int) -> dict[str, int]:
+    def attributes(self, config: MergeConfig, place: Place) -> Attributes:
         """Attributes of the operator ``tsmerge::LocalMerge``; k = 0 stands for global."""
-        ratio = config.ratio if isinstance(config.ratio, Fraction) else Fraction(0)
+        r, ratio = config.amount(place.turn, place.turns)
         return {
             "k": 0 if config.k is None else int(config.k),
-            "r": config.r or 0,
+            "r": r,
             "ratio_num": ratio.numerator,
             "ratio_den": ratio.denominator,
             "min_tokens": config.min_tokens,
-            "protect_first": protect_first,
-            "protect_last": protect_last,
+            "protect_first": place.protect_first,
+            "protect_last": place.protect_last,
         }
 
-    def removed(self, tokens: int, attributes: Mapping[str, int]) -> int:
-        """r(N): tokens that one step with these attributes removes of ``tokens``."""
-        ratio = Fraction(attributes["ratio_num"], attributes["ratio_den"])
-        protected = attributes["protect_first"] + attributes["protect_last"]
-        wanted = {"r": attributes["r"]} if not ratio else {"ratio": ratio}
-        return tokens_removed(tokens, min_tokens=attributes["min_tokens"], protected=protected, **wanted)  # type: ignore[arg-type]
-
-    def merge(self, x: Tensor, size: Tensor | None, attributes: Mapping[str, int]) -> Merged:
+    def merge(self, x: Tensor, metric: Tensor, size: Tensor | None, attributes: Attributes) -> Merged:
         """:func:`local_merge` with the operator's attributes."""
         options: dict[str, Any] = dict(attributes)
         ratio = Fraction(options.pop("ratio_num"), options.pop("ratio_den"))
         k = options.pop("k") or None
         r = options.pop("r")
         if ratio:
-            return local_merge(x, size=size, k=k, ratio=ratio, **options)
-        return local_merge(x, size=size, k=k, r=r, **options)
+            return local_merge(x, metric, size, k=k, ratio=ratio, **options)
+        return local_merge(x, metric, size, k=k, r=r, **options)
 
-    def ranks(self, x: Tensor, size: Tensor | None, attributes: Mapping[str, int]) -> tuple[Tensor, Tensor]:
-        """:func:`ranks` with the operator's attributes: the scores behind a decision."""
-        protect = {name: attributes[name] for name in ("protect_first", "protect_last")}
-        return ranks(x, size, k=attributes["k"] or None, **protect)
+    def evidence(self, x: Tensor, metric: Tensor, size: Tensor | None, attributes: Attributes) -> Evidence:
+        """:func:`ranks` with the operator's attributes."""
+        protect = {name: int(attributes[name]) for name in ("protect_first", "protect_last")}
+        rank, gap = ranks(metric, size, k=int(attributes["k"]) or None, **protect)
+        return Evidence(rank=rank, gap=gap)
+
+
+class GlobalMethod(LocalMethod):
+    """Bipartite soft matching over all tokens (ToMe, arXiv 2210.09461, section 3): local merging with k = all."""
+
+    name = "global"

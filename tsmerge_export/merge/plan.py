@@ -4,33 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from torch import Tensor
 
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UsageError
-from tsmerge_export.merge.local import LocalMethod, Merged
+from tsmerge_export.merge.combine import Merged
+from tsmerge_export.merge.local import GlobalMethod, LocalMethod
+from tsmerge_export.merge.method import Attributes, Evidence, Method, Place
 
-
-class Method(Protocol):
-    """A merging method: one reference file that implements this, and one operator file of the same op type."""
-
-    name: str
-    op_type: str
-
-    def attributes(self, config: MergeConfig, protect_first: int, protect_last: int) -> dict[str, int]: ...
-
-    def removed(self, tokens: int, attributes: Mapping[str, int]) -> int: ...
-
-    def merge(self, x: Tensor, size: Tensor | None, attributes: Mapping[str, int]) -> Merged: ...
-
-    def ranks(
-        self, x: Tensor, size: Tensor | None, attributes: Mapping[str, int]
-    ) -> tuple[Tensor, Tensor]: ...
-
-
-METHODS: dict[str, Method] = {method.name: method for method in (LocalMethod(),)}
+METHODS: Mapping[str, Method] = {method.name: method for method in (LocalMethod(), GlobalMethod())}
 
 
 @dataclass(frozen=True)
@@ -39,20 +22,20 @@ class MergeStep:
 
     layer: int
     method: Method
-    attributes: Mapping[str, int]
+    attributes: Attributes
 
     @property
     def op_type(self) -> str:
         """Operator type in the ONNX domain ``tsmerge``."""
         return self.method.op_type
 
-    def removed(self, tokens: int) -> int:
-        """Tokens removed of ``tokens``."""
-        return self.method.removed(tokens, self.attributes)
-
     def __call__(self, x: Tensor, size: Tensor | None) -> Merged:
         """Merge ``x [B, N, D]`` with ``size [B, N]`` float32 (None: all 1)."""
-        return self.method.merge(x, size, self.attributes)
+        return self.method.merge(x, x, size, self.attributes)
+
+    def evidence(self, x: Tensor, size: Tensor | None) -> Evidence:
+        """The scores behind the decision of the same call."""
+        return self.method.evidence(x, x, size, self.attributes)
 
 
 def make_plan(
@@ -61,7 +44,7 @@ def make_plan(
     """Steps by layer index, for a model with ``points`` merge points.
 
     Raises:
-        UsageError: the config names a layer that is not there, or an unknown method.
+        UsageError: the config names a layer that is not there, or an unknown method, or has a list of another length.
     """
     layers = config.select_layers(points)
     if not layers:
@@ -70,6 +53,12 @@ def make_plan(
         raise UsageError(
             f"--merge {config.method} is not a known method; choose one of: none, {', '.join(METHODS)}"
         )
+    config.check_turns(len(layers))
     method = METHODS[config.method]
-    attributes = method.attributes(config, protect_first, protect_last)
-    return {layer: MergeStep(layer, method, attributes) for layer in layers}
+    plan = {}
+    for turn, layer in enumerate(layers):
+        if config.takes("ratio") and not any(config.amount(turn, len(layers))):
+            continue  # the end of a linear schedule, or an r of 0
+        place = Place(layer, points, turn, len(layers), protect_first, protect_last)
+        plan[layer] = MergeStep(layer, method, method.attributes(config, place))
+    return plan

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from tsmerge_export.config import Positions
-from tsmerge_export.merge.local import unmerge
+from tsmerge_export.merge.combine import unmerge
+from tsmerge_export.merge.method import Evidence
 from tsmerge_export.merge.plan import MergeStep
 
 
 @dataclass
 class StepRecord:
-    """What one merge step of the last forward decided. Shapes as in :class:`~tsmerge_export.merge.local.Merged`.
+    """What one merge step of the last forward decided. Shapes as in :class:`~tsmerge_export.merge.combine.Merged`.
 
-    ``rank`` and ``gap`` ``[B, P]`` float32 are the scores behind it (see :func:`~tsmerge_export.merge.local.ranks`),
-    filled only while ``MergeRun.record`` is True.
+    ``evidence`` are the scores behind it, filled only while ``MergeRun.record`` is True.
     """
 
     layer: int
@@ -26,8 +26,7 @@ class StepRecord:
     kept: Tensor
     target: Tensor
     size: Tensor
-    rank: Tensor | None = None
-    gap: Tensor | None = None
+    evidence: Evidence | None = None
 
 
 class MergeRun:
@@ -66,10 +65,10 @@ class MergeRun:
         step = self._plan.get(layer)
         if step is None:
             return x
-        rank, gap = step.method.ranks(x, self._size, step.attributes) if self.record else (None, None)
+        evidence = step.evidence(x, self._size) if self.record else None
         result = step(x, self._size)
         removed = x.shape[1] - result.y.shape[1]
-        self.steps.append(StepRecord(layer, removed, result.kept, result.target, result.size, rank, gap))
+        self.steps.append(StepRecord(layer, removed, result.kept, result.target, result.size, evidence))
         self._size = result.size
         if self._kept is None or self._target is None:
             self._kept, self._target = result.kept, result.target

@@ -19,9 +19,20 @@ import tsmerge_export.ops.distance_plane as _distance_plane
 import tsmerge_export.ops.gather_pairs as _gather_pairs
 import tsmerge_export.ops.local_merge as _local_merge
 import tsmerge_export.ops.unmerge as _unmerge
-from tsmerge_export.ops.schema import DOMAIN, SCHEMAS, VERSION, Schema, schema
+from tsmerge_export.ops.schema import DOMAIN, SCHEMAS, VERSION, Schema, attributes_of, merge_op_types, schema
 
-__all__ = ["DOMAIN", "MIN_IR_VERSION", "SCHEMAS", "VERSION", "Schema", "function", "schema", "variant_key"]
+__all__ = [
+    "DOMAIN",
+    "MIN_IR_VERSION",
+    "SCHEMAS",
+    "VERSION",
+    "Schema",
+    "attributes_of",
+    "function",
+    "merge_op_types",
+    "schema",
+    "variant_key",
+]
 
 #: Function overloads need this IR version of the model.
 MIN_IR_VERSION = 10
@@ -34,12 +45,12 @@ _BODIES = {
 }
 
 
-def variant_key(op_type: str, attributes: Mapping[str, int]) -> str:
+def variant_key(op_type: str, attributes: Mapping[str, int | float]) -> str:
     """Name of the body that a node with these attributes needs: the ``overload`` of node and function.
 
     Args:
         op_type: operator of the domain.
-        attributes: the node's int attributes, all of them.
+        attributes: the node's attributes, all of them.
 
     Raises:
         UnsupportedError: unknown operator. UsageError: attributes missing, unknown or out of range.
@@ -48,12 +59,12 @@ def variant_key(op_type: str, attributes: Mapping[str, int]) -> str:
     return _BODIES[op_type].variant(attributes)
 
 
-def function(op_type: str, attributes: Mapping[str, int], *, opset: int = 18) -> onnx.FunctionProto:
+def function(op_type: str, attributes: Mapping[str, int | float], *, opset: int = 18) -> onnx.FunctionProto:
     """The body of a node with these attributes, in standard operators, for any element type of the schema.
 
     Args:
         op_type: operator of the domain.
-        attributes: the node's int attributes; of them only what :func:`variant_key` shows is fixed in the body.
+        attributes: the node's attributes; of them only what :func:`variant_key` shows is fixed in the body.
         opset: version of the standard domain that the function imports, 18 or higher; use the model's.
 
     Returns:

@@ -1,8 +1,8 @@
 """Body of ``tsmerge.DistancePlane``: from numbers per head and distance to the plane of all pairs of tokens.
 
 A row of the plane is a run of its table. Runs of BLOCK numbers are laid out first, one for every start; the plane is
-then gathered from them, which copies BLOCK numbers at a time and has the heads where attention wants them. The Gather is in
-both branches of the If because a branch copies what it only passes on.
+then gathered from them, which copies BLOCK numbers at a time and has the heads where attention wants them. The Gather
+is in both branches of the If because a branch copies what it only passes on.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _BODY = f"""
 """
 
 
-def variant(attributes: Mapping[str, int]) -> str:
+def variant(attributes: Mapping[str, int | float]) -> str:
     """There is one body, and so one (empty) name."""
     return ""
 

@@ -39,7 +39,7 @@ _BODY = """
 """
 
 
-def variant(attributes: Mapping[str, int]) -> str:
+def variant(attributes: Mapping[str, int | float]) -> str:
     """There is one body, and so one (empty) name."""
     return ""
 

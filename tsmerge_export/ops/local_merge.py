@@ -31,6 +31,7 @@ from collections.abc import Mapping
 import onnx
 
 from tsmerge_export.ops.local_match import MATCH_BAND, MATCH_DENSE, MATCH_ONE
+from tsmerge_export.ops.parts import BEST, HEAD, MERGE_ROWS, PLACE
 from tsmerge_export.ops.text import parse_body
 
 #: Largest k of the banded body; above it the dense body does less work at common lengths.
@@ -44,18 +45,11 @@ _COUNT = """
   ratio_num = Constant<value_int: int = @ratio_num>()
   ratio_den = Constant<value_int: int = @ratio_den>()
   least = Constant<value_int: int = @min_tokens>()
-  i0 = Constant<value_ints = [0]>()
-  i1 = Constant<value_ints = [1]>()
-  i2 = Constant<value_ints = [2]>()
-  i3 = Constant<value_ints = [3]>()
-  f0 = Constant<value_float = 0.0>()
   steps = Constant<value_float = 1048576.0>()
   rank_padding = Constant<value_float = 2097152.0>()
   rank_nan = Constant<value_float = -2097152.0>()
   rank_into_padding = Constant<value_float = -3145728.0>()
   rank_none = Constant<value_float = -4194304.0>()
-  batch = Shape<start = 0, end = 1>(x)
-  tokens = Shape<start = 1, end = 2>(x)
   share = Mul(tokens, ratio_num)
   share_floor = Div(share, ratio_den)
   wanted = Add(share_floor, fixed)
@@ -71,42 +65,9 @@ _COUNT = """
   first_b = Add(first, i1)
 """
 
-# The r best a's (source [B, r], token indices, ascending), who survives, and the order of survivors. TopK gives
-# only the worst rank that still merges; which of equal ranks merge is counted out.
-_PLACE = """
-  top, top_index = TopK<axis = 1>(rank, removed)
-  worst_at = Sub(removed, some)
-  worst = Slice(top, worst_at, removed, i1)
-  better = Greater(rank, worst)
-  tied = Equal(rank, worst)
-  better_one = Cast<to = 7>(better)
-  tied_one = Cast<to = 7>(tied)
-  better_count = ReduceSum<keepdims = 1>(better_one, i1)
-  room = Sub(removed, better_count)
-  axis = Constant<value_int = 1>()
-  turn = CumSum(tied_one, axis)
-  in_room = LessOrEqual(turn, room)
-  tied_in = And(tied, in_room)
-  merges = Or(better, tied_in)
-  merging = NonZero(merges)
-  merging_number = Gather<axis = 0>(merging, axis)
-  batch_removed = Concat<axis = 0>(batch, removed)
-  best = Reshape<allowzero = 1>(merging_number, batch_removed)
+_SOURCE = """
   best_twice = Mul(best, i2)
   source = Add(best_twice, first)
-  batch_tokens = Concat<axis = 0>(batch, tokens)
-  ones = Expand(i1, batch_tokens)
-  nothing = Sub(source, source)
-  survives = ScatterElements<axis = 1>(ones, source, nothing)
-  before = CumSum<exclusive = 1>(survives, axis)
-  survivors = NonZero(survives)
-  survivor_token = Gather<axis = 0>(survivors, axis)
-  batch_left = Concat<axis = 0>(batch, left)
-  kept = Reshape<allowzero = 1>(survivor_token, batch_left)
-  kept_index = Unsqueeze(kept, i2)
-  y_kept = GatherND<batch_dims = 1>(x, kept_index)
-  size_kept = GatherElements<axis = 1>(size, kept)
-  size_source = GatherElements<axis = 1>(size, source)
 """
 
 # k = 1: b is the token after a, so the survivors before a count its place too. Only rows that receive something are
@@ -156,73 +117,21 @@ _ROWS_ONE = """
   y = ScatterND(y_kept, index_y, row)
 """
 
-# k > 1: all a's that share a b are added up in the slot of one of them (its leader), then each takes its leader's sum.
-# A b that received only padding keeps its own bits.
-_ROWS_MANY = """
+_INTO = """
   partner_best = GatherElements<axis = 1>(partner, best)
   partner_twice = Mul(partner_best, i2)
   into = Add(partner_twice, first_b)
-  place = GatherElements<axis = 1>(before, into)
-  target = ScatterElements<axis = 1>(before, source, place)
-  size_out = ScatterElements<axis = 1, reduction = "add">(size_kept, place, size_source)
-  size_into = GatherElements<axis = 1>(size_kept, place)
-  size_row = GatherElements<axis = 1>(size_out, place)
-  received = Greater(size_row, size_into)
-  removed_s = Squeeze(removed, i0)
-  r0 = Constant<value_int = 0>()
-  r1 = Constant<value_int = 1>()
-  slot = Range(r0, removed_s, r1)
-  slots = Expand(slot, batch_removed)
-  no_slot = Sub(kept, kept)
-  slot_of_place = ScatterElements<axis = 1, reduction = "max">(no_slot, place, slots)
-  leader = GatherElements<axis = 1>(slot_of_place, place)
-  weight_a0 = Div(size_source, size_row)
-  weight_b0 = Div(size_into, size_row)
-  weight_a = Unsqueeze(weight_a0, i2)
-  weight_b = Unsqueeze(weight_b0, i2)
-  source_index = Unsqueeze(source, i2)
-  into_index = Unsqueeze(into, i2)
-  leader_index = Unsqueeze(leader, i2)
-  x_a = GatherND<batch_dims = 1>(x, source_index)
-  x_b = GatherND<batch_dims = 1>(x, into_index)
-  x_a32 = Cast<to = 1>(x_a)
-  x_b32 = Cast<to = 1>(x_b)
-  product_part_a = Mul(x_a32, weight_a)
-  product_part_b = Mul(x_b32, weight_b)
-  source_real0 = Greater(size_source, f0)
-  source_real = Unsqueeze(source_real0, i2)
-  into_real0 = Greater(size_into, f0)
-  into_real = Unsqueeze(into_real0, i2)
-  part_a = Where(source_real, product_part_a, f0)
-  part_b = Where(into_real, product_part_b, f0)
-  rows_shape = Shape(part_a)
-  leader_element = Expand(leader_index, rows_shape)
-  sums = ScatterElements<axis = 1, reduction = "add">(part_b, leader_element, part_a)
-  mean = GatherND<batch_dims = 1>(sums, leader_index)
-  received_row = Unsqueeze(received, i2)
-  row32 = Where(received_row, mean, x_b32)
-  row = CastLike(row32, x)
-  place_index = Unsqueeze(place, i2)
-  b0 = Constant<value_int = 0>()
-  b1 = Constant<value_int = 1>()
-  batch_s = Squeeze(batch, i0)
-  batch_number = Range(b0, batch_s, b1)
-  column = Constant<value_ints = [-1, 1, 1]>()
-  batch_column = Reshape(batch_number, column)
-  place_shape = Shape(place_index)
-  batch_index = Expand(batch_column, place_shape)
-  write_index = Concat<axis = 2>(batch_index, place_index)
-  y = ScatterND(y_kept, write_index, row)
 """
 
+_FRONT, _MANY = HEAD + _COUNT, BEST + _SOURCE + PLACE + _INTO + MERGE_ROWS
 _TEXT = {
-    "k1": _COUNT + MATCH_ONE + _PLACE + _ROWS_ONE,
-    "band": _COUNT + MATCH_BAND + _PLACE + _ROWS_MANY,
-    "dense": _COUNT + MATCH_DENSE + _PLACE + _ROWS_MANY,
+    "k1": _FRONT + MATCH_ONE + BEST + _SOURCE + PLACE + _ROWS_ONE,
+    "band": _FRONT + MATCH_BAND + _MANY,
+    "dense": _FRONT + MATCH_DENSE + _MANY,
 }
 
 
-def variant(attributes: Mapping[str, int]) -> str:
+def variant(attributes: Mapping[str, int | float]) -> str:
     """Which body a node takes: by k alone, so that its cost class is known from the node."""
     k = attributes["k"]
     if k == 1:

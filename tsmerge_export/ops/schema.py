@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import onnx
+
 from tsmerge_export.errors import UnsupportedError, UsageError
 
 DOMAIN = "tsmerge"
@@ -22,12 +24,13 @@ _INT64_MAX = 2**63 - 1
 
 @dataclass(frozen=True)
 class Attribute:
-    """An int attribute, its range (both ends included) and its meaning; all are required."""
+    """An attribute, its range (both ends included) and its meaning; all are required. Whole unless ``real``."""
 
     name: str
     doc: str
-    least: int = 0
-    most: int = _INT64_MAX
+    least: float = 0
+    most: float = _INT64_MAX
+    real: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,16 +45,17 @@ class Value:
 
 @dataclass(frozen=True)
 class Schema:
-    """One operator."""
+    """One operator; ``merges`` where it removes tokens: its outputs are then those of LocalMerge."""
 
     op_type: str
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
     attributes: tuple[Attribute, ...]
     doc: str
+    merges: bool = False
 
-    def check(self, attributes: Mapping[str, int]) -> None:
-        """Raise UsageError unless exactly the declared attributes are there, whole numbers in their ranges."""
+    def check(self, attributes: Mapping[str, int | float]) -> None:
+        """Raise UsageError unless exactly the declared attributes are there, of their types and in their ranges."""
         names = [attribute.name for attribute in self.attributes]
         for name in attributes:
             if name not in names:
@@ -64,11 +68,12 @@ class Schema:
                 raise UsageError(f"{self.op_type} needs the attribute {attribute.name!r}")
             if (
                 isinstance(value, bool)
-                or not isinstance(value, int)
+                or not isinstance(value, (int, float) if attribute.real else int)
                 or not attribute.least <= value <= attribute.most
             ):
                 raise UsageError(
-                    f"{self.op_type}: {attribute.name}={value!r} must be a whole number from {attribute.least}"
+                    f"{self.op_type}: {attribute.name}={value!r} must be a {'' if attribute.real else 'whole '}number "
+                    f"from {attribute.least}"
                     + (f" to {attribute.most}" if attribute.most != _INT64_MAX else " up")
                 )
         if "ratio_den" in names and 2 * attributes["ratio_num"] > attributes["ratio_den"]:
@@ -107,6 +112,7 @@ LOCAL_MERGE = Schema(
     ),
     doc="Local token merging, arXiv 2405.17951, section 3. r(N) = min(r + N*ratio_num//ratio_den, "
     "(N - protect_first - protect_last)//2, N - min_tokens), at least 0: a function of N alone.",
+    merges=True,
 )
 
 UNMERGE = Schema(
@@ -166,3 +172,13 @@ def schema(op_type: str) -> Schema:
     if found is None:
         raise UnsupportedError(f"{DOMAIN}.{op_type} is not an operator; the domain has: {', '.join(SCHEMAS)}")
     return found
+
+
+def merge_op_types() -> tuple[str, ...]:
+    """Operators that remove tokens: ``(x, metric, size) -> (y, size_out, kept, target)``."""
+    return tuple(name for name, entry in SCHEMAS.items() if entry.merges)
+
+
+def attributes_of(node: onnx.NodeProto) -> dict[str, int | float]:
+    """A node's attributes as :meth:`Schema.check` takes them."""
+    return {a.name: a.f if a.type == onnx.AttributeProto.FLOAT else a.i for a in node.attribute}

@@ -48,7 +48,7 @@ class MergeReport:
     scope: str
     before: str
     after: str
-    attributes: dict[str, int]
+    attributes: dict[str, int | float]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""

@@ -14,13 +14,13 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 
-from tsmerge_export.merge.local import RANK_PADDING
+from tsmerge_export.merge.similarity import RANK_PADDING
+from tsmerge_export.ops import merge_op_types
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 DOMAIN = "tsmerge"
-_MERGE_PREFIX = "LocalMerge"
 _KEPT, _TARGET = 2, 3
 _SERIALIZE_LIMIT = 1_800_000_000  # a protobuf message ends at 2 GiB
 
@@ -42,12 +42,14 @@ class Decision:
         kept: ``[B, M]``, index among the layer's N input tokens. target: ``[B, N]``, output index of each of them.
         rank: ``[B, P]``, cosine of each a_i with its best b, or a RANK_* number.
         gap: ``[B, P]``, distance to its second best b (infinite where there is none).
+        margin: ``[B]``, of a method that decides by other numbers: the smallest difference that the row hangs on.
     """
 
     kept: Ints
     target: Ints
     rank: Floats
     gap: Floats
+    margin: Floats | None = None
 
 
 class Step(Protocol):
@@ -55,13 +57,21 @@ class Step(Protocol):
 
     kept: Any
     target: Any
-    rank: Any
-    gap: Any
+    evidence: Any
 
 
 def from_steps(steps: Sequence[Step]) -> list[Decision]:
     """The decisions of an eager forward, as arrays. ``run.record`` must have been True."""
-    return [Decision(s.kept.numpy(), s.target.numpy(), s.rank.numpy(), s.gap.numpy()) for s in steps]
+    out = []
+    for step in steps:
+        rank, gap, margin = (
+            None if value is None else value.numpy()
+            for value in (step.evidence.rank, step.evidence.gap, step.evidence.margin)
+        )
+        nothing = np.empty((len(step.kept), 0), np.float32)
+        rank, gap = (nothing if value is None else value for value in (rank, gap))
+        out.append(Decision(step.kept.numpy(), step.target.numpy(), rank, gap, margin))
+    return out
 
 
 class Verdict(IntEnum):
@@ -80,7 +90,7 @@ def tap(model: onnx.ModelProto) -> list[Tap]:
     taps: list[Tap] = []
     outputs = {value.name for value in model.graph.output}
     for node in model.graph.node:
-        if node.domain != DOMAIN or not node.op_type.startswith(_MERGE_PREFIX):
+        if node.domain != DOMAIN or node.op_type not in merge_op_types():
             continue
         for slot, name in ((_KEPT, "kept"), (_TARGET, "target")):
             node.output.extend([""] * (slot + 1 - len(node.output)))
@@ -135,10 +145,17 @@ def compare(
         return np.full(batch, Verdict.MISMATCH, np.int64)
     for w, (kept, target), place in zip(want, got, taps, strict=True):
         if w.kept.shape != kept.shape or w.target.shape != target.shape:
-            verdict[verdict == Verdict.EQUAL] = Verdict.MISMATCH
+            # A count that comes from the data may be another one within float noise, for all rows at once.
+            open_ = verdict == Verdict.EQUAL
+            noisy = np.full(batch, w.margin is not None and w.target.shape == target.shape)
+            noisy &= False if w.margin is None else w.margin <= noise
+            verdict[open_] = np.where(noisy, Verdict.FLIP, Verdict.MISMATCH)[open_]
             return verdict
         for b in np.flatnonzero(verdict == Verdict.EQUAL):
             if np.array_equal(w.kept[b], kept[b]) and np.array_equal(w.target[b], target[b]):
+                continue
+            if w.margin is not None:
+                verdict[b] = Verdict.FLIP if w.margin[b] <= noise else Verdict.MISMATCH
                 continue
             row = Decision(w.kept[b], w.target[b], w.rank[b], w.gap[b])
             verdict[b] = _judge(row, kept[b], target[b], place.protect_first, noise)
@@ -186,6 +203,9 @@ def near_tie(want: Sequence[Decision], noise: float, batch: int) -> npt.NDArray[
     """``[B]``: whether any layer's decision of the row hangs on scores that differ by at most ``noise``."""
     close = np.zeros(batch, np.bool_)
     for w in want:
+        if w.margin is not None:
+            close |= w.margin <= noise
+            continue
         removed = w.target.shape[1] - w.kept.shape[1]
         if removed == 0:
             continue

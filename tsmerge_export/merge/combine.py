@@ -1,0 +1,82 @@
+"""From a decision (which token goes into which) to merged tokens: shared by all methods."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Merged(NamedTuple):
+    """Result of one merge step over ``[B, N, D]`` tokens, M tokens of N survive.
+
+    Attributes:
+        y: ``[B, M, D]``, dtype of x: the surviving tokens in their old order.
+        size: ``[B, M]`` float32: how many original tokens each one stands for; 0 is padding.
+        kept: ``[B, M]`` int64, strictly increasing: index in the input of each surviving token.
+        target: ``[B, N]`` int64: index in the output that each input token went to.
+    """
+
+    y: Tensor
+    size: Tensor
+    kept: Tensor
+    target: Tensor
+
+
+def unmerge(y: Tensor, target: Tensor) -> Tensor:
+    """Give every original token a copy of the token it went into.
+
+    Args:
+        y: ``[B, M, ...]``, any dtype.
+        target: ``[B, N]`` int64 in 0..M-1, from :class:`Merged`.
+
+    Returns:
+        ``[B, N, ...]``.
+    """
+    return y[torch.arange(y.shape[0], device=y.device)[:, None], target]
+
+
+def identity(x: Tensor, size: Tensor) -> Merged:
+    """The result of merging nothing: ``x [B, N, D]`` itself, ``size [B, N]``."""
+    index = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
+    return Merged(x, size, index.contiguous(), index.contiguous())
+
+
+def combine(x: Tensor, size: Tensor, source: Tensor, into: Tensor) -> Merged:
+    """Merge tokens into others (steps 4 and 5 of design 1.1).
+
+    A merged token is the size-weighted mean of its members, accumulated in float32; its size is their sum; it stands at
+    the place of the token they went into. Padding (size 0) has no weight, and a token that received nothing but padding
+    keeps its own bits. Order is preserved.
+
+    Args:
+        x: ``[B, N, D]`` float32, float16 or bfloat16.
+        size: ``[B, N]`` float32, original tokens per token, 0 is padding.
+        source: ``[B, r]`` int64, tokens that are merged away, different from each other.
+        into: ``[B, r]`` int64, the surviving token that each goes into (not a source itself).
+
+    Returns:
+        :class:`Merged` with M = N - r.
+    """
+    batch, tokens, _ = x.shape
+    left = tokens - source.shape[1]
+    index = torch.arange(tokens, device=x.device).expand(batch, tokens)
+    goes = index.scatter(1, source, into)
+    survives = torch.ones_like(index, dtype=torch.bool).scatter(1, source, False)
+    kept = survives.nonzero()[:, 1].view(batch, left)
+    target = (survives.cumsum(1) - 1).gather(1, goes)
+
+    size_out = size.new_zeros((batch, left)).scatter_add(1, target, size)
+    # Padding is left out by selection, not by a factor of 0: it may hold NaN.
+    weighted = torch.where(
+        (size > 0)[..., None], x.float() * size[..., None], x.new_zeros((), dtype=torch.float32)
+    )
+    total = weighted.new_zeros((batch, left, x.shape[2])).index_put(
+        (torch.arange(batch, device=x.device)[:, None], target), weighted, accumulate=True
+    )
+    survivor_size = size.gather(1, kept)
+    received = (size_out > survivor_size) & (size_out > 0)
+    mean = (total / torch.where(received, size_out, torch.ones_like(size_out))[..., None]).to(x.dtype)
+    y = torch.where(received[..., None], mean, unmerge(x, kept))
+    return Merged(y, size_out, kept, target)

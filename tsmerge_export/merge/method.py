@@ -1,0 +1,64 @@
+"""What a merging method is: one reference file that implements :class:`Method`, one operator file of its op type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from tsmerge_export.config import MergeConfig
+from tsmerge_export.merge.combine import Merged
+
+Attributes = Mapping[str, int | float]
+"""Attributes of the method's operator."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in a model a step runs: what a schedule by depth can depend on.
+
+    Attributes:
+        layer: index of the merge point. layers: merge points of the model.
+        turn: index among the layers that merge. turns: how many merge.
+        protect_first, protect_last: tokens at either end that take no part.
+    """
+
+    layer: int
+    layers: int
+    turn: int
+    turns: int
+    protect_first: int = 0
+    protect_last: int = 0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The scores behind a decision: another decision is right as well where they are closer than float noise.
+
+    Attributes:
+        rank, gap: ``[B, P]`` float32, of methods that merge every second token into its best partner by rank: the rank
+            of each, and the distance to its second best partner (infinite where there is none).
+        margin: ``[B]`` float32, of all others: the smallest difference of two numbers that the row's decision hangs on.
+    """
+
+    rank: Tensor | None = None
+    gap: Tensor | None = None
+    margin: Tensor | None = None
+
+
+class Method(Protocol):
+    """A merging method. Its decision must not depend on anything but ``metric``, ``size`` and the attributes."""
+
+    name: str
+    op_type: str
+
+    def attributes(self, config: MergeConfig, place: Place) -> Attributes:
+        """Attributes of the operator for one step. Raises UsageError for settings that do not fit the model."""
+
+    def merge(self, x: Tensor, metric: Tensor, size: Tensor | None, attributes: Attributes) -> Merged:
+        """One step over ``x [B, N, D]``, comparing ``metric [B, N, Dm]``; ``size [B, N]`` float32 (None: all 1)."""
+
+    def evidence(self, x: Tensor, metric: Tensor, size: Tensor | None, attributes: Attributes) -> Evidence:
+        """The scores behind the decision of :meth:`merge`."""

@@ -1,0 +1,116 @@
+"""Parts that the bodies of the merging operators share, in ONNX text syntax; each reads and leaves named values.
+
+A body is the concatenation of HEAD, a part of its own that finds ``rank`` or ``source``, and what it needs of these.
+:mod:`tsmerge_export.ops.local_merge` lists the facts about runtimes that shaped them.
+"""
+
+from __future__ import annotations
+
+#: Constants; ``batch`` and ``tokens`` ``[1]`` int64. Reads ``x [B, N, D]``.
+HEAD = """
+  i0 = Constant<value_ints = [0]>()
+  i1 = Constant<value_ints = [1]>()
+  i2 = Constant<value_ints = [2]>()
+  i3 = Constant<value_ints = [3]>()
+  f0 = Constant<value_float = 0.0>()
+  axis = Constant<value_int = 1>()
+  batch = Shape<start = 0, end = 1>(x)
+  tokens = Shape<start = 1, end = 2>(x)
+"""
+
+#: The ``removed`` best of ``rank [B, P]``, ties to the lowest index: ``best [B, removed]`` int64, ascending. TopK gives
+#: only the worst rank that is still chosen; which of equal ranks are chosen is counted out. ``some``: min(removed, 1).
+BEST = """
+  top, top_index = TopK<axis = 1>(rank, removed)
+  worst_at = Sub(removed, some)
+  worst = Slice(top, worst_at, removed, i1)
+  better = Greater(rank, worst)
+  tied = Equal(rank, worst)
+  better_one = Cast<to = 7>(better)
+  tied_one = Cast<to = 7>(tied)
+  better_count = ReduceSum<keepdims = 1>(better_one, i1)
+  room = Sub(removed, better_count)
+  turn = CumSum(tied_one, axis)
+  in_room = LessOrEqual(turn, room)
+  tied_in = And(tied, in_room)
+  merges = Or(better, tied_in)
+  merging = NonZero(merges)
+  merging_number = Gather<axis = 0>(merging, axis)
+  batch_removed = Concat<axis = 0>(batch, removed)
+  best = Reshape<allowzero = 1>(merging_number, batch_removed)
+"""
+
+#: Who survives when the tokens ``source [B, removed]`` go, ``left = N - removed``: ``kept [B, M]``, ``before [B, N]``
+#: (the survivors in front of each token), ``y_kept``, ``size_kept [B, M]`` and ``size_source``.
+PLACE = """
+  batch_tokens = Concat<axis = 0>(batch, tokens)
+  ones = Expand(i1, batch_tokens)
+  nothing = Sub(source, source)
+  survives = ScatterElements<axis = 1>(ones, source, nothing)
+  before = CumSum<exclusive = 1>(survives, axis)
+  survivors = NonZero(survives)
+  survivor_token = Gather<axis = 0>(survivors, axis)
+  batch_left = Concat<axis = 0>(batch, left)
+  kept = Reshape<allowzero = 1>(survivor_token, batch_left)
+  kept_index = Unsqueeze(kept, i2)
+  y_kept = GatherND<batch_dims = 1>(x, kept_index)
+  size_kept = GatherElements<axis = 1>(size, kept)
+  size_source = GatherElements<axis = 1>(size, source)
+"""
+
+#: Merges ``source`` into the surviving tokens ``into [B, removed]`` of any distance: all that share one are added up in
+#: the slot of one of them (its leader), then each takes its leader's sum. A token that received only padding keeps its
+#: own bits. Leaves the outputs ``y``, ``size_out`` and ``target``.
+MERGE_ROWS = """
+  place = GatherElements<axis = 1>(before, into)
+  target = ScatterElements<axis = 1>(before, source, place)
+  size_out = ScatterElements<axis = 1, reduction = "add">(size_kept, place, size_source)
+  size_into = GatherElements<axis = 1>(size_kept, place)
+  size_row = GatherElements<axis = 1>(size_out, place)
+  received = Greater(size_row, size_into)
+  removed_s = Squeeze(removed, i0)
+  r0 = Constant<value_int = 0>()
+  r1 = Constant<value_int = 1>()
+  slot = Range(r0, removed_s, r1)
+  slots = Expand(slot, batch_removed)
+  no_slot = Sub(kept, kept)
+  slot_of_place = ScatterElements<axis = 1, reduction = "max">(no_slot, place, slots)
+  leader = GatherElements<axis = 1>(slot_of_place, place)
+  weight_a0 = Div(size_source, size_row)
+  weight_b0 = Div(size_into, size_row)
+  weight_a = Unsqueeze(weight_a0, i2)
+  weight_b = Unsqueeze(weight_b0, i2)
+  source_index = Unsqueeze(source, i2)
+  into_index = Unsqueeze(into, i2)
+  leader_index = Unsqueeze(leader, i2)
+  x_a = GatherND<batch_dims = 1>(x, source_index)
+  x_b = GatherND<batch_dims = 1>(x, into_index)
+  x_a32 = Cast<to = 1>(x_a)
+  x_b32 = Cast<to = 1>(x_b)
+  product_part_a = Mul(x_a32, weight_a)
+  product_part_b = Mul(x_b32, weight_b)
+  source_real0 = Greater(size_source, f0)
+  source_real = Unsqueeze(source_real0, i2)
+  into_real0 = Greater(size_into, f0)
+  into_real = Unsqueeze(into_real0, i2)
+  part_a = Where(source_real, product_part_a, f0)
+  part_b = Where(into_real, product_part_b, f0)
+  rows_shape = Shape(part_a)
+  leader_element = Expand(leader_index, rows_shape)
+  sums = ScatterElements<axis = 1, reduction = "add">(part_b, leader_element, part_a)
+  mean = GatherND<batch_dims = 1>(sums, leader_index)
+  received_row = Unsqueeze(received, i2)
+  row32 = Where(received_row, mean, x_b32)
+  row = CastLike(row32, x)
+  place_index = Unsqueeze(place, i2)
+  b0 = Constant<value_int = 0>()
+  b1 = Constant<value_int = 1>()
+  batch_s = Squeeze(batch, i0)
+  batch_number = Range(b0, batch_s, b1)
+  column = Constant<value_ints = [-1, 1, 1]>()
+  batch_column = Reshape(batch_number, column)
+  place_shape = Shape(place_index)
+  batch_index = Expand(batch_column, place_shape)
+  write_index = Concat<axis = 2>(batch_index, place_index)
+  y = ScatterND(y_kept, write_index, row)
+"""
