@@ -49,7 +49,15 @@ def test_parity(name: str, k: int | str, ratio: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "merge", [MergeConfig(r=7, positions="compact"), MergeConfig(ratio="1/3", layers=(1,), k=3)]
+    "merge",
+    [
+        MergeConfig(r=7, positions="compact"),
+        MergeConfig(ratio="1/3", layers=(1,), k=3),
+        MergeConfig(method="global", ratio="1/4", schedule="linear"),
+        MergeConfig(ratio="1/4", prop_attn=True),
+        MergeConfig(r="9,4", layers=(0, 1), k=2, prop_attn=True),
+    ],
+    ids=lambda merge: merge.describe(),
 )
 @pytest.mark.parametrize("name", NAMES)
 def test_parity_of_other_settings(name: str, merge: MergeConfig) -> None:
@@ -73,7 +81,7 @@ def test_parity_fails_for_another_merge_setting(name: str) -> None:
 def test_nothing_to_merge_is_bit_identical_to_the_unmerged_file(
     name: str, k: int | str, positions: str, threads: int
 ) -> None:
-    merge = MergeConfig(k=k, ratio="1/2", min_tokens=100_000, positions=positions)  # type: ignore[arg-type]
+    merge = MergeConfig(k=k, ratio="1/2", min_tokens=100_000, positions=positions, prop_attn=k == 5)  # type: ignore[arg-type]
     built = artefacts.built(name, merge)
     merges = [node for node in onnx.load(built.merged).graph.node if node.op_type == "LocalMerge"]
     assert len(merges) == artefacts.family(name).merge_points(artefacts.model(name)).count

@@ -45,6 +45,8 @@ class MergeConfig:
         layers: indices of the layers to merge in, counted from 0 in order of execution; None is all of them.
         positions: ``"gather"`` keeps true distances between surviving tokens; ``"compact"`` renumbers them
             0..M-1 (cheaper; distances shrink). Masks are always gathered.
+        prop_attn: proportional attention (ToMe, section 3): the logarithm of its size is added to the score of every
+            merged token that a later layer, or a decoder, attends to; a token of size s then counts s times.
 
     Raises:
         UsageError: a setting is out of range, contradicts another, or belongs to another method.
@@ -58,6 +60,7 @@ class MergeConfig:
     min_tokens: int = 4
     layers: tuple[int, ...] | None = None
     positions: Positions = "gather"
+    prop_attn: bool = False
 
     def __post_init__(self) -> None:
         if self.method not in OPTIONS:
@@ -182,6 +185,8 @@ class MergeConfig:
             if self.takes(name) and (value is not None or name == "k"):
                 parts.append(f"{name}={'global' if value is None else _text(value)}")
         parts += [f"min-tokens={self.min_tokens}", f"positions={self.positions}"]
+        if self.prop_attn:
+            parts.append("prop-attn")
         if self.layers is not None:
             parts.append(f"layers={_text(self.layers)}")
         return " ".join(parts)

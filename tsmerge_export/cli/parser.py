@@ -133,6 +133,12 @@ def _fill_export(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--min-tokens", type=_whole(0), metavar="N", help="leave at least so many; default: 4")
     group.add_argument("--layers", type=_layers, metavar="I,J,...", help="layers to merge in; default: all")
     group.add_argument("--positions", metavar="HOW", help="gather (true distances, default) or compact")
+    group.add_argument(
+        "--prop-attn",
+        action="store_true",
+        default=None,
+        help="proportional attention: a merged token counts as often as its size",
+    )
     group = parser.add_argument_group("output")
     group.add_argument("-o", "--output", metavar="DIR", help="bundle to write; default: <model>-<method>")
     group.add_argument(

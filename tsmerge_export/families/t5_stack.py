@@ -29,6 +29,9 @@ def instrument_encoder(encoder: nn.Module, run: MergeRun) -> list[RemovableHandl
         hidden, mask, _bias, *rest = args
         mask = mask if mask is None else run.align(mask, 2, 3)
         bias = run.align(base_bias[0], 2, 3, positional=True)
+        proportion = run.proportion(hidden.shape[0])
+        if proportion is not None:
+            bias = bias + proportion
         return (hidden, mask, bias, *rest), kwargs
 
     def merge(layer: int) -> Any:
@@ -48,7 +51,7 @@ def instrument_encoder(encoder: nn.Module, run: MergeRun) -> list[RemovableHandl
 
 
 def instrument_decoder(decoder: nn.Module, run: MergeRun) -> list[RemovableHandle]:
-    """Let the cross-attention mask of a T5 decoder stack follow the merged encoder."""
+    """Let the cross-attention of a T5 decoder stack follow the merged encoder: its mask, and proportional scores."""
 
     def align_mask(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         mask = kwargs.get("encoder_attention_mask")
@@ -58,4 +61,12 @@ def instrument_decoder(decoder: nn.Module, run: MergeRun) -> list[RemovableHandl
             kwargs = {**kwargs, "encoder_attention_mask": run.align(mask, mask.dim() - 1)}
         return args, kwargs
 
-    return [decoder.register_forward_pre_hook(align_mask, with_kwargs=True)]
+    def weigh(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        # T5 has no position bias in its cross-attention: the argument is None, or zeros of the first block.
+        proportion = run.proportion(args[0].shape[0])
+        return (args, kwargs) if proportion is None else (args, {**kwargs, "position_bias": proportion})
+
+    handles = [decoder.register_forward_pre_hook(align_mask, with_kwargs=True)]
+    for block in decoder.block:  # type: ignore[union-attr]
+        handles.append(block.layer[1].EncDecAttention.register_forward_pre_hook(weigh, with_kwargs=True))
+    return handles

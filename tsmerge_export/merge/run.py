@@ -37,9 +37,12 @@ class MergeRun:
         record: also keep the scores behind each decision (for parity checks; off by default).
     """
 
-    def __init__(self, plan: Mapping[int, MergeStep], positions: Positions = "gather") -> None:
+    def __init__(
+        self, plan: Mapping[int, MergeStep], positions: Positions = "gather", *, prop_attn: bool = False
+    ) -> None:
         self._plan = dict(plan)
         self._positions = positions
+        self._prop_attn = prop_attn
         self.record = False
         self.begin(None)
 
@@ -111,6 +114,22 @@ class MergeRun:
             )
             value = torch.take_along_dim(value, index, dim=axis)
         return value
+
+    def proportion(self, batch: int) -> Tensor | None:
+        """``[batch, 1, 1, M]`` float32 to add to the scores of attention on the surviving tokens: log of their sizes.
+
+        Source: ToMe, arXiv 2210.09461, section 3 (proportional attention). Padding, which masks hide, gets 0.
+
+        Args:
+            batch: rows of the scores: B, or a multiple of B with rows repeated in place.
+
+        Returns:
+            None where proportional attention is off or nothing has merged.
+        """
+        if not self._prop_attn or not self.merged or self._size is None:
+            return None
+        size = self._size.clamp(min=1).log()[:, None, None, :]
+        return size if batch == size.shape[0] else size.repeat_interleave(batch // size.shape[0], dim=0)
 
     def unmerge(self, y: Tensor) -> Tensor:
         """``[B, M, ...]`` back to ``[B, N, ...]``: every original token gets a copy of the one it went into."""

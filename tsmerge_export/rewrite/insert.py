@@ -71,6 +71,7 @@ def insert_merges(
     token_mask: str | None = None,
     stay: Mapping[str, int] | None = None,
     positions: Positions = "gather",
+    prop_attn: bool = False,
 ) -> RewriteReport:
     """Merge at the planned points and let everything with a token axis follow. Edits ``model`` in place.
 
@@ -81,11 +82,12 @@ def insert_merges(
         stay: outputs that may stay merged, with their token axis. Every other output that had one entry per
             original token is unmerged.
         positions: ``gather`` or ``compact`` for operands that encode positions.
+        prop_attn: add the logarithm of their sizes to the attention scores of merged tokens.
 
     Raises:
         UnsupportedError: a point or output cannot be handled.
     """
-    return _Walk(model, points, plan, token_mask, dict(stay or {}), positions).run()
+    return _Walk(model, points, plan, token_mask, dict(stay or {}), positions, prop_attn).run()
 
 
 class _Walk:
@@ -97,6 +99,7 @@ class _Walk:
         token_mask: str | None,
         stay: dict[str, int],
         positions: Positions,
+        prop_attn: bool,
     ) -> None:
         self._model, self._graph = model, model.graph
         self._steps = {point.node: (point, plan[point.layer]) for point in points if point.layer in plan}
@@ -104,7 +107,7 @@ class _Walk:
         self._emit = Emitter(self._graph)
         tables = fold_distances(self._graph, self._emit)
         aligner = Aligner(self._emit, compact=positions == "compact", tables=tables)
-        self._context = Context(self._emit, aligner)
+        self._context = Context(self._emit, aligner, prop_attn)
         self._current: dict[ir.Value, ir.Value] = {}
         self._roots: dict[str | int, Stage] = {}
         self._report = RewriteReport()
