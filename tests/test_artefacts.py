@@ -55,6 +55,7 @@ def test_parity(name: str, k: int | str, ratio: str) -> None:
         MergeConfig(ratio="1/3", layers=(1,), k=3),
         MergeConfig(method="global", ratio="1/4", schedule="linear"),
         MergeConfig(ratio="1/4", prop_attn=True),
+        MergeConfig(ratio="1/4", metric="key"),
         MergeConfig(r="9,4", layers=(0, 1), k=2, prop_attn=True),
     ],
     ids=lambda merge: merge.describe(),

@@ -78,6 +78,7 @@ def test_global_is_local_merging_with_every_token_in_reach() -> None:
         ({"r": "0,0"}, "--r is 0 for every layer"),
         ({"r": (3, -1)}, "--r -1"),
         ({"ratio": "1/4,3/4"}, "--ratio 3/4 is out of range"),
+        ({"metric": "values"}, "--metric values is not known"),
         ({"schedule": "cosine"}, "--schedule cosine is not known"),
         ({"ratio": "1/4,1/8", "schedule": "linear"}, "--schedule linear takes one --ratio or --r"),
     ],

@@ -14,6 +14,7 @@ from tsmerge_export.parse import parse_k, parse_ratio, per_layer, whole
 Positions = Literal["gather", "compact"]
 
 Schedule = Literal["constant", "linear"]
+Metric = Literal["x", "key"]
 
 DEFAULT_RATIO = Fraction(1, 4)
 DEFAULT_THRESHOLD = 0.9
@@ -45,6 +46,8 @@ class MergeConfig:
         layers: indices of the layers to merge in, counted from 0 in order of execution; None is all of them.
         positions: ``"gather"`` keeps true distances between surviving tokens; ``"compact"`` renumbers them
             0..M-1 (cheaper; distances shrink). Masks are always gathered.
+        metric: what is compared: ``"x"``, the tokens themselves, or ``"key"``, the keys of the attention just computed,
+            averaged over its heads (ToMe, section 3).
         prop_attn: proportional attention (ToMe, section 3): the logarithm of its size is added to the score of every
             merged token that a later layer, or a decoder, attends to; a token of size s then counts s times.
 
@@ -60,6 +63,7 @@ class MergeConfig:
     min_tokens: int = 4
     layers: tuple[int, ...] | None = None
     positions: Positions = "gather"
+    metric: Metric = "x"
     prop_attn: bool = False
 
     def __post_init__(self) -> None:
@@ -69,6 +73,8 @@ class MergeConfig:
             )
         if self.positions not in ("gather", "compact"):
             raise UsageError(f"--positions {self.positions} is not known; choose gather or compact")
+        if self.metric not in ("x", "key"):
+            raise UsageError(f"--metric {self.metric} is not known; choose x or key")
         self._check_options()
         put = object.__setattr__  # the dataclass is frozen; this is its own constructor
         automatic = 1 if self.takes("k") else None
@@ -185,6 +191,8 @@ class MergeConfig:
             if self.takes(name) and (value is not None or name == "k"):
                 parts.append(f"{name}={'global' if value is None else _text(value)}")
         parts += [f"min-tokens={self.min_tokens}", f"positions={self.positions}"]
+        if self.metric != "x":
+            parts.append(f"metric={self.metric}")
         if self.prop_attn:
             parts.append("prop-attn")
         if self.layers is not None:

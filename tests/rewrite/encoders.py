@@ -79,6 +79,7 @@ class Encoder(nn.Module):
             if index.dim() == 2:
                 cos, sin = cos[:, None], sin[:, None]
             q, k = self._rotate(q, cos, sin), self._rotate(k, cos, sin)
+        self._keys = k
         scores = q @ k.transpose(-1, -2) / self.depth**0.5
         distance = index[..., None, :] - index[..., :, None]
         if self.positions == "relative":
@@ -131,6 +132,7 @@ class Encoder(nn.Module):
         compact: bool = False,
         layers: tuple[int, ...] | None = None,
         prop_attn: bool = False,
+        metric: str = "x",
         **options: Any,
     ) -> Tensor:
         """The same with merging after the attention of ``layers`` (None: all); options as of ``local_merge``."""
@@ -141,7 +143,7 @@ class Encoder(nn.Module):
         for number, layer in enumerate(self.layers):
             h = self._after_attention(layer, h, mask, index, size if prop_attn else None)
             if layers is None or number in layers:
-                merged = local_merge(h, size=size, **options)
+                merged = local_merge(h, self._keys.mean(1) if metric == "key" else h, size, **options)
                 h, size = merged.y, merged.size
                 mask, index = mask.gather(1, merged.kept), index.gather(1, merged.kept)
                 if compact:

@@ -115,6 +115,15 @@ def test_proportional_attention(kind: str) -> None:
     assert np.abs(plain.run(["y"], feed)[0] - session.run(["y"], feed)[0]).max() > 1e-4
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_metric_of_keys(kind: str) -> None:
+    session, _ = merged(exported(kind), MergeConfig(ratio="1/4", metric="key"))
+    compare(kind, session, 3, 25, k=1, ratio="1/4", min_tokens=4, metric="key")
+    plain, _ = merged(exported(kind), MergeConfig(ratio="1/4"))
+    feed = inputs(3, 25)
+    assert np.abs(plain.run(["y"], feed)[0] - session.run(["y"], feed)[0]).max() > 1e-4
+
+
 def test_proportional_attention_on_equal_tokens_is_the_unmerged_model() -> None:
     """Closed form: where the tokens that merge are equal and positions do not count, sizes make up for them exactly."""
     torch.manual_seed(2)

@@ -17,6 +17,7 @@ def instrument_encoder(encoder: nn.Module, run: MergeRun) -> list[RemovableHandl
     ``[1, H, N, N]`` and hands it on, so it is caught there and aligned anew for every later block.
     """
     base_bias: list[Tensor] = []
+    keys: list[Tensor] = []
 
     def begin(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         mask = kwargs.get("attention_mask")
@@ -34,18 +35,26 @@ def instrument_encoder(encoder: nn.Module, run: MergeRun) -> list[RemovableHandl
             bias = bias + proportion
         return (hidden, mask, bias, *rest), kwargs
 
+    def keep_keys(heads: int) -> Any:
+        def hook(_module: nn.Module, _args: Any, output: Tensor) -> None:
+            keys[:] = [output.unflatten(-1, (heads, -1))]
+
+        return hook
+
     def merge(layer: int) -> Any:
         def hook(_module: nn.Module, _args: Any, output: tuple[Any, ...]) -> Any:
             hidden, bias, *rest = output
             if layer == 0:
                 base_bias[:] = [bias]
-            return (run.merge(layer, hidden), bias, *rest)
+            return (run.merge(layer, hidden, *keys), bias, *rest)
 
         return hook
 
     handles = [encoder.register_forward_pre_hook(begin, with_kwargs=True)]
     for layer, block in enumerate(encoder.block):  # type: ignore[arg-type]
         handles.append(block.register_forward_pre_hook(align_inputs, with_kwargs=True))
+        attention = block.layer[0].SelfAttention
+        handles.append(attention.k.register_forward_hook(keep_keys(attention.n_heads)))
         handles.append(block.layer[0].register_forward_hook(merge(layer)))
     return handles
 

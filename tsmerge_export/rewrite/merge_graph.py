@@ -56,6 +56,7 @@ def merge_graph(
         token_mask=token_mask,
         stay=stay,
         positions=merge.positions,
+        metric=merge.metric,
         prop_attn=merge.prop_attn,
     )
     return model, report
