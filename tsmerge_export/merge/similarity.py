@@ -32,3 +32,8 @@ def cosine(dot: Tensor, norm_a: Tensor, norm_b: Tensor) -> Tensor:
 def norm(v: Tensor) -> Tensor:
     """Euclidean norm over the last axis."""
     return (v * v).sum(-1).sqrt()
+
+
+def in_steps(threshold: float) -> int:
+    """A threshold as a whole number of SCORE_STEP, the nearest (halves to even): what rounded cosines are compared with."""
+    return round(threshold / SCORE_STEP)
