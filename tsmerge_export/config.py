@@ -34,8 +34,8 @@ class MergeConfig:
 
     Args:
         method: ``"none"`` (export without merging), ``"local"`` (arXiv 2405.17951, section 3), ``"global"``
-            (ToMe, arXiv 2210.09461: local merging with every token in reach) or ``"dynamic"`` (arXiv 2405.17951: as many
-            as are alike).
+            (ToMe, arXiv 2210.09461: local merging with every token in reach) or ``"dynamic"`` (arXiv 2405.17951,
+            section 3: local merging of as many tokens as are alike).
         k: neighbourhood of local and dynamic merging in token pairs, >= 1; None or ``"global"`` compares all tokens.
             Default 1.
         ratio: share of the tokens that each merge step removes, 0 < ratio <= 1/2, kept as an exact Fraction; or a

@@ -33,8 +33,8 @@ def dynamic_merge(
 ) -> Merged:
     """Merge as many neighbouring tokens as are more alike than a threshold (arXiv 2405.17951, section 3).
 
-    Matching is that of :func:`~tsmerge_export.merge.local.local_merge`: a_i takes the b_j of highest similarity s_ij with
-    ``|i - j| < k``. Rows of a batch must stay equally long, so r is the mean over the B rows::
+    Matching is that of :func:`~tsmerge_export.merge.local.local_merge`: a_i takes the b_j of highest similarity s_ij
+    with ``|i - j| < k``. Rows of a batch must stay equally long, so r is the mean over the B rows::
 
         count_b = |{i : max_j s_ij > threshold}|
         r = min(floor((count_1 + ... + count_B) / B), (N - protect_first - protect_last) // 2, max(0, N - min_tokens))
@@ -42,8 +42,8 @@ def dynamic_merge(
     Then the r best a's of *every* row merge as in local merging, also in a row of which fewer exceed the threshold.
 
     Where the paper is silent: padding that is an a ranks above every number and counts, since it is free to drop; a
-    real a that could only go into padding, a NaN similarity and an a without a candidate do not count. A zero vector has
-    similarity 0. Similarities and the threshold are both rounded to whole steps of 2^-20 before they are compared,
+    real a that could only go into padding, a NaN similarity and an a without a candidate do not count. A zero vector
+    has similarity 0. Similarities and the threshold are both rounded to whole steps of 2^-20 before they are compared,
     so that no runtime counts differently: 0.9 stands for 943718 * 2^-20 = 0.8999996. With a threshold of 1 only
     padding counts.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tsmerge_export.config import MergeConfig, parse_k, parse_ratio, tokens_removed

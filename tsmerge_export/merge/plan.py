@@ -14,7 +14,9 @@ from tsmerge_export.merge.dynamic import DynamicMethod
 from tsmerge_export.merge.local import GlobalMethod, LocalMethod
 from tsmerge_export.merge.method import Attributes, Evidence, Method, Place
 
-METHODS: Mapping[str, Method] = {method.name: method for method in (LocalMethod(), GlobalMethod(), DynamicMethod())}
+METHODS: Mapping[str, Method] = {
+    method.name: method for method in (LocalMethod(), GlobalMethod(), DynamicMethod())
+}
 
 
 @dataclass(frozen=True)

@@ -35,5 +35,5 @@ def norm(v: Tensor) -> Tensor:
 
 
 def in_steps(threshold: float) -> int:
-    """A threshold as a whole number of SCORE_STEP, the nearest (halves to even): what rounded cosines are compared with."""
+    """A threshold in whole steps of SCORE_STEP, as cosines are rounded (halves to even)."""
     return round(threshold / SCORE_STEP)
