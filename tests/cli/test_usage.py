@@ -129,8 +129,9 @@ def test_help_and_version(capsys: Capture) -> None:
     assert main_export(["--help"]) == 0
     text = capsys.readouterr().out
     for flag in (
-        "--merge", "--k", "--ratio", "--r", "--threshold", "--min-tokens", "--layers", "--positions", "--output", "--opset",
-        "--data", "--json", "--atol", "--rtol", "--threads", "--trust-remote-code", "--force", "--inline", "--family", "--config",
+        "--merge", "--k", "--ratio", "--r", "--threshold", "--min-tokens", "--layers", "--positions", "--output",
+        "--opset", "--data", "--json", "--atol", "--rtol", "--threads", "--trust-remote-code", "--force", "--inline",
+        "--family", "--config",
     ):  # fmt: skip
         assert flag in text
     assert main(["--version"]) == 0
