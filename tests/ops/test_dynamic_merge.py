@@ -56,6 +56,20 @@ def test_nothing_to_merge_is_the_identity(k: int, tokens: int) -> None:
 
 
 @pytest.mark.parametrize("k", [1, 2, 0])
+def test_caps(k: int) -> None:
+    x = np.ones((2, 11, 3), np.float32)
+    feed = {"x": x, "metric": x, "size": np.ones((2, 11), np.float32)}
+    for rest, left in (
+        ({}, 6),
+        ({"min_tokens": 7}, 7),
+        ({"min_tokens": 10}, 10),
+        ({"protect_first": 2, "protect_last": 3}, 8),
+        ({"protect_last": 3, "min_tokens": 9}, 9),
+    ):
+        assert session(model_of(attributes(k, 0.5, **rest))).run(None, feed)[0].shape == (2, left, 3)
+
+
+@pytest.mark.parametrize("k", [1, 2, 0])
 def test_no_rows(k: int) -> None:
     x = np.ones((0, 6, 2), np.float32)
     feed = {"x": x, "metric": x, "size": np.ones((0, 6), np.float32)}
