@@ -235,7 +235,10 @@ def count_tie(want: Sequence[Decision], noise: float, batch: int) -> bool:
 
 
 def near_tie(want: Sequence[Decision], noise: float, batch: int) -> npt.NDArray[np.bool_]:
-    """``[B]``: whether any layer's decision of the row hangs on scores that differ by at most ``noise``."""
+    """``[B]``: whether any layer's decision of the row hangs on scores that differ by at most ``noise``.
+
+    A count that comes from the data is a decision of every row.
+    """
     close = np.zeros(batch, np.bool_)
     for w in want:
         if w.count is not None:  # a row that flipped before may change the count, and that all rows
