@@ -42,7 +42,7 @@ def merge_batch(
             best = max((s for s, padding in found if not padding and not math.isnan(s)), default=None)
             if best is None:
                 continue
-            counted += _ranked(best) > limit
+            counted += min(_ranked(best), 1.0) > limit
             # It counts from half a step above the threshold on.
             near = min(near, abs(best - limit - 2**-21))
     most = min(max(0, n - protect_first - protect_last) // 2, max(0, n - min_tokens))

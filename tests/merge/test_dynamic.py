@@ -16,6 +16,7 @@ from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UsageError
 from tsmerge_export.merge import Merged, dynamic_merge, local_merge
 from tsmerge_export.merge.dynamic import DynamicMethod, count_margin
+from tsmerge_export.merge.matching import ranks
 from tsmerge_export.merge.method import Place
 from tsmerge_export.merge.similarity import RANK_INTO_PADDING, RANK_NAN, RANK_NONE, RANK_PADDING
 
@@ -79,6 +80,22 @@ def test_a_similarity_must_exceed_the_threshold() -> None:
     assert removed_by(opposite, -1.0) == 0
     assert removed_by(torch.zeros(1, 8, 2), -(2.0**-20)) == 4  # zero vectors: similarity 0
     assert removed_by(torch.zeros(1, 8, 2), 0.0) == 0
+
+
+def above_one() -> torch.Tensor:
+    """Pairs of parallel tokens ``[1, 400, 2]`` so small that many cosines come out above 1 in float32."""
+    scale = torch.logspace(-20.8, -20.0, 200)[:, None] * torch.tensor([1.0, 1.3])
+    return (scale.reshape(-1, 1) * torch.tensor([1.0, 0.7]))[None]
+
+
+def test_a_cosine_that_rounding_puts_above_one_is_one() -> None:
+    x = above_one()
+    assert (ranks(x)[0] > 1).sum() > 10
+    assert removed_by(x, 1.0) == 0
+    assert float(count_margin(ranks(x)[0], 2**20, 200)) == float("inf")
+    padding = torch.ones(1, 400)
+    padding[0, ::4] = 0
+    assert removed_by(x, 1.0, size=padding) == 100
 
 
 def test_what_counts_besides_numbers() -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import event, given
 
 from tests.cases import Case, DynamicCase
+from tests.merge.test_dynamic import above_one
 from tests.ops.harness import merge_model, run_case, session
 from tests.ops.test_local_merge import difference
 from tests.strategies import cases, properties
@@ -53,6 +54,13 @@ def test_nothing_to_merge_is_the_identity(k: int, tokens: int) -> None:
         assert y.tobytes() == x.tobytes()
         assert size_out.tobytes() == size.tobytes()
         assert kept.tolist() == target.tolist() == [list(range(tokens))] * 2
+
+
+@pytest.mark.parametrize("k", [1, 2, 0])
+def test_a_cosine_that_rounding_puts_above_one_is_one(k: int) -> None:
+    x = above_one().numpy()
+    feed = {"x": x, "metric": x, "size": np.ones((1, 400), np.float32)}
+    assert session(model_of(attributes(k, 1.0))).run(None, feed)[0].shape == (1, 400, 2)
 
 
 @pytest.mark.parametrize("k", [1, 2, 0])

@@ -19,6 +19,9 @@ from tsmerge_export.merge.method import Attributes, Evidence, Place
 from tsmerge_export.merge.similarity import RANK_NAN, RANK_PADDING, SCORE_STEP, in_steps
 from tsmerge_export.parse import parse_threshold
 
+# Between every cosine, rounding errors included, and RANK_PADDING.
+_ABOVE_COSINES = 1.5
+
 
 def dynamic_merge(
     x: Tensor,
@@ -45,7 +48,7 @@ def dynamic_merge(
     real a that could only go into padding, a NaN similarity and an a without a candidate do not count. A zero vector
     has similarity 0. Similarities and the threshold are both rounded to whole steps of 2^-20 before they are compared,
     so that no runtime counts differently: 0.9 stands for 943718 * 2^-20 = 0.8999996. With a threshold of 1 only
-    padding counts.
+    padding counts: a cosine that float32 sums put above 1 is 1.
 
     The result of a row depends on the other rows of its batch, through r.
 
@@ -87,7 +90,9 @@ def _most(tokens: int, min_tokens: int, first: int, last: int) -> int:
 
 def _counted(rank: Tensor, steps: int) -> int:
     """How many a's of all rows exceed the threshold; ``rank [B, P]`` holds whole steps, so that this is exact."""
-    return int((rank > steps * SCORE_STEP).sum())
+    limit = steps * SCORE_STEP
+    # Equal tokens of many features may come out a step or two above 1.
+    return int((rank > (_ABOVE_COSINES if limit >= 1 else limit)).sum())
 
 
 def count_margin(rank: Tensor, steps: int, most: int) -> Tensor:
@@ -106,7 +111,7 @@ def count_margin(rank: Tensor, steps: int, most: int) -> Tensor:
     batch = max(1, rank.shape[0])
     total = _counted(rank, steps)
     removed = min(total // batch, most)
-    distance = rank[(rank > RANK_NAN) & (rank < RANK_PADDING)] - steps * SCORE_STEP
+    distance = rank[(rank > RANK_NAN) & (rank < RANK_PADDING)].clamp(max=1) - steps * SCORE_STEP
     above = distance[distance > 0].sort().values
     below = -distance[distance <= 0].sort(descending=True).values
     margin = rank.new_full((), torch.inf)

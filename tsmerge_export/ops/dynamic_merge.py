@@ -20,12 +20,16 @@ _CAP = """
   some = Min(most, i1)
 """
 
+# Float32 sums may put the cosine of equal tokens a step or two above 1; at a threshold of 1 only padding may count.
 # r is the mean count over the rows. A batch of none has no mean; nothing is removed there. Where r is 0 no rank is left
 # for the choice, as where nothing was compared.
 _COUNT = """
   threshold_finer = Mul(threshold, steps)
   threshold_steps = Round(threshold_finer)
-  exceeds = Greater(rank, threshold_steps)
+  at_end = GreaterOrEqual(threshold_steps, steps)
+  above_cosines = Constant<value_float = 1572864.0>()
+  limit = Where(at_end, above_cosines, threshold_steps)
+  exceeds = Greater(rank, limit)
   exceeds_one = Cast<to = 7>(exceeds)
   rows_and_columns = Constant<value_ints = [0, 1]>()
   exceeding_s = ReduceSum<keepdims = 0>(exceeds_one, rows_and_columns)
