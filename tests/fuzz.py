@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -22,17 +23,19 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from tests.cases import Case, compare_with_oracle, random_case
+from tests.cases import Case, DynamicCase, compare_with_oracle, random_case
 from tests.ops.harness import run_case
 from tests.ops.test_local_merge import difference
-from tsmerge_export.merge.local import local_merge
+from tsmerge_export.merge import Merged, dynamic_merge, local_merge
+
+METHODS = {"local": (Case, local_merge), "dynamic": (DynamicCase, dynamic_merge)}
 
 
-def check(case: Case) -> tuple[str | None, str | None]:
+def check(case: Case, merge: Callable[..., Merged]) -> tuple[str | None, str | None]:
     """(reference against oracle, body against reference); see :func:`tests.cases.compare_with_oracle`."""
-    merged = local_merge(*case.tensors(), **case.settings)
+    merged = merge(*case.tensors(), **case.settings)
     values = (merged.y.float().numpy(), merged.size.numpy(), merged.kept.numpy(), merged.target.numpy())
-    return compare_with_oracle(case, values), difference(case, run_case(case))
+    return compare_with_oracle(case, values), difference(case, run_case(case), merge)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,7 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--cases", type=int, default=100_000, help="number of cases (default: 100000)")
     parser.add_argument("--seed", type=int, default=0, help="first seed; case n uses seed + n (default: 0)")
     parser.add_argument("--tokens", type=int, default=40, help="longest row (default: 40)")
+    parser.add_argument("--method", choices=METHODS, default="local", help="what to search (default: local)")
     options = parser.parse_args(arguments)
+    of, merge = METHODS[options.method]
     torch.set_num_threads(1)
     columns = (
         TextColumn("fuzz"),
@@ -54,9 +59,9 @@ def main(arguments: list[str] | None = None) -> int:
     with Progress(*columns, TextColumn("{task.description}")) as progress:
         task = progress.add_task("", total=options.cases)
         for number in range(options.cases):
-            case = random_case(np.random.default_rng(options.seed + number), tokens=options.tokens)
+            case = random_case(np.random.default_rng(options.seed + number), tokens=options.tokens, of=of)
             for pair, problem in zip(
-                ("reference against oracle", "body against reference"), check(case), strict=True
+                ("reference against oracle", "body against reference"), check(case, merge), strict=True
             ):
                 if problem == "flip":
                     counts[pair] += 1

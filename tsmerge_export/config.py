@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any, Literal, cast
 
 from tsmerge_export.errors import UsageError
-from tsmerge_export.parse import parse_k, parse_ratio, per_layer, whole
+from tsmerge_export.parse import parse_k, parse_ratio, parse_threshold, per_layer, whole
 
 Positions = Literal["gather", "compact"]
 
@@ -25,6 +25,7 @@ OPTIONS: Mapping[str, frozenset[str]] = {
     "none": frozenset(),
     "local": frozenset({"k", "ratio", "r", "schedule"}),
     "global": frozenset({"ratio", "r", "schedule"}),
+    "dynamic": frozenset({"k", "threshold"}),
 }
 
 
@@ -33,15 +34,19 @@ class MergeConfig:
     """Merge settings, independent of the model they are applied to.
 
     Args:
-        method: ``"none"`` (export without merging), ``"local"`` (arXiv 2405.17951, section 3) or ``"global"``
-            (ToMe, arXiv 2210.09461: local merging with every token in reach).
-        k: neighbourhood of local merging in token pairs, >= 1; None or ``"global"`` compares all tokens. Default 1.
+        method: ``"none"`` (export without merging), ``"local"`` (arXiv 2405.17951, section 3), ``"global"``
+            (ToMe, arXiv 2210.09461: local merging with every token in reach) or ``"dynamic"`` (arXiv 2405.17951,
+            section 3: local merging of as many tokens as are alike).
+        k: neighbourhood of local and dynamic merging in token pairs, >= 1; None or ``"global"`` compares all tokens.
+            Default 1.
         ratio: share of the tokens that each merge step removes, 0 < ratio <= 1/2, kept as an exact Fraction; or a
             sequence with one for each merging layer.
         r: number of tokens that each merge step removes, >= 1, or a sequence with one (>= 0) for each merging layer;
             excludes ``ratio``. With neither given, ratio 1/4.
         schedule: ``"constant"``, or ``"linear"``: from twice the amount at the first merging layer to nothing at the
             last (ToMe, appendix), at most half of the tokens.
+        threshold: of dynamic merging: each merge step removes as many tokens as have a cosine similarity above this,
+            from -1 to 1, on average over the batch; or a sequence with one for each merging layer. Default 0.9.
         min_tokens: no merge step leaves fewer tokens than this, >= 0.
         layers: indices of the layers to merge in, counted from 0 in order of execution; None is all of them.
         positions: ``"gather"`` keeps true distances between surviving tokens; ``"compact"`` renumbers them
@@ -60,6 +65,7 @@ class MergeConfig:
     ratio: Fraction | str | float | tuple[Fraction, ...] | None = None
     r: int | str | tuple[int, ...] | None = None
     schedule: Schedule | None = None
+    threshold: float | str | tuple[float, ...] | None = None
     min_tokens: int = 4
     layers: tuple[int, ...] | None = None
     positions: Positions = "gather"
@@ -80,6 +86,9 @@ class MergeConfig:
         automatic = 1 if self.takes("k") else None
         put(self, "k", automatic if self.k == "auto" else None if self.k is None else parse_k(self.k))
         self._read_amount(put)
+        if self.takes("threshold"):
+            threshold = DEFAULT_THRESHOLD if self.threshold is None else self.threshold
+            put(self, "threshold", per_layer(threshold, parse_threshold))
         whole("--min-tokens", self.min_tokens, 0)
         if self.layers is not None:
             layers = tuple(sorted({whole("--layers", i, 0) for i in self.layers}))
@@ -140,6 +149,11 @@ class MergeConfig:
         ratio = self.ratio[turn] if isinstance(self.ratio, tuple) else self.ratio
         return 0, min(_MAX_RATIO, cast(Fraction, ratio or Fraction(0)) * share)
 
+    def threshold_of(self, turn: int) -> float:
+        """The threshold of the ``turn``-th merging layer, from 0."""
+        threshold = self.threshold[turn] if isinstance(self.threshold, tuple) else self.threshold
+        return parse_threshold(threshold)
+
     def check_turns(self, turns: int) -> None:
         """Raise UsageError where a list of settings is not as long as there are merging layers."""
         for name in sorted(OPTIONS[self.method]):
@@ -186,7 +200,7 @@ class MergeConfig:
         if not self.active:
             return "none"
         parts = [self.method]
-        for name in ("k", "r", "ratio", "schedule"):
+        for name in ("k", "r", "ratio", "schedule", "threshold"):
             value = getattr(self, name)
             if self.takes(name) and (value is not None or name == "k"):
                 parts.append(f"{name}={'global' if value is None else _text(value)}")

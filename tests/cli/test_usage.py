@@ -70,6 +70,18 @@ def error_of(capture: Capture, code: int, expected: int) -> str:
         (["--merge", "magic"], "--merge magic is not a known method"),
         (["--merge", "none", "--ratio", "1/4"], "--ratio has no effect with --merge none"),
         (["--merge", "none", "--min-tokens", "4"], "--min-tokens has no effect"),
+        (["--threshold", "0.9"], "--threshold has no effect with --merge local"),
+        (["--merge", "global", "--threshold", "0.9"], "--threshold has no effect with --merge global"),
+        (["--merge", "none", "--threshold", "0.9"], "--threshold has no effect with --merge none"),
+        (["--merge", "dynamic", "--r", "4"], "--r has no effect with --merge dynamic"),
+        (["--merge", "dynamic", "--ratio", "1/4"], "--ratio has no effect with --merge dynamic"),
+        (["--merge", "dynamic", "--schedule", "linear"], "--schedule has no effect with --merge dynamic"),
+        (["--merge", "dynamic", "--threshold", "1.01"], "--threshold 1.01 is out of range"),
+        (["--merge", "dynamic", "--threshold=-1.01"], "--threshold -1.01 is out of range"),
+        (["--merge", "dynamic", "--threshold", "nan"], "--threshold nan is out of range"),
+        (["--merge", "dynamic", "--threshold", "high"], "--threshold high is not a number"),
+        (["--merge", "dynamic", "--threshold", "0.9,"], "is not a number"),
+        (["--merge", "dynamic", "--threshold", "0.9,0.8,0.7"], "lists 3 values, but 2 layers merge"),
         (["--threads", "0"], "--threads"),
         (["--atol", "-1"], "--atol"),
         (["--atol", "nan"], "--atol"),
@@ -117,8 +129,9 @@ def test_help_and_version(capsys: Capture) -> None:
     assert main_export(["--help"]) == 0
     text = capsys.readouterr().out
     for flag in (
-        "--merge", "--k", "--ratio", "--r", "--min-tokens", "--layers", "--positions", "--output", "--opset", "--data",
-        "--json", "--atol", "--rtol", "--threads", "--trust-remote-code", "--force", "--inline", "--family", "--config",
+        "--merge", "--k", "--ratio", "--r", "--threshold", "--min-tokens", "--layers", "--positions", "--output",
+        "--opset", "--data", "--json", "--atol", "--rtol", "--threads", "--trust-remote-code", "--force", "--inline",
+        "--family", "--config",
     ):  # fmt: skip
         assert flag in text
     assert main(["--version"]) == 0

@@ -12,7 +12,18 @@ from tsmerge_export.cli.handler import raise_if_interrupted
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UsageError, VerdictError
 
-_MERGE_FLAGS = ("k", "ratio", "r", "schedule", "min_tokens", "layers", "positions", "metric", "prop_attn")
+_MERGE_FLAGS = (
+    "k",
+    "ratio",
+    "r",
+    "schedule",
+    "threshold",
+    "min_tokens",
+    "layers",
+    "positions",
+    "metric",
+    "prop_attn",
+)
 
 
 def merge_config(args: argparse.Namespace) -> MergeConfig:

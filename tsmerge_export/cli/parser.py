@@ -114,7 +114,7 @@ def _fill_export(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
     group = parser.add_argument_group("merging")
     group.add_argument(
-        "--merge", default="local", metavar="METHOD", help="local, global or none; default: local"
+        "--merge", default="local", metavar="METHOD", help="local, global, dynamic or none; default: local"
     )
     group.add_argument("--k", metavar="K", help="neighbourhood: 1, 2, ... or global; default: 1")
     group.add_argument(
@@ -129,6 +129,11 @@ def _fill_export(parser: argparse.ArgumentParser) -> None:
         "--schedule",
         metavar="HOW",
         help="constant (default), or linear: twice the amount down to nothing by depth",
+    )
+    group.add_argument(
+        "--threshold",
+        metavar="S",
+        help="dynamic: merge tokens more alike than this cosine, -1 to 1, or one for each layer; default: 0.9",
     )
     group.add_argument("--min-tokens", type=_whole(0), metavar="N", help="leave at least so many; default: 4")
     group.add_argument("--layers", type=_layers, metavar="I,J,...", help="layers to merge in; default: all")

@@ -41,11 +41,14 @@ class Evidence:
         rank, gap: ``[B, P]`` float32, of methods that merge every second token into its best partner by rank: the rank
             of each, and the distance to its second best partner (infinite where there is none).
         margin: ``[B]`` float32, of all others: the smallest difference of two numbers that the row's decision hangs on.
+        count: ``[]`` float32, of methods whose number of removed tokens comes from the data, the same for all rows of a
+            batch: scores must move by at least this before it is another number (infinite: it cannot be).
     """
 
     rank: Tensor | None = None
     gap: Tensor | None = None
     margin: Tensor | None = None
+    count: Tensor | None = None
 
 
 class Method(Protocol):

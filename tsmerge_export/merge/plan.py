@@ -10,10 +10,13 @@ from torch import Tensor
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UsageError
 from tsmerge_export.merge.combine import Merged
+from tsmerge_export.merge.dynamic import DynamicMethod
 from tsmerge_export.merge.local import GlobalMethod, LocalMethod
 from tsmerge_export.merge.method import Attributes, Evidence, Method, Place
 
-METHODS: Mapping[str, Method] = {method.name: method for method in (LocalMethod(), GlobalMethod())}
+METHODS: Mapping[str, Method] = {
+    method.name: method for method in (LocalMethod(), GlobalMethod(), DynamicMethod())
+}
 
 
 @dataclass(frozen=True)
