@@ -42,6 +42,8 @@ MERGES = {
     "local k=1": MergeConfig(k=1, ratio="1/4"),
     "local k=8": MergeConfig(k=8, ratio="1/4"),
     "global": MergeConfig(method="global", ratio="1/4"),
+    # Random tokens are hardly alike: a low threshold, so that about a quarter of them exceeds it.
+    "dynamic k=1": MergeConfig(method="dynamic", k=1, threshold=0.0),
 }
 QUADRATIC = ("global",)
 COPY = "copy"

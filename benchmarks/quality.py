@@ -41,6 +41,10 @@ MERGES: dict[str, tsm.MergeConfig] = {
     **{f"local k=1, {ratio}": tsm.MergeConfig(k=1, ratio=ratio) for ratio in RATIOS},
     **{f"local k=8, {ratio}": tsm.MergeConfig(k=8, ratio=ratio) for ratio in RATIOS},
     **{f"global, {ratio}": tsm.MergeConfig(method="global", ratio=ratio) for ratio in RATIOS},
+    **{
+        f"dynamic k=1, {t}": tsm.MergeConfig(method="dynamic", k=1, threshold=t)
+        for t in (0.98, 0.95, 0.9, 0.7)
+    },
     "local k=1, 1/4, linear": tsm.MergeConfig(k=1, ratio="1/4", schedule="linear"),
     **{
         f"local k=1, {ratio}, prop-attn": tsm.MergeConfig(k=1, ratio=ratio, prop_attn=True)
