@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
+from tsmerge_export.rewrite.constants import scalar
 from tsmerge_export.rewrite.dims import Dim, dims
 from tsmerge_export.rewrite.distances import DistanceTable
 from tsmerge_export.rewrite.emit import Emitter
@@ -139,8 +140,7 @@ class Aligner:
         producer = value.producer()
         if producer is not None and producer.op_type == "Unsqueeze" and len(producer.inputs) == 2:
             source, axes = producer.inputs[0], producer.inputs[1]
-            constant = None if axes is None else axes.const_value
-            if source is not None and constant is not None and constant.numpy().reshape(-1).tolist() == [0]:
+            if source is not None and scalar(axes) == 0:
                 return source
         return self._emit.op("Squeeze", [value, self._emit.const([0])], {}, value.dtype, shape[1:], "shared")
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
 from tsmerge_export.ops.distance_plane import BLOCK
+from tsmerge_export.rewrite.constants import constant, range_behind, scalar
 from tsmerge_export.rewrite.dims import Dim, dims
 from tsmerge_export.rewrite.emit import Emitter
 
@@ -69,7 +69,7 @@ def fold_distances(graph: ir.Graph, emit: Emitter) -> dict[ir.Value, DistanceTab
         ):
             continue
         data = lookup.inputs[0]
-        if data is None or data.const_value is None or len(dims(data) or ()) != 2:
+        if data is None or constant(data) is None or len(dims(data) or ()) != 2:
             continue
         old = node.outputs[0]
         if old.is_graph_output():
@@ -141,11 +141,15 @@ class _Chain:
 
     def _scalar(self, value: ir.Value | None) -> ir.Value | None:
         """The number that a value is full of: a constant, or one that was expanded to the plane."""
-        if value is not None and value.const_value is None:
-            node = value.producer()
-            if node is not None and node.op_type == "Expand" and len(dims(value) or ()) == 2:
-                value = node.inputs[0]
-        if value is None or value.const_value is None or value.const_value.size != 1:
+        node = value.producer() if value is not None else None
+        if (
+            value is not None
+            and node is not None
+            and node.op_type == "Expand"
+            and len(dims(value) or ()) == 2
+        ):
+            value = node.inputs[0]
+        if value is None or scalar(value) is None:
             return None
         return value if len(dims(value) or ()) <= 1 else None
 
@@ -183,10 +187,10 @@ class _Chain:
         axes = emit.const([0])
         limit = self._int("Squeeze", [self.centre, axes], [])
         start = self._int("Neg", [limit], [])
-        count = self._int("Range", [start, limit, emit.const(1)], [self.count])
+        every = self._int("Range", [start, limit, emit.const(1)], [self.count])
         most = self._int("Sub", [self.length, emit.const([1])], [1])
         least = self._int("Neg", [most], [1])
-        return self._int("Max", [self._int("Min", [count, most], [self.count]), least], [self.count])
+        return self._int("Max", [self._int("Min", [every, most], [self.count]), least], [self.count])
 
 
 def _position(value: ir.Value | None) -> tuple[ir.Value, int] | None:
@@ -197,15 +201,7 @@ def _position(value: ir.Value | None) -> tuple[ir.Value, int] | None:
     axis = 0 if len(found) == 2 and found[1] == 1 else 1
     if len(found) == 2 and found[1 - axis] != 1:
         return None
-    producer = value.producer()
-    while producer is not None and producer.op_type in ("Unsqueeze", "Identity"):
-        value = producer.inputs[0]
-        producer = value.producer() if value is not None else None
-    if value is None or producer is None or producer.op_type != "Range":
+    found_range = range_behind(value)
+    if found_range is None or (scalar(found_range.inputs[0]), scalar(found_range.inputs[2])) != (0, 1):
         return None
-    start, step = producer.inputs[0], producer.inputs[2]
-    for operand, number in ((start, 0), (step, 1)):
-        constant = None if operand is None else operand.const_value
-        if constant is None or not np.array_equal(constant.numpy().reshape(()), number):
-            return None
-    return value, axis
+    return found_range.outputs[0], axis

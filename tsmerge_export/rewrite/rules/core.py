@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import onnx_ir as ir
 
 from tsmerge_export.rewrite.align import Aligner, CannotAlign
+from tsmerge_export.rewrite.constants import constant
 from tsmerge_export.rewrite.dims import Dim, dims
 from tsmerge_export.rewrite.emit import Emitter
 from tsmerge_export.rewrite.stages import Stage, Tags, deepest
@@ -79,18 +79,6 @@ def operand(node: ir.Node, index: int) -> ir.Value:
     if value is None:
         raise Barrier(f"input {index} is missing")
     return value
-
-
-def constant(value: ir.Value | None) -> np.ndarray | None:
-    """The value of a constant input, or None where it is computed at run time."""
-    if value is None:
-        return None
-    if value.const_value is not None:
-        return np.asarray(value.const_value.numpy())
-    producer = value.producer()
-    if producer is not None and producer.op_type == "Constant" and "value" in producer.attributes:
-        return np.asarray(producer.attributes["value"].as_tensor().numpy())
-    return None
 
 
 def constant_ints(node: ir.Node, index: int, attribute: str | None = None) -> list[int] | None:
