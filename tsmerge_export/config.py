@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any, Literal, cast
 
 from tsmerge_export.errors import UsageError
-from tsmerge_export.parse import parse_k, parse_ratio, per_layer, whole
+from tsmerge_export.parse import ALPHA_MOST, number, parse_k, parse_ratio, per_layer, whole
 
 Positions = Literal["gather", "compact"]
 
@@ -19,11 +19,15 @@ DEFAULT_RATIO = Fraction(1, 4)
 DEFAULT_THRESHOLD = 0.9
 _MAX_RATIO = Fraction(1, 2)
 
+#: What a token's energy can be summed from (``energy`` of pitome), the default first.
+ENERGIES = ("elu", "gaussian")
+
 #: The settings that a method has besides those of all methods. A setting of another method is an error, not ignored.
 OPTIONS: Mapping[str, frozenset[str]] = {
     "none": frozenset(),
     "local": frozenset({"k", "ratio", "r", "schedule"}),
     "global": frozenset({"ratio", "r", "schedule"}),
+    "pitome": frozenset({"ratio", "r", "schedule", "alpha", "margin", "energy"}),
 }
 
 
@@ -32,8 +36,9 @@ class MergeConfig:
     """Merge settings, independent of the model they are applied to.
 
     Args:
-        method: ``"none"`` (export without merging), ``"local"`` (arXiv 2405.17951, section 3) or ``"global"``
-            (ToMe, arXiv 2210.09461: local merging with every token in reach).
+        method: ``"none"`` (export without merging), ``"local"`` (arXiv 2405.17951, section 3), ``"global"``
+            (ToMe, arXiv 2210.09461: local merging with every token in reach) or ``"pitome"`` (arXiv 2405.16148,
+            section 3: tokens that have many alike merge).
         k: neighbourhood of local merging in token pairs, >= 1; None or ``"global"`` compares all tokens. Default 1.
         ratio: share of the tokens that each merge step removes, 0 < ratio <= 1/2, kept as an exact Fraction; or a
             sequence with one for each merging layer.
@@ -41,6 +46,10 @@ class MergeConfig:
             excludes ``ratio``. With neither given, ratio 1/4.
         schedule: ``"constant"``, or ``"linear"``: from twice the amount at the first merging layer to nothing at the
             last (ToMe, appendix), at most half of the tokens.
+        margin: of pitome, from which cosine on two tokens are alike, -1 <= margin <= 1, or a sequence with one for each
+            merging layer. Default 0.9 - 0.9 * layer / layers.
+        alpha: of pitome, weight of the tokens that are not alike, >= 0. Default 1.
+        energy: of pitome, ``"elu"`` (default) or ``"gaussian"`` (a kernel of width 1 - margin, without alpha).
         min_tokens: no merge step leaves fewer tokens than this, >= 0.
         layers: indices of the layers to merge in, counted from 0 in order of execution; None is all of them.
         positions: ``"gather"`` keeps true distances between surviving tokens; ``"compact"`` renumbers them
@@ -55,6 +64,9 @@ class MergeConfig:
     ratio: Fraction | str | float | tuple[Fraction, ...] | None = None
     r: int | str | tuple[int, ...] | None = None
     schedule: Schedule | None = None
+    margin: float | str | tuple[float, ...] | None = None
+    alpha: float | str | None = None
+    energy: str | None = None
     min_tokens: int = 4
     layers: tuple[int, ...] | None = None
     positions: Positions = "gather"
@@ -71,6 +83,7 @@ class MergeConfig:
         automatic = 1 if self.takes("k") else None
         put(self, "k", automatic if self.k == "auto" else None if self.k is None else parse_k(self.k))
         self._read_amount(put)
+        self._read_energy(put)
         whole("--min-tokens", self.min_tokens, 0)
         if self.layers is not None:
             layers = tuple(sorted({whole("--layers", i, 0) for i in self.layers}))
@@ -107,6 +120,16 @@ class MergeConfig:
             put(self, "ratio", per_layer(DEFAULT_RATIO if self.ratio is None else self.ratio, parse_ratio))
         if self.schedule == "linear" and isinstance(self.r if self.r is not None else self.ratio, tuple):
             raise UsageError("--schedule linear takes one --ratio or --r for all layers, not a list")
+
+    def _read_energy(self, put: Any) -> None:
+        if self.energy not in (None, *ENERGIES):
+            raise UsageError(f"--energy {self.energy} is not known; choose one of: {', '.join(ENERGIES)}")
+        if self.margin is not None:
+            put(self, "margin", per_layer(self.margin, lambda value: number("--margin", value, -1, 1)))
+        if self.alpha is not None:
+            if self.energy == "gaussian":
+                raise UsageError("--alpha has no effect with --energy gaussian; leave it out")
+            put(self, "alpha", number("--alpha", self.alpha, 0, ALPHA_MOST))
 
     @property
     def active(self) -> bool:
@@ -177,7 +200,7 @@ class MergeConfig:
         if not self.active:
             return "none"
         parts = [self.method]
-        for name in ("k", "r", "ratio", "schedule"):
+        for name in ("k", "r", "ratio", "schedule", "margin", "alpha", "energy"):
             value = getattr(self, name)
             if self.takes(name) and (value is not None or name == "k"):
                 parts.append(f"{name}={'global' if value is None else _text(value)}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tsmerge_export.config import ENERGIES
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -212,7 +214,11 @@ def _print_flops(console: Console, flops: Mapping[str, Any]) -> None:
 def _settings(attributes: Mapping[str, Any]) -> str:
     values = dict(attributes)
     num, den, r = values.pop("ratio_num", 0), values.pop("ratio_den", 1), values.pop("r", 0)
-    amount = f"ratio {num}/{den}" if num else f"r {r}"
-    k = values.pop("k", None)
-    rest = [f"{name.replace('_', '-')} {value}" for name, value in values.items() if value]
-    return ", ".join([amount, f"k {'global' if k == 0 else k}", *rest])
+    parts = [f"ratio {num}/{den}" if num else f"r {r}"]
+    if "k" in values:
+        k = values.pop("k")
+        parts.append(f"k {'global' if k == 0 else k}")
+    if "energy" in values:
+        parts.append(f"energy {ENERGIES[values.pop('energy')]}")
+        parts += [f"{name} {values.pop(name):.4g}" for name in ("margin", "alpha")]
+    return ", ".join(parts + [f"{name.replace('_', '-')} {value}" for name, value in values.items() if value])

@@ -12,7 +12,9 @@ from tsmerge_export.cli.handler import raise_if_interrupted
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UsageError, VerdictError
 
-_MERGE_FLAGS = ("k", "ratio", "r", "schedule", "min_tokens", "layers", "positions")
+_MERGE_FLAGS = (
+    "k", "ratio", "r", "schedule", "margin", "alpha", "energy", "min_tokens", "layers", "positions",
+)  # fmt: skip
 
 
 def merge_config(args: argparse.Namespace) -> MergeConfig:

@@ -12,8 +12,11 @@ from tsmerge_export.errors import UsageError
 from tsmerge_export.merge.combine import Merged
 from tsmerge_export.merge.local import GlobalMethod, LocalMethod
 from tsmerge_export.merge.method import Attributes, Evidence, Method, Place
+from tsmerge_export.merge.pitome import PitomeMethod
 
-METHODS: Mapping[str, Method] = {method.name: method for method in (LocalMethod(), GlobalMethod())}
+METHODS: Mapping[str, Method] = {
+    method.name: method for method in (LocalMethod(), GlobalMethod(), PitomeMethod())
+}
 
 
 @dataclass(frozen=True)
