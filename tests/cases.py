@@ -5,13 +5,15 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, ClassVar
 
 import ml_dtypes
 import numpy as np
 import torch
 
 from tests.merge import oracle
+from tsmerge_export.merge.combine import Merged
+from tsmerge_export.merge.local import local_merge
 
 DTYPES: dict[str, Any] = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
@@ -52,7 +54,10 @@ SETTINGS: tuple[dict[str, Any], ...] = tuple(
 
 @dataclass(frozen=True)
 class Case:
-    """One merge problem; arrays follow from the fields."""
+    """One merge problem, of local merging; arrays follow from the fields. Other methods are subclasses."""
+
+    op_type: ClassVar[str] = "LocalMerge"
+    table: ClassVar[tuple[dict[str, Any], ...]] = SETTINGS
 
     batch: int
     tokens: int
@@ -62,20 +67,20 @@ class Case:
     padding: str
     spoil: str
     dtype: str
-    setting: int  # index into SETTINGS
+    setting: int  # index into table
     seed: int
 
     @property
     def settings(self) -> dict[str, Any]:
         """Arguments of the reference, the ratio as a Fraction."""
-        setting = dict(SETTINGS[self.setting])
+        setting = dict(self.table[self.setting])
         setting["ratio"] = None if setting["ratio"] is None else Fraction(*setting["ratio"])
         return setting
 
     @property
-    def attributes(self) -> dict[str, int]:
+    def attributes(self) -> dict[str, int | float]:
         """Attributes of the operator."""
-        setting = SETTINGS[self.setting]
+        setting = self.table[self.setting]
         num, den = setting["ratio"] or (0, 1)
         names = ("min_tokens", "protect_first", "protect_last")
         return {
@@ -147,17 +152,23 @@ class Case:
         tokens, features = (torch.from_numpy(v.astype(np.float32)).to(dtype) for v in (x, metric))
         return tokens, features, torch.from_numpy(size)
 
+    def reference(self) -> Merged:
+        """What the package's reference makes of it."""
+        return local_merge(*self.tensors(), **self.settings)
+
     def expected(self) -> list[oracle.Row]:
         """What the naive oracle makes of it, per row."""
         x, metric, size = self.arrays()
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             return [
-                oracle.merge_row(
-                    x[b].astype(np.float32), metric[b].astype(np.float32), size[b], **self.settings
-                )
+                self.expected_row(x[b].astype(np.float32), metric[b].astype(np.float32), size[b])
                 for b in range(self.batch)
             ]
+
+    def expected_row(self, x: np.ndarray, metric: np.ndarray, size: np.ndarray) -> oracle.Row:
+        """What the naive oracle makes of one row, all float32."""
+        return oracle.merge_row(x, metric, size, **self.settings)
 
 
 def _lattice(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:
@@ -171,13 +182,13 @@ def _lattice(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarra
     return out
 
 
-def random_case(rng: np.random.Generator, *, tokens: int = 40) -> Case:
-    """A case with every field drawn at random."""
+def random_case(rng: np.random.Generator, *, tokens: int = 40, of: type[Case] = Case) -> Case:
+    """A case of a method with every field drawn at random."""
 
     def pick(values: Any) -> Any:
         return values[int(rng.integers(len(values)))]
 
-    return Case(
+    return of(
         batch=int(rng.integers(1, 4)),
         tokens=int(rng.integers(1, tokens + 1)),
         features=int(rng.integers(1, 7)),
@@ -186,7 +197,7 @@ def random_case(rng: np.random.Generator, *, tokens: int = 40) -> Case:
         padding=pick(PADDINGS),
         spoil=pick(SPOILS),
         dtype=pick(tuple(DTYPES)),
-        setting=int(rng.integers(len(SETTINGS))),
+        setting=int(rng.integers(len(of.table))),
         seed=int(rng.integers(2**32)),
     )
 

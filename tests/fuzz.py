@@ -25,12 +25,15 @@ from rich.progress import (
 from tests.cases import Case, compare_with_oracle, random_case
 from tests.ops.harness import run_case
 from tests.ops.test_local_merge import difference
-from tsmerge_export.merge.local import local_merge
+from tests.pitome import PitomeCase
+
+#: Merge problems by the method that ``--method`` names.
+METHODS: dict[str, type[Case]] = {"local": Case, "pitome": PitomeCase}
 
 
 def check(case: Case) -> tuple[str | None, str | None]:
     """(reference against oracle, body against reference); see :func:`tests.cases.compare_with_oracle`."""
-    merged = local_merge(*case.tensors(), **case.settings)
+    merged = case.reference()
     values = (merged.y.float().numpy(), merged.size.numpy(), merged.kept.numpy(), merged.target.numpy())
     return compare_with_oracle(case, values), difference(case, run_case(case))
 
@@ -41,6 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--cases", type=int, default=100_000, help="number of cases (default: 100000)")
     parser.add_argument("--seed", type=int, default=0, help="first seed; case n uses seed + n (default: 0)")
     parser.add_argument("--tokens", type=int, default=40, help="longest row (default: 40)")
+    parser.add_argument("--method", choices=METHODS, default="local", help="merging method (default: local)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     columns = (
@@ -54,7 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
     with Progress(*columns, TextColumn("{task.description}")) as progress:
         task = progress.add_task("", total=options.cases)
         for number in range(options.cases):
-            case = random_case(np.random.default_rng(options.seed + number), tokens=options.tokens)
+            rng = np.random.default_rng(options.seed + number)
+            case = random_case(rng, tokens=options.tokens, of=METHODS[options.method])
             for pair, problem in zip(
                 ("reference against oracle", "body against reference"), check(case), strict=True
             ):

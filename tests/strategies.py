@@ -7,7 +7,7 @@ import os
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from tests.cases import DTYPES, KINDS, PADDINGS, SETTINGS, SPOILS, Case
+from tests.cases import DTYPES, KINDS, PADDINGS, SPOILS, Case
 
 #: Examples per property; ``TSMERGE_EXAMPLES`` raises it for a longer search.
 EXAMPLES = int(os.environ.get("TSMERGE_EXAMPLES", "1000"))
@@ -22,10 +22,10 @@ properties = settings(
 )
 
 
-def cases(tokens: int = 40) -> st.SearchStrategy[Case]:
-    """Merge problems of up to ``tokens`` tokens; shrinks towards few tokens, plain values, the first setting."""
+def cases(tokens: int = 40, of: type[Case] = Case) -> st.SearchStrategy[Case]:
+    """Problems of a method, of up to ``tokens`` tokens; shrinks to few tokens, plain values, the first setting."""
     return st.builds(
-        Case,
+        of,
         batch=st.integers(1, 3),
         tokens=st.integers(1, tokens),
         features=st.integers(1, 6),
@@ -34,6 +34,6 @@ def cases(tokens: int = 40) -> st.SearchStrategy[Case]:
         padding=st.sampled_from(PADDINGS),
         spoil=st.sampled_from(SPOILS),
         dtype=st.sampled_from(tuple(DTYPES)),
-        setting=st.integers(0, len(SETTINGS) - 1),
+        setting=st.integers(0, len(of.table) - 1),
         seed=st.integers(0, 2**32 - 1),
     )

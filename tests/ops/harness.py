@@ -16,8 +16,13 @@ from tsmerge_export import ops
 _ONNX = {"float32": "float", "float16": "float16", "bfloat16": "bfloat16"}
 
 
-def merge_model(attributes: Mapping[str, int], dtype: str = "float32", opset: int = 18) -> onnx.ModelProto:
-    """A model ``(x, metric, size) -> (y, size_out, kept, target)`` of one LocalMerge node, checked.
+def merge_model(
+    attributes: Mapping[str, int | float],
+    dtype: str = "float32",
+    opset: int = 18,
+    op_type: str = "LocalMerge",
+) -> onnx.ModelProto:
+    """A model ``(x, metric, size) -> (y, size_out, kept, target)`` of one merge node, checked.
 
     bfloat16 goes in and out as float32 (numpy has no bfloat16) and is cast around the node; that is exact.
     """
@@ -31,7 +36,7 @@ def merge_model(attributes: Mapping[str, int], dtype: str = "float32", opset: in
         {{
             x_in = Cast<to = {element}>(x)
             metric_in = Cast<to = {element}>(metric)
-            y_out, size_out, kept, target = {ops.DOMAIN}.LocalMerge<{settings}>(x_in, metric_in, size)
+            y_out, size_out, kept, target = {ops.DOMAIN}.{op_type}<{settings}>(x_in, metric_in, size)
             y = CastLike(y_out, x)
         }}""")
     add_functions(model, opset)
@@ -63,8 +68,10 @@ def session(model: onnx.ModelProto, threads: int = 1, **options: object) -> ort.
 
 
 @lru_cache(maxsize=512)
-def _case_session(attributes: tuple[tuple[str, int], ...], dtype: str) -> ort.InferenceSession:
-    return session(merge_model(dict(attributes), dtype))
+def _case_session(
+    op_type: str, attributes: tuple[tuple[str, int | float], ...], dtype: str
+) -> ort.InferenceSession:
+    return session(merge_model(dict(attributes), dtype, op_type=op_type))
 
 
 def feed(case: Case) -> dict[str, np.ndarray]:
@@ -77,7 +84,6 @@ def feed(case: Case) -> dict[str, np.ndarray]:
 
 def run_case(case: Case) -> tuple[np.ndarray, ...]:
     """``(y widened to float32, size, kept, target)`` from ONNX Runtime; one session per attributes and type."""
-    y, size, kept, target = _case_session(tuple(sorted(case.attributes.items())), case.dtype).run(
-        None, feed(case)
-    )
+    attributes = tuple(sorted(case.attributes.items()))
+    y, size, kept, target = _case_session(case.op_type, attributes, case.dtype).run(None, feed(case))
     return y.astype(np.float32), size, kept, target

@@ -29,7 +29,7 @@ def attributes(k: int = 1, r: int = 0, ratio: tuple[int, int] = (0, 1), **rest: 
 
 def difference(case: Case, given: tuple[np.ndarray, ...]) -> str | None:
     """What differs from the reference; ``"flip"`` where a decision hung on less than float noise; None is equality."""
-    merged = local_merge(*case.tensors(), **case.settings)
+    merged = case.reference()
     y, size, kept, target = given
     if kept.shape != tuple(merged.kept.shape):
         return f"kept has shape {kept.shape}, reference {tuple(merged.kept.shape)}"

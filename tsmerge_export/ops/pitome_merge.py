@@ -128,9 +128,7 @@ _RANK = """
   near_one = Cast<to = 1>(near)
   count = ReduceSum<keepdims = 0>(near_one, i2)
   energy_mean = Div(total, count)
-  coarser = Constant<value_float = COARSER>()
-  mean_steps = Mul(energy_mean, coarser)
-  energy = Round(mean_steps)
+  energy = Round(energy_mean)
   energy_size = Abs(energy)
   no_energy_size = Constant<value_float = 1.0e30>()
   has_energy = Less(energy_size, no_energy_size)
@@ -207,4 +205,4 @@ def variant(attributes: Mapping[str, int | float]) -> str:
 def body(name: str, opset: int) -> onnx.FunctionProto:
     """The function ``PitomeMerge(x, metric, size) -> (y, size_out, kept, target)`` named by :func:`variant`."""
     text = HEAD + _COUNT + _SCORES + _TERM[name] + _RANK + _ORDER + _PARTNER + PLACE + MERGE_ROWS
-    return parse_body("PitomeMerge", name, text.replace("COARSER", "1.0"), opset)
+    return parse_body("PitomeMerge", name, text, opset)
