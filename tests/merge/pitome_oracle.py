@@ -51,7 +51,7 @@ class Kernel:
 
 @dataclass
 class Token:
-    """A mergeable token: its place among all, its energy and the bounds of that, in steps; and what identifies it."""
+    """A token that takes part: its place, its energy and the bounds of that in steps of 2^-20, and its cosines."""
 
     index: int
     energy: float

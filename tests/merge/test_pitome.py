@@ -23,7 +23,7 @@ from tsmerge_export.merge.pitome_energy import Kernel, compare, rank_of
 from tsmerge_export.merge.plan import make_plan
 
 METHOD = PitomeMethod()
-NOISE = 1e-5  # of these tests
+NOISE = 1.2e-2  # of these tests
 
 
 @properties
@@ -262,24 +262,24 @@ def test_shaken_scores_decide_only_what_the_evidence_allows(energy: str) -> None
     """Tokens moved by a little: where the decision changes, the margin is small and the change is allowed."""
     generator = torch.Generator().manual_seed(0)
     changed = near = 0
-    for trial in range(150):
-        x = torch.randn(2, 40, 4, generator=generator)
-        shaken = x + 1e-6 * torch.randn(2, 40, 4, generator=generator)
+    for trial in range(60):
+        x = torch.randn(3, 60, 4, generator=generator)
+        shaken = x + 2e-4 * torch.randn(3, 60, 4, generator=generator)
         options = {"margin": (0.0, 0.5, -0.3)[trial % 3], "protect_first": trial % 2, "protect_last": 1}
-        size = (torch.rand(2, 40, generator=generator) > 0.1).float()
-        want, got = (pitome_merge(v, size=size, r=12, energy=energy, **options) for v in (x, shaken))
-        found = evidence(x, size, r=12, energy=("elu", "gaussian").index(energy), **options)
+        size = (torch.rand(3, 60, generator=generator) > 0.1).float()
+        want, got = (pitome_merge(v, size=size, r=20, energy=energy, **options) for v in (x, shaken))
+        found = evidence(x, size, r=20, energy=("elu", "gaussian").index(energy), **options)
         assert found.margin is not None
-        for row in range(2):
+        for row in range(3):
             assert allowed(found, want, row, 0.0)
-            near += int(found.margin[row] <= NOISE)
+            near += int(found.margin[row] <= 1e-5)
             if not torch.equal(want.target[row], got.target[row]):
                 changed += 1
                 assert found.margin[row] <= NOISE
                 assert allowed(found, got, row)
                 assert not allowed(found, got, row, 1e-9)
-    assert changed >= 5
-    assert near < 200  # of 300: most decisions are not called noise
+    assert changed >= 5  # of 180
+    assert near < 60
 
 
 def test_evidence_refuses_other_decisions() -> None:
@@ -316,9 +316,9 @@ def test_evidence_of_firm_and_of_tied_decisions() -> None:
     # All padding: nothing hangs on scores.
     margin = evidence(torch.randn(1, 9, 3), torch.zeros(1, 9), r=3).margin
     assert margin is not None and margin == math.inf
-    # A cosine on the margin decides an energy.
-    height = math.sqrt(3) / 2
-    v = torch.tensor([[[1.0, 0], [0.5, height], [0, 1], [-1, 0.2]]])
-    on, off = (evidence(v, r=1, margin=m).margin for m in (0.5 + 1e-7, 0.7))
+    # The cosine 0.8 of tokens 0 and 1 is worth 0.8 or, below the margin, about 0: on the margin the order hangs on it.
+    # Those of 0 and 2 and of 1 and 2 are 0.5 and 0.2.
+    v = torch.tensor([[[1.0, 0, 0], [0.8, 0.6, 0], [0.5, -1 / 3, 0.8]]])
+    on, off = (evidence(v, r=1, margin=m).margin for m in (0.8 - 1e-7, 0.3))
     assert on is not None and off is not None
     assert on < 1e-5 < off

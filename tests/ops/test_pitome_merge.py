@@ -15,7 +15,7 @@ from hypothesis import event, given
 
 from tests import web
 from tests.cases import KINDS, PADDINGS, SPOILS, TOLERANCES, Case
-from tests.ops.harness import feed, merge_model, run_case, session
+from tests.ops.harness import add_functions, feed, merge_model, run_case, session
 from tests.ops.test_local_merge import difference
 from tests.pitome import SETTINGS, PitomeCase
 from tests.strategies import cases, properties
@@ -219,8 +219,6 @@ def test_both_energies_live_in_one_model() -> None:
             f"y{name}, s{name}, k{name}, t{name} = tsmerge.PitomeMerge<{settings}>({value[0]}, {value[0]}, {value[1]})"
         )
         value = (f"y{name}", f"s{name}")
-    from tests.ops.harness import add_functions
-
     proto = onnx.parser.parse_model(
         '<ir_version: 10, opset_import: ["" : 18, "tsmerge" : 1]>\n'
         f"g (float[B, N, D] x, float[B, N] size) => (float[B, M, D] {value[0]}, float[B, M] {value[1]}) "

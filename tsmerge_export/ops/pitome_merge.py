@@ -109,7 +109,7 @@ _TERM = {
 """,
 }
 
-# The mean of ``value`` over the neighbours, and from it ``rank [B, U]``. 0/0 where there are none.
+# The mean of ``value`` over the neighbours in whole steps (0/0 where there are none), and from it ``rank [B, U]``.
 _RANK = """
   value_steps = Mul(value, steps)
   whole = Round(value_steps)
