@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import event, given
@@ -306,6 +307,36 @@ def test_evidence_refuses_other_decisions() -> None:
     assert not allowed(found, right._replace(kept=right.kept.flip(1)))
     assert not allowed(found, right._replace(target=right.target + 30))
     assert not allowed(found, right._replace(kept=right.kept + 1))
+
+
+def test_who_is_an_a_for_certain_must_be_one() -> None:
+    """Tokens 1 and 2 are equal and first, 0 is third, 3 fourth: of 1 and 2 one must merge, and 0."""
+    angle = torch.tensor([0.0, 20, 20, 50, 180]).deg2rad()
+    x = torch.stack([angle.cos(), angle.sin()], -1)[None]
+    found = evidence(x, r=2)
+    assert found.allows is not None
+    for kept, target, fair in (
+        ([2, 3, 4], [0, 0, 0, 1, 2], True),
+        ([1, 3, 4], [0, 0, 0, 1, 2], True),
+        ([0, 3, 4], [0, 1, 1, 1, 2], False),  # 0 stays
+        ([1, 2, 4], [0, 0, 1, 1, 2], False),  # 3 merges
+    ):
+        assert found.allows(0, np.array(kept), np.array(target), 1e-4) == fair
+    assert not found.allows(0, np.array([1, 3, 4]), np.array([0, 0, 0, 1, 2]), 1e-7)
+
+
+@pytest.mark.parametrize(
+    "kernel", [(0.3, 1.0, "elu"), (-0.4, 2.0, "elu"), (-0.5, 0.0, "elu"), (0.6, 1.0, "gaussian")]
+)
+def test_bounds_hold_what_is_between(kernel: tuple[float, float, str]) -> None:
+    ends = 2 * torch.rand(2000, 2, generator=torch.Generator().manual_seed(6)) - 1
+    low, high = ends.amin(1), ends.amax(1)
+    least, most = Kernel(*kernel).bounds(low, high)
+    for share in torch.linspace(0, 1, 201):
+        term = Kernel(*kernel)(low + share * (high - low))
+        assert (least <= term).all() and (term <= most).all()
+    # And no more than that: an end of the bounds is come close to.
+    assert (most - least <= 2**20 * (high - low) * max(1.0, kernel[1]) / (1 - kernel[0]) + 2**19 + 2).all()
 
 
 def test_evidence_of_firm_and_of_tied_decisions() -> None:
