@@ -11,13 +11,22 @@ import pytest
 
 from tests import artefacts, web
 from tests.models import tiny_folder
-from tests.test_artefacts import NAMES, parity_of, some_cases
+from tests.test_artefacts import NAMES, some_cases
+from tsmerge_export.build import Built
 from tsmerge_export.cli import main, main_export
 from tsmerge_export.config import MergeConfig
-from tsmerge_export.validate import corpus
+from tsmerge_export.validate import corpus, parity
 from tsmerge_export.validate.corpus import ENTRIES, Case
 
 TRAINED = ["bolt-nano", "t5-nano"]
+
+
+def parity_of(name: str, merge: MergeConfig, built: Built, cases: list[Case]) -> parity.ParityReport:
+    """The eager model merged by ``merge`` against the files of ``built``, in one thread."""
+    return parity.check(
+        artefacts.family(name), artefacts.component(name), artefacts.model(name), merge, built.merged,
+        cases=cases, threads=1,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -112,7 +121,8 @@ def test_command_line(
     monkeypatch.setattr(corpus, "cases", lambda *args, **kwargs: list(whole(*args, **kwargs))[::10])
     tiny_folder(Path("tiny"))
     flags = ["--merge", "pitome", "--r", "3", "--margin", "0.5,0.25", "--alpha", "0.5", "--threads", "1"]
-    assert main_export(["tiny", *flags]) == 0
+    np.savetxt("series.csv", np.sin(np.arange(500) / 4), header="a", comments="")
+    assert main_export(["tiny", *flags, "--data", "series.csv"]) == 0
     out = capsys.readouterr().out
     assert "chronos-bolt: pitome r=3 margin=0.5,0.25 alpha=0.5" in out
     assert "passed" in out
@@ -120,4 +130,4 @@ def test_command_line(
     out = capsys.readouterr().out
     assert "2 merges" in out
     assert "r 3, energy elu, margin 0.25, alpha 0.5" in out
-    assert main(["validate", "tiny-pitome", "tiny", "--threads", "1"]) == 0
+    assert main(["validate", "tiny-pitome", "tiny", "--threads", "1", "--data", "series.csv"]) == 0
