@@ -22,13 +22,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from tests.cases import Case, compare_with_oracle, random_case
+from tests.cases import Case, DynamicCase, compare_with_oracle, random_case
 from tests.ops.harness import run_case
 from tests.ops.test_local_merge import difference
 from tests.pitome import PitomeCase
 
 #: Merge problems by the method that ``--method`` names.
-METHODS: dict[str, type[Case]] = {"local": Case, "pitome": PitomeCase}
+METHODS: dict[str, type[Case]] = {"local": Case, "dynamic": DynamicCase, "pitome": PitomeCase}
 
 
 def check(case: Case) -> tuple[str | None, str | None]:

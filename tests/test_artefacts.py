@@ -49,7 +49,16 @@ def test_parity(name: str, k: int | str, ratio: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "merge", [MergeConfig(r=7, positions="compact"), MergeConfig(ratio="1/3", layers=(1,), k=3)]
+    "merge",
+    [
+        MergeConfig(r=7, positions="compact"),
+        MergeConfig(ratio="1/3", layers=(1,), k=3),
+        MergeConfig(method="global", ratio="1/4", schedule="linear"),
+        MergeConfig(ratio="1/4", prop_attn=True),
+        MergeConfig(ratio="1/4", metric="key"),
+        MergeConfig(r="9,4", layers=(0, 1), k=2, prop_attn=True),
+    ],
+    ids=lambda merge: merge.describe(),
 )
 @pytest.mark.parametrize("name", NAMES)
 def test_parity_of_other_settings(name: str, merge: MergeConfig) -> None:
@@ -73,7 +82,7 @@ def test_parity_fails_for_another_merge_setting(name: str) -> None:
 def test_nothing_to_merge_is_bit_identical_to_the_unmerged_file(
     name: str, k: int | str, positions: str, threads: int
 ) -> None:
-    merge = MergeConfig(k=k, ratio="1/2", min_tokens=100_000, positions=positions)  # type: ignore[arg-type]
+    merge = MergeConfig(k=k, ratio="1/2", min_tokens=100_000, positions=positions, prop_attn=k == 5)  # type: ignore[arg-type]
     built = artefacts.built(name, merge)
     merges = [node for node in onnx.load(built.merged).graph.node if node.op_type == "LocalMerge"]
     assert len(merges) == artefacts.family(name).merge_points(artefacts.model(name)).count
@@ -146,3 +155,75 @@ def test_newer_opsets(opset: int) -> None:
         )  # fmt: skip
     assert report.failures == []
     assert report.passed
+
+
+# Dynamic merging: another number of tokens for every batch.
+
+
+def _points(name: str) -> int:
+    return artefacts.family(name).merge_points(artefacts.model(name)).count
+
+
+@pytest.mark.parametrize(
+    ("threshold", "k"), [(0.9, 1), (0.5, 1), (0.7, 2), (1.0, "global"), ("per layer", "global")]
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_parity_of_dynamic_merging(name: str, threshold: float | str, k: int | str) -> None:
+    if threshold == "per layer":
+        threshold = ",".join(str(0.8 - 0.2 * layer) for layer in range(_points(name)))
+    merge = MergeConfig(
+        method="dynamic", k=k, threshold=threshold, positions="compact" if k == 2 else "gather"
+    )
+    built = artefacts.built(name, merge)
+    report = parity_of(name, merge, built, some_cases(name))
+    assert report.failures == []
+    assert report.passed
+    assert built.report.barriers == []
+    assert [entry.op_type for entry in built.report.merges] == ["DynamicMerge"] * _points(name)
+
+
+@pytest.mark.parametrize("name", ["bolt-tiny", "t5-tiny"])
+def test_parity_fails_for_another_threshold(name: str) -> None:
+    built = artefacts.built(name, MergeConfig(method="dynamic", threshold=0.5))
+    other = MergeConfig(method="dynamic", threshold=-0.5)
+    assert not parity_of(name, other, built, some_cases(name)[3:4]).passed
+
+
+@pytest.mark.parametrize("k", [1, "global"])
+@pytest.mark.parametrize("name", NAMES)
+def test_dynamic_merging_with_nothing_to_merge_is_bit_identical(name: str, k: int | str) -> None:
+    merge = MergeConfig(method="dynamic", k=k, threshold=-1, min_tokens=100_000)
+    built = artefacts.built(name, merge)
+    nodes = [node for node in onnx.load(built.merged).graph.node if node.op_type == "DynamicMerge"]
+    assert len(nodes) == _points(name)
+    plain, merged = (ort.InferenceSession(str(file)) for file in (built.unmerged, built.merged))
+    for case in some_cases(name):
+        inputs = artefacts.component(name).from_series(artefacts.model(name), case.series())
+        for want, got in zip(plain.run(None, inputs), merged.run(None, inputs), strict=True):
+            assert want.tobytes() == got.tobytes()
+
+
+def _same(got: np.ndarray, want: np.ndarray) -> None:
+    assert got.shape == want.shape
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=5e-5 * max(np.abs(want).max(), 1e-30))
+
+
+@pytest.mark.parametrize("name", ["bolt-nano", "t5-nano"])
+def test_dynamic_merging_in_onnxruntime_web_and_openvino(name: str) -> None:
+    openvino = pytest.importorskip("openvino", reason="openvino is not installed: pip install openvino")
+    reason = web.missing()
+    if reason is not None:
+        pytest.skip(reason)
+    merge = MergeConfig(method="dynamic", threshold=0.5)
+    built, inlined = artefacts.built(name, merge), artefacts.built(name, merge, True)
+    feeds = [
+        artefacts.component(name).from_series(artefacts.model(name), case.series())
+        for case in some_cases(name)[1:5]
+    ]
+    native = ort.InferenceSession(str(built.merged))
+    network = openvino.Core().compile_model(str(inlined.merged), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for feed, in_web in zip(feeds, web.run(built.merged, feeds), strict=True):
+        in_openvino = network(feed)
+        for value, want in zip(native.get_outputs(), native.run(None, feed), strict=True):
+            _same(in_web[value.name], want)
+            _same(in_openvino[value.name], want)

@@ -18,7 +18,7 @@ from tsmerge_export.inspect import inspect_file, inspect_path
 
 FUNCTION = """
 <domain: "tsmerge", opset_import: ["" : 18]>
-LocalMerge <r: int = 0, ratio_num: int = 0, ratio_den: int = 1, k: int = 1> (x) => (y)
+LocalMerge <r: int = 0, ratio_num: int = 0, ratio_den: int = 1, k: int = 1, min_tokens: int = 0> (x) => (y)
 {
     n = Shape <start = 1, end = 2> (x)
     r = Constant <value_int: int = @r> ()
@@ -26,7 +26,12 @@ LocalMerge <r: int = 0, ratio_num: int = 0, ratio_den: int = 1, k: int = 1> (x) 
     den = Constant <value_int: int = @ratio_den> ()
     share = Mul (n, num)
     part = Div (share, den)
-    removed = Add (part, r)
+    wanted = Add (part, r)
+    least = Constant <value_int: int = @min_tokens> ()
+    spare = Sub (n, least)
+    none = Constant <value_ints = [0]> ()
+    spare_least = Max (spare, none)
+    removed = Min (wanted, spare_least)
     m = Sub (n, removed)
     zero = Constant <value_ints = [0]> ()
     one = Constant <value_ints = [1]> ()
@@ -47,7 +52,7 @@ def graph(path: Path) -> Path:
     def weight(name: str, *dims: int) -> onnx.TensorProto:
         return onnx.numpy_helper.from_array(rng.normal(size=dims).astype(np.float32), name)
 
-    merge = {"domain": "tsmerge", "r": 0, "ratio_num": 0, "ratio_den": 1, "k": 1}
+    merge = {"domain": "tsmerge", "r": 0, "ratio_num": 0, "ratio_den": 1, "k": 1, "min_tokens": 0}
     nodes = [
         helper.make_node("MatMul", ["x", "a"], ["h"]),
         helper.make_node(
@@ -88,7 +93,13 @@ def test_counts_by_hand(tmp_path: Path) -> None:
         ("first", 3, "encoder.block.3", 16, 12),
         ("second", None, None, 12, 10),
     ]
-    assert found["merges"][0]["attributes"] == {"r": 0, "ratio_num": 1, "ratio_den": 4, "k": 1}
+    assert found["merges"][0]["attributes"] == {
+        "r": 0,
+        "ratio_num": 1,
+        "ratio_den": 4,
+        "k": 1,
+        "min_tokens": 0,
+    }
     assert [(b["op_type"], b["reason"]) for b in found["barriers"]] == [("MatMul", "made up")]
     assert found["nodes"] == {"Gemm": 1, "MatMul": 2, "ReduceMean": 1, "tsmerge::LocalMerge": 2}
     assert found["opset"] == 18

@@ -82,6 +82,22 @@ def test_slower_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert "faster" not in out
 
 
+def test_methods_that_decide_by_the_data(capsys: pytest.CaptureFixture[str]) -> None:
+    report.print_verdicts({"parity": PARITY, "cost": {**COST, "tokens": [65, 40, 26]}})
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "tokens" in line)
+    assert line.split() == ["tokens", "of", "that", "batch", "65", "26", "-60.0", "%"]
+    part = {**MANIFEST["components"][0], "merges": [{"layer": 0, "op_type": "DynamicMerge"}]}
+    merges = [{"layer": 0, "before": 65, "after": 49, "data_dependent": True}]
+    card = model_card(
+        {**MANIFEST, "merge": {"method": "dynamic", "threshold": 0.9}, "components": [part]},
+        [{"batch": 1, "length": 512, "merges": merges, "flops": {}}],
+    )
+    for text in ("dynamic k=1 threshold=0.9", "counts on generated input", "decided over the whole batch"):
+        assert text in card
+    assert "ratio" not in card
+    assert "whole batch" not in model_card(MANIFEST)
+
+
 def test_model_card() -> None:
     tokens = [
         {

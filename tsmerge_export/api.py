@@ -181,7 +181,7 @@ def _inputs(
     loaded = _load(model, **options)
     tolerances.end_to_end(loaded.family, "float32", atol, rtol)
     family = families.get(loaded.family)
-    merge.select_layers(family.merge_points(loaded.model).count)
+    merge.check_turns(len(merge.select_layers(family.merge_points(loaded.model).count)))
     horizon = family.horizon(loaded.model)
     need_rows(table.name, len(table.values), horizon, horizon)
     return table, loaded
@@ -229,7 +229,7 @@ def _verdicts(
         first = built[0]
         measured = cost.measure(
             family, first.component, loaded.model, first.unmerged, first.merged, table,
-            threads=threads, seed=seed, progress=progress.update,
+            threads=threads, seed=seed, with_decisions=first.decisions, progress=progress.update,
         )  # fmt: skip
         verdicts["cost"] = measured.to_dict()
     return verdicts

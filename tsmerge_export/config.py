@@ -9,11 +9,12 @@ from fractions import Fraction
 from typing import Any, Literal, cast
 
 from tsmerge_export.errors import UsageError
-from tsmerge_export.parse import ALPHA_MOST, number, parse_k, parse_ratio, per_layer, whole
+from tsmerge_export.parse import ALPHA_MOST, number, parse_k, parse_ratio, parse_threshold, per_layer, whole
 
 Positions = Literal["gather", "compact"]
 
 Schedule = Literal["constant", "linear"]
+Metric = Literal["x", "key"]
 
 DEFAULT_RATIO = Fraction(1, 4)
 DEFAULT_THRESHOLD = 0.9
@@ -27,6 +28,7 @@ OPTIONS: Mapping[str, frozenset[str]] = {
     "none": frozenset(),
     "local": frozenset({"k", "ratio", "r", "schedule"}),
     "global": frozenset({"ratio", "r", "schedule"}),
+    "dynamic": frozenset({"k", "threshold"}),
     "pitome": frozenset({"ratio", "r", "schedule", "alpha", "margin", "energy"}),
 }
 
@@ -37,15 +39,19 @@ class MergeConfig:
 
     Args:
         method: ``"none"`` (export without merging), ``"local"`` (arXiv 2405.17951, section 3), ``"global"``
-            (ToMe, arXiv 2210.09461: local merging with every token in reach) or ``"pitome"`` (arXiv 2405.16148,
-            section 3: tokens that have many alike merge).
-        k: neighbourhood of local merging in token pairs, >= 1; None or ``"global"`` compares all tokens. Default 1.
+            (ToMe, arXiv 2210.09461: local merging with every token in reach), ``"dynamic"`` (arXiv 2405.17951,
+            section 3: local merging of as many tokens as are alike) or ``"pitome"`` (arXiv 2405.16148, section 3:
+            tokens that have many alike merge).
+        k: neighbourhood of local and dynamic merging in token pairs, >= 1; None or ``"global"`` compares all tokens.
+            Default 1.
         ratio: share of the tokens that each merge step removes, 0 < ratio <= 1/2, kept as an exact Fraction; or a
             sequence with one for each merging layer.
         r: number of tokens that each merge step removes, >= 1, or a sequence with one (>= 0) for each merging layer;
             excludes ``ratio``. With neither given, ratio 1/4.
         schedule: ``"constant"``, or ``"linear"``: from twice the amount at the first merging layer to nothing at the
             last (ToMe, appendix), at most half of the tokens.
+        threshold: of dynamic merging: each merge step removes as many tokens as have a cosine similarity above this,
+            from -1 to 1, on average over the batch; or a sequence with one for each merging layer. Default 0.9.
         margin: of pitome, from which cosine on two tokens are alike, -1 <= margin <= 1, or a sequence with one for each
             merging layer. Default 0.9 - 0.9 * layer / layers.
         alpha: of pitome, weight of the tokens that are not alike, >= 0. Default 1.
@@ -54,6 +60,10 @@ class MergeConfig:
         layers: indices of the layers to merge in, counted from 0 in order of execution; None is all of them.
         positions: ``"gather"`` keeps true distances between surviving tokens; ``"compact"`` renumbers them
             0..M-1 (cheaper; distances shrink). Masks are always gathered.
+        metric: what is compared: ``"x"``, the tokens themselves, or ``"key"``, the keys of the attention just computed,
+            averaged over its heads (ToMe, section 3).
+        prop_attn: proportional attention (ToMe, section 3): the logarithm of its size is added to the score of every
+            merged token that a later layer, or a decoder, attends to; a token of size s then counts s times.
 
     Raises:
         UsageError: a setting is out of range, contradicts another, or belongs to another method.
@@ -64,12 +74,15 @@ class MergeConfig:
     ratio: Fraction | str | float | tuple[Fraction, ...] | None = None
     r: int | str | tuple[int, ...] | None = None
     schedule: Schedule | None = None
+    threshold: float | str | tuple[float, ...] | None = None
     margin: float | str | tuple[float, ...] | None = None
     alpha: float | str | None = None
     energy: str | None = None
     min_tokens: int = 4
     layers: tuple[int, ...] | None = None
     positions: Positions = "gather"
+    metric: Metric = "x"
+    prop_attn: bool = False
 
     def __post_init__(self) -> None:
         if self.method not in OPTIONS:
@@ -78,11 +91,16 @@ class MergeConfig:
             )
         if self.positions not in ("gather", "compact"):
             raise UsageError(f"--positions {self.positions} is not known; choose gather or compact")
+        if self.metric not in ("x", "key"):
+            raise UsageError(f"--metric {self.metric} is not known; choose x or key")
         self._check_options()
         put = object.__setattr__  # the dataclass is frozen; this is its own constructor
         automatic = 1 if self.takes("k") else None
         put(self, "k", automatic if self.k == "auto" else None if self.k is None else parse_k(self.k))
         self._read_amount(put)
+        if self.takes("threshold"):
+            threshold = DEFAULT_THRESHOLD if self.threshold is None else self.threshold
+            put(self, "threshold", per_layer(threshold, parse_threshold))
         self._read_energy(put)
         whole("--min-tokens", self.min_tokens, 0)
         if self.layers is not None:
@@ -154,6 +172,11 @@ class MergeConfig:
         ratio = self.ratio[turn] if isinstance(self.ratio, tuple) else self.ratio
         return 0, min(_MAX_RATIO, cast(Fraction, ratio or Fraction(0)) * share)
 
+    def threshold_of(self, turn: int) -> float:
+        """The threshold of the ``turn``-th merging layer, from 0."""
+        threshold = self.threshold[turn] if isinstance(self.threshold, tuple) else self.threshold
+        return parse_threshold(threshold)
+
     def check_turns(self, turns: int) -> None:
         """Raise UsageError where a list of settings is not as long as there are merging layers."""
         for name in sorted(OPTIONS[self.method]):
@@ -200,11 +223,15 @@ class MergeConfig:
         if not self.active:
             return "none"
         parts = [self.method]
-        for name in ("k", "r", "ratio", "schedule", "margin", "alpha", "energy"):
+        for name in ("k", "r", "ratio", "schedule", "threshold", "margin", "alpha", "energy"):
             value = getattr(self, name)
             if self.takes(name) and (value is not None or name == "k"):
                 parts.append(f"{name}={'global' if value is None else _text(value)}")
         parts += [f"min-tokens={self.min_tokens}", f"positions={self.positions}"]
+        if self.metric != "x":
+            parts.append(f"metric={self.metric}")
+        if self.prop_attn:
+            parts.append("prop-attn")
         if self.layers is not None:
             parts.append(f"layers={_text(self.layers)}")
         return " ".join(parts)

@@ -61,8 +61,9 @@ def inspect_file(path: Path, *, batch: int = 1, length: int = 512) -> dict[str, 
 
     Returns:
         JSON-ready: ``name``, ``file``, ``opset``, ``size`` in bytes, ``batch``, ``length``; ``merges`` (per
-        merge node: name, layer, scope, tokens ``before`` and ``after``, attributes), ``described``
-        (how many merges there are), ``barriers``, ``nodes`` (count by op type, ``domain::`` first for other domains);
+        merge node: name, layer, scope, tokens ``before`` and ``after``, whether ``after`` is ``data_dependent``,
+        attributes), ``described`` (how many merges there are), ``barriers``, ``nodes`` (count by op type, ``domain::``
+        first for other domains);
         ``flops`` (``unmerged``, ``merged``, ``merge_nodes``, ``ratio``, ``uncounted``; ``unmerged`` is None where the
         file has no merge nodes left, as in the inlined form).
 
@@ -128,4 +129,5 @@ def _merge(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> dict[
         "before": shapes[node.input[0]][1],
         "after": shapes[node.output[0]][1],
         "attributes": ops.attributes_of(node),
+        "data_dependent": ops.schema(node.op_type).data_dependent,
     }

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tsmerge_export.config import MergeConfig
-from tsmerge_export.report import NO_GPU, barrier_text, cost_rows, cost_title, parity_rows
+from tsmerge_export.ops import SCHEMAS
+from tsmerge_export.report import GENERATED_INPUT, NO_GPU, barrier_text, cost_rows, cost_title, parity_rows
 
 
 def model_card(manifest: Mapping[str, Any], tokens: Sequence[Mapping[str, Any]] = ()) -> str:
@@ -29,7 +30,7 @@ def model_card(manifest: Mapping[str, Any], tokens: Sequence[Mapping[str, Any]] 
         _what(merge, manifest, tokens),
         _accuracy(verdicts),
         _cost(verdicts),
-        _limits(merge),
+        _limits(merge, manifest),
         _versions(manifest),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -90,6 +91,8 @@ def _what(merge: MergeConfig, manifest: Mapping[str, Any], tokens: Sequence[Mapp
             for i, m in enumerate(part["merges"])
         ]
         where = f"batch {part.get('batch')}, length {part.get('length')}"
+        if any(m.get("data_dependent") for m in part["merges"]):
+            where += f" ({GENERATED_INPUT})"
         text += f"\n\nTokens at {where}:\n\n{_grid(('layer', 'before', 'after'), rows)}"
         ratio = (part.get("flops") or {}).get("ratio")
         if ratio:
@@ -121,12 +124,17 @@ def _cost(verdicts: Mapping[str, Any]) -> str:
     )
 
 
-def _limits(merge: MergeConfig) -> str:
+def _limits(merge: MergeConfig, manifest: Mapping[str, Any]) -> str:
     causal = (
         " Merging decides over the whole row, and an unmerged output holds copies: single tokens are not causal."
         if merge.active
         else ""
     )
+    types = {
+        m.get("op_type", "") for component in manifest["components"] for m in component.get("merges") or ()
+    }
+    if any(name in SCHEMAS and SCHEMAS[name].data_dependent for name in types):
+        causal += " How many tokens merge is decided over the whole batch: a forecast depends on the series beside it."
     return f"## Limits\n\n{NO_GPU}{causal} The figures above hold for that data and that machine; measure on your own."
 
 

@@ -81,6 +81,11 @@ def number(flag: str, value: Any, least: float, most: float) -> float:
     return found
 
 
+def parse_threshold(value: Any) -> float:
+    """Read a threshold of cosine similarity: a number from -1 to 1. Raises UsageError for anything else."""
+    return number("--threshold", value, -1, 1)
+
+
 def per_layer(value: Any, read: Callable[[Any], ValueT]) -> ValueT | tuple[ValueT, ...]:
     """One value for all layers, or one for each: a sequence, or text with commas."""
     if isinstance(value, str) and "," in value:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 NO_GPU = "Nothing here has run on a GPU; no GPU speed is claimed."
+#: How tokens are counted where their number depends on the data.
+GENERATED_INPUT = "the method decides by the data how many tokens stay: these are counts on generated input"
 _METRICS = {
     "mse": "MSE of the median, in standard deviations squared",
     "mae": "MAE of the median, in standard deviations",
@@ -91,6 +93,10 @@ def cost_rows(cost: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
                 gain,
             )
         )
+    tokens = cost.get("tokens")
+    if tokens:  # the method decides by the data how many
+        left = 100 * (tokens[-1] / tokens[0] - 1)
+        rows.append(("tokens of that batch", str(tokens[0]), str(tokens[-1]), change(left)))
     return rows
 
 
@@ -180,6 +186,8 @@ def print_inspection(found: Mapping[str, Any]) -> None:
                     _settings(merge["attributes"]),
                 )
             console.print(table)
+            if any(merge.get("data_dependent") for merge in part["merges"]):
+                console.print(GENERATED_INPUT, soft_wrap=True)
         elif part["described"]:
             console.print(
                 f"{part['described']} merges, written inline: tokens are not counted", soft_wrap=True
@@ -214,11 +222,17 @@ def _print_flops(console: Console, flops: Mapping[str, Any]) -> None:
 def _settings(attributes: Mapping[str, Any]) -> str:
     values = dict(attributes)
     num, den, r = values.pop("ratio_num", 0), values.pop("ratio_den", 1), values.pop("r", 0)
-    parts = [f"ratio {num}/{den}" if num else f"r {r}"]
+    parts = []
+    if "r" in attributes:
+        parts.append(f"ratio {num}/{den}" if num else f"r {r}")
     if "k" in values:
-        k = values.pop("k")
-        parts.append(f"k {'global' if k == 0 else k}")
+        parts.append(f"k {values.pop('k') or 'global'}")
     if "energy" in values:
         parts.append(f"energy {ENERGIES[values.pop('energy')]}")
         parts += [f"{name} {values.pop(name):.4g}" for name in ("margin", "alpha")]
-    return ", ".join(parts + [f"{name.replace('_', '-')} {value}" for name, value in values.items() if value])
+    parts += [
+        f"{name.replace('_', '-')} {value:g}"
+        for name, value in values.items()
+        if value or isinstance(value, float)
+    ]
+    return ", ".join(parts)

@@ -49,14 +49,14 @@ class ChronosT5Family:
         self._kernel: torch.Tensor | None = None
 
     def stage(self, progress: float) -> Stage:
-        """Short contexts and clean waveforms first: attention is quadratic in the 512 tokens."""
+        """Short contexts and clean waveforms first (attention is quadratic in the tokens), real series last."""
         if progress < 0.1:
             return Stage(32, 144, Shares(waveforms=0.5, real=0.2))
         if progress < 0.5:
             return Stage(32, 192, Shares(waveforms=0.15, real=0.4))
-        if progress < 0.75:
-            return Stage(24, 320, Shares(waveforms=0.1, real=0.5))
-        return Stage(16, 512, Shares(waveforms=0.1, real=0.5))
+        if progress < 0.7:
+            return Stage(24, 320, Shares(waveforms=0.05, real=0.75))
+        return Stage(16, 512, Shares(waveforms=0.05, real=0.8))
 
     def build(self, arch: Architecture) -> nn.Module:
         """A freshly initialised T5ForConditionalGeneration with `chronos_config`."""

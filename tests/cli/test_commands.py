@@ -179,10 +179,32 @@ def test_inspect_bundle(made: Path, bundle: Path, capsys: Capture) -> None:
 
 
 def test_inspect_inlined(made: Path, capsys: Capture) -> None:
-    assert run_export(made, "inlined", "--inline") == 0
-    capsys.readouterr()
+    assert run_export(made, "inlined", "--inline", "--merge", "dynamic", "--threshold", "0.2") == 0
+    # These come from the form that still has its merge nodes.
+    assert "tokens of that batch" in capsys.readouterr().out
     assert main(["inspect", str(made / "inlined")]) == 0
     assert "2 merges, written inline" in capsys.readouterr().out
+
+
+def test_dynamic(made: Path, capsys: Capture) -> None:
+    """A method without r, through every command."""
+    merge = ("--merge", "dynamic", "--threshold", "0.2,-0.5")
+    assert run_export(made, "dynamic", *merge) == 0
+    out = capsys.readouterr().out
+    assert "dynamic k=1 threshold=0.2,-0.5 min-tokens=4" in out
+    assert "tokens of that batch" in out
+    bundle = tsm.Bundle.open(made / "dynamic")
+    tokens = bundle.manifest["verdicts"]["cost"]["tokens"]
+    assert len(tokens) == 3
+    assert tokens[0] > tokens[2] > 0
+    assert main(["inspect", str(made / "dynamic")]) == 0
+    out = capsys.readouterr().out
+    assert "k 1, threshold 0.2, min-tokens 4" in out
+    assert "counts on generated input" in out
+    assert "r 0" not in out
+    arguments = ["--data", str(made / "series.csv"), "--threads", "1"]
+    assert main(["validate", str(made / "dynamic"), str(made / "tiny"), *arguments]) == 0
+    assert "tokens of that batch" in capsys.readouterr().out
 
 
 def test_checkpoint_file_and_default_output(

@@ -86,6 +86,18 @@ def error_of(capture: Capture, code: int, expected: int) -> str:
         (["--merge", "global", "--energy", "elu"], "--energy has no effect with --merge global"),
         (["--merge", "none", "--ratio", "1/4"], "--ratio has no effect with --merge none"),
         (["--merge", "none", "--min-tokens", "4"], "--min-tokens has no effect"),
+        (["--threshold", "0.9"], "--threshold has no effect with --merge local"),
+        (["--merge", "global", "--threshold", "0.9"], "--threshold has no effect with --merge global"),
+        (["--merge", "none", "--threshold", "0.9"], "--threshold has no effect with --merge none"),
+        (["--merge", "dynamic", "--r", "4"], "--r has no effect with --merge dynamic"),
+        (["--merge", "dynamic", "--ratio", "1/4"], "--ratio has no effect with --merge dynamic"),
+        (["--merge", "dynamic", "--schedule", "linear"], "--schedule has no effect with --merge dynamic"),
+        (["--merge", "dynamic", "--threshold", "1.01"], "--threshold 1.01 is out of range"),
+        (["--merge", "dynamic", "--threshold=-1.01"], "--threshold -1.01 is out of range"),
+        (["--merge", "dynamic", "--threshold", "nan"], "--threshold nan is out of range"),
+        (["--merge", "dynamic", "--threshold", "high"], "--threshold high is not a number"),
+        (["--merge", "dynamic", "--threshold", "0.9,"], "is not a number"),
+        (["--merge", "dynamic", "--threshold", "0.9,0.8,0.7"], "lists 3 values, but 2 layers merge"),
         (["--threads", "0"], "--threads"),
         (["--atol", "-1"], "--atol"),
         (["--atol", "nan"], "--atol"),
@@ -133,8 +145,8 @@ def test_help_and_version(capsys: Capture) -> None:
     assert main_export(["--help"]) == 0
     text = capsys.readouterr().out
     for flag in (
-        "--merge", "--k", "--ratio", "--r", "--margin", "--alpha", "--energy", "--min-tokens", "--layers",
-        "--positions", "--output", "--opset", "--data", "--json", "--atol", "--rtol", "--threads",
+        "--merge", "--k", "--ratio", "--r", "--threshold", "--margin", "--alpha", "--energy", "--min-tokens",
+        "--layers", "--positions", "--output", "--opset", "--data", "--json", "--atol", "--rtol", "--threads",
         "--trust-remote-code", "--force", "--inline", "--family", "--config",
     ):  # fmt: skip
         assert flag in text

@@ -152,10 +152,16 @@ def test_pipelines_are_unwrapped_and_generate_works() -> None:
     assert [step.removed for step in run.steps] == [25, 19]
 
 
-def test_gradients_flow_through_merging() -> None:
+@pytest.mark.parametrize(
+    "merge", [tsm.MergeConfig(ratio="1/4"), tsm.MergeConfig(method="dynamic", threshold="0.2,-0.5")]
+)
+def test_gradients_flow_through_merging(merge: tsm.MergeConfig) -> None:
     model: Any = tiny("chronos-bolt").train()
-    tsm.apply(model, tsm.MergeConfig(ratio="1/4"))
+    tsm.apply(model, merge)
     model(torch.sin(torch.arange(250.0))[None], target=torch.zeros(1, 16)).loss.backward()
+    run = current_run(model)
+    assert run is not None
+    assert all(step.removed > 0 for step in run.steps)
     assert all(
         p.grad is not None and torch.isfinite(p.grad).all() and p.grad.abs().sum() > 0
         for p in model.encoder.block.parameters()

@@ -15,19 +15,20 @@ import pytest
 from onnx import parser
 
 from tests import web
-from tests.cases import KINDS, MARGIN, PADDINGS, SETTINGS, SPOILS, TOLERANCES, Case
+from tests.cases import KINDS, MARGIN, PADDINGS, SPOILS, TOLERANCES, Case, DynamicCase
 from tests.ops.harness import add_functions, feed, merge_model, session
 
 _KS = (1, 2, 33, None)
+_METHODS = pytest.mark.parametrize("of", [Case, DynamicCase], ids=["local", "dynamic"])
 
 
-def _problems(k: int | None, dtype: str, *, every: int = 2) -> dict[int, list[Case]]:
+def _problems(k: int | None, dtype: str, of: type[Case], *, every: int = 2) -> dict[int, list[Case]]:
     """Cases by setting of this k: lengths 1, 2, 3, odd and even; all kinds, paddings and spoils."""
-    numbers = [number for number, setting in enumerate(SETTINGS) if setting["k"] == k][::every]
+    numbers = [number for number, setting in enumerate(of.table) if setting["k"] == k][::every]
     out: dict[int, list[Case]] = {}
     for step, number in enumerate(numbers):
         out[number] = [
-            Case(
+            of(
                 batch=1 + turn % 3,
                 tokens=tokens,
                 features=3 + turn,
@@ -58,14 +59,15 @@ def _compare(case: Case, given: dict[str, np.ndarray] | list[np.ndarray], expect
     )
 
 
+@_METHODS
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("k", _KS)
-def test_onnxruntime_web(k: int | None, dtype: str) -> None:
+def test_onnxruntime_web(k: int | None, dtype: str, of: type[Case]) -> None:
     reason = web.missing()
     if reason:
         pytest.skip(reason)
-    problems = list(_problems(k, dtype, every=4).values())
-    models = [merge_model(cases[0].attributes, dtype) for cases in problems]
+    problems = list(_problems(k, dtype, of, every=4).values())
+    models = [merge_model(cases[0].attributes, dtype, op_type=of.op_type) for cases in problems]
     results = web.run_many(
         [(model, [feed(c) for c in cases]) for model, cases in zip(models, problems, strict=True)]
     )
@@ -75,15 +77,16 @@ def test_onnxruntime_web(k: int | None, dtype: str) -> None:
             _compare(case, outputs, native.run(None, feed(case)))
 
 
+@_METHODS
 @pytest.mark.parametrize("k", _KS)
-def test_openvino_after_inlining(k: int | None) -> None:
+def test_openvino_after_inlining(k: int | None, of: type[Case]) -> None:
     openvino = pytest.importorskip("openvino", reason="openvino is not installed: pip install openvino")
     core = openvino.Core()
     # OpenVINO's fused division is one unit in the last place off at times, so ties between different vectors are no
     # ties there. Such decisions are counted, within float noise only, and never where equal vectors are compared.
     flips = total = 0
-    for cases in _problems(k, "float32", every=3).values():
-        model = merge_model(cases[0].attributes)
+    for cases in _problems(k, "float32", of, every=3).values():
+        model = merge_model(cases[0].attributes, op_type=of.op_type)
         inlined = onnx.inliner.inline_local_functions(model)
         assert not inlined.functions
         compiled = core.compile_model(
@@ -103,11 +106,12 @@ def test_openvino_after_inlining(k: int | None) -> None:
     assert flips <= total // 10
 
 
+@_METHODS
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("k", _KS)
-def test_opset_23(k: int | None, dtype: str) -> None:
-    for cases in _problems(k, dtype).values():
-        old, new = (session(merge_model(cases[0].attributes, dtype, opset)) for opset in (18, 23))
+def test_opset_23(k: int | None, dtype: str, of: type[Case]) -> None:
+    for cases in _problems(k, dtype, of).values():
+        old, new = (session(merge_model(cases[0].attributes, dtype, opset, of.op_type)) for opset in (18, 23))
         for case in cases:
             _compare(case, new.run(None, feed(case)), old.run(None, feed(case)))
 

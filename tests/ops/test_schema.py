@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tsmerge_export import ops
@@ -16,6 +18,8 @@ GOOD = {
     "protect_first": 0,
     "protect_last": 1,
 }
+
+DYNAMIC = {"k": 1, "threshold": 0.9, "min_tokens": 4, "protect_first": 0, "protect_last": 1}
 
 
 @pytest.mark.parametrize(
@@ -36,13 +40,27 @@ def test_bad_attributes_are_named(change: dict[str, int], words: str) -> None:
         ops.function("LocalMerge", {**GOOD, **change})
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"threshold": 1.5}, "threshold=1.5 must be a number from -1 to 1"),
+        ({"threshold": float("nan")}, "threshold=nan must be"),
+        ({"threshold": None}, "needs the attribute 'threshold'"),
+        ({"r": 1}, "no attribute 'r'"),
+    ],
+)
+def test_bad_attributes_of_dynamic_merging_are_named(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        ops.function("DynamicMerge", {**DYNAMIC, **change})
+
+
 def test_unknown_operator_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UnsupportedError, match=r"has: LocalMerge, .*Unmerge"):
+    with pytest.raises(UnsupportedError, match="has: LocalMerge, DynamicMerge, PitomeMerge, Unmerge"):
         ops.variant_key("Prune", {})
 
 
 def test_functions_follow_the_schema() -> None:
-    for name, attributes in (("LocalMerge", GOOD), ("Unmerge", {})):
+    for name, attributes in (("LocalMerge", GOOD), ("DynamicMerge", DYNAMIC), ("Unmerge", {})):
         function, schema = ops.function(name, attributes, opset=23), ops.schema(name)
         assert list(function.input) == [value.name for value in schema.inputs]
         assert list(function.output) == [value.name for value in schema.outputs]

@@ -68,7 +68,9 @@ class Encoder(nn.Module):
         scale = torch.arange(self.depth // 2, dtype=torch.float32) / 3
         return index[..., None].float() * torch.exp(-scale)
 
-    def _attention(self, layer: Any, h: Tensor, mask: Tensor, index: Tensor) -> Tensor:
+    def _attention(
+        self, layer: Any, h: Tensor, mask: Tensor, index: Tensor, size: Tensor | None = None
+    ) -> Tensor:
         """``index``: position of each token, ``[N]`` in the export and ``[B, M]`` in the oracle."""
         q, k, v = (self._split(layer[name](h)) for name in "qkv")
         if self.positions == "rope":
@@ -77,11 +79,14 @@ class Encoder(nn.Module):
             if index.dim() == 2:
                 cos, sin = cos[:, None], sin[:, None]
             q, k = self._rotate(q, cos, sin), self._rotate(k, cos, sin)
+        self._keys = k
         scores = q @ k.transpose(-1, -2) / self.depth**0.5
         distance = index[..., None, :] - index[..., :, None]
         if self.positions == "relative":
             bias = self.table(distance.clamp(-31, 31) + 31)
             scores = scores + bias.movedim(-1, -3)
+        if size is not None:  # proportional attention: a key of size s stands for s equal keys
+            scores = scores + torch.where(size > 0, size, 1.0).log()[:, None, None, :]
         keep = mask[:, None, None, :] != 0
         if self.causal:
             keep = keep & (distance <= 0 if index.dim() == 1 else (distance <= 0)[:, None])
@@ -94,10 +99,12 @@ class Encoder(nn.Module):
             return layer["norm2"](h + layer["down"](torch.relu(layer["up"](h))))
         return h + layer["down"](torch.relu(layer["up"](layer["norm2"](h))))
 
-    def _after_attention(self, layer: Any, h: Tensor, mask: Tensor, index: Tensor) -> Tensor:
+    def _after_attention(
+        self, layer: Any, h: Tensor, mask: Tensor, index: Tensor, size: Tensor | None = None
+    ) -> Tensor:
         if self.post_norm:
-            return layer["norm1"](h + self._attention(layer, h, mask, index))
-        return h + self._attention(layer, layer["norm1"](h), mask, index)
+            return layer["norm1"](h + self._attention(layer, h, mask, index, size))
+        return h + self._attention(layer, layer["norm1"](h), mask, index, size)
 
     def _embed(self, x: Tensor) -> tuple[Tensor, Tensor]:
         index = torch.arange(x.shape[1])
@@ -124,6 +131,8 @@ class Encoder(nn.Module):
         *,
         compact: bool = False,
         layers: tuple[int, ...] | None = None,
+        prop_attn: bool = False,
+        metric: str = "x",
         **options: Any,
     ) -> Tensor:
         """The same with merging after the attention of ``layers`` (None: all); options as of ``local_merge``."""
@@ -132,9 +141,9 @@ class Encoder(nn.Module):
         index = index.expand(x.shape[0], tokens)
         target, size = index, (mask != 0).float()
         for number, layer in enumerate(self.layers):
-            h = self._after_attention(layer, h, mask, index)
+            h = self._after_attention(layer, h, mask, index, size if prop_attn else None)
             if layers is None or number in layers:
-                merged = local_merge(h, size=size, **options)
+                merged = local_merge(h, self._keys.mean(1) if metric == "key" else h, size, **options)
                 h, size = merged.y, merged.size
                 mask, index = mask.gather(1, merged.kept), index.gather(1, merged.kept)
                 if compact:

@@ -106,6 +106,40 @@ def test_needs_no_exporter_metadata(kind: str) -> None:
     compare(kind, session, 3, 21, k=1, ratio="1/4", min_tokens=4)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_proportional_attention(kind: str) -> None:
+    session, _ = merged(exported(kind), MergeConfig(ratio="1/3", prop_attn=True))
+    compare(kind, session, 3, 26, k=1, ratio="1/3", min_tokens=4, prop_attn=True)
+    plain, _ = merged(exported(kind), MergeConfig(ratio="1/3"))
+    feed = inputs(3, 26)
+    assert np.abs(plain.run(["y"], feed)[0] - session.run(["y"], feed)[0]).max() > 1e-4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_metric_of_keys(kind: str) -> None:
+    session, _ = merged(exported(kind), MergeConfig(ratio="1/4", metric="key"))
+    compare(kind, session, 3, 25, k=1, ratio="1/4", min_tokens=4, metric="key")
+    plain, _ = merged(exported(kind), MergeConfig(ratio="1/4"))
+    feed = inputs(3, 25)
+    assert np.abs(plain.run(["y"], feed)[0] - session.run(["y"], feed)[0]).max() > 1e-4
+
+
+def test_proportional_attention_on_equal_tokens_is_the_unmerged_model() -> None:
+    """Closed form: where the tokens that merge are equal and positions do not count, sizes make up for them exactly."""
+    torch.manual_seed(2)
+    model = Encoder("relative", head="mean").eval()
+    torch.nn.init.zeros_(model.table.weight)
+    plain = export(model)
+    x = np.repeat(np.random.default_rng(0).standard_normal((2, 11, 4)).astype(np.float32), 2, axis=1)
+    feed = {"x": x, "mask": np.ones((2, 22), np.int64)}
+    want = ort.InferenceSession(ir.to_proto(plain).SerializeToString()).run(["y"], feed)[0]
+    errors = {}
+    for prop_attn in (True, False):
+        session, _ = merged(plain, MergeConfig(r=4, layers=(0,), prop_attn=prop_attn))
+        errors[prop_attn] = np.abs(session.run(["y"], feed)[0] - want).max()
+    assert errors[True] < 1e-5 < 1e-3 < errors[False]
+
+
 def test_chosen_layers_only() -> None:
     kind = "rope-pre-tokens"
     session, report = merged(exported(kind), MergeConfig(r=5, layers=(0, 2)))

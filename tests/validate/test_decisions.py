@@ -7,8 +7,10 @@ import pytest
 import torch
 from onnx import parser
 
+from tsmerge_export.merge.dynamic import DynamicMethod
 from tsmerge_export.merge.local import local_merge, ranks
-from tsmerge_export.validate.decisions import Decision, Tap, Verdict, compare, near_tie, tap
+from tsmerge_export.merge.plan import MergeStep
+from tsmerge_export.validate.decisions import Decision, Tap, Verdict, compare, count_tie, near_tie, tap
 
 NOISE = 1e-5  # of these tests
 
@@ -172,6 +174,113 @@ def test_near_tie_needs_a_tie_that_matters() -> None:
     assert near_tie([Decision(kept, target, rank, gap)], NOISE, 2).tolist() == [False, False]
     gap[0, 0] = 0
     assert near_tie([Decision(kept, target, rank, gap)], NOISE, 2).tolist() == [True, False]
+
+
+# Methods whose number of removed tokens comes from the data: one more or less is one for all rows of the batch.
+
+
+def batch_of(ranks: list[list[float]], removed: int, count: float | None = None) -> Decision:
+    rows = [decide(rank, removed) for rank in ranks]
+    kept, target = (np.concatenate(part) for part in zip(*rows, strict=True))
+    gap = np.full((len(ranks), len(ranks[0])), np.inf, np.float32)
+    return Decision(kept, target, np.array(ranks, np.float32), gap, count=count)
+
+
+def pair(decision: Decision) -> tuple[np.ndarray, np.ndarray]:
+    return decision.kept, decision.target
+
+
+TWO = [[0.9, 0.1, 0.5], [0.2, 0.8, 0.6]]
+TAPS = [Tap("k", "t", 0)] * 2
+
+
+@pytest.mark.parametrize("got_removed", [0, 1, 3])
+def test_another_count_within_noise_flips_the_whole_batch(got_removed: int) -> None:
+    got = pair(batch_of(TWO, got_removed))
+    flip, wrong = [Verdict.FLIP] * 2, [Verdict.MISMATCH] * 2
+    assert compare([batch_of(TWO, 2, count=1e-6)], [got], TAPS[:1], NOISE, 2).tolist() == flip
+    assert compare([batch_of(TWO, 2, count=1e-3)], [got], TAPS[:1], NOISE, 2).tolist() == wrong
+    assert compare([batch_of(TWO, 2)], [got], TAPS[:1], NOISE, 2).tolist() == wrong  # r is fixed
+    # A margin of other numbers says nothing about how many there are.
+    other = batch_of(TWO, 2)
+    other = Decision(*pair(other), other.rank[:, :0], other.gap[:, :0], margin=np.zeros(2, np.float32))
+    assert compare([other], [got], TAPS[:1], NOISE, 2).tolist() == wrong
+
+
+def test_another_count_must_still_merge_the_best_pairs() -> None:
+    want = batch_of(TWO, 2, count=0.0)
+    kept, target = pair(batch_of(TWO, 1))
+    worse = decide([0.1, 0.9, 0.5], 1)  # row 0 merges the a of rank 0.1
+    rows = np.concatenate([worse[0], kept[1:]]), np.concatenate([worse[1], target[1:]])
+    assert compare([want], [rows], TAPS[:1], NOISE, 2).tolist() == [Verdict.MISMATCH, Verdict.FLIP]
+    for bad in ((kept, target + 9), (kept[:, ::-1], target), (kept[:, :0], target), (kept, target[:, :3])):
+        assert Verdict.FLIP not in compare([want], [bad], TAPS[:1], NOISE, 2)
+
+
+def test_a_row_that_flipped_may_change_the_count_of_the_next_layer() -> None:
+    tie, other = [[0.9, 0.1, 0.2], [0.5, 0.5000001, 0.1]], [[0.9, 0.1, 0.2], [0.5000001, 0.5, 0.1]]
+    layers = [batch_of(tie, 1, count=0.3), batch_of([[0.9, 0.1]] * 2, 1, count=0.3)]
+    second = pair(batch_of([[0.9, 0.1]] * 2, 2))
+    flipped = compare(layers, [pair(batch_of(other, 1)), second], TAPS, NOISE, 2)
+    assert flipped.tolist() == [Verdict.FLIP] * 2
+    wrong = compare(layers, [pair(layers[0]), second], TAPS, NOISE, 2)
+    assert wrong.tolist() == [Verdict.MISMATCH] * 2
+
+
+def test_with_an_equal_count_rows_are_judged_by_rank_and_gap() -> None:
+    want = batch_of(TWO, 1, count=0.0)
+    got = pair(batch_of([TWO[0], [0.8, 0.2, 0.6]], 1))
+    assert compare([want], [got], TAPS[:1], NOISE, 2).tolist() == [Verdict.EQUAL, Verdict.MISMATCH]
+
+
+def test_near_ties_of_counts() -> None:
+    tied, clear, fixed = batch_of(TWO, 1, count=1e-6), batch_of(TWO, 1, count=0.1), batch_of(TWO, 1)
+    row_tie = batch_of([TWO[0], [0.5, 0.5, 0.1]], 1)
+    for layers, rows, count in (
+        ([clear], [False, False], False),
+        ([tied], [True, True], True),
+        ([fixed], [False, False], False),
+        ([row_tie], [False, True], False),
+        ([row_tie, clear], [True, True], True),  # the row may flip, and that may change the second count
+        ([clear, row_tie], [False, True], False),
+        ([row_tie, fixed], [False, True], False),
+    ):
+        assert near_tie(layers, NOISE, 2).tolist() == rows
+        assert count_tie(layers, NOISE, 2) == count
+
+
+@pytest.mark.parametrize("k", [1, 2, None])
+def test_dynamic_merging_with_shaken_scores_never_mismatches(k: int | None) -> None:
+    generator = torch.Generator().manual_seed(1)
+    other_counts = 0
+    for trial in range(60):
+        # Pairs around the threshold of 0.8, most of them within noise of it.
+        x = torch.randn(2, 17, 4, generator=generator)
+        x[:, 1::2] = torch.nn.functional.normalize(x[:, :-1:2], dim=-1)
+        away = torch.randn(2, 8, 4, generator=generator)
+        away -= (away * x[:, 1::2]).sum(-1, keepdim=True) * x[:, 1::2]
+        x[:, 1::2] = 0.8 * x[:, 1::2] + 0.6 * torch.nn.functional.normalize(away, dim=-1)
+        shaken = x + 1e-6 * torch.randn(2, 17, 4, generator=generator)
+        step = MergeStep(
+            0, DynamicMethod(),
+            {"k": k or 0, "threshold": 0.8, "min_tokens": 0, "protect_first": trial % 2, "protect_last": 1},
+        )  # fmt: skip
+        evidence = step.evidence(x, None)
+        assert evidence.rank is not None
+        assert evidence.gap is not None
+        assert evidence.count is not None
+        want, got = step(x, None), step(shaken, None)
+        decision = Decision(
+            want.kept.numpy(), want.target.numpy(), evidence.rank.numpy(), evidence.gap.numpy(),
+            count=float(evidence.count),
+        )  # fmt: skip
+        made = [(got.kept.numpy(), got.target.numpy())]
+        found = compare([decision], made, [Tap("k", "t", trial % 2)], NOISE, 2)
+        assert (found != Verdict.MISMATCH).all()
+        if want.kept.shape != got.kept.shape:
+            other_counts += 1
+            assert count_tie([decision], NOISE, 2)
+    assert other_counts > 10 if k == 1 else other_counts >= 0
 
 
 def test_tap_adds_outputs_and_renames_nothing() -> None:

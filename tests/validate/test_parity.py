@@ -151,6 +151,56 @@ def test_a_mismatch_is_a_failure_whatever_the_values() -> None:
     assert result.failures == ["row 2: merge decision differs beyond float noise"]
 
 
+def judge_lengths(
+    verdict: list[int],
+    tied: list[bool],
+    got: tuple[int, ...],
+    *,
+    value: float = 1.0,
+    seen: int = 4,
+    count: bool = True,
+) -> parity.CaseResult:
+    """Two rows ``[2, 4, 3]`` of ones expected; ``got`` is the shape found, ``seen`` the length in the run with taps."""
+    case = corpus.Case(corpus.ENTRIES[0], 2, 8, 0)
+    want, found, tapped = np.ones((2, 4, 3)), np.ones(got), np.full((2, seen, 3), value)
+    flags = np.array(verdict), np.array(tied)
+    return parity.judge(
+        case, {"y": want}, {"y": found}, {"y": tapped}, *flags, Tolerance(1e-5, 1e-5), count_tied=count
+    )
+
+
+FLIPS, EQUALS, BOTH = [Verdict.FLIP] * 2, [Verdict.EQUAL] * 2, [True, True]
+
+
+def test_a_batch_that_flipped_as_a_whole_may_have_another_length() -> None:
+    result = judge_lengths(FLIPS, BOTH, (2, 5, 3), seen=5)
+    assert (result.flips, result.mismatches, result.failures) == (2, 0, [])
+    # Only in the run without taps: the one with them has the right values.
+    assert (
+        judge_lengths(EQUALS, BOTH, (2, 5, 3)).flips,
+        judge_lengths(EQUALS, BOTH, (2, 5, 3)).failures,
+    ) == (2, [])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        judge_lengths(FLIPS, BOTH, (2, 5, 3), seen=5, count=False),  # a method whose r is fixed
+        judge_lengths([Verdict.FLIP, Verdict.EQUAL], BOTH, (2, 5, 3), value=2.0),
+        judge_lengths([Verdict.FLIP, Verdict.EQUAL], [True, False], (2, 5, 3)),
+        judge_lengths(EQUALS, [False, False], (2, 5, 3)),
+        judge_lengths(EQUALS, BOTH, (2, 5, 3), value=2.0),
+        judge_lengths(EQUALS, BOTH, (2, 5, 3), seen=5),
+        judge_lengths(FLIPS, BOTH, (3, 4, 3)),  # the batch
+        judge_lengths(FLIPS, BOTH, (2, 5, 4)),  # two axes
+        judge_lengths(FLIPS, BOTH, (2, 4)),
+        judge_lengths([Verdict.MISMATCH] * 2, BOTH, (2, 5, 3), seen=5),
+    ],
+)
+def test_any_other_difference_of_shape_is_a_failure(wrong: parity.CaseResult) -> None:
+    assert any("shape" in failure for failure in wrong.failures)
+
+
 def test_no_rows_compared_is_no_pass() -> None:
     assert not ParityReport("model", Tolerance(1e-5, 1e-5)).passed
 

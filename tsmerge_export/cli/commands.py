@@ -13,8 +13,20 @@ from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UsageError, VerdictError
 
 _MERGE_FLAGS = (
-    "k", "ratio", "r", "schedule", "margin", "alpha", "energy", "min_tokens", "layers", "positions",
-)  # fmt: skip
+    "k",
+    "ratio",
+    "r",
+    "schedule",
+    "threshold",
+    "margin",
+    "alpha",
+    "energy",
+    "min_tokens",
+    "layers",
+    "positions",
+    "metric",
+    "prop_attn",
+)
 
 
 def merge_config(args: argparse.Namespace) -> MergeConfig:

@@ -114,7 +114,10 @@ def _fill_export(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
     group = parser.add_argument_group("merging")
     group.add_argument(
-        "--merge", default="local", metavar="METHOD", help="local, global, pitome or none; default: local"
+        "--merge",
+        default="local",
+        metavar="METHOD",
+        help="local, global, dynamic, pitome or none; default: local",
     )
     group.add_argument("--k", metavar="K", help="neighbourhood: 1, 2, ... or global; default: 1")
     group.add_argument(
@@ -131,6 +134,11 @@ def _fill_export(parser: argparse.ArgumentParser) -> None:
         help="constant (default), or linear: twice the amount down to nothing by depth",
     )
     group.add_argument(
+        "--threshold",
+        metavar="S",
+        help="dynamic: merge tokens more alike than this cosine, -1 to 1, or one for each layer; default: 0.9",
+    )
+    group.add_argument(
         "--margin",
         metavar="M",
         help="pitome: cosine from which tokens are alike, or one for each layer; default: 0.9 falling by depth",
@@ -140,6 +148,15 @@ def _fill_export(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--min-tokens", type=_whole(0), metavar="N", help="leave at least so many; default: 4")
     group.add_argument("--layers", type=_layers, metavar="I,J,...", help="layers to merge in; default: all")
     group.add_argument("--positions", metavar="HOW", help="gather (true distances, default) or compact")
+    group.add_argument(
+        "--metric", metavar="WHAT", help="what is compared: x (the tokens, default) or key (attention keys)"
+    )
+    group.add_argument(
+        "--prop-attn",
+        action="store_true",
+        default=None,
+        help="proportional attention: a merged token counts as often as its size",
+    )
     group = parser.add_argument_group("output")
     group.add_argument("-o", "--output", metavar="DIR", help="bundle to write; default: <model>-<method>")
     group.add_argument(

@@ -1,7 +1,8 @@
 """Merging algorithms in eager PyTorch (the specification) and their reversible application to modules."""
 
 from tsmerge_export.merge.combine import Merged, unmerge
+from tsmerge_export.merge.dynamic import dynamic_merge
 from tsmerge_export.merge.local import local_merge
 from tsmerge_export.merge.pitome import pitome_merge
 
-__all__ = ["Merged", "local_merge", "pitome_merge", "unmerge"]
+__all__ = ["Merged", "dynamic_merge", "local_merge", "pitome_merge", "unmerge"]

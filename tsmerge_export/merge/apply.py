@@ -41,7 +41,7 @@ def apply(model: ModelT, merge: MergeConfig) -> ModelT:
     )
     remove(model)
     if plan:
-        run = MergeRun(plan, merge.positions)
+        run = MergeRun(plan, merge.positions, metric=merge.metric, prop_attn=merge.prop_attn)
         _applied[core] = (run, family.instrument(core, run))
     return model
 

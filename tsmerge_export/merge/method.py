@@ -47,12 +47,15 @@ class Evidence:
         margin: ``[B]`` float32, of all others: the smallest difference of two numbers that the row's decision hangs on.
         allows: of methods with a margin that is often small: whether ``(row, kept [M], target [N], noise)`` is a
             decision that scores can lead to which are off by noise / 2. Without it, any decision is, given the margin.
+        count: ``[]`` float32, of methods whose number of removed tokens comes from the data, the same for all rows of a
+            batch: scores must move by at least this before it is another number (infinite: it cannot be).
     """
 
     rank: Tensor | None = None
     gap: Tensor | None = None
     margin: Tensor | None = None
     allows: Callable[[int, Ints, Ints, float], bool] | None = None
+    count: Tensor | None = None
 
 
 class Method(Protocol):

@@ -10,12 +10,13 @@ from torch import Tensor
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UsageError
 from tsmerge_export.merge.combine import Merged
+from tsmerge_export.merge.dynamic import DynamicMethod
 from tsmerge_export.merge.local import GlobalMethod, LocalMethod
 from tsmerge_export.merge.method import Attributes, Evidence, Method, Place
 from tsmerge_export.merge.pitome import PitomeMethod
 
 METHODS: Mapping[str, Method] = {
-    method.name: method for method in (LocalMethod(), GlobalMethod(), PitomeMethod())
+    method.name: method for method in (LocalMethod(), GlobalMethod(), DynamicMethod(), PitomeMethod())
 }
 
 
@@ -32,13 +33,13 @@ class MergeStep:
         """Operator type in the ONNX domain ``tsmerge``."""
         return self.method.op_type
 
-    def __call__(self, x: Tensor, size: Tensor | None) -> Merged:
-        """Merge ``x [B, N, D]`` with ``size [B, N]`` float32 (None: all 1)."""
-        return self.method.merge(x, x, size, self.attributes)
+    def __call__(self, x: Tensor, size: Tensor | None, metric: Tensor | None = None) -> Merged:
+        """Merge ``x [B, N, D]`` with ``size [B, N]`` float32 (None: all 1), by ``metric [B, N, Dm]`` (None: x)."""
+        return self.method.merge(x, x if metric is None else metric, size, self.attributes)
 
-    def evidence(self, x: Tensor, size: Tensor | None) -> Evidence:
+    def evidence(self, x: Tensor, size: Tensor | None, metric: Tensor | None = None) -> Evidence:
         """The scores behind the decision of the same call."""
-        return self.method.evidence(x, x, size, self.attributes)
+        return self.method.evidence(x, x if metric is None else metric, size, self.attributes)
 
 
 def make_plan(

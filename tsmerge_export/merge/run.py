@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tsmerge_export.config import Positions
+from tsmerge_export.config import Metric, Positions
+from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.merge.combine import unmerge
 from tsmerge_export.merge.method import Evidence
 from tsmerge_export.merge.plan import MergeStep
@@ -37,9 +38,18 @@ class MergeRun:
         record: also keep the scores behind each decision (for parity checks; off by default).
     """
 
-    def __init__(self, plan: Mapping[int, MergeStep], positions: Positions = "gather") -> None:
+    def __init__(
+        self,
+        plan: Mapping[int, MergeStep],
+        positions: Positions = "gather",
+        *,
+        metric: Metric = "x",
+        prop_attn: bool = False,
+    ) -> None:
         self._plan = dict(plan)
         self._positions = positions
+        self._metric = metric
+        self._prop_attn = prop_attn
         self.record = False
         self.begin(None)
 
@@ -60,13 +70,32 @@ class MergeRun:
         """``[B, M]`` int64: index among the original tokens of each surviving one; None before the first step."""
         return self._kept
 
-    def merge(self, layer: int, x: Tensor) -> Tensor:
-        """Run the step planned for ``layer`` on ``x [B, N, D]``; returns ``[B, M, D]``, or x where none is planned."""
+    def merge(self, layer: int, x: Tensor, keys: Tensor | None = None) -> Tensor:
+        """Run the step planned for ``layer``.
+
+        Args:
+            layer: index of the merge point.
+            x: ``[B, N, D]``, the residual stream after attention.
+            keys: ``[B, N, H, d]``, that attention's keys by head, for a metric of keys.
+
+        Returns:
+            ``[B, M, D]``, or x where no step is planned.
+
+        Raises:
+            UnsupportedError: the metric is the keys, and the family gives none.
+        """
         step = self._plan.get(layer)
         if step is None:
             return x
-        evidence = step.evidence(x, self._size) if self.record else None
-        result = step(x, self._size)
+        metric = None
+        if self._metric == "key":
+            if keys is None:
+                raise UnsupportedError(
+                    "--metric key: this family does not tell its attention keys; use --metric x"
+                )
+            metric = keys.mean(2)
+        evidence = step.evidence(x, self._size, metric) if self.record else None
+        result = step(x, self._size, metric)
         removed = x.shape[1] - result.y.shape[1]
         self.steps.append(StepRecord(layer, removed, result.kept, result.target, result.size, evidence))
         self._size = result.size
@@ -111,6 +140,22 @@ class MergeRun:
             )
             value = torch.take_along_dim(value, index, dim=axis)
         return value
+
+    def proportion(self, batch: int) -> Tensor | None:
+        """``[batch, 1, 1, M]`` float32 to add to the scores of attention on the surviving tokens: log of their sizes.
+
+        Source: ToMe, arXiv 2210.09461, section 3 (proportional attention). Padding, which masks hide, gets 0.
+
+        Args:
+            batch: rows of the scores: B, or a multiple of B with rows repeated in place.
+
+        Returns:
+            None where proportional attention is off or nothing has merged.
+        """
+        if not self._prop_attn or not self.merged or self._size is None:
+            return None
+        size = self._size.clamp(min=1).log()[:, None, None, :]
+        return size if batch == size.shape[0] else size.repeat_interleave(batch // size.shape[0], dim=0)
 
     def unmerge(self, y: Tensor) -> Tensor:
         """``[B, M, ...]`` back to ``[B, N, ...]``: every original token gets a copy of the one it went into."""

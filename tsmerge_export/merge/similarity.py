@@ -32,3 +32,8 @@ def cosine(dot: Tensor, norm_a: Tensor, norm_b: Tensor) -> Tensor:
 def norm(v: Tensor) -> Tensor:
     """Euclidean norm over the last axis."""
     return (v * v).sum(-1).sqrt()
+
+
+def in_steps(threshold: float) -> int:
+    """A threshold in whole steps of SCORE_STEP, as cosines are rounded (halves to even)."""
+    return round(threshold / SCORE_STEP)

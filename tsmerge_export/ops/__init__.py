@@ -16,6 +16,7 @@ from collections.abc import Mapping
 import onnx
 
 import tsmerge_export.ops.distance_plane as _distance_plane
+import tsmerge_export.ops.dynamic_merge as _dynamic_merge
 import tsmerge_export.ops.gather_pairs as _gather_pairs
 import tsmerge_export.ops.local_merge as _local_merge
 import tsmerge_export.ops.pitome_merge as _pitome_merge
@@ -40,6 +41,7 @@ MIN_IR_VERSION = 10
 
 _BODIES = {
     "LocalMerge": _local_merge,
+    "DynamicMerge": _dynamic_merge,
     "PitomeMerge": _pitome_merge,
     "Unmerge": _unmerge,
     "GatherPairs": _gather_pairs,

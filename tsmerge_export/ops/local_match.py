@@ -1,7 +1,7 @@
-"""How ``tsmerge.LocalMerge`` finds partners: the statements of its bodies that differ by neighbourhood.
+"""How a's find their b's: the statements of LocalMerge and DynamicMerge that differ by neighbourhood.
 
-Each text reads what ``_COUNT`` of :mod:`tsmerge_export.ops.local_merge` defines and leaves ``rank [B, P]``; for k > 1
-also ``partner [B, P]``, the index j among the b's. P is 0 when nothing is removed.
+Each text reads the bounds of :mod:`tsmerge_export.ops.pairs` and ``some`` (0: compare nothing), and leaves
+``rank [B, P]``; for k > 1 also ``partner [B, P]``, the index j among the b's. P is 0 when nothing is compared.
 """
 
 from __future__ import annotations

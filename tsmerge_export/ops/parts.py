@@ -1,7 +1,7 @@
 """Parts that the bodies of the merging operators share, in ONNX text syntax; each reads and leaves named values.
 
 A body is the concatenation of HEAD, a part of its own that finds ``rank`` or ``source``, and what it needs of these.
-:mod:`tsmerge_export.ops.local_merge` lists the facts about runtimes that shaped them.
+:mod:`tsmerge_export.ops.pairs` lists the facts about runtimes that shaped them.
 """
 
 from __future__ import annotations
@@ -18,14 +18,21 @@ HEAD = """
   tokens = Shape<start = 1, end = 2>(x)
 """
 
-#: The ``removed`` best of ``rank [B, P]``, ties to the lowest index: ``best [B, removed]`` int64, ascending. TopK gives
-#: only the worst rank that is still chosen; which of equal ranks are chosen is counted out. ``some``: min(removed, 1).
-BEST = """
-  top, top_index = TopK<axis = 1>(rank, removed)
-  worst_at = Sub(removed, some)
+
+def best_of(rank: str, some: str) -> str:
+    """The ``removed`` best of ``rank [B, P]``, ties to the lowest index: leaves ``best [B, removed]`` int64, ascending.
+
+    TopK gives only the worst rank that is still chosen; which of equal ranks are chosen is counted out.
+
+    Args:
+        rank: name of the ranks; P must be 0 where ``removed`` is. some: name of min(removed, 1), ``[1]`` int64.
+    """
+    return f"""
+  top, top_index = TopK<axis = 1>({rank}, removed)
+  worst_at = Sub(removed, {some})
   worst = Slice(top, worst_at, removed, i1)
-  better = Greater(rank, worst)
-  tied = Equal(rank, worst)
+  better = Greater({rank}, worst)
+  tied = Equal({rank}, worst)
   better_one = Cast<to = 7>(better)
   tied_one = Cast<to = 7>(tied)
   better_count = ReduceSum<keepdims = 1>(better_one, i1)
@@ -39,6 +46,10 @@ BEST = """
   batch_removed = Concat<axis = 0>(batch, removed)
   best = Reshape<allowzero = 1>(merging_number, batch_removed)
 """
+
+
+#: The best of ``rank``, where ``some`` is min(removed, 1).
+BEST = best_of("rank", "some")
 
 #: Who survives when the tokens ``source [B, removed]`` go, ``left = N - removed``: ``kept [B, M]``, ``before [B, N]``
 #: (the survivors in front of each token), ``y_kept``, ``size_kept [B, M]`` and ``size_source``.

@@ -10,7 +10,7 @@ a single token is compared, with itself.
 - Sums of energies are exact up to 16,384 tokens, so that equal tokens tie whatever the order of sums: the terms are
   whole numbers of 2^-20, and are summed in two parts that are whole numbers below 2^10 each. (float64 would do as well,
   but not every runtime has it.)
-- What :mod:`tsmerge_export.ops.local_merge` lists about runtimes holds here too.
+- What :mod:`tsmerge_export.ops.pairs` lists about runtimes holds here too.
 """
 
 from __future__ import annotations

@@ -46,7 +46,13 @@ class Value:
 
 @dataclass(frozen=True)
 class Schema:
-    """One operator; ``merges`` where it removes tokens: its outputs are then those of LocalMerge."""
+    """One operator.
+
+    Attributes:
+        merges: it removes tokens; its inputs and outputs are those of LocalMerge.
+        data_dependent: the length of its outputs follows from values, not from shapes and attributes. A lowering for a
+            runtime that must know lengths beforehand refuses such an operator.
+    """
 
     op_type: str
     inputs: tuple[Value, ...]
@@ -54,6 +60,7 @@ class Schema:
     attributes: tuple[Attribute, ...]
     doc: str
     merges: bool = False
+    data_dependent: bool = False
 
     def check(self, attributes: Mapping[str, int | float]) -> None:
         """Raise UsageError unless exactly the declared attributes are there, of their types and in their ranges."""
@@ -85,35 +92,57 @@ class Schema:
             raise UsageError(f"{self.op_type}: r and ratio_num exclude each other; set one of them to 0")
 
 
+_TOKENS = (
+    Value("x", ("B", "N", "D"), FLOATS, "tokens, N >= 1"),
+    Value("metric", ("B", "N", "Dm"), FLOATS, "features compared"),
+    Value("size", ("B", "N"), ("float32",), "original tokens per token; 0 is padding"),
+)
+
+_MERGED = (
+    Value("y", ("B", "M", "D"), FLOATS, "surviving tokens in their old order, type of x; M = N - r"),
+    Value("size_out", ("B", "M"), ("float32",), "original tokens per surviving token"),
+    Value("kept", ("B", "M"), ("int64",), "index in the input of each surviving token, strictly increasing"),
+    Value("target", ("B", "N"), ("int64",), "index in the output that each input token went to"),
+)
+
+_K = Attribute(
+    "k", "neighbourhood |i - j| < k in token pairs; 0 compares all tokens (ToMe)", most=1_000_000_000
+)
+_BOUNDS = (
+    Attribute("min_tokens", "leave at least this many", most=1_000_000_000),
+    Attribute("protect_first", "so many tokens at the front take no part", most=1_000_000_000),
+    Attribute("protect_last", "so many tokens at the end take no part", most=1_000_000_000),
+)
+
 LOCAL_MERGE = Schema(
     op_type="LocalMerge",
-    inputs=(
-        Value("x", ("B", "N", "D"), FLOATS, "tokens, N >= 1"),
-        Value("metric", ("B", "N", "Dm"), FLOATS, "features compared"),
-        Value("size", ("B", "N"), ("float32",), "original tokens per token; 0 is padding"),
-    ),
-    outputs=(
-        Value("y", ("B", "M", "D"), FLOATS, "surviving tokens in their old order, type of x; M = N - r(N)"),
-        Value("size_out", ("B", "M"), ("float32",), "original tokens per surviving token"),
-        Value(
-            "kept", ("B", "M"), ("int64",), "index in the input of each surviving token, strictly increasing"
-        ),
-        Value("target", ("B", "N"), ("int64",), "index in the output that each input token went to"),
-    ),
+    inputs=_TOKENS,
+    outputs=_MERGED,
     attributes=(
-        Attribute(
-            "k", "neighbourhood |i - j| < k in token pairs; 0 compares all tokens (ToMe)", most=1_000_000_000
-        ),
+        _K,
         Attribute("r", "tokens to remove; 0 when a ratio is given", most=1_000_000_000),
         Attribute("ratio_num", "share of N to remove, numerator; 0 when r is given", most=1_000_000),
         Attribute("ratio_den", "share of N to remove, denominator", least=1, most=1_000_000),
-        Attribute("min_tokens", "leave at least this many", most=1_000_000_000),
-        Attribute("protect_first", "so many tokens at the front take no part", most=1_000_000_000),
-        Attribute("protect_last", "so many tokens at the end take no part", most=1_000_000_000),
+        *_BOUNDS,
     ),
     doc="Local token merging, arXiv 2405.17951, section 3. r(N) = min(r + N*ratio_num//ratio_den, "
     "(N - protect_first - protect_last)//2, N - min_tokens), at least 0: a function of N alone.",
     merges=True,
+)
+
+DYNAMIC_MERGE = Schema(
+    op_type="DynamicMerge",
+    inputs=_TOKENS,
+    outputs=_MERGED,
+    attributes=(
+        _K,
+        Attribute("threshold", "cosine, compared in whole steps of 2^-20", least=-1, most=1, real=True),
+        *_BOUNDS,
+    ),
+    doc="Dynamic token merging, arXiv 2405.17951, section 3: as LocalMerge, but r is the mean over the batch of how "
+    "many ranks exceed the threshold, rounded down, at most (N - protect_first - protect_last)//2 and N - min_tokens.",
+    merges=True,
+    data_dependent=True,
 )
 
 PITOME_MERGE = Schema(
@@ -178,7 +207,8 @@ DISTANCE_PLANE = Schema(
 )
 
 SCHEMAS: Mapping[str, Schema] = {
-    schema.op_type: schema for schema in (LOCAL_MERGE, PITOME_MERGE, UNMERGE, GATHER_PAIRS, DISTANCE_PLANE)
+    schema.op_type: schema
+    for schema in (LOCAL_MERGE, DYNAMIC_MERGE, PITOME_MERGE, UNMERGE, GATHER_PAIRS, DISTANCE_PLANE)
 }
 
 

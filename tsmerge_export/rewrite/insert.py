@@ -9,7 +9,7 @@ from typing import Any
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from tsmerge_export.config import Positions
+from tsmerge_export.config import Metric, Positions
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.rewrite.align import Aligner
@@ -71,6 +71,8 @@ def insert_merges(
     token_mask: str | None = None,
     stay: Mapping[str, int] | None = None,
     positions: Positions = "gather",
+    metric: Metric = "x",
+    prop_attn: bool = False,
 ) -> RewriteReport:
     """Merge at the planned points and let everything with a token axis follow. Edits ``model`` in place.
 
@@ -81,11 +83,13 @@ def insert_merges(
         stay: outputs that may stay merged, with their token axis. Every other output that had one entry per
             original token is unmerged.
         positions: ``gather`` or ``compact`` for operands that encode positions.
+        metric: ``x``, the tokens themselves, or ``key``, the keys of the attention before, averaged over the heads.
+        prop_attn: add the logarithm of their sizes to the attention scores of merged tokens.
 
     Raises:
         UnsupportedError: a point or output cannot be handled.
     """
-    return _Walk(model, points, plan, token_mask, dict(stay or {}), positions).run()
+    return _Walk(model, points, plan, token_mask, dict(stay or {}), positions, metric, prop_attn).run()
 
 
 class _Walk:
@@ -97,14 +101,16 @@ class _Walk:
         token_mask: str | None,
         stay: dict[str, int],
         positions: Positions,
+        metric: Metric,
+        prop_attn: bool,
     ) -> None:
         self._model, self._graph = model, model.graph
         self._steps = {point.node: (point, plan[point.layer]) for point in points if point.layer in plan}
-        self._stay = stay
+        self._stay, self._metric = stay, metric
         self._emit = Emitter(self._graph)
         tables = fold_distances(self._graph, self._emit)
         aligner = Aligner(self._emit, compact=positions == "compact", tables=tables)
-        self._context = Context(self._emit, aligner)
+        self._context = Context(self._emit, aligner, prop_attn)
         self._current: dict[ir.Value, ir.Value] = {}
         self._roots: dict[str | int, Stage] = {}
         self._report = RewriteReport()
@@ -215,7 +221,12 @@ class _Walk:
         ]
         hint = f"merge_layer_{point.layer}"
         node = self._emit.node(
-            step.op_type, [x, x, before.size], step.attributes, outputs, hint, domain=DOMAIN
+            step.op_type,
+            [x, self._compared(point, x, before), before.size],
+            step.attributes,
+            outputs,
+            hint,
+            domain=DOMAIN,
         )
         node.metadata_props["tsmerge.layer"] = str(point.layer)
         if point.scope:
@@ -235,6 +246,24 @@ class _Walk:
                 dict(step.attributes),
             )
         )
+
+    def _compared(self, point: Point, x: ir.Value, before: Stage) -> ir.Value:
+        """The metric ``[B, N, Dm]`` at the stage of ``x``."""
+        if self._metric == "x":
+            return x
+        keys = None if point.keys is None else self._current.get(point.keys, point.keys)
+        shape = None if keys is None else dims(keys)
+        if keys is None or shape is None or len(shape) != 4:
+            raise UnsupportedError(
+                f"--metric key: found no keys [batch, heads, features, tokens] at node {point.node.name!r}; "
+                "use --metric x"
+            )
+        tags = self._context.tags(keys)
+        if set(tags) - {3} or (tags.get(3) or before.root) is not before:
+            raise UnsupportedError(f"--metric key: the keys at node {point.node.name!r} are at another stage")
+        axes, out = self._emit.const([1]), [shape[0], shape[2], shape[3]]
+        mean = self._emit.op("ReduceMean", [keys, axes], {"keepdims": 0}, keys.dtype, out, "keys")
+        return self._emit.transpose(mean, [0, 2, 1])
 
     # -- outputs -------------------------------------------------------------------------------------------------
 

@@ -49,5 +49,14 @@ def merge_graph(
             + (f" ({reasons})" if reasons else "")
         )
     plan = make_plan(merge, len(points), protect_first=protect_first, protect_last=protect_last)
-    report = insert_merges(model, points, plan, token_mask=token_mask, stay=stay, positions=merge.positions)
+    report = insert_merges(
+        model,
+        points,
+        plan,
+        token_mask=token_mask,
+        stay=stay,
+        positions=merge.positions,
+        metric=merge.metric,
+        prop_attn=merge.prop_attn,
+    )
     return model, report

@@ -17,6 +17,8 @@ from tsmerge_export.rewrite.dims import dims
 
 # Between softmax and the product with the values.
 _AFTER_SOFTMAX = {"Identity", "Cast", "Dropout", "Where"}
+# Between the product of queries and keys and the softmax.
+_ON_SCORES = {"Add", "Cast", "Clip", "Div", "Identity", "Mul", "Sub", "Tanh", "Where"}
 # Between that product and the residual Add; MatMul, Add, Mul and Gemm only with a constant.
 _PROJECTION = {"Transpose", "Reshape", "Identity", "Cast", "Dropout", "Squeeze", "Unsqueeze", "Flatten"}
 _PROJECTION_WITH_CONSTANT = {"MatMul", "Add", "Mul", "Div", "Gemm"}
@@ -32,11 +34,13 @@ class Point:
         layer: index in order of execution.
         node: the residual Add, or in a post-norm block the normalisation behind it; its output is ``[B, N, D]``.
         scope: the exporter's module scope, empty where the file has none.
+        keys: right operand of the scores' product, ``[B, .., d, N]``; None where there is no such product.
     """
 
     layer: int
     node: ir.Node
     scope: str
+    keys: ir.Value | None = None
 
     @property
     def value(self) -> ir.Value:
@@ -99,6 +103,19 @@ def _value_product(softmax: ir.Node) -> tuple[ir.Node | None, str]:
             return None, "its weights feed no single product with values"
         value = onward.pop().outputs[0]
     return None, "its weights feed no product with values nearby"
+
+
+def _keys(value: ir.Value | None, depth: int = 0) -> ir.Value | None:
+    """The keys in scores ``[B, .., N, N]``: right operand of the product that scales, biases and masks start from."""
+    node = value.producer() if value is not None else None
+    if node is None or depth > _MAX_STEPS:
+        return None
+    if node.op_type == "MatMul":
+        return None if any(_constant(operand) for operand in node.inputs) else node.inputs[1]
+    if node.op_type not in _ON_SCORES:
+        return None
+    found = (_keys(operand, depth + 1) for operand in node.inputs)
+    return next((keys for keys in found if keys is not None), None)
 
 
 def _residual(product: ir.Node, softmax: ir.Node) -> tuple[ir.Node | None, str]:
@@ -170,5 +187,6 @@ def find_points(graph: ir.Graph, scope: str | None = None) -> tuple[list[Point],
         elif scope is not None and scope_of(add) and not re.search(scope, scope_of(add)):
             rejected.append(Rejected(name, f"its scope does not match {scope!r}"))
         else:
-            points.append(Point(len(points), _with_post_norm(add), scope_of(add)))
+            keys = _keys(node.inputs[0])
+            points.append(Point(len(points), _with_post_norm(add), scope_of(add), keys))
     return points, rejected

@@ -71,6 +71,19 @@ class Stage:
             )
         return self._kept_from[ancestor]
 
+    def log_size(self, emit: Emitter, rank: int, dtype: ir.DataType | None) -> ir.Value:
+        """``[B, 1, .., M]`` of ``rank`` axes: logarithm of the sizes, 0 for padding (which masks hide)."""
+        float32 = ir.DataType.FLOAT
+        least = emit.op(
+            "Max", [self.size, emit.const(1.0, "float32")], {}, float32, [self.batch, self.dim], "size"
+        )
+        log = emit.op("Log", [least], {}, float32, [self.batch, self.dim], "log_size")
+        if dtype is not None and dtype != float32:
+            log = emit.op("Cast", [log], {"to": dtype}, dtype, [self.batch, self.dim], "log_size")
+        axes = emit.const(list(range(1, rank - 1)))
+        shape: list[str | int | None] = [self.batch, *[1] * (rank - 2), self.dim]
+        return emit.op("Unsqueeze", [log, axes], {}, dtype, shape, "log_size")
+
     def target_from(self, ancestor: Stage, emit: Emitter) -> ir.Value:
         """``[B, N]`` int64: index in this stage that each token of ``ancestor`` went to."""
         assert self.parent is not None and self.target is not None

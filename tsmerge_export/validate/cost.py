@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 from torch import nn
 
 from tsmerge_export.families.base import Arrays, Component, Family
+from tsmerge_export.ops import DOMAIN, schema
 from tsmerge_export.validate import metrics
 from tsmerge_export.validate.data import Table, Windows, need_rows, rolling_windows
-from tsmerge_export.validate.decisions import open_session
+from tsmerge_export.validate.decisions import open_session, tap
 from tsmerge_export.validate.speed import SpeedReport, interleaved
 from tsmerge_export.validate.threads import torch_threads
 
@@ -37,7 +39,11 @@ class ColumnCost:
 
 @dataclass(frozen=True)
 class CostReport:
-    """Merge cost on one table. ``columns`` in file order; ``windows`` per column."""
+    """Merge cost on one table. ``columns`` in file order; ``windows`` per column.
+
+    ``tokens``: how many the timed batch had, and how many each merging layer left; empty where that follows from the
+    length alone.
+    """
 
     data: str
     windows: int
@@ -47,6 +53,7 @@ class CostReport:
     columns: tuple[ColumnCost, ...]
     speed: SpeedReport
     notes: tuple[str, ...]
+    tokens: tuple[int, ...] = ()
 
     def overall(self, which: str, metric: str, how: str = "median") -> float:
         """``how`` ("median" or "mean") over columns of a metric of "unmerged", "merged" or "naive"."""
@@ -70,7 +77,7 @@ class CostReport:
             name: getattr(self, name) for name in ("data", "windows", "context", "horizon", "season")
         }
         out |= {"columns": [vars(column) for column in self.columns], "overall": overall}
-        out |= {"speed": self.speed.to_dict(), "notes": list(self.notes)}
+        out |= {"speed": self.speed.to_dict(), "notes": list(self.notes), "tokens": list(self.tokens)}
         cleaned: dict[str, Any] = _json(out)
         return cleaned
 
@@ -98,6 +105,7 @@ def measure(
     batch: int = 8,
     runs: int = 20,
     seed: int = 0,
+    with_decisions: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> CostReport:
     """Forecast rolling windows with both artefacts (see :func:`~tsmerge_export.validate.data.rolling_windows`).
@@ -113,6 +121,7 @@ def measure(
         batch: series per call when timing; their length is ``context``.
         runs: timed calls.
         seed: for families that sample; the same for both artefacts.
+        with_decisions: for an artefact whose functions are inlined, the same model with its merge nodes.
         progress: called with (columns done, columns in all).
 
     Returns:
@@ -157,9 +166,21 @@ def measure(
     speed = SpeedReport(batch, context, threads, done, unmerged_ms, merged_ms)
     if speed.note:
         notes.append(speed.note)
+    tokens = _tokens(with_decisions or merged, feed, threads)
     return CostReport(
-        table.name, cut.target.shape[1], context, horizon, season, tuple(columns), speed, tuple(notes)
+        table.name, cut.target.shape[1], context, horizon, season, tuple(columns), speed, tuple(notes), tokens
     )
+
+
+def _tokens(artefact: Path, feed: Arrays, threads: int | None) -> tuple[int, ...]:
+    """:attr:`CostReport.tokens` of one batch."""
+    proto = onnx.load(artefact)
+    nodes = [node for node in proto.graph.node if node.domain == DOMAIN]
+    if not any(schema(node.op_type).data_dependent for node in nodes):
+        return ()
+    taps = tap(proto)
+    run = _run(open_session(proto, threads), [taps[0].target, *(place.kept for place in taps)], feed)
+    return tuple(int(value.shape[1]) for value in run.values())
 
 
 def _run(session: Any, names: Sequence[str], inputs: Arrays) -> Arrays:

@@ -44,6 +44,8 @@ class Decision:
         gap: ``[B, P]``, distance to its second best b (infinite where there is none).
         margin: ``[B]``, of a method that decides by other numbers: the smallest difference that the row hangs on.
         allows: with a margin: whether noise explains another decision (see ``Evidence`` in merge/method.py).
+        count: of a method whose number of removed tokens comes from the data: how far scores must move before it is
+            another number for the whole batch; None for all other methods.
     """
 
     kept: Ints
@@ -52,6 +54,7 @@ class Decision:
     gap: Floats
     margin: Floats | None = None
     allows: Callable[[int, Ints, Ints, float], bool] | None = None
+    count: float | None = None
 
 
 class Step(Protocol):
@@ -72,7 +75,10 @@ def from_steps(steps: Sequence[Step]) -> list[Decision]:
         )
         nothing = np.empty((len(step.kept), 0), np.float32)
         rank, gap = (nothing if value is None else value for value in (rank, gap))
-        out.append(Decision(step.kept.numpy(), step.target.numpy(), rank, gap, margin, step.evidence.allows))
+        count = None if step.evidence.count is None else float(step.evidence.count)
+        out.append(
+            Decision(step.kept.numpy(), step.target.numpy(), rank, gap, margin, step.evidence.allows, count)
+        )
     return out
 
 
@@ -140,18 +146,22 @@ def compare(
         taps: of the artefact. noise: scores this close may be ordered either way. batch: rows B.
 
     Returns:
-        ``[B]`` of :class:`Verdict`. All rows are mismatches where the number of layers or tokens differs.
+        ``[B]`` of :class:`Verdict`. All rows are mismatches where the number of layers differs, or that of tokens,
+        unless that comes from the data and hangs on noise: then all rows flip together.
     """
     verdict = np.zeros(batch, np.int64)
     if len(want) != len(got):
         return np.full(batch, Verdict.MISMATCH, np.int64)
     for w, (kept, target), place in zip(want, got, taps, strict=True):
         if w.kept.shape != kept.shape or w.target.shape != target.shape:
-            # A count that comes from the data may be another one within float noise, for all rows at once.
-            open_ = verdict == Verdict.EQUAL
-            noisy = np.full(batch, w.margin is not None and w.target.shape == target.shape)
-            noisy &= False if w.margin is None else w.margin <= noise
-            verdict[open_] = np.where(noisy, Verdict.FLIP, Verdict.MISMATCH)[open_]
+            # A count that comes from the data may be another one within float noise, for all rows at once; it also
+            # is where a row of the batch flipped before.
+            noisy = w.count is not None and (w.count <= noise or bool((verdict == Verdict.FLIP).any()))
+            noisy &= w.target.shape == target.shape and len(kept) == batch
+            for b in np.flatnonzero(verdict == Verdict.EQUAL):
+                row = Decision(w.kept[b], w.target[b], w.rank[b], w.gap[b])
+                fair = noisy and _other_count(row, kept[b], target[b], place.protect_first, noise)
+                verdict[b] = Verdict.FLIP if fair else Verdict.MISMATCH
             return verdict
         for b in np.flatnonzero(verdict == Verdict.EQUAL):
             if np.array_equal(w.kept[b], kept[b]) and np.array_equal(w.target[b], target[b]):
@@ -167,19 +177,35 @@ def compare(
     return verdict
 
 
-def _judge(want: Decision, kept: Ints, target: Ints, first: int, noise: float) -> Verdict:
-    """Judge one row's different decision: a flip follows from scores moved by at most ``noise`` / 2 each."""
-    tokens, pairs = len(target), len(want.rank)
-    well_formed = (
-        (np.diff(kept) > 0).all()
+def _well_formed(kept: Ints, target: Ints) -> bool:
+    """Whether one row's survivors are in order and every token goes to one of them, each survivor to itself."""
+    return bool(
+        0 < len(kept) <= len(target)
+        and (np.diff(kept) > 0).all()
         and kept[0] >= 0
-        and kept[-1] < tokens
+        and kept[-1] < len(target)
         and target.min() >= 0
         and target.max() < len(kept)
         and np.array_equal(target[kept], np.arange(len(kept)))
     )
-    if not well_formed:
+
+
+def _other_count(want: Decision, kept: Ints, target: Ints, first: int, noise: float) -> bool:
+    """Whether one row's decision is right for its own number of tokens: the a's of best rank were merged, no other."""
+    if not _well_formed(kept, target):
+        return False
+    merged = ~np.isin(first + 2 * np.arange(len(want.rank)), kept)
+    if merged.sum() != len(target) - len(kept):
+        return False
+    worst_in = want.rank[merged].min(initial=np.inf)
+    return bool(worst_in - want.rank[~merged].max(initial=-np.inf) >= -noise)
+
+
+def _judge(want: Decision, kept: Ints, target: Ints, first: int, noise: float) -> Verdict:
+    """Judge one row's different decision: a flip follows from scores moved by at most ``noise`` / 2 each."""
+    if not _well_formed(kept, target):
         return Verdict.MISMATCH
+    tokens, pairs = len(target), len(want.rank)
     position = first + 2 * np.arange(pairs)
     merged_want, merged_got = ~np.isin(position, want.kept), ~np.isin(position, kept)
     removed = tokens - len(kept)
@@ -204,10 +230,26 @@ def _judge(want: Decision, kept: Ints, target: Ints, first: int, noise: float) -
     return Verdict.EQUAL if not (dropped | added | moved & ~padding).any() else Verdict.FLIP
 
 
+def count_tie(want: Sequence[Decision], noise: float, batch: int) -> bool:
+    """Whether the number of tokens that any layer leaves hangs on scores that differ by at most ``noise``.
+
+    Never so where the number follows from the length alone; else also where a row of the batch may have flipped before.
+    """
+    return any(
+        w.count is not None and (w.count <= noise or bool(near_tie(want[:layer], noise, batch).any()))
+        for layer, w in enumerate(want)
+    )
+
+
 def near_tie(want: Sequence[Decision], noise: float, batch: int) -> npt.NDArray[np.bool_]:
-    """``[B]``: whether any layer's decision of the row hangs on scores that differ by at most ``noise``."""
+    """``[B]``: whether any layer's decision of the row hangs on scores that differ by at most ``noise``.
+
+    A count that comes from the data is a decision of every row.
+    """
     close = np.zeros(batch, np.bool_)
     for w in want:
+        if w.count is not None:  # a row that flipped before may change the count, and that all rows
+            close |= w.count <= noise or bool(close.any())
         if w.margin is not None:
             close |= w.margin <= noise
             continue

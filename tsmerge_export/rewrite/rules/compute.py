@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from tsmerge_export.rewrite.dims import dims
 from tsmerge_export.rewrite.rules.core import (
     Barrier,
     Context,
@@ -62,8 +63,20 @@ def matmul(node: ir.Node, context: Context) -> Outcome:
 
 @rule("Softmax", "LogSoftmax")
 def softmax(node: ir.Node, context: Context) -> Outcome:
-    """Over any one axis: a softmax over merged keys is what merging means."""
-    return Outcome([dict(context.tags(operand(node, 0)))])
+    """Over any one axis: a softmax over merged keys is what merging means.
+
+    With proportional attention the scores of merged keys get the logarithm of the keys' sizes on top.
+    """
+    scores = operand(node, 0)
+    tags, shape = dict(context.tags(scores)), dims(scores) or []
+    axis = node.attributes.get_int("axis", -1) % len(context.base_dims(scores))
+    if not context.prop_attn or axis not in tags:
+        return Outcome([tags])
+    if axis != len(shape) - 1 or axis == 0 or shape[0] != tags[axis].batch:
+        raise Barrier("its scores are not [batch, .., keys]: proportional attention cannot be added")
+    weights = tags[axis].log_size(context.emit, len(shape), scores.dtype)
+    weighed = context.emit.op("Add", [scores, weights], {}, scores.dtype, shape, "proportional")
+    return Outcome([tags], {0: weighed})
 
 
 @rule("LayerNormalization", "RMSNormalization")

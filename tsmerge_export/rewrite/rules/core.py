@@ -35,10 +35,14 @@ class Outcome:
 
 @dataclass
 class Context:
-    """The state of the walk that rules read: which axes are merged, and the tools to mend operands."""
+    """The state of the walk that rules read: which axes are merged, and the tools to mend operands.
+
+    ``prop_attn``: add the logarithm of the tokens' sizes to attention scores.
+    """
 
     emit: Emitter
     aligner: Aligner
+    prop_attn: bool = False
     state: dict[ir.Value, Tags] = field(default_factory=dict)
 
     def tags(self, value: ir.Value | None) -> Tags:

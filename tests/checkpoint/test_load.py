@@ -1,12 +1,6 @@
-"""Loading and saving of model files; every bad file is one clear error."""
-
-from __future__ import annotations
+"""Loading and saving of model files, from folders, files and the hub; a bad source is one clear error."""
 
 import json
-import pickle
-import shutil
-import struct
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,33 +10,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import T5ForConditionalGeneration
 
+from tests.checkpoint.helpers import fails, same
 from tests.models import BOLT, T5, tiny, tiny_folder
 from tsmerge_export.checkpoint import hub, load_model, save_checkpoint
 from tsmerge_export.errors import TsmergeError, UnsupportedError, UsageError
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("folders")
-    return {name: tiny_folder(root / name, name) for name in ("chronos-bolt", "chronos-t5")}
-
-
-@pytest.fixture
-def bolt(folders: dict[str, Path], tmp_path: Path) -> Path:
-    """A copy that a test may damage."""
-    return Path(shutil.copytree(folders["chronos-bolt"], tmp_path / "bolt"))
-
-
-def fails(kind: type[TsmergeError], match: str, *args: Any, **kwargs: Any) -> None:
-    """Loading fails with one line that names what is wrong."""
-    with pytest.raises(kind, match=match) as caught:
-        load_model(*args, **kwargs)
-    assert "\n" not in str(caught.value)
-
-
-def same(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> bool:
-    own = model.state_dict()
-    return own.keys() == weights.keys() and all(torch.equal(own[name], weights[name]) for name in own)
 
 
 @pytest.mark.parametrize("family", ["chronos-bolt", "chronos-t5"])
@@ -219,179 +190,6 @@ def test_remote_code_needs_trust(bolt: Path) -> None:
     (bolt / "config.json").write_text(json.dumps({**BOLT, "auto_map": {"AutoModel": "evil.Model"}}))
     fails(UsageError, "--trust-remote-code", bolt)
     assert load_model(bolt, trust_remote_code=True).family == "chronos-bolt"
-
-
-def test_no_weights(bolt: Path) -> None:
-    (bolt / "model.safetensors").unlink()
-    fails(UsageError, r"no model\.safetensors", bolt)
-
-
-@pytest.mark.parametrize("keep", [0, 4, 8, 100, -1, -1000])
-def test_truncated_safetensors(bolt: Path, keep: int) -> None:
-    file = bolt / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:keep])
-    fails(UsageError, r"model\.safetensors: truncated", bolt)
-
-
-def _header(file: Path) -> tuple[dict[str, Any], bytes]:
-    content = file.read_bytes()
-    length = struct.unpack("<Q", content[:8])[0]
-    return json.loads(content[8 : 8 + length]), content[8 + length :]
-
-
-def _write(file: Path, header: Any, data: bytes) -> None:
-    text = json.dumps(header).encode()
-    file.write_bytes(struct.pack("<Q", len(text)) + text + data)
-
-
-def _longer_shape(header: dict[str, Any]) -> None:
-    header["shared.weight"]["shape"][0] += 1
-
-
-def _unknown_dtype(header: dict[str, Any]) -> None:
-    header["shared.weight"]["dtype"] = "F7"
-
-
-def _overlap(header: dict[str, Any]) -> None:
-    begin, end = header["shared.weight"]["data_offsets"]
-    header["shared.weight"]["data_offsets"] = [begin - 4, end - 4]
-
-
-def _no_offsets(header: dict[str, Any]) -> None:
-    del header["shared.weight"]["data_offsets"]
-
-
-@pytest.mark.parametrize("damage", [_longer_shape, _unknown_dtype, _overlap, _no_offsets])
-def test_corrupt_safetensors_header(bolt: Path, damage: Any) -> None:
-    file = bolt / "model.safetensors"
-    header, data = _header(file)
-    damage(header)
-    _write(file, header, data)
-    fails(UsageError, r"model\.safetensors: corrupt", bolt)
-
-
-def test_safetensors_with_surplus_bytes_or_no_json(bolt: Path) -> None:
-    file = bolt / "model.safetensors"
-    whole = file.read_bytes()
-    file.write_bytes(whole + b"xx")
-    fails(UsageError, "truncated or corrupt", bolt)
-    file.write_bytes(whole[:8] + b"\0" * 20 + whole[28:])
-    fails(UsageError, "corrupt safetensors header", bolt)
-
-
-@pytest.mark.parametrize(
-    "name", ["../model.safetensors", "/etc/passwd", "a/../../x.safetensors", "..", "C:\\x", ""]
-)
-def test_shard_outside_the_folder(bolt: Path, name: str) -> None:
-    (bolt / "model.safetensors").rename(bolt.parent / "model.safetensors")
-    index = bolt / "model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": {"shared.weight": name}}))
-    fails(UsageError, "not a plain file name", bolt)
-
-
-def test_missing_and_repeated_shards(bolt: Path) -> None:
-    (bolt / "model.safetensors").rename(bolt / "a.safetensors")
-    index = bolt / "model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}))
-    fails(UsageError, r"b\.safetensors: this shard is missing", bolt)
-    shutil.copy(bolt / "a.safetensors", bolt / "b.safetensors")
-    fails(UsageError, "also in another shard", bolt)
-    index.write_text("{}")
-    fails(UsageError, "weight_map", bolt)
-
-
-def test_missing_weight(bolt: Path) -> None:
-    file = bolt / "model.safetensors"
-    weights = load_file(file)
-    # Random values in its place would be a wrong model without any sign; transformers only warns.
-    del weights["output_patch_embedding.hidden_layer.bias"]
-    save_file(weights, file)
-    fails(UsageError, "1 weights are missing, first output_patch_embedding.hidden_layer.bias", bolt)
-
-
-def test_unexpected_weight(bolt: Path) -> None:
-    file = bolt / "model.safetensors"
-    save_file({**load_file(file), "extra": torch.ones(2)}, file)
-    fails(UsageError, "1 unexpected weights, first extra", bolt)
-
-
-def test_weights_of_another_size(bolt: Path) -> None:
-    (bolt / "config.json").write_text(json.dumps({**BOLT, "d_ff": 64}))
-    fails(UsageError, r"has shape \[.*\], the config says", bolt)
-
-
-def test_integer_weights(bolt: Path) -> None:
-    file = bolt / "model.safetensors"
-    weights = load_file(file)
-    weights["shared.weight"] = weights["shared.weight"].to(torch.int8)
-    save_file(weights, file)
-    fails(UsageError, "int8", bolt)
-
-
-def test_size_cap(bolt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = save_checkpoint(tiny("chronos-bolt"), bolt / "m.pt")
-    monkeypatch.setenv("TSMERGE_MAX_MODEL_BYTES", "1000")
-    fails(UsageError, "exceed the cap of 1000", bolt)
-    fails(UsageError, "exceed the cap of 1000", path)
-    monkeypatch.setenv("TSMERGE_MAX_MODEL_BYTES", "plenty")
-    fails(UsageError, "whole number of bytes", bolt)
-
-
-class _Bomb:
-    """Unpickling it would leave a mark."""
-
-    mark: Path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Path.touch, (self.mark,))
-
-
-@pytest.mark.parametrize("how", ["module", "pickle", "bomb", "bomb-zip", "list", "nested"])
-def test_pickles_are_refused_and_not_run(tmp_path: Path, how: str) -> None:
-    path, mark = tmp_path / "model.pt", tmp_path / "mark"
-    bomb = _Bomb()
-    bomb.mark = mark
-    if how == "module":
-        torch.save(nn.Linear(2, 2), path)
-    elif how == "pickle":
-        path.write_bytes(pickle.dumps(nn.Linear(2, 2)))
-    elif how == "bomb":
-        path.write_bytes(pickle.dumps(bomb))
-    elif how == "bomb-zip":
-        torch.save({"a": torch.ones(1), "b": bomb}, path)
-    elif how == "list":
-        torch.save([torch.ones(2)], path)
-    else:
-        torch.save({"model": {"a": torch.ones(2)}}, path)
-    fails(UsageError, r"tsmerge_export\.save_checkpoint\(model, path\)", path)
-    assert not mark.exists()
-
-
-def test_torchscript_is_refused(tmp_path: Path) -> None:
-    torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)).save(tmp_path / "model.pt")
-    fails(UsageError, "TorchScript", tmp_path / "model.pt")
-
-
-@pytest.mark.parametrize("content", [b"", b"hello world", b"\x80", b"PK\x03\x04"])
-def test_garbage_pt(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "model.pt").write_bytes(content)
-    fails(UsageError, r"model\.pt", tmp_path / "model.pt")
-
-
-@pytest.mark.parametrize("keep", [100, 1000, -1, -100])
-def test_truncated_pt(tmp_path: Path, keep: int) -> None:
-    path = save_checkpoint(tiny("chronos-bolt"), tmp_path / "model.pt")
-    path.write_bytes(path.read_bytes()[:keep])
-    fails(UsageError, "truncated", path)
-
-
-def test_checkpoint_of_a_later_version_or_without_config(tmp_path: Path) -> None:
-    path = save_checkpoint(tiny("chronos-bolt"), tmp_path / "model.pt")
-    content = torch.load(path, weights_only=True)
-    torch.save({**content, "format_version": 99}, path)
-    fails(UsageError, "format 99 is not known", path)
-    torch.save({**content, "config": None}, path)
-    fails(UsageError, "has no config", path)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,146 @@
+"""Matching of local merging: which b each a would go into, and how well. Shared by methods that merge a's into b's.
+
+Of the unprotected tokens, A is every first and B every second. Source: arXiv 2405.17951, section 3; the rules of
+padding, NaN and ties are this project's own (design 1.1, steps 2 to 4).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tsmerge_export.config import parse_k
+from tsmerge_export.errors import UsageError
+from tsmerge_export.merge.combine import Merged, combine
+from tsmerge_export.merge.similarity import RANK_INTO_PADDING, RANK_NONE, RANK_PADDING, cosine, norm
+
+# Up to this neighbourhood the band is computed offset by offset (linear in N), above it by one matrix product.
+_BAND_LIMIT = 32
+
+
+def check_tokens(x: Tensor, metric: Tensor | None, size: Tensor | None) -> None:
+    """Raise UsageError unless x is ``[B, N, D]``, and metric and size (where given) have its B and N."""
+    if x.dim() != 3:
+        raise UsageError(f"x must be [batch, tokens, features], not {list(x.shape)}")
+    for name, value in (("metric", metric), ("size", size)):
+        if value is not None and value.shape[:2] != x.shape[:2]:
+            raise UsageError(
+                f"{name} must be [batch, tokens, ...] = {list(x.shape[:2])}, not {list(value.shape)}"
+            )
+
+
+def candidates(metric_a: Tensor, metric_b: Tensor, k: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Similarity of every a to the b's in its neighbourhood.
+
+    Args:
+        metric_a: ``[B, P, Dm]`` float32. metric_b: ``[B, Q, Dm]`` float32, Q in {P, P - 1}.
+        k: neighbourhood, |i - j| < k; None is all.
+
+    Returns:
+        Scores ``[B, P, C]``, the index j of each candidate ``[P, C]`` (ascending along C) and whether it exists.
+    """
+    p, q = metric_a.shape[1], metric_b.shape[1]
+    i = torch.arange(p, device=metric_a.device)[:, None]
+    norm_a, norm_b = norm(metric_a), norm(metric_b)
+    if k is None or k > min(_BAND_LIMIT, p):
+        j = torch.arange(q, device=metric_a.device)[None, :].expand(p, q)
+        inside = torch.ones_like(j, dtype=torch.bool) if k is None else (i - j).abs() < k
+        dot = metric_a @ metric_b.transpose(1, 2)
+        return cosine(dot, norm_a[:, :, None], norm_b[:, None, :]), j, inside
+    j = i + torch.arange(1 - k, k, device=metric_a.device)[None, :]
+    inside = (j >= 0) & (j < q)
+    j = j.clamp(0, q - 1)
+    columns = [
+        cosine((metric_a * metric_b[:, j[:, c]]).sum(-1), norm_a, norm_b[:, j[:, c]])
+        for c in range(2 * k - 1)
+    ]
+    return torch.stack(columns, -1), j, inside
+
+
+def scores_of(
+    metric: Tensor, size: Tensor, first: int, last: int, k: int | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores of all candidates with the ranks of padding, NaN and missing ones put in (steps 2 and 4).
+
+    Args:
+        metric: ``[B, N, Dm]`` of any float type. size: ``[B, N]``, 0 is padding.
+        first, last: protected tokens at either end; at least two are left. k: neighbourhood; None is all.
+
+    Returns:
+        scores ``[B, P, C]`` float32, the candidates' j ``[P, C]``, and which a's are padding ``[B, P]``.
+    """
+    end = metric.shape[1] - last
+    metric_a, metric_b = metric[:, first:end:2].float(), metric[:, first + 1 : end : 2].float()
+    padding_a, padding_b = size[:, first:end:2] == 0, size[:, first + 1 : end : 2] == 0
+    scores, j, inside = candidates(metric_a, metric_b, k)
+    # j is [P, C]: padding_b[:, j] is [B, P, C]
+    into_padding = padding_b[:, j] & ~padding_a[:, :, None]
+    scores = scores.masked_fill(into_padding, RANK_INTO_PADDING).masked_fill(~inside, RANK_NONE)
+    return scores, j, padding_a
+
+
+def match(metric: Tensor, size: Tensor, first: int, last: int, k: int | None) -> tuple[Tensor, Tensor]:
+    """Rank of every a, and the b it would go into (steps 2 to 4 of the design).
+
+    Args:
+        All as of :func:`scores_of`.
+
+    Returns:
+        rank ``[B, P]`` float32 and partner ``[B, P]`` int64 (index j among the b's).
+    """
+    scores, j, padding_a = scores_of(metric, size, first, last, k)
+    best = scores.argmax(-1)  # the first of equals: the lowest j
+    rank = scores.gather(-1, best[..., None])[..., 0]
+    rank = torch.where(padding_a & (rank > RANK_NONE), torch.full_like(rank, RANK_PADDING), rank)
+    partner = torch.arange(j.shape[0], device=j.device)[None, :]
+    return rank, j[partner, best]
+
+
+def merge_best(
+    x: Tensor, size: Tensor, rank: Tensor, partner: Tensor, removed: int, protect_first: int
+) -> Merged:
+    """Merge the a's of highest rank of every row into their partners; of equal ranks the lowest index.
+
+    Args:
+        x: ``[B, N, D]``. size: ``[B, N]`` float32. rank, partner: ``[B, P]``, from :func:`match`.
+        removed: how many a's of each row merge, at most P. protect_first: tokens in front of the first a.
+
+    Returns:
+        :class:`Merged` with M = N - removed.
+    """
+    # stable: the lowest i of equals
+    best = rank.sort(dim=-1, descending=True, stable=True).indices[:, :removed]
+    # From here on indices are positions among all N tokens.
+    source = protect_first + 2 * best
+    into = protect_first + 2 * partner.gather(1, best) + 1
+    return combine(x, size, source, into)
+
+
+def ranks(
+    metric: Tensor,
+    size: Tensor | None = None,
+    *,
+    k: int | str | None = 1,
+    protect_first: int = 0,
+    protect_last: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """The scores behind a merge decision: what :func:`merge_best` sorts.
+
+    Args:
+        metric, size and the options: as of :func:`~tsmerge_export.merge.local.local_merge`.
+
+    Returns:
+        rank ``[B, P]`` float32 (cosine of each a with its best b; see RANK_* for what is no cosine) and the gap
+        ``[B, P]`` float32 between it and the second best b (infinite where there is none).
+    """
+    k = None if k is None else parse_k(k)
+    sizes = metric.new_ones(metric.shape[:2], dtype=torch.float32) if size is None else size
+    if metric.shape[1] - protect_first - protect_last < 2:
+        empty = metric.new_empty((metric.shape[0], 0), dtype=torch.float32)
+        return empty, empty
+    rank, _ = match(metric, sizes, protect_first, protect_last, k)
+    scores, _, _ = scores_of(metric, sizes, protect_first, protect_last, k)
+    if scores.shape[-1] < 2:
+        return rank, torch.full_like(rank, torch.inf)
+    best, second = scores.topk(2, dim=-1).values.unbind(-1)
+    return rank, torch.where(second == RANK_NONE, torch.full_like(best, torch.inf), best - second)
