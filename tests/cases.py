@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from tests.merge import oracle, oracle_dynamic
+from tsmerge_export.merge import Merged, dynamic_merge, local_merge
 
 DTYPES: dict[str, Any] = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
@@ -71,10 +72,10 @@ DYNAMIC_SETTINGS: tuple[dict[str, Any], ...] = tuple(
 
 @dataclass(frozen=True)
 class Case:
-    """One merge problem; arrays follow from the fields."""
+    """One merge problem, of local merging; arrays follow from the fields. Other methods are subclasses."""
 
     op_type: ClassVar[str] = "LocalMerge"
-    every: ClassVar[tuple[dict[str, Any], ...]] = SETTINGS
+    table: ClassVar[tuple[dict[str, Any], ...]] = SETTINGS
     data_dependent: ClassVar[bool] = False  # the number of removed tokens hangs on similarities too
 
     batch: int
@@ -85,20 +86,20 @@ class Case:
     padding: str
     spoil: str
     dtype: str
-    setting: int  # index into ``every``
+    setting: int  # index into table
     seed: int
 
     @property
     def settings(self) -> dict[str, Any]:
         """Arguments of the reference, the ratio as a Fraction."""
-        setting = dict(SETTINGS[self.setting])
+        setting = dict(self.table[self.setting])
         setting["ratio"] = None if setting["ratio"] is None else Fraction(*setting["ratio"])
         return setting
 
     @property
     def attributes(self) -> dict[str, int | float]:
         """Attributes of the operator."""
-        setting = SETTINGS[self.setting]
+        setting = self.table[self.setting]
         num, den = setting["ratio"] or (0, 1)
         names = ("min_tokens", "protect_first", "protect_last")
         return {
@@ -170,36 +171,46 @@ class Case:
         tokens, features = (torch.from_numpy(v.astype(np.float32)).to(dtype) for v in (x, metric))
         return tokens, features, torch.from_numpy(size)
 
+    def reference(self) -> Merged:
+        """What the package's reference makes of it."""
+        return local_merge(*self.tensors(), **self.settings)
+
     def expected(self) -> list[oracle.Row]:
         """What the naive oracle makes of it, per row."""
         x, metric, size = self.arrays()
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             return [
-                oracle.merge_row(
-                    x[b].astype(np.float32), metric[b].astype(np.float32), size[b], **self.settings
-                )
+                self.expected_row(x[b].astype(np.float32), metric[b].astype(np.float32), size[b])
                 for b in range(self.batch)
             ]
+
+    def expected_row(self, x: np.ndarray, metric: np.ndarray, size: np.ndarray) -> oracle.Row:
+        """What the naive oracle makes of one row, all float32."""
+        return oracle.merge_row(x, metric, size, **self.settings)
 
 
 class DynamicCase(Case):
     """A problem of dynamic merging."""
 
     op_type = "DynamicMerge"
-    every = DYNAMIC_SETTINGS
+    table = DYNAMIC_SETTINGS
     data_dependent = True
 
     @property
     def settings(self) -> dict[str, Any]:
         """Arguments of the reference."""
-        return dict(DYNAMIC_SETTINGS[self.setting])
+        return dict(self.table[self.setting])
 
     @property
     def attributes(self) -> dict[str, int | float]:
         """Attributes of the operator."""
         settings = self.settings
         return {**settings, "k": settings["k"] or 0}
+
+    def reference(self) -> Merged:
+        """What the package's reference makes of it."""
+        return dynamic_merge(*self.tensors(), **self.settings)
 
     def expected(self) -> list[oracle.Row]:
         """What the naive oracle makes of it, per row; the margins include that of the count."""
@@ -223,7 +234,7 @@ def _lattice(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarra
 
 
 def random_case(rng: np.random.Generator, *, tokens: int = 40, of: type[Case] = Case) -> Case:
-    """A case with every field drawn at random."""
+    """A case of a method with every field drawn at random."""
 
     def pick(values: Any) -> Any:
         return values[int(rng.integers(len(values)))]
@@ -237,7 +248,7 @@ def random_case(rng: np.random.Generator, *, tokens: int = 40, of: type[Case] = 
         padding=pick(PADDINGS),
         spoil=pick(SPOILS),
         dtype=pick(tuple(DTYPES)),
-        setting=int(rng.integers(len(of.every))),
+        setting=int(rng.integers(len(of.table))),
         seed=int(rng.integers(2**32)),
     )
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -26,16 +25,17 @@ from rich.progress import (
 from tests.cases import Case, DynamicCase, compare_with_oracle, random_case
 from tests.ops.harness import run_case
 from tests.ops.test_local_merge import difference
-from tsmerge_export.merge import Merged, dynamic_merge, local_merge
+from tests.pitome import PitomeCase
 
-METHODS = {"local": (Case, local_merge), "dynamic": (DynamicCase, dynamic_merge)}
+#: Merge problems by the method that ``--method`` names.
+METHODS: dict[str, type[Case]] = {"local": Case, "dynamic": DynamicCase, "pitome": PitomeCase}
 
 
-def check(case: Case, merge: Callable[..., Merged]) -> tuple[str | None, str | None]:
+def check(case: Case) -> tuple[str | None, str | None]:
     """(reference against oracle, body against reference); see :func:`tests.cases.compare_with_oracle`."""
-    merged = merge(*case.tensors(), **case.settings)
+    merged = case.reference()
     values = (merged.y.float().numpy(), merged.size.numpy(), merged.kept.numpy(), merged.target.numpy())
-    return compare_with_oracle(case, values), difference(case, run_case(case), merge)
+    return compare_with_oracle(case, values), difference(case, run_case(case))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,9 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--cases", type=int, default=100_000, help="number of cases (default: 100000)")
     parser.add_argument("--seed", type=int, default=0, help="first seed; case n uses seed + n (default: 0)")
     parser.add_argument("--tokens", type=int, default=40, help="longest row (default: 40)")
-    parser.add_argument("--method", choices=METHODS, default="local", help="what to search (default: local)")
+    parser.add_argument("--method", choices=METHODS, default="local", help="merging method (default: local)")
     options = parser.parse_args(arguments)
-    of, merge = METHODS[options.method]
     torch.set_num_threads(1)
     columns = (
         TextColumn("fuzz"),
@@ -59,9 +58,10 @@ def main(arguments: list[str] | None = None) -> int:
     with Progress(*columns, TextColumn("{task.description}")) as progress:
         task = progress.add_task("", total=options.cases)
         for number in range(options.cases):
-            case = random_case(np.random.default_rng(options.seed + number), tokens=options.tokens, of=of)
+            rng = np.random.default_rng(options.seed + number)
+            case = random_case(rng, tokens=options.tokens, of=METHODS[options.method])
             for pair, problem in zip(
-                ("reference against oracle", "body against reference"), check(case, merge), strict=True
+                ("reference against oracle", "body against reference"), check(case), strict=True
             ):
                 if problem == "flip":
                     counts[pair] += 1

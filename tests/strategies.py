@@ -23,7 +23,7 @@ properties = settings(
 
 
 def cases(tokens: int = 40, of: type[Case] = Case) -> st.SearchStrategy[Case]:
-    """Merge problems of up to ``tokens`` tokens; shrinks towards few tokens, plain values, the first setting."""
+    """Problems of a method, of up to ``tokens`` tokens; shrinks to few tokens, plain values, the first setting."""
     return st.builds(
         of,
         batch=st.integers(1, 3),
@@ -34,6 +34,6 @@ def cases(tokens: int = 40, of: type[Case] = Case) -> st.SearchStrategy[Case]:
         padding=st.sampled_from(PADDINGS),
         spoil=st.sampled_from(SPOILS),
         dtype=st.sampled_from(tuple(DTYPES)),
-        setting=st.integers(0, len(of.every) - 1),
+        setting=st.integers(0, len(of.table) - 1),
         seed=st.integers(0, 2**32 - 1),
     )

@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any, Literal, cast
 
 from tsmerge_export.errors import UsageError
-from tsmerge_export.parse import parse_k, parse_ratio, parse_threshold, per_layer, whole
+from tsmerge_export.parse import ALPHA_MOST, number, parse_k, parse_ratio, parse_threshold, per_layer, whole
 
 Positions = Literal["gather", "compact"]
 
@@ -20,12 +20,16 @@ DEFAULT_RATIO = Fraction(1, 4)
 DEFAULT_THRESHOLD = 0.9
 _MAX_RATIO = Fraction(1, 2)
 
+#: What a token's energy can be summed from (``energy`` of pitome), the default first.
+ENERGIES = ("elu", "gaussian")
+
 #: The settings that a method has besides those of all methods. A setting of another method is an error, not ignored.
 OPTIONS: Mapping[str, frozenset[str]] = {
     "none": frozenset(),
     "local": frozenset({"k", "ratio", "r", "schedule"}),
     "global": frozenset({"ratio", "r", "schedule"}),
     "dynamic": frozenset({"k", "threshold"}),
+    "pitome": frozenset({"ratio", "r", "schedule", "alpha", "margin", "energy"}),
 }
 
 
@@ -35,8 +39,9 @@ class MergeConfig:
 
     Args:
         method: ``"none"`` (export without merging), ``"local"`` (arXiv 2405.17951, section 3), ``"global"``
-            (ToMe, arXiv 2210.09461: local merging with every token in reach) or ``"dynamic"`` (arXiv 2405.17951,
-            section 3: local merging of as many tokens as are alike).
+            (ToMe, arXiv 2210.09461: local merging with every token in reach), ``"dynamic"`` (arXiv 2405.17951,
+            section 3: local merging of as many tokens as are alike) or ``"pitome"`` (arXiv 2405.16148, section 3:
+            tokens that have many alike merge).
         k: neighbourhood of local and dynamic merging in token pairs, >= 1; None or ``"global"`` compares all tokens.
             Default 1.
         ratio: share of the tokens that each merge step removes, 0 < ratio <= 1/2, kept as an exact Fraction; or a
@@ -47,6 +52,10 @@ class MergeConfig:
             last (ToMe, appendix), at most half of the tokens.
         threshold: of dynamic merging: each merge step removes as many tokens as have a cosine similarity above this,
             from -1 to 1, on average over the batch; or a sequence with one for each merging layer. Default 0.9.
+        margin: of pitome, from which cosine on two tokens are alike, -1 <= margin <= 1, or a sequence with one for each
+            merging layer. Default 0.9 - 0.9 * layer / layers.
+        alpha: of pitome, weight of the tokens that are not alike, >= 0. Default 1.
+        energy: of pitome, ``"elu"`` (default) or ``"gaussian"`` (a kernel of width 1 - margin, without alpha).
         min_tokens: no merge step leaves fewer tokens than this, >= 0.
         layers: indices of the layers to merge in, counted from 0 in order of execution; None is all of them.
         positions: ``"gather"`` keeps true distances between surviving tokens; ``"compact"`` renumbers them
@@ -66,6 +75,9 @@ class MergeConfig:
     r: int | str | tuple[int, ...] | None = None
     schedule: Schedule | None = None
     threshold: float | str | tuple[float, ...] | None = None
+    margin: float | str | tuple[float, ...] | None = None
+    alpha: float | str | None = None
+    energy: str | None = None
     min_tokens: int = 4
     layers: tuple[int, ...] | None = None
     positions: Positions = "gather"
@@ -89,6 +101,7 @@ class MergeConfig:
         if self.takes("threshold"):
             threshold = DEFAULT_THRESHOLD if self.threshold is None else self.threshold
             put(self, "threshold", per_layer(threshold, parse_threshold))
+        self._read_energy(put)
         whole("--min-tokens", self.min_tokens, 0)
         if self.layers is not None:
             layers = tuple(sorted({whole("--layers", i, 0) for i in self.layers}))
@@ -125,6 +138,16 @@ class MergeConfig:
             put(self, "ratio", per_layer(DEFAULT_RATIO if self.ratio is None else self.ratio, parse_ratio))
         if self.schedule == "linear" and isinstance(self.r if self.r is not None else self.ratio, tuple):
             raise UsageError("--schedule linear takes one --ratio or --r for all layers, not a list")
+
+    def _read_energy(self, put: Any) -> None:
+        if self.energy not in (None, *ENERGIES):
+            raise UsageError(f"--energy {self.energy} is not known; choose one of: {', '.join(ENERGIES)}")
+        if self.margin is not None:
+            put(self, "margin", per_layer(self.margin, lambda value: number("--margin", value, -1, 1)))
+        if self.alpha is not None:
+            if self.energy == "gaussian":
+                raise UsageError("--alpha has no effect with --energy gaussian; leave it out")
+            put(self, "alpha", number("--alpha", self.alpha, 0, ALPHA_MOST))
 
     @property
     def active(self) -> bool:
@@ -200,7 +223,7 @@ class MergeConfig:
         if not self.active:
             return "none"
         parts = [self.method]
-        for name in ("k", "r", "ratio", "schedule", "threshold"):
+        for name in ("k", "r", "ratio", "schedule", "threshold", "margin", "alpha", "energy"):
             value = getattr(self, name)
             if self.takes(name) and (value is not None or name == "k"):
                 parts.append(f"{name}={'global' if value is None else _text(value)}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tsmerge_export.config import ENERGIES
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -225,6 +227,9 @@ def _settings(attributes: Mapping[str, Any]) -> str:
         parts.append(f"ratio {num}/{den}" if num else f"r {r}")
     if "k" in values:
         parts.append(f"k {values.pop('k') or 'global'}")
+    if "energy" in values:
+        parts.append(f"energy {ENERGIES[values.pop('energy')]}")
+        parts += [f"{name} {values.pop(name):.4g}" for name in ("margin", "alpha")]
     parts += [
         f"{name.replace('_', '-')} {value:g}"
         for name, value in values.items()

@@ -68,6 +68,22 @@ def error_of(capture: Capture, code: int, expected: int) -> str:
         (["--layers=-1"], "--layers -1"),
         (["--positions", "sideways"], "--positions sideways"),
         (["--merge", "magic"], "--merge magic is not a known method"),
+        (["--merge", "pitome", "--margin", "1.5"], "--margin 1.5 is out of range; it must be from -1 to 1"),
+        (["--merge", "pitome", "--margin", "0.9,much"], "--margin much is not a number"),
+        (["--merge", "pitome", "--margin", "nan"], "--margin nan is out of range"),
+        (["--merge", "pitome", "--alpha", "-1"], "--alpha -1 is out of range"),
+        (["--merge", "pitome", "--alpha", "1,2"], "--alpha 1,2 is not a number"),
+        (
+            ["--merge", "pitome", "--energy", "high"],
+            "--energy high is not known; choose one of: elu, gaussian",
+        ),
+        (
+            ["--merge", "pitome", "--energy", "gaussian", "--alpha", "1"],
+            "--alpha has no effect with --energy gaussian",
+        ),
+        (["--merge", "pitome", "--k", "2"], "--k has no effect with --merge pitome"),
+        (["--margin", "0.5"], "--margin has no effect with --merge local"),
+        (["--merge", "global", "--energy", "elu"], "--energy has no effect with --merge global"),
         (["--merge", "none", "--ratio", "1/4"], "--ratio has no effect with --merge none"),
         (["--merge", "none", "--min-tokens", "4"], "--min-tokens has no effect"),
         (["--threshold", "0.9"], "--threshold has no effect with --merge local"),
@@ -129,9 +145,9 @@ def test_help_and_version(capsys: Capture) -> None:
     assert main_export(["--help"]) == 0
     text = capsys.readouterr().out
     for flag in (
-        "--merge", "--k", "--ratio", "--r", "--threshold", "--min-tokens", "--layers", "--positions", "--output",
-        "--opset", "--data", "--json", "--atol", "--rtol", "--threads", "--trust-remote-code", "--force", "--inline",
-        "--family", "--config",
+        "--merge", "--k", "--ratio", "--r", "--threshold", "--margin", "--alpha", "--energy", "--min-tokens",
+        "--layers", "--positions", "--output", "--opset", "--data", "--json", "--atol", "--rtol", "--threads",
+        "--trust-remote-code", "--force", "--inline", "--family", "--config",
     ):  # fmt: skip
         assert flag in text
     assert main(["--version"]) == 0
@@ -188,6 +204,13 @@ def test_not_supported_yet(model: str, capsys: Capture, name: str) -> None:
 
 def test_unknown_family_flag(model: str, capsys: Capture) -> None:
     assert "--family nope is not known" in error_of(capsys, main_export([model, "--family", "nope"]), 2)
+
+
+def test_list_of_another_length(model: str, capsys: Capture) -> None:
+    flags = ["--merge", "pitome", "--margin", "0.9,0.6,0.3", "-o", "out"]
+    message = error_of(capsys, main_export([model, *flags]), 2)
+    assert "--margin lists 3 values, but 2 layers merge; give one for each, or one for all" in message
+    assert not Path("out").exists()
 
 
 def test_layers_out_of_range(model: str, capsys: Capture) -> None:

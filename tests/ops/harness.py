@@ -22,7 +22,7 @@ def merge_model(
     opset: int = 18,
     op_type: str = "LocalMerge",
 ) -> onnx.ModelProto:
-    """A model ``(x, metric, size) -> (y, size_out, kept, target)`` of one merging node, checked.
+    """A model ``(x, metric, size) -> (y, size_out, kept, target)`` of one merge node, checked.
 
     bfloat16 goes in and out as float32 (numpy has no bfloat16) and is cast around the node; that is exact.
     """
@@ -69,7 +69,7 @@ def session(model: onnx.ModelProto, threads: int = 1, **options: object) -> ort.
 
 @lru_cache(maxsize=512)
 def _case_session(
-    attributes: tuple[tuple[str, int | float], ...], dtype: str, op_type: str
+    op_type: str, attributes: tuple[tuple[str, int | float], ...], dtype: str
 ) -> ort.InferenceSession:
     return session(merge_model(dict(attributes), dtype, op_type=op_type))
 
@@ -84,6 +84,6 @@ def feed(case: Case) -> dict[str, np.ndarray]:
 
 def run_case(case: Case) -> tuple[np.ndarray, ...]:
     """``(y widened to float32, size, kept, target)`` from ONNX Runtime; one session per attributes and type."""
-    key = tuple(sorted(case.attributes.items()))
-    y, size, kept, target = _case_session(key, case.dtype, case.op_type).run(None, feed(case))
+    attributes = tuple(sorted(case.attributes.items()))
+    y, size, kept, target = _case_session(case.op_type, attributes, case.dtype).run(None, feed(case))
     return y.astype(np.float32), size, kept, target

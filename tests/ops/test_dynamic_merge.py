@@ -13,13 +13,12 @@ from tests.ops.harness import merge_model, run_case, session
 from tests.ops.test_local_merge import difference
 from tests.strategies import cases, properties
 from tsmerge_export import ops
-from tsmerge_export.merge.dynamic import dynamic_merge
 
 
 @properties
 @given(cases(tokens=80, of=DynamicCase))
 def test_body_equals_reference(case: Case) -> None:
-    problem = difference(case, run_case(case), dynamic_merge)
+    problem = difference(case, run_case(case))
     if problem == "flip":
         event("decision flip below the margin")
         return

@@ -24,7 +24,7 @@ _METHODS = pytest.mark.parametrize("of", [Case, DynamicCase], ids=["local", "dyn
 
 def _problems(k: int | None, dtype: str, of: type[Case], *, every: int = 2) -> dict[int, list[Case]]:
     """Cases by setting of this k: lengths 1, 2, 3, odd and even; all kinds, paddings and spoils."""
-    numbers = [number for number, setting in enumerate(of.every) if setting["k"] == k][::every]
+    numbers = [number for number, setting in enumerate(of.table) if setting["k"] == k][::every]
     out: dict[int, list[Case]] = {}
     for step, number in enumerate(numbers):
         out[number] = [

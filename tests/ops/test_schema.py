@@ -55,7 +55,7 @@ def test_bad_attributes_of_dynamic_merging_are_named(change: dict[str, Any], wor
 
 
 def test_unknown_operator_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UnsupportedError, match="has: LocalMerge, DynamicMerge, Unmerge"):
+    with pytest.raises(UnsupportedError, match="has: LocalMerge, DynamicMerge, PitomeMerge, Unmerge"):
         ops.variant_key("Prune", {})
 
 

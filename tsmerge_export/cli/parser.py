@@ -114,7 +114,10 @@ def _fill_export(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
     group = parser.add_argument_group("merging")
     group.add_argument(
-        "--merge", default="local", metavar="METHOD", help="local, global, dynamic or none; default: local"
+        "--merge",
+        default="local",
+        metavar="METHOD",
+        help="local, global, dynamic, pitome or none; default: local",
     )
     group.add_argument("--k", metavar="K", help="neighbourhood: 1, 2, ... or global; default: 1")
     group.add_argument(
@@ -135,6 +138,13 @@ def _fill_export(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="dynamic: merge tokens more alike than this cosine, -1 to 1, or one for each layer; default: 0.9",
     )
+    group.add_argument(
+        "--margin",
+        metavar="M",
+        help="pitome: cosine from which tokens are alike, or one for each layer; default: 0.9 falling by depth",
+    )
+    group.add_argument("--alpha", metavar="A", help="pitome: weight of tokens that are not alike; default: 1")
+    group.add_argument("--energy", metavar="HOW", help="pitome: elu (default) or gaussian")
     group.add_argument("--min-tokens", type=_whole(0), metavar="N", help="leave at least so many; default: 4")
     group.add_argument("--layers", type=_layers, metavar="I,J,...", help="layers to merge in; default: all")
     group.add_argument("--positions", metavar="HOW", help="gather (true distances, default) or compact")

@@ -3,5 +3,6 @@
 from tsmerge_export.merge.combine import Merged, unmerge
 from tsmerge_export.merge.dynamic import dynamic_merge
 from tsmerge_export.merge.local import local_merge
+from tsmerge_export.merge.pitome import pitome_merge
 
-__all__ = ["Merged", "dynamic_merge", "local_merge", "unmerge"]
+__all__ = ["Merged", "dynamic_merge", "local_merge", "pitome_merge", "unmerge"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from tsmerge_export.config import MergeConfig
@@ -13,6 +15,8 @@ from tsmerge_export.merge.combine import Merged
 
 Attributes = Mapping[str, int | float]
 """Attributes of the method's operator."""
+
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class Evidence:
         rank, gap: ``[B, P]`` float32, of methods that merge every second token into its best partner by rank: the rank
             of each, and the distance to its second best partner (infinite where there is none).
         margin: ``[B]`` float32, of all others: the smallest difference of two numbers that the row's decision hangs on.
+        allows: of methods with a margin that is often small: whether ``(row, kept [M], target [N], noise)`` is a
+            decision that scores can lead to which are off by noise / 2. Without it, any decision is, given the margin.
         count: ``[]`` float32, of methods whose number of removed tokens comes from the data, the same for all rows of a
             batch: scores must move by at least this before it is another number (infinite: it cannot be).
     """
@@ -48,6 +54,7 @@ class Evidence:
     rank: Tensor | None = None
     gap: Tensor | None = None
     margin: Tensor | None = None
+    allows: Callable[[int, Ints, Ints, float], bool] | None = None
     count: Tensor | None = None
 
 

@@ -19,6 +19,7 @@ import tsmerge_export.ops.distance_plane as _distance_plane
 import tsmerge_export.ops.dynamic_merge as _dynamic_merge
 import tsmerge_export.ops.gather_pairs as _gather_pairs
 import tsmerge_export.ops.local_merge as _local_merge
+import tsmerge_export.ops.pitome_merge as _pitome_merge
 import tsmerge_export.ops.unmerge as _unmerge
 from tsmerge_export.ops.schema import DOMAIN, SCHEMAS, VERSION, Schema, attributes_of, merge_op_types, schema
 
@@ -41,6 +42,7 @@ MIN_IR_VERSION = 10
 _BODIES = {
     "LocalMerge": _local_merge,
     "DynamicMerge": _dynamic_merge,
+    "PitomeMerge": _pitome_merge,
     "Unmerge": _unmerge,
     "GatherPairs": _gather_pairs,
     "DistancePlane": _distance_plane,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import onnx
 
 from tsmerge_export.errors import UnsupportedError, UsageError
+from tsmerge_export.parse import ALPHA_MOST
 
 DOMAIN = "tsmerge"
 VERSION = 1
@@ -144,6 +145,21 @@ DYNAMIC_MERGE = Schema(
     data_dependent=True,
 )
 
+PITOME_MERGE = Schema(
+    op_type="PitomeMerge",
+    inputs=LOCAL_MERGE.inputs,
+    outputs=LOCAL_MERGE.outputs,
+    attributes=(
+        *LOCAL_MERGE.attributes[1:],  # without k
+        Attribute("margin", "cosine from which tokens are alike", least=-1, most=1, real=True),
+        Attribute("alpha", "weight of tokens that are not alike", most=ALPHA_MOST, real=True),
+        Attribute("energy", "index into config.ENERGIES: 0 elu, 1 gaussian (without alpha)", most=1),
+    ),
+    doc="PiToMe, arXiv 2405.16148, section 3: merges half of the 2r(N) tokens of highest energy into the other half. "
+    "r(N) as of LocalMerge.",
+    merges=True,
+)
+
 UNMERGE = Schema(
     op_type="Unmerge",
     inputs=(
@@ -191,7 +207,8 @@ DISTANCE_PLANE = Schema(
 )
 
 SCHEMAS: Mapping[str, Schema] = {
-    schema.op_type: schema for schema in (LOCAL_MERGE, DYNAMIC_MERGE, UNMERGE, GATHER_PAIRS, DISTANCE_PLANE)
+    schema.op_type: schema
+    for schema in (LOCAL_MERGE, DYNAMIC_MERGE, PITOME_MERGE, UNMERGE, GATHER_PAIRS, DISTANCE_PLANE)
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -43,6 +43,7 @@ class Decision:
         rank: ``[B, P]``, cosine of each a_i with its best b, or a RANK_* number.
         gap: ``[B, P]``, distance to its second best b (infinite where there is none).
         margin: ``[B]``, of a method that decides by other numbers: the smallest difference that the row hangs on.
+        allows: with a margin: whether noise explains another decision (see ``Evidence`` in merge/method.py).
         count: of a method whose number of removed tokens comes from the data: how far scores must move before it is
             another number for the whole batch; None for all other methods.
     """
@@ -52,6 +53,7 @@ class Decision:
     rank: Floats
     gap: Floats
     margin: Floats | None = None
+    allows: Callable[[int, Ints, Ints, float], bool] | None = None
     count: float | None = None
 
 
@@ -74,7 +76,9 @@ def from_steps(steps: Sequence[Step]) -> list[Decision]:
         nothing = np.empty((len(step.kept), 0), np.float32)
         rank, gap = (nothing if value is None else value for value in (rank, gap))
         count = None if step.evidence.count is None else float(step.evidence.count)
-        out.append(Decision(step.kept.numpy(), step.target.numpy(), rank, gap, margin, count))
+        out.append(
+            Decision(step.kept.numpy(), step.target.numpy(), rank, gap, margin, step.evidence.allows, count)
+        )
     return out
 
 
@@ -163,7 +167,10 @@ def compare(
             if np.array_equal(w.kept[b], kept[b]) and np.array_equal(w.target[b], target[b]):
                 continue
             if w.margin is not None:
-                verdict[b] = Verdict.FLIP if w.margin[b] <= noise else Verdict.MISMATCH
+                fair = w.margin[b] <= noise and (
+                    w.allows is None or w.allows(int(b), kept[b], target[b], noise)
+                )
+                verdict[b] = Verdict.FLIP if fair else Verdict.MISMATCH
                 continue
             row = Decision(w.kept[b], w.target[b], w.rank[b], w.gap[b])
             verdict[b] = _judge(row, kept[b], target[b], place.protect_first, noise)

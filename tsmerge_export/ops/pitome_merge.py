@@ -1,0 +1,208 @@
+"""Bodies of ``tsmerge.PitomeMerge`` in standard ONNX operators (opset 18 and later).
+
+Specification: :mod:`tsmerge_export.merge.pitome`, which this file repeats operator by operator. Two bodies, ``elu`` and
+``gaussian``, differ in what the energy sums. Time and memory are quadratic in the unprotected tokens, U; with r(N) = 0
+a single token is compared, with itself.
+
+- The order by energy is counted out, as TopK's indices are not to be relied on: a token's position is how many tokens
+  stand before it (greater energy, or equal energy and lower index). Positions are a permutation, so scattering the
+  indices by them inverts it without a race. All U are counted, not only the best 2r: the scores are U x U anyhow.
+- Sums of energies are exact up to 16,384 tokens, so that equal tokens tie whatever the order of sums: the terms are
+  whole numbers of 2^-20, and are summed in two parts that are whole numbers below 2^10 each. (float64 would do as well,
+  but not every runtime has it.)
+- What :mod:`tsmerge_export.ops.pairs` lists about runtimes holds here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+
+from tsmerge_export.config import ENERGIES
+from tsmerge_export.ops.parts import HEAD, MERGE_ROWS, PLACE
+from tsmerge_export.ops.text import parse_body
+
+# r(N), and the tokens that are compared: ``start`` to ``end``. Shapes: [1] int64.
+_COUNT = """
+  first = Constant<value_int: int = @protect_first>()
+  last = Constant<value_int: int = @protect_last>()
+  fixed = Constant<value_int: int = @r>()
+  ratio_num = Constant<value_int: int = @ratio_num>()
+  ratio_den = Constant<value_int: int = @ratio_den>()
+  least = Constant<value_int: int = @min_tokens>()
+  share = Mul(tokens, ratio_num)
+  share_floor = Div(share, ratio_den)
+  wanted = Add(share_floor, fixed)
+  protected = Add(first, last)
+  free = Sub(tokens, protected)
+  free_least = Max(free, i0)
+  pairs = Div(free_least, i2)
+  spare = Sub(tokens, least)
+  spare_least = Max(spare, i0)
+  removed = Min(wanted, pairs, spare_least)
+  left = Sub(tokens, removed)
+  chosen = Mul(removed, i2)
+  some = Min(removed, i1)
+  last_token = Sub(tokens, i1)
+  start = Min(first, last_token)
+  compared_or_none = Mul(free_least, some)
+  compared = Max(compared_or_none, i1)
+  end = Add(start, compared)
+"""
+
+# Cosines of all pairs [B, U, U], ``rounded`` to steps of 2^-20, and ``neighbour``: whether j counts in the energy of i.
+_SCORES = """
+  steps = Constant<value_float = 1048576.0>()
+  step = Constant<value_float = 0.00000095367431640625>()
+  f1 = Constant<value_float = 1.0>()
+  raw = Slice(metric, start, end, i1)
+  size_free = Slice(size, start, end, i1)
+  padding = Equal(size_free, f0)
+  v = Cast<to = 1>(raw)
+  v_turned = Transpose<perm = [0, 2, 1]>(v)
+  dot = MatMul(v, v_turned)
+  squares = Mul(v, v)
+  square = ReduceSum<keepdims = 0>(squares, i2)
+  norm = Sqrt(square)
+  norm_column = Unsqueeze(norm, i2)
+  norm_row = Unsqueeze(norm, i1)
+  scale = Mul(norm_column, norm_row)
+  no_scale = Equal(scale, f0)
+  quotient = Div(dot, scale)
+  cosine = Where(no_scale, f0, quotient)
+  finer = Mul(cosine, steps)
+  rounded = Round(finer)
+  unknown = IsNaN(rounded)
+  compared_s = Squeeze(compared, i0)
+  n0 = Constant<value_int = 0>()
+  n1 = Constant<value_int = 1>()
+  number = Range(n0, compared_s, n1)
+  number_column = Unsqueeze(number, i1)
+  itself = Equal(number_column, number)
+  padding_row = Unsqueeze(padding, i1)
+  no_node = Or(itself, padding_row)
+  apart = Or(no_node, unknown)
+  margin = Constant<value_float: float = @margin>()
+  score = Mul(rounded, step)
+"""
+
+_TERM = {
+    "elu": """
+  alpha = Constant<value_float: float = @alpha>()
+  alike = GreaterOrEqual(score, margin)
+  over = Sub(score, margin)
+  grown = Exp(over)
+  grown_less = Sub(grown, f1)
+  below = Mul(grown_less, alpha)
+  value = Where(alike, score, below)
+""",
+    "gaussian": """
+  width0 = Sub(f1, margin)
+  width = Max(width0, step)
+  distance = Sub(f1, score)
+  z = Div(distance, width)
+  z_square = Mul(z, z)
+  minus_half = Constant<value_float = -0.5>()
+  exponent = Mul(z_square, minus_half)
+  value = Exp(exponent)
+""",
+}
+
+# The mean of ``value`` over the neighbours in whole steps (0/0 where there are none), and from it ``rank [B, U]``.
+_RANK = """
+  value_steps = Mul(value, steps)
+  whole = Round(value_steps)
+  term = Where(apart, f0, whole)
+  kilo = Constant<value_float = 1024.0>()
+  kilo_less = Constant<value_float = 0.0009765625>()
+  term_less = Mul(term, kilo_less)
+  high = Floor(term_less)
+  high_steps = Mul(high, kilo)
+  low = Sub(term, high_steps)
+  high_sum = ReduceSum<keepdims = 0>(high, i2)
+  low_sum = ReduceSum<keepdims = 0>(low, i2)
+  high_total = Mul(high_sum, kilo)
+  total = Add(high_total, low_sum)
+  near = Not(apart)
+  near_one = Cast<to = 1>(near)
+  count = ReduceSum<keepdims = 0>(near_one, i2)
+  energy_mean = Div(total, count)
+  energy = Round(energy_mean)
+  energy_size = Abs(energy)
+  no_energy_size = Constant<value_float = 1.0e30>()
+  has_energy = Less(energy_size, no_energy_size)
+  rank_none = Constant<value_float = -1.0e30>()
+  rank_padding = Constant<value_float = 1.0e30>()
+  rank_real = Where(has_energy, energy, rank_none)
+  rank = Where(padding, rank_padding, rank_real)
+"""
+
+# ``order [B, U]``: indices by falling rank. From it A and B, of which B has at least one also where nothing is removed.
+_ORDER = """
+  rank_column = Unsqueeze(rank, i2)
+  rank_row = Unsqueeze(rank, i1)
+  greater = Greater(rank_row, rank_column)
+  equal = Equal(rank_row, rank_column)
+  earlier = Less(number, number_column)
+  equal_earlier = And(equal, earlier)
+  ahead = Or(greater, equal_earlier)
+  ahead_one = Cast<to = 1>(ahead)
+  position_number = ReduceSum<keepdims = 0>(ahead_one, i2)
+  position = Cast<to = 7>(position_number)
+  position_shape = Shape(position)
+  numbers = Expand(number, position_shape)
+  order = ScatterElements<axis = 1>(numbers, position, numbers)
+  a = Slice(order, i0, chosen, i1, i2)
+  last_compared = Sub(compared, i1)
+  start_b = Min(i1, last_compared)
+  end_b = Max(chosen, i1)
+  b = Slice(order, start_b, end_b, i1, i2)
+"""
+
+# Every a's best b: the first in the order of energy whose score is the best. Indices are compared as float32.
+_PARTNER = """
+  rank_nan = Constant<value_float = -2097152.0>()
+  rank_into_padding = Constant<value_float = -3145728.0>()
+  a_rows = Unsqueeze(a, i2)
+  b_rows = Unsqueeze(b, i2)
+  from_a = GatherND<batch_dims = 1>(rounded, a_rows)
+  from_a_turned = Transpose<perm = [0, 2, 1]>(from_a)
+  b_to_a = GatherND<batch_dims = 1>(from_a_turned, b_rows)
+  found = Transpose<perm = [0, 2, 1]>(b_to_a)
+  found_nan = IsNaN(found)
+  known = Where(found_nan, rank_nan, found)
+  size_a = GatherElements<axis = 1>(size_free, a)
+  size_b = GatherElements<axis = 1>(size_free, b)
+  padding_a0 = Equal(size_a, f0)
+  padding_b0 = Equal(size_b, f0)
+  padding_a = Unsqueeze(padding_a0, i2)
+  padding_b = Unsqueeze(padding_b0, i1)
+  with_padding = Or(padding_a, padding_b)
+  scores = Where(with_padding, rank_into_padding, known)
+  best_score = ReduceMax<keepdims = 1>(scores, i2)
+  is_best = Equal(scores, best_score)
+  count_b = Shape<start = 1, end = 2>(b)
+  count_b_s = Squeeze(count_b, i0)
+  place_b = Range(n0, count_b_s, n1)
+  place_b_number = Cast<to = 1>(place_b)
+  no_place = Constant<value_float = 16777216.0>()
+  place_or_none = Where(is_best, place_b_number, no_place)
+  best_place_number = ReduceMin<keepdims = 0>(place_or_none, i2)
+  best_place = Cast<to = 7>(best_place_number)
+  best_b = GatherElements<axis = 1>(b, best_place)
+  source = Add(a, first)
+  into = Add(best_b, first)
+  batch_removed = Concat<axis = 0>(batch, removed)
+"""
+
+
+def variant(attributes: Mapping[str, int | float]) -> str:
+    """Which body a node takes: by what the energy sums."""
+    return ENERGIES[int(attributes["energy"])]
+
+
+def body(name: str, opset: int) -> onnx.FunctionProto:
+    """The function ``PitomeMerge(x, metric, size) -> (y, size_out, kept, target)`` named by :func:`variant`."""
+    text = HEAD + _COUNT + _SCORES + _TERM[name] + _RANK + _ORDER + _PARTNER + PLACE + MERGE_ROWS
+    return parse_body("PitomeMerge", name, text, opset)
