@@ -77,6 +77,7 @@ class Case:
     op_type: ClassVar[str] = "LocalMerge"
     table: ClassVar[tuple[dict[str, Any], ...]] = SETTINGS
     data_dependent: ClassVar[bool] = False  # the number of removed tokens hangs on similarities too
+    noisy: ClassVar[bool] = False  # there is more than products, sums and roots below a decision
 
     batch: int
     tokens: int
@@ -112,8 +113,8 @@ class Case:
 
     @property
     def exact(self) -> bool:
-        """Whether similarities are free of rounding before the square roots."""
-        return self.kind in EXACT
+        """Whether decisions are free of rounding, so that two implementations must agree."""
+        return not self.noisy and self.kind in EXACT
 
     def _values(self, rng: np.random.Generator, kind: str, features: int) -> np.ndarray:
         shape = (self.batch, self.tokens, features)
@@ -174,6 +175,11 @@ class Case:
     def reference(self) -> Merged:
         """What the package's reference makes of it."""
         return local_merge(*self.tensors(), **self.settings)
+
+    def outcome(self) -> tuple[np.ndarray, ...]:
+        """The reference's (y widened to float32, size, kept, target)."""
+        merged = self.reference()
+        return merged.y.float().numpy(), merged.size.numpy(), merged.kept.numpy(), merged.target.numpy()
 
     def expected(self) -> list[oracle.Row]:
         """What the naive oracle makes of it, per row."""

@@ -1,0 +1,13 @@
+"""The merge problems of every method: what the property tests, the runtimes' tests and the fuzzer go over."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cases import Case, DynamicCase
+from tests.pitome import PitomeCase
+
+CASES: dict[str, type[Case]] = {"local": Case, "dynamic": DynamicCase, "pitome": PitomeCase}
+
+#: Runs a test once for each method, as argument ``of``.
+each_method = pytest.mark.parametrize("of", CASES.values(), ids=CASES.keys())
