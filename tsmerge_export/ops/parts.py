@@ -48,9 +48,6 @@ def best_of(rank: str, some: str) -> str:
 """
 
 
-#: The best of ``rank``, where ``some`` is min(removed, 1).
-BEST = best_of("rank", "some")
-
 #: Who survives when the tokens ``source [B, removed]`` go, ``left = N - removed``: ``kept [B, M]``, ``before [B, N]``
 #: (the survivors in front of each token), ``y_kept``, ``size_kept [B, M]`` and ``size_source``.
 PLACE = """
