@@ -32,11 +32,11 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from onnx import inliner
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from tsmerge_export.bench.profile import merge_share
 from tsmerge_export.build import merge_and_lower
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.families import get
@@ -140,43 +140,6 @@ def interleaved(runners: dict[str, Callable[[], Any]], runs: int, label: str) ->
                 bar.advance(task)
         gc.enable()
     return seconds
-
-
-def merge_share(path: Path, inputs: dict[str, np.ndarray], threads: int) -> float:
-    """Share of node time in what merging adds: the ``tsmerge`` operators and whatever lets other values follow.
-
-    The functions are inlined first and every node is renamed, so that the profiler's events can be told apart.
-    """
-    plain = {node.name for node in onnx.load(path).graph.node if not _added(node)}
-    proto = inliner.inline_local_functions(onnx.load(path))
-    with tempfile.TemporaryDirectory() as folder:
-        for index, node in enumerate(proto.graph.node):
-            node.name = f"{'plain' if node.name in plain else 'merge'}#{index}"
-            for attribute in node.attribute:
-                for number, inner in enumerate(attribute.g.node):
-                    inner.name = f"branch#{index}.{number}"
-        onnx.save_model(proto, Path(folder) / "inlined.onnx")
-        opened = open_session(
-            Path(folder) / "inlined.onnx", threads, timed=True, profile=Path(folder) / "profile"
-        )
-        for _ in range(5):
-            opened.run(None, inputs)
-        events = json.loads(Path(opened.end_profiling()).read_text())
-    spent = {"merge": 0, "plain": 0}
-    for event in events:
-        # Fused nodes get names of their own; fusions leave the merge operators alone. The time of an If contains
-        # that of its branches.
-        if (
-            event.get("cat") == "Node"
-            and event["name"].endswith("_kernel_time")
-            and not event["name"].startswith("branch#")
-        ):
-            spent["merge" if event["name"].startswith("merge#") else "plain"] += event["dur"]
-    return spent["merge"] / max(1, sum(spent.values()))
-
-
-def _added(node: onnx.NodeProto) -> bool:
-    return node.domain == "tsmerge" or any(output.startswith("tsmerge/") for output in node.output)
 
 
 def measure(

@@ -34,6 +34,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     Where there is one length only, the horizontal axis is the batch.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
 
     done = [row for row in rows if row.p50_ms is not None]
     panels = list(dict.fromkeys((row.group, row.threads) for row in done))
@@ -61,6 +62,9 @@ def plot(rows: Sequence[Row], path: Path) -> None:
                 colours[candidate] = drawn.get_color()
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(ScalarFormatter())
+            axis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("length (steps)" if by_length else "batch (series)")
         axes.set_ylabel("median time per call (ms)")
         axes.set_title(f"{Path(group).name}, {threads} thread{'s' if threads > 1 else ''}")
