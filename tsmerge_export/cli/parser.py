@@ -227,7 +227,7 @@ def export_parser() -> argparse.ArgumentParser:
 
 def tsmerge_parser() -> argparse.ArgumentParser:
     """The parser of ``tsmerge``."""
-    from tsmerge_export.cli import bench
+    from tsmerge_export.cli import bench, tune
 
     parser = _Parser(prog="tsmerge", description="Token merging in time-series models, exported and proved.")
     _add_version(parser)
@@ -237,6 +237,7 @@ def tsmerge_parser() -> argparse.ArgumentParser:
         ("validate", _VALIDATE_HELP, _fill_validate),
         ("inspect", _INSPECT_HELP, _fill_inspect),
         ("bench", bench.HELP, bench.fill),
+        ("tune", tune.HELP, tune.fill),
     ):
         fill(commands.add_parser(name, help=text, description=text.capitalize() + "."))
     return parser
