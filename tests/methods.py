@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cases import Case, DynamicCase
+from tests.cases import Case, DynamicCase, DynamicSimilarityCase, SimilarityCase
 from tests.pitome import PitomeCase
 
-CASES: dict[str, type[Case]] = {"local": Case, "dynamic": DynamicCase, "pitome": PitomeCase}
+CASES: dict[str, type[Case]] = {
+    "local": Case,
+    "local by l2 and dot": SimilarityCase,
+    "dynamic": DynamicCase,
+    "dynamic by l2 and dot": DynamicSimilarityCase,
+    "pitome": PitomeCase,
+}
 
 #: Runs a test once for each method, as argument ``of``.
 each_method = pytest.mark.parametrize("of", CASES.values(), ids=CASES.keys())

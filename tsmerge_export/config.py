@@ -20,15 +20,18 @@ DEFAULT_RATIO = Fraction(1, 4)
 DEFAULT_THRESHOLD = 0.9
 _MAX_RATIO = Fraction(1, 2)
 
+#: How alike two tokens are (``similarity`` of local, global and dynamic merging), the default first.
+SIMILARITIES = ("cosine", "l2", "dot")
+
 #: What a token's energy can be summed from (``energy`` of pitome), the default first.
 ENERGIES = ("elu", "gaussian")
 
 #: The settings that a method has besides those of all methods. A setting of another method is an error, not ignored.
 OPTIONS: Mapping[str, frozenset[str]] = {
     "none": frozenset(),
-    "local": frozenset({"k", "ratio", "r", "schedule"}),
-    "global": frozenset({"ratio", "r", "schedule"}),
-    "dynamic": frozenset({"k", "threshold"}),
+    "local": frozenset({"k", "ratio", "r", "schedule", "similarity"}),
+    "global": frozenset({"ratio", "r", "schedule", "similarity"}),
+    "dynamic": frozenset({"k", "threshold", "similarity"}),
     "pitome": frozenset({"ratio", "r", "schedule", "alpha", "margin", "energy"}),
 }
 
@@ -50,8 +53,10 @@ class MergeConfig:
             excludes ``ratio``. With neither given, ratio 1/4.
         schedule: ``"constant"``, or ``"linear"``: from twice the amount at the first merging layer to nothing at the
             last (ToMe, appendix), at most half of the tokens.
-        threshold: of dynamic merging: each merge step removes as many tokens as have a cosine similarity above this,
-            from -1 to 1, on average over the batch; or a sequence with one for each merging layer. Default 0.9.
+        threshold: of dynamic merging: each merge step removes as many tokens as have a similarity above this, from -1
+            to 1, on average over the batch; or a sequence with one for each merging layer. Default 0.9.
+        similarity: of local, global and dynamic merging, ``"cosine"`` (default), ``"l2"`` or ``"dot"``; all from -1
+            to 1 (see :mod:`tsmerge_export.merge.similarity`).
         margin: of pitome, from which cosine on two tokens are alike, -1 <= margin <= 1, or a sequence with one for each
             merging layer. Default 0.9 - 0.9 * layer / layers.
         alpha: of pitome, weight of the tokens that are not alike, >= 0. Default 1.
@@ -75,6 +80,7 @@ class MergeConfig:
     r: int | str | tuple[int, ...] | None = None
     schedule: Schedule | None = None
     threshold: float | str | tuple[float, ...] | None = None
+    similarity: str | None = None
     margin: float | str | tuple[float, ...] | None = None
     alpha: float | str | None = None
     energy: str | None = None
@@ -101,6 +107,7 @@ class MergeConfig:
         if self.takes("threshold"):
             threshold = DEFAULT_THRESHOLD if self.threshold is None else self.threshold
             put(self, "threshold", per_layer(threshold, parse_threshold))
+        self._read_similarity(put)
         self._read_energy(put)
         whole("--min-tokens", self.min_tokens, 0)
         if self.layers is not None:
@@ -138,6 +145,14 @@ class MergeConfig:
             put(self, "ratio", per_layer(DEFAULT_RATIO if self.ratio is None else self.ratio, parse_ratio))
         if self.schedule == "linear" and isinstance(self.r if self.r is not None else self.ratio, tuple):
             raise UsageError("--schedule linear takes one --ratio or --r for all layers, not a list")
+
+    def _read_similarity(self, put: Any) -> None:
+        if self.similarity not in (None, *SIMILARITIES):
+            raise UsageError(
+                f"--similarity {self.similarity} is not known; choose one of: {', '.join(SIMILARITIES)}"
+            )
+        if self.takes("similarity"):
+            put(self, "similarity", self.similarity or SIMILARITIES[0])
 
     def _read_energy(self, put: Any) -> None:
         if self.energy not in (None, *ENERGIES):
@@ -223,9 +238,9 @@ class MergeConfig:
         if not self.active:
             return "none"
         parts = [self.method]
-        for name in ("k", "r", "ratio", "schedule", "threshold", "margin", "alpha", "energy"):
+        for name in ("k", "r", "ratio", "schedule", "threshold", "similarity", "margin", "alpha", "energy"):
             value = getattr(self, name)
-            if self.takes(name) and (value is not None or name == "k"):
+            if self.takes(name) and (value is not None or name == "k") and value != SIMILARITIES[0]:
                 parts.append(f"{name}={'global' if value is None else _text(value)}")
         parts += [f"min-tokens={self.min_tokens}", f"positions={self.positions}"]
         if self.metric != "x":

@@ -84,6 +84,9 @@ def error_of(capture: Capture, code: int, expected: int) -> str:
         (["--merge", "pitome", "--k", "2"], "--k has no effect with --merge pitome"),
         (["--margin", "0.5"], "--margin has no effect with --merge local"),
         (["--merge", "global", "--energy", "elu"], "--energy has no effect with --merge global"),
+        (["--similarity", "euclid"], "--similarity euclid is not known; choose one of: cosine, l2, dot"),
+        (["--merge", "pitome", "--similarity", "l2"], "--similarity has no effect with --merge pitome"),
+        (["--merge", "none", "--similarity", "l2"], "--similarity has no effect with --merge none"),
         (["--merge", "none", "--ratio", "1/4"], "--ratio has no effect with --merge none"),
         (["--merge", "none", "--min-tokens", "4"], "--min-tokens has no effect"),
         (["--threshold", "0.9"], "--threshold has no effect with --merge local"),
@@ -145,8 +148,8 @@ def test_help_and_version(capsys: Capture) -> None:
     assert main_export(["--help"]) == 0
     text = capsys.readouterr().out
     for flag in (
-        "--merge", "--k", "--ratio", "--r", "--threshold", "--margin", "--alpha", "--energy", "--min-tokens",
-        "--layers", "--positions", "--output", "--opset", "--data", "--json", "--atol", "--rtol", "--threads",
+        "--merge", "--k", "--ratio", "--r", "--threshold", "--similarity", "--margin", "--alpha", "--energy",
+        "--min-tokens", "--layers", "--positions", "--output", "--opset", "--data", "--json", "--atol", "--rtol", "--threads",
         "--trust-remote-code", "--force", "--inline", "--family", "--config",
     ):  # fmt: skip
         assert flag in text

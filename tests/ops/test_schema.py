@@ -33,6 +33,7 @@ DYNAMIC = {"k": 1, "threshold": 0.9, "min_tokens": 4, "protect_first": 0, "prote
         ({"protect_last": 1.0}, "protect_last=1.0 must be"),
         ({"protect_first": None}, "needs the attribute 'protect_first'"),
         ({"threshold": 1}, "no attribute 'threshold'"),
+        ({"similarity": 3}, "similarity=3 must be a whole number from 0 to 2"),
     ],
 )
 def test_bad_attributes_are_named(change: dict[str, int], words: str) -> None:

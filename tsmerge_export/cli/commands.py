@@ -18,6 +18,7 @@ _MERGE_FLAGS = (
     "r",
     "schedule",
     "threshold",
+    "similarity",
     "margin",
     "alpha",
     "energy",

@@ -136,7 +136,12 @@ def _fill_export(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--threshold",
         metavar="S",
-        help="dynamic: merge tokens more alike than this cosine, -1 to 1, or one for each layer; default: 0.9",
+        help="dynamic: merge tokens more alike than this, -1 to 1, or one for each layer; default: 0.9",
+    )
+    group.add_argument(
+        "--similarity",
+        metavar="HOW",
+        help="local, global, dynamic: cosine (default), l2 or dot; all from -1 to 1",
     )
     group.add_argument(
         "--margin",

@@ -14,8 +14,9 @@ from torch import Tensor
 from tsmerge_export.config import DEFAULT_THRESHOLD, MergeConfig, parse_k, tokens_removed
 from tsmerge_export.errors import UsageError
 from tsmerge_export.merge.combine import Merged, identity
-from tsmerge_export.merge.matching import check_tokens, match, merge_best, ranks
+from tsmerge_export.merge.matching import check_similarity, check_tokens, match, merge_best
 from tsmerge_export.merge.method import Attributes, Evidence, Place
+from tsmerge_export.merge.pair_attributes import ranks_of, similarity_attribute, similarity_named
 from tsmerge_export.merge.similarity import RANK_NAN, RANK_PADDING, SCORE_STEP, in_steps
 from tsmerge_export.parse import parse_threshold
 
@@ -29,6 +30,7 @@ def dynamic_merge(
     size: Tensor | None = None,
     *,
     k: int | str | None = 1,
+    similarity: str = "cosine",
     threshold: float = DEFAULT_THRESHOLD,
     min_tokens: int = 0,
     protect_first: int = 0,
@@ -57,7 +59,8 @@ def dynamic_merge(
         metric: ``[B, N, Dm]``, the features compared; default x.
         size: ``[B, N]`` float32, original tokens per token, 0 is padding; default 1 everywhere.
         k: neighbourhood >= 1; None or ``"global"`` is all tokens.
-        threshold: cosine similarity, -1 <= threshold <= 1.
+        similarity: ``"cosine"``, ``"l2"`` or ``"dot"``, see :mod:`tsmerge_export.merge.similarity`.
+        threshold: on the scale of the similarity, -1 <= threshold <= 1.
         min_tokens: leave at least this many.
         protect_first, protect_last: so many tokens at either end take no part.
 
@@ -70,13 +73,15 @@ def dynamic_merge(
     check_tokens(x, metric, size)
     if min(min_tokens, protect_first, protect_last) < 0:
         raise UsageError("min_tokens, protect_first and protect_last must not be negative")
+    check_similarity(similarity)
     k = None if k is None else parse_k(k)
     steps = in_steps(parse_threshold(threshold))
     size = x.new_ones(x.shape[:2], dtype=torch.float32) if size is None else size.float()
     most = _most(x.shape[1], min_tokens, protect_first, protect_last)
     if most == 0:
         return identity(x, size)
-    rank, partner = match((x if metric is None else metric).detach(), size, protect_first, protect_last, k)
+    compared = (x if metric is None else metric).detach()
+    rank, partner = match(compared, size, protect_first, protect_last, k, similarity)
     removed = min(_counted(rank, steps) // max(1, rank.shape[0]), most)
     if removed == 0:
         return identity(x, size)
@@ -140,19 +145,19 @@ class DynamicMethod:
             "min_tokens": config.min_tokens,
             "protect_first": place.protect_first,
             "protect_last": place.protect_last,
+            **similarity_attribute(config),
         }
 
     def merge(self, x: Tensor, metric: Tensor, size: Tensor | None, attributes: Attributes) -> Merged:
         """:func:`dynamic_merge` with the operator's attributes."""
         options: dict[str, Any] = dict(attributes)
-        return dynamic_merge(x, metric, size, k=options.pop("k") or None, **options)
+        options |= {"k": options["k"] or None, "similarity": similarity_named(attributes)}
+        return dynamic_merge(x, metric, size, **options)
 
     def evidence(self, x: Tensor, metric: Tensor, size: Tensor | None, attributes: Attributes) -> Evidence:
         """Ranks and gaps as of local merging, given r, and what r hangs on."""
         first, last = int(attributes["protect_first"]), int(attributes["protect_last"])
-        rank, gap = ranks(
-            metric, size, k=int(attributes["k"]) or None, protect_first=first, protect_last=last
-        )
+        rank, gap = ranks_of(metric, size, attributes)
         most = _most(metric.shape[1], int(attributes["min_tokens"]), first, last)
         count = count_margin(rank, in_steps(attributes["threshold"]), most)
         return Evidence(rank=rank, gap=gap, count=count)

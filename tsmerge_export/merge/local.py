@@ -16,8 +16,9 @@ from torch import Tensor
 from tsmerge_export.config import MergeConfig, parse_k, parse_ratio, tokens_removed
 from tsmerge_export.errors import UsageError
 from tsmerge_export.merge.combine import Merged, identity
-from tsmerge_export.merge.matching import check_tokens, match, merge_best, ranks
+from tsmerge_export.merge.matching import check_similarity, check_tokens, match, merge_best
 from tsmerge_export.merge.method import Attributes, Evidence, Place
+from tsmerge_export.merge.pair_attributes import ranks_of, similarity_attribute, similarity_named
 
 
 def local_merge(
@@ -26,6 +27,7 @@ def local_merge(
     size: Tensor | None = None,
     *,
     k: int | str | None = 1,
+    similarity: str = "cosine",
     r: int | None = None,
     ratio: Fraction | str | float | None = None,
     min_tokens: int = 0,
@@ -35,10 +37,10 @@ def local_merge(
     """Merge the r most similar neighbouring token pairs of every row (arXiv 2405.17951, section 3).
 
     Of the unprotected tokens, A is every first and B every second. Each a_i takes the b_j of highest
-    cosine similarity with ``|i - j| < k``; the r best a's are merged into their b's. Ties go to the lowest index.
+    similarity with ``|i - j| < k``; the r best a's are merged into their b's. Ties go to the lowest index.
     NaN ranks below every number, padding (size 0) is dropped first, and a real token goes into padding only
     where nothing else is left. A merged token is the size-weighted mean of its members, at b's place.
-    Cosines are taken in float32 (vectors of norm below 1e-19 count as zero) and rounded to 2^-20 before they are
+    Similarities are taken in float32 (vectors of norm below 1e-19 count as zero) and rounded to 2^-20 before they are
     compared, so that tokens which are equal tie whatever the order of sums.
 
     Args:
@@ -46,6 +48,7 @@ def local_merge(
         metric: ``[B, N, Dm]``, the features compared; default x.
         size: ``[B, N]`` float32, original tokens per token, 0 is padding; default 1 everywhere.
         k: neighbourhood >= 1; None or ``"global"`` is all tokens (ToMe).
+        similarity: ``"cosine"``, ``"l2"`` or ``"dot"``, see :mod:`tsmerge_export.merge.similarity`.
         r: tokens to remove, >= 0. Either r or ratio must be given.
         ratio: share of N to remove (rounded down), 0 < ratio <= 1/2, exact.
         min_tokens: leave at least this many.
@@ -63,6 +66,7 @@ def local_merge(
         raise UsageError("give either r or ratio")
     if (r is not None and r < 0) or min(min_tokens, protect_first, protect_last) < 0:
         raise UsageError("r, min_tokens, protect_first and protect_last must not be negative")
+    check_similarity(similarity)
     k = None if k is None else parse_k(k)
     batch, tokens, _ = x.shape
     exact = None if ratio is None else parse_ratio(ratio)
@@ -72,7 +76,8 @@ def local_merge(
     if removed == 0:
         return identity(x, size)
 
-    rank, partner = match((x if metric is None else metric).detach(), size, protect_first, protect_last, k)
+    compared = (x if metric is None else metric).detach()
+    rank, partner = match(compared, size, protect_first, protect_last, k, similarity)
     return merge_best(x, size, rank, partner, removed, protect_first)
 
 
@@ -93,22 +98,22 @@ class LocalMethod:
             "min_tokens": config.min_tokens,
             "protect_first": place.protect_first,
             "protect_last": place.protect_last,
+            **similarity_attribute(config),
         }
 
     def merge(self, x: Tensor, metric: Tensor, size: Tensor | None, attributes: Attributes) -> Merged:
         """:func:`local_merge` with the operator's attributes."""
         options: dict[str, Any] = dict(attributes)
         ratio = Fraction(options.pop("ratio_num"), options.pop("ratio_den"))
-        k = options.pop("k") or None
         r = options.pop("r")
+        options |= {"k": options["k"] or None, "similarity": similarity_named(attributes)}
         if ratio:
-            return local_merge(x, metric, size, k=k, ratio=ratio, **options)
-        return local_merge(x, metric, size, k=k, r=r, **options)
+            return local_merge(x, metric, size, ratio=ratio, **options)
+        return local_merge(x, metric, size, r=r, **options)
 
     def evidence(self, x: Tensor, metric: Tensor, size: Tensor | None, attributes: Attributes) -> Evidence:
         """:func:`ranks` with the operator's attributes."""
-        protect = {name: int(attributes[name]) for name in ("protect_first", "protect_last")}
-        rank, gap = ranks(metric, size, k=int(attributes["k"]) or None, **protect)
+        rank, gap = ranks_of(metric, size, attributes)
         return Evidence(rank=rank, gap=gap)
 
 

@@ -9,10 +9,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tsmerge_export.config import parse_k
+from tsmerge_export.config import SIMILARITIES, parse_k
 from tsmerge_export.errors import UsageError
 from tsmerge_export.merge.combine import Merged, combine
-from tsmerge_export.merge.similarity import RANK_INTO_PADDING, RANK_NONE, RANK_PADDING, cosine, norm
+from tsmerge_export.merge.similarity import (
+    RANK_INTO_PADDING,
+    RANK_NONE,
+    RANK_PADDING,
+    scale_of,
+    similarity_of,
+    squared_norm,
+)
 
 # Up to this neighbourhood the band is computed offset by offset (linear in N), above it by one matrix product.
 _BAND_LIMIT = 32
@@ -29,57 +36,78 @@ def check_tokens(x: Tensor, metric: Tensor | None, size: Tensor | None) -> None:
             )
 
 
-def candidates(metric_a: Tensor, metric_b: Tensor, k: int | None) -> tuple[Tensor, Tensor, Tensor]:
+def check_similarity(similarity: str) -> None:
+    """Raise UsageError for a measure that is not known."""
+    if similarity not in SIMILARITIES:
+        raise UsageError(f"--similarity {similarity} is not known; choose one of: {', '.join(SIMILARITIES)}")
+
+
+def candidates(
+    metric_a: Tensor, metric_b: Tensor, k: int | None, similarity: str, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Similarity of every a to the b's in its neighbourhood.
 
     Args:
         metric_a: ``[B, P, Dm]`` float32. metric_b: ``[B, Q, Dm]`` float32, Q in {P, P - 1}.
         k: neighbourhood, |i - j| < k; None is all.
+        similarity, scale ``[B]``: see :func:`~tsmerge_export.merge.similarity.similarity_of`.
 
     Returns:
         Scores ``[B, P, C]``, the index j of each candidate ``[P, C]`` (ascending along C) and whether it exists.
     """
     p, q = metric_a.shape[1], metric_b.shape[1]
     i = torch.arange(p, device=metric_a.device)[:, None]
-    norm_a, norm_b = norm(metric_a), norm(metric_b)
+    square_a, square_b = squared_norm(metric_a), squared_norm(metric_b)
     if k is None or k > min(_BAND_LIMIT, p):
         j = torch.arange(q, device=metric_a.device)[None, :].expand(p, q)
         inside = torch.ones_like(j, dtype=torch.bool) if k is None else (i - j).abs() < k
         dot = metric_a @ metric_b.transpose(1, 2)
-        return cosine(dot, norm_a[:, :, None], norm_b[:, None, :]), j, inside
+        squares = square_a[:, :, None], square_b[:, None, :]
+        return similarity_of(similarity, dot, *squares, scale[:, None, None]), j, inside
     j = i + torch.arange(1 - k, k, device=metric_a.device)[None, :]
     inside = (j >= 0) & (j < q)
     j = j.clamp(0, q - 1)
     columns = [
-        cosine((metric_a * metric_b[:, j[:, c]]).sum(-1), norm_a, norm_b[:, j[:, c]])
+        similarity_of(
+            similarity,
+            (metric_a * metric_b[:, j[:, c]]).sum(-1),
+            square_a,
+            square_b[:, j[:, c]],
+            scale[:, None],
+        )
         for c in range(2 * k - 1)
     ]
     return torch.stack(columns, -1), j, inside
 
 
 def scores_of(
-    metric: Tensor, size: Tensor, first: int, last: int, k: int | None
+    metric: Tensor, size: Tensor, first: int, last: int, k: int | None, similarity: str = "cosine"
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Scores of all candidates with the ranks of padding, NaN and missing ones put in (steps 2 and 4).
 
     Args:
         metric: ``[B, N, Dm]`` of any float type. size: ``[B, N]``, 0 is padding.
         first, last: protected tokens at either end; at least two are left. k: neighbourhood; None is all.
+        similarity: one of config.SIMILARITIES.
 
     Returns:
         scores ``[B, P, C]`` float32, the candidates' j ``[P, C]``, and which a's are padding ``[B, P]``.
     """
     end = metric.shape[1] - last
-    metric_a, metric_b = metric[:, first:end:2].float(), metric[:, first + 1 : end : 2].float()
+    free = metric[:, first:end].float()
+    real = size[:, first:end] > 0
+    scale = free.new_zeros(len(free)) if similarity == "cosine" else scale_of(free, real)
     padding_a, padding_b = size[:, first:end:2] == 0, size[:, first + 1 : end : 2] == 0
-    scores, j, inside = candidates(metric_a, metric_b, k)
+    scores, j, inside = candidates(free[:, 0::2], free[:, 1::2], k, similarity, scale)
     # j is [P, C]: padding_b[:, j] is [B, P, C]
     into_padding = padding_b[:, j] & ~padding_a[:, :, None]
     scores = scores.masked_fill(into_padding, RANK_INTO_PADDING).masked_fill(~inside, RANK_NONE)
     return scores, j, padding_a
 
 
-def match(metric: Tensor, size: Tensor, first: int, last: int, k: int | None) -> tuple[Tensor, Tensor]:
+def match(
+    metric: Tensor, size: Tensor, first: int, last: int, k: int | None, similarity: str = "cosine"
+) -> tuple[Tensor, Tensor]:
     """Rank of every a, and the b it would go into (steps 2 to 4 of the design).
 
     Args:
@@ -88,7 +116,7 @@ def match(metric: Tensor, size: Tensor, first: int, last: int, k: int | None) ->
     Returns:
         rank ``[B, P]`` float32 and partner ``[B, P]`` int64 (index j among the b's).
     """
-    scores, j, padding_a = scores_of(metric, size, first, last, k)
+    scores, j, padding_a = scores_of(metric, size, first, last, k, similarity)
     best = scores.argmax(-1)  # the first of equals: the lowest j
     rank = scores.gather(-1, best[..., None])[..., 0]
     rank = torch.where(padding_a & (rank > RANK_NONE), torch.full_like(rank, RANK_PADDING), rank)
@@ -121,6 +149,7 @@ def ranks(
     size: Tensor | None = None,
     *,
     k: int | str | None = 1,
+    similarity: str = "cosine",
     protect_first: int = 0,
     protect_last: int = 0,
 ) -> tuple[Tensor, Tensor]:
@@ -130,7 +159,7 @@ def ranks(
         metric, size and the options: as of :func:`~tsmerge_export.merge.local.local_merge`.
 
     Returns:
-        rank ``[B, P]`` float32 (cosine of each a with its best b; see RANK_* for what is no cosine) and the gap
+        rank ``[B, P]`` float32 (similarity of each a to its best b; see RANK_* for what is none) and the gap
         ``[B, P]`` float32 between it and the second best b (infinite where there is none).
     """
     k = None if k is None else parse_k(k)
@@ -138,8 +167,8 @@ def ranks(
     if metric.shape[1] - protect_first - protect_last < 2:
         empty = metric.new_empty((metric.shape[0], 0), dtype=torch.float32)
         return empty, empty
-    rank, _ = match(metric, sizes, protect_first, protect_last, k)
-    scores, _, _ = scores_of(metric, sizes, protect_first, protect_last, k)
+    rank, _ = match(metric, sizes, protect_first, protect_last, k, similarity)
+    scores, _, _ = scores_of(metric, sizes, protect_first, protect_last, k, similarity)
     if scores.shape[-1] < 2:
         return rank, torch.full_like(rank, torch.inf)
     best, second = scores.topk(2, dim=-1).values.unbind(-1)

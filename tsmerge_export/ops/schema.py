@@ -25,13 +25,17 @@ _INT64_MAX = 2**63 - 1
 
 @dataclass(frozen=True)
 class Attribute:
-    """An attribute, its range (both ends included) and its meaning; all are required. Whole unless ``real``."""
+    """An attribute, its range (both ends included) and its meaning. Whole unless ``real``, needed unless ``optional``.
+
+    A node without an optional attribute is one with its value at 0.
+    """
 
     name: str
     doc: str
     least: float = 0
     most: float = _INT64_MAX
     real: bool = False
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Schema:
     data_dependent: bool = False
 
     def check(self, attributes: Mapping[str, int | float]) -> None:
-        """Raise UsageError unless exactly the declared attributes are there, of their types and in their ranges."""
+        """Raise UsageError unless the declared attributes, and no others, are there, of their types and ranges."""
         names = [attribute.name for attribute in self.attributes]
         for name in attributes:
             if name not in names:
@@ -72,6 +76,8 @@ class Schema:
                 )
         for attribute in self.attributes:
             value = attributes.get(attribute.name)
+            if value is None and attribute.optional:
+                continue
             if value is None:
                 raise UsageError(f"{self.op_type} needs the attribute {attribute.name!r}")
             if (
@@ -108,6 +114,12 @@ _MERGED = (
 _K = Attribute(
     "k", "neighbourhood |i - j| < k in token pairs; 0 compares all tokens (ToMe)", most=1_000_000_000
 )
+_SIMILARITY = Attribute(
+    "similarity",
+    "index into config.SIMILARITIES: 0 cosine, 1 l2, 2 dot; all from -1 to 1, compared in whole steps of 2^-20",
+    most=2,
+    optional=True,
+)
 _BOUNDS = (
     Attribute("min_tokens", "leave at least this many", most=1_000_000_000),
     Attribute("protect_first", "so many tokens at the front take no part", most=1_000_000_000),
@@ -124,6 +136,7 @@ LOCAL_MERGE = Schema(
         Attribute("ratio_num", "share of N to remove, numerator; 0 when r is given", most=1_000_000),
         Attribute("ratio_den", "share of N to remove, denominator", least=1, most=1_000_000),
         *_BOUNDS,
+        _SIMILARITY,
     ),
     doc="Local token merging, arXiv 2405.17951, section 3. r(N) = min(r + N*ratio_num//ratio_den, "
     "(N - protect_first - protect_last)//2, N - min_tokens), at least 0: a function of N alone.",
@@ -136,8 +149,9 @@ DYNAMIC_MERGE = Schema(
     outputs=_MERGED,
     attributes=(
         _K,
-        Attribute("threshold", "cosine, compared in whole steps of 2^-20", least=-1, most=1, real=True),
+        Attribute("threshold", "similarity, compared in whole steps of 2^-20", least=-1, most=1, real=True),
         *_BOUNDS,
+        _SIMILARITY,
     ),
     doc="Dynamic token merging, arXiv 2405.17951, section 3: as LocalMerge, but r is the mean over the batch of how "
     "many ranks exceed the threshold, rounded down, at most (N - protect_first - protect_last)//2 and N - min_tokens.",
@@ -150,7 +164,7 @@ PITOME_MERGE = Schema(
     inputs=LOCAL_MERGE.inputs,
     outputs=LOCAL_MERGE.outputs,
     attributes=(
-        *LOCAL_MERGE.attributes[1:],  # without k
+        *LOCAL_MERGE.attributes[1:-1],  # without k and similarity
         Attribute("margin", "cosine from which tokens are alike", least=-1, most=1, real=True),
         Attribute("alpha", "weight of tokens that are not alike", most=ALPHA_MOST, real=True),
         Attribute("energy", "index into config.ENERGIES: 0 elu, 1 gaussian (without alpha)", most=1),
