@@ -70,15 +70,20 @@ DYNAMIC_SETTINGS: tuple[dict[str, Any], ...] = tuple(
 )
 
 
-#: The same by l2 and dot, every setting of a third of them.
-SIMILARITY_SETTINGS, DYNAMIC_SIMILARITY_SETTINGS = (
-    tuple(
-        {**setting, "similarity": ("l2", "dot")[number % 2]}
-        for number, setting in enumerate(table)
-        if number % 3 == 0
-    )
-    for table in (SETTINGS, DYNAMIC_SETTINGS)
-)
+def _with_options(table: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+    """A third of the settings by l2 or dot, and those with k = 1 made causal, by any similarity."""
+    out = []
+    for number, setting in enumerate(table):
+        if number % 3 == 0:
+            out.append({**setting, "similarity": ("l2", "dot")[number % 2]})
+        if setting["k"] == 1:
+            similarity = ("cosine", "cosine", "l2", "dot")[number % 4]
+            first = max(1, setting["protect_first"])
+            out.append({**setting, "similarity": similarity, "causal": True, "protect_first": first})
+    return tuple(out)
+
+
+OPTION_SETTINGS, DYNAMIC_OPTION_SETTINGS = _with_options(SETTINGS), _with_options(DYNAMIC_SETTINGS)
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,7 @@ class Case:
             "ratio_num": num,
             "ratio_den": den,
             **{name: setting[name] for name in names},
-            **_similarity(setting),
+            **_optional(setting),
         }
 
     @property
@@ -225,7 +230,7 @@ class DynamicCase(Case):
     def attributes(self) -> dict[str, int | float]:
         """Attributes of the operator."""
         settings = self.settings
-        return {**settings, "k": settings["k"] or 0, **_similarity(settings)}
+        return {**settings, "k": settings["k"] or 0, **_optional(settings)}
 
     def reference(self) -> Merged:
         """What the package's reference makes of it."""
@@ -241,27 +246,26 @@ class DynamicCase(Case):
             )
 
 
-class SimilarityCase(Case):
-    """A problem of local merging by another similarity than the cosine, whose noise is larger."""
+class OptionCase(Case):
+    """A problem of local merging by another similarity than the cosine, whose noise is larger, or causal."""
 
-    table = SIMILARITY_SETTINGS
+    table = OPTION_SETTINGS
     margin = 2.5e-6
 
 
-class DynamicSimilarityCase(DynamicCase):
+class DynamicOptionCase(DynamicCase):
     """The same of dynamic merging."""
 
-    table = DYNAMIC_SIMILARITY_SETTINGS
+    table = DYNAMIC_OPTION_SETTINGS
     margin = 2.5e-6
 
 
-def _similarity(setting: dict[str, Any]) -> dict[str, int]:
-    """The attribute, left out where a setting does without."""
-    return (
-        {"similarity": ("cosine", "l2", "dot").index(setting["similarity"])}
-        if "similarity" in setting
-        else {}
-    )
+def _optional(setting: dict[str, Any]) -> dict[str, int]:
+    """Attributes that are left out where a setting does without."""
+    out = {"causal": 1} if setting.get("causal") else {}
+    if "similarity" in setting:
+        out["similarity"] = ("cosine", "l2", "dot").index(setting["similarity"])
+    return out
 
 
 def _lattice(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cases import Case, DynamicCase, DynamicSimilarityCase, SimilarityCase
+from tests.cases import Case, DynamicCase, DynamicOptionCase, OptionCase
 from tests.pitome import PitomeCase
 
 CASES: dict[str, type[Case]] = {
     "local": Case,
-    "local by l2 and dot": SimilarityCase,
+    "local-options": OptionCase,
     "dynamic": DynamicCase,
-    "dynamic by l2 and dot": DynamicSimilarityCase,
+    "dynamic-options": DynamicOptionCase,
     "pitome": PitomeCase,
 }
 

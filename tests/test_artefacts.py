@@ -57,6 +57,7 @@ def test_parity(name: str, k: int | str, ratio: str) -> None:
         MergeConfig(ratio="1/4", prop_attn=True),
         MergeConfig(ratio="1/4", metric="key"),
         MergeConfig(ratio="1/4", similarity="l2"),
+        MergeConfig(ratio="1/4", causal=True),
         MergeConfig(method="global", ratio="1/3", similarity="dot", metric="key"),
         MergeConfig(method="dynamic", k=2, threshold=0.3, similarity="l2"),
         MergeConfig(r="9,4", layers=(0, 1), k=2, prop_attn=True),

@@ -65,6 +65,8 @@ class MergeConfig:
         layers: indices of the layers to merge in, counted from 0 in order of execution; None is all of them.
         positions: ``"gather"`` keeps true distances between surviving tokens; ``"compact"`` renumbers them
             0..M-1 (cheaper; distances shrink). Masks are always gathered.
+        causal: of local and dynamic merging with k = 1, for models whose tokens see only earlier ones: unmerging reads
+            no slot from a later token (see :func:`~tsmerge_export.merge.local.local_merge` for what exactly holds).
         metric: what is compared: ``"x"``, the tokens themselves, or ``"key"``, the keys of the attention just computed,
             averaged over its heads (ToMe, section 3).
         prop_attn: proportional attention (ToMe, section 3): the logarithm of its size is added to the score of every
@@ -87,6 +89,7 @@ class MergeConfig:
     min_tokens: int = 4
     layers: tuple[int, ...] | None = None
     positions: Positions = "gather"
+    causal: bool = False
     metric: Metric = "x"
     prop_attn: bool = False
 
@@ -103,6 +106,10 @@ class MergeConfig:
         put = object.__setattr__  # the dataclass is frozen; this is its own constructor
         automatic = 1 if self.takes("k") else None
         put(self, "k", automatic if self.k == "auto" else None if self.k is None else parse_k(self.k))
+        if self.causal and (self.method not in ("local", "dynamic") or self.k != 1):
+            raise UsageError(
+                "--causal needs --merge local or dynamic with --k 1, where a token only goes into its direct successor"
+            )
         self._read_amount(put)
         if self.takes("threshold"):
             threshold = DEFAULT_THRESHOLD if self.threshold is None else self.threshold
@@ -243,6 +250,8 @@ class MergeConfig:
             if self.takes(name) and (value is not None or name == "k") and value != SIMILARITIES[0]:
                 parts.append(f"{name}={'global' if value is None else _text(value)}")
         parts += [f"min-tokens={self.min_tokens}", f"positions={self.positions}"]
+        if self.causal:
+            parts.append("causal")
         if self.metric != "x":
             parts.append(f"metric={self.metric}")
         if self.prop_attn:

@@ -84,6 +84,10 @@ def error_of(capture: Capture, code: int, expected: int) -> str:
         (["--merge", "pitome", "--k", "2"], "--k has no effect with --merge pitome"),
         (["--margin", "0.5"], "--margin has no effect with --merge local"),
         (["--merge", "global", "--energy", "elu"], "--energy has no effect with --merge global"),
+        (["--causal", "--k", "2"], "--causal needs --merge local or dynamic with --k 1"),
+        (["--causal", "--merge", "global"], "--causal needs --merge local or dynamic with --k 1"),
+        (["--causal", "--merge", "pitome"], "--causal needs --merge local or dynamic with --k 1"),
+        (["--causal", "--merge", "none"], "--causal has no effect with --merge none"),
         (["--similarity", "euclid"], "--similarity euclid is not known; choose one of: cosine, l2, dot"),
         (["--merge", "pitome", "--similarity", "l2"], "--similarity has no effect with --merge pitome"),
         (["--merge", "none", "--similarity", "l2"], "--similarity has no effect with --merge none"),
@@ -149,8 +153,8 @@ def test_help_and_version(capsys: Capture) -> None:
     text = capsys.readouterr().out
     for flag in (
         "--merge", "--k", "--ratio", "--r", "--threshold", "--similarity", "--margin", "--alpha", "--energy",
-        "--min-tokens", "--layers", "--positions", "--output", "--opset", "--data", "--json", "--atol", "--rtol", "--threads",
-        "--trust-remote-code", "--force", "--inline", "--family", "--config",
+        "--min-tokens", "--layers", "--positions", "--causal", "--output", "--opset", "--data", "--json", "--atol",
+        "--rtol", "--threads", "--trust-remote-code", "--force", "--inline", "--family", "--config",
     ):  # fmt: skip
         assert flag in text
     assert main(["--version"]) == 0

@@ -104,6 +104,7 @@ def merge_row(
     *,
     k: int | None,
     similarity: str = "cosine",
+    causal: bool = False,
     r: int | None = None,
     ratio: Fraction | None = None,
     min_tokens: int = 0,
@@ -128,7 +129,8 @@ def merge_row(
                 if k is not None and abs(i - j) >= k:
                     continue
                 value = 0.0
-                if size[b] == 0 and size[a] != 0:
+                from_padding = size[b] == 0 or (causal and size[a - 1] == 0)
+                if from_padding and size[a] != 0:
                     rank = (_INTO_PADDING, 0.0)
                 else:
                     value = similarity_of(similarity, metric[a], metric[b], largest)
@@ -158,6 +160,8 @@ def merge_row(
     kept = [token for token in range(n) if token not in goes_into]
     place = {token: position for position, token in enumerate(kept)}
     target = [place[goes_into.get(token, token)] for token in range(n)]
+    if causal:
+        target = [max(place[survivor] for survivor in kept if survivor <= token) for token in range(n)]
 
     y, size_out, touched = [], [], []
     for token in kept:

@@ -16,6 +16,7 @@ def merge_batch(
     *,
     k: int | None,
     similarity: str = "cosine",
+    causal: bool = False,
     threshold: float,
     min_tokens: int = 0,
     protect_first: int = 0,
@@ -34,7 +35,10 @@ def merge_batch(
         a_tokens, b_tokens = tokens[0::2], tokens[1::2]
         for i, source in enumerate(a_tokens):
             found = [
-                (similarity_of(similarity, metric[b, source], metric[b, into], largest), size[b, into] == 0)
+                (
+                    similarity_of(similarity, metric[b, source], metric[b, into], largest),
+                    size[b, into] == 0 or (causal and size[b, source - 1] == 0),
+                )
                 for j, into in enumerate(b_tokens)
                 if k is None or abs(i - j) < k
             ]
@@ -53,7 +57,7 @@ def merge_batch(
         removed += 1
     rows = [
         merge_row(
-            x[b], metric[b], size[b], k=k, similarity=similarity, r=removed, min_tokens=min_tokens,
+            x[b], metric[b], size[b], k=k, similarity=similarity, causal=causal, r=removed, min_tokens=min_tokens,
             protect_first=protect_first, protect_last=protect_last,
         )
         for b in range(batch)

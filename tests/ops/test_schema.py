@@ -33,6 +33,8 @@ DYNAMIC = {"k": 1, "threshold": 0.9, "min_tokens": 4, "protect_first": 0, "prote
         ({"protect_last": 1.0}, "protect_last=1.0 must be"),
         ({"protect_first": None}, "needs the attribute 'protect_first'"),
         ({"threshold": 1}, "no attribute 'threshold'"),
+        ({"causal": 1}, "causal needs k = 1 and protect_first >= 1"),
+        ({"causal": 1, "k": 2, "protect_first": 1}, "causal needs k = 1"),
         ({"similarity": 3}, "similarity=3 must be a whole number from 0 to 2"),
     ],
 )

@@ -25,6 +25,7 @@ _MERGE_FLAGS = (
     "min_tokens",
     "layers",
     "positions",
+    "causal",
     "metric",
     "prop_attn",
 )

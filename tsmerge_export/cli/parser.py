@@ -154,6 +154,12 @@ def _fill_export(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--layers", type=_layers, metavar="I,J,...", help="layers to merge in; default: all")
     group.add_argument("--positions", metavar="HOW", help="gather (true distances, default) or compact")
     group.add_argument(
+        "--causal",
+        action="store_true",
+        default=None,
+        help="local or dynamic with --k 1, for decoders: no slot is read from a later token when tokens are unmerged",
+    )
+    group.add_argument(
         "--metric", metavar="WHAT", help="what is compared: x (the tokens, default) or key (attention keys)"
     )
     group.add_argument(

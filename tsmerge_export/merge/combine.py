@@ -15,7 +15,8 @@ class Merged(NamedTuple):
         y: ``[B, M, D]``, dtype of x: the surviving tokens in their old order.
         size: ``[B, M]`` float32: how many original tokens each one stands for; 0 is padding.
         kept: ``[B, M]`` int64, strictly increasing: index in the input of each surviving token.
-        target: ``[B, N]`` int64: index in the output that each input token went to.
+        target: ``[B, N]`` int64: index in the output that each input token went to, and that its slot is read from
+            when the tokens are unmerged. In causal merging only the latter: the last survivor at or before it.
     """
 
     y: Tensor
@@ -41,6 +42,12 @@ def identity(x: Tensor, size: Tensor) -> Merged:
     """The result of merging nothing: ``x [B, N, D]`` itself, ``size [B, N]``."""
     index = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
     return Merged(x, size, index.contiguous(), index.contiguous())
+
+
+def read_from_before(merged: Merged) -> Merged:
+    """The same with every slot read from the last survivor at or before it; the first token must have survived."""
+    index = torch.arange(merged.target.shape[1], device=merged.kept.device).expand_as(merged.target)
+    return merged._replace(target=torch.searchsorted(merged.kept, index.contiguous(), right=True) - 1)
 
 
 def combine(x: Tensor, size: Tensor, source: Tensor, into: Tensor) -> Merged:

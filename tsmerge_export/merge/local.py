@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tsmerge_export.config import MergeConfig, parse_k, parse_ratio, tokens_removed
+from tsmerge_export.config import MergeConfig, parse_ratio, tokens_removed
 from tsmerge_export.errors import UsageError
 from tsmerge_export.merge.combine import Merged, identity
-from tsmerge_export.merge.matching import check_similarity, check_tokens, match, merge_best
+from tsmerge_export.merge.matching import check_tokens, match, merge_best, read_matching
 from tsmerge_export.merge.method import Attributes, Evidence, Place
-from tsmerge_export.merge.pair_attributes import ranks_of, similarity_attribute, similarity_named
+from tsmerge_export.merge.pair_attributes import pair_attributes, pair_options, ranks_of
 
 
 def local_merge(
@@ -28,6 +28,7 @@ def local_merge(
     *,
     k: int | str | None = 1,
     similarity: str = "cosine",
+    causal: bool = False,
     r: int | None = None,
     ratio: Fraction | str | float | None = None,
     min_tokens: int = 0,
@@ -43,12 +44,30 @@ def local_merge(
     Similarities are taken in float32 (vectors of norm below 1e-19 count as zero) and rounded to 2^-20 before they are
     compared, so that tokens which are equal tie whatever the order of sums.
 
+    **Causal merging** is for models in which a token sees only earlier ones. A merged token stands at the later place
+    anyhow; here the slot of the token that went is not read from there, but from the last survivor before it (its own
+    information is seen from the next token on). What holds exactly, for a model of causal layers that merges after
+    some of them and unmerges at the end:
+
+    1. The output at place i follows from the tokens up to i and from *which* of them survive; no value of a later
+       token enters. The gradient of an output by any later input is 0.
+    2. Which tokens survive is decided by pairs (a, b), so b has a say in whether a stays. Where each pair is decided
+       for itself, by a threshold (:func:`~tsmerge_export.merge.dynamic.dynamic_merge` with the cosine, on a batch of
+       one, no cap reached), a change of the token at t can change, after m merge steps, only whether the last m tokens
+       in front of t survive. Every output that is read from a survivor in front of t which both runs have is the same
+       in both.
+    3. With r, a ratio or a batch, the best pairs are chosen in whole rows, and by l2 and dot they are measured by the
+       row's longest token: any later token may have a say in who survives. 1 still holds, 2 does not.
+
+    A real token that would be read from padding ranks like one that would go into padding.
+
     Args:
         x: ``[B, N, D]`` float32, float16 or bfloat16.
         metric: ``[B, N, Dm]``, the features compared; default x.
         size: ``[B, N]`` float32, original tokens per token, 0 is padding; default 1 everywhere.
         k: neighbourhood >= 1; None or ``"global"`` is all tokens (ToMe).
         similarity: ``"cosine"``, ``"l2"`` or ``"dot"``, see :mod:`tsmerge_export.merge.similarity`.
+        causal: see above; needs k = 1 and protect_first >= 1.
         r: tokens to remove, >= 0. Either r or ratio must be given.
         ratio: share of N to remove (rounded down), 0 < ratio <= 1/2, exact.
         min_tokens: leave at least this many.
@@ -64,10 +83,9 @@ def local_merge(
     check_tokens(x, metric, size)
     if (r is None) == (ratio is None):
         raise UsageError("give either r or ratio")
-    if (r is not None and r < 0) or min(min_tokens, protect_first, protect_last) < 0:
-        raise UsageError("r, min_tokens, protect_first and protect_last must not be negative")
-    check_similarity(similarity)
-    k = None if k is None else parse_k(k)
+    if (r is not None and r < 0) or min_tokens < 0:
+        raise UsageError("r and min_tokens must not be negative")
+    how = read_matching(k, similarity, causal, protect_first, protect_last)
     batch, tokens, _ = x.shape
     exact = None if ratio is None else parse_ratio(ratio)
     protected = protect_first + protect_last
@@ -77,8 +95,8 @@ def local_merge(
         return identity(x, size)
 
     compared = (x if metric is None else metric).detach()
-    rank, partner = match(compared, size, protect_first, protect_last, k, similarity)
-    return merge_best(x, size, rank, partner, removed, protect_first)
+    rank, partner = match(compared, size, how)
+    return merge_best(x, size, rank, partner, removed, how)
 
 
 class LocalMethod:
@@ -91,14 +109,10 @@ class LocalMethod:
         """Attributes of the operator ``tsmerge::LocalMerge``; k = 0 stands for global."""
         r, ratio = config.amount(place.turn, place.turns)
         return {
-            "k": 0 if config.k is None else int(config.k),
             "r": r,
             "ratio_num": ratio.numerator,
             "ratio_den": ratio.denominator,
-            "min_tokens": config.min_tokens,
-            "protect_first": place.protect_first,
-            "protect_last": place.protect_last,
-            **similarity_attribute(config),
+            **pair_attributes(config, place),
         }
 
     def merge(self, x: Tensor, metric: Tensor, size: Tensor | None, attributes: Attributes) -> Merged:
@@ -106,7 +120,7 @@ class LocalMethod:
         options: dict[str, Any] = dict(attributes)
         ratio = Fraction(options.pop("ratio_num"), options.pop("ratio_den"))
         r = options.pop("r")
-        options |= {"k": options["k"] or None, "similarity": similarity_named(attributes)}
+        options |= pair_options(attributes)
         if ratio:
             return local_merge(x, metric, size, ratio=ratio, **options)
         return local_merge(x, metric, size, r=r, **options)

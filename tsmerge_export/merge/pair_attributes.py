@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from tsmerge_export.config import SIMILARITIES, MergeConfig
 from tsmerge_export.merge.matching import ranks
-from tsmerge_export.merge.method import Attributes
+from tsmerge_export.merge.method import Attributes, Place
 
 
-def similarity_attribute(config: MergeConfig) -> Attributes:
-    """The attribute ``similarity``, an index into SIMILARITIES; left out where it is the default, cosine."""
-    number = SIMILARITIES.index(config.similarity or SIMILARITIES[0])
-    return {"similarity": number} if number else {}
+def pair_attributes(config: MergeConfig, place: Place) -> Attributes:
+    """The attributes of one step; k = 0 stands for global; ``similarity`` and ``causal`` only where not the default.
+
+    In causal merging the first token stays: there is none before it whose output could stand for it.
+    """
+    out = {
+        "k": 0 if config.k is None else int(config.k),
+        "min_tokens": config.min_tokens,
+        "protect_first": max(place.protect_first, int(config.causal)),
+        "protect_last": place.protect_last,
+    }
+    similarity = SIMILARITIES.index(config.similarity or SIMILARITIES[0])
+    return {
+        **out,
+        **({"similarity": similarity} if similarity else {}),
+        **({"causal": 1} if config.causal else {}),
+    }
 
 
-def similarity_named(attributes: Attributes) -> str:
-    """The name of the similarity that an operator's attributes ask for."""
-    return SIMILARITIES[int(attributes.get("similarity", 0))]
+def pair_options(attributes: Attributes) -> dict[str, Any]:
+    """From attributes to arguments of the reference, where the two differ."""
+    return {
+        "k": int(attributes["k"]) or None,
+        "similarity": SIMILARITIES[int(attributes.get("similarity", 0))],
+        "causal": bool(attributes.get("causal", 0)),
+    }
 
 
 def ranks_of(metric: Tensor, size: Tensor | None, attributes: Attributes) -> tuple[Tensor, Tensor]:
     """:func:`~tsmerge_export.merge.matching.ranks` by an operator's attributes."""
-    return ranks(
-        metric,
-        size,
-        k=int(attributes["k"]) or None,
-        similarity=similarity_named(attributes),
-        protect_first=int(attributes["protect_first"]),
-        protect_last=int(attributes["protect_last"]),
-    )
+    options = pair_options(attributes)
+    options |= {name: int(attributes[name]) for name in ("protect_first", "protect_last")}
+    return ranks(metric, size, **options)

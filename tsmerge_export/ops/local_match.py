@@ -60,17 +60,33 @@ _RANK_ONE = """
   size_b = Slice(size, first_b, end, i1, i2)
   padding_a = Equal(size_a, f0)
   padding_b = Equal(size_b, f0)
-  rank_real = Where(padding_b, rank_into_padding, score)
+  rank_with_b = Where(padding_b, rank_into_padding, score)
+"""
+
+# In causal merging the token before an a, which it will be read from, must not be padding either.
+_BEFORE_ONE = """
+  start_before = Sub(start_a, i1)
+  end_before = Sub(end, i1)
+  size_before = Slice(size, start_before, end_before, i1, i2)
+  padding_before = Equal(size_before, f0)
+  rank_real = Where(padding_before, rank_into_padding, rank_with_b)
+"""
+
+_ANY_BEFORE_ONE = """
+  rank_real = Identity(rank_with_b)
+"""
+
+_END_ONE = """
   rank = Where(padding_a, rank_padding, rank_real)
 """
 
 
-def match_one(similarity: str) -> str:
+def match_one(similarity: str, causal: bool) -> str:
     """k = 1: ``rank [B, P]``."""
-    if similarity == "cosine":
-        return _SPAN_ONE + _COSINE_ONE + _RANK_ONE
-    score = scores_by_length(similarity, 2, "score")
-    return _SPAN_ONE + LENGTHS + _BY_LENGTH_ONE + score + _RANK_ONE
+    score = _COSINE_ONE
+    if similarity != "cosine":
+        score = LENGTHS + _BY_LENGTH_ONE + scores_by_length(similarity, 2, "score")
+    return _SPAN_ONE + score + _RANK_ONE + (_BEFORE_ONE if causal else _ANY_BEFORE_ONE) + _END_ONE
 
 
 _COSINE_MANY = """

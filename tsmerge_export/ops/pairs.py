@@ -11,7 +11,7 @@ overload  neighbourhood       cost in N
 ``dense`` k = 0 or k above    quadratic: all a's against all b's; ``|i - j| < k`` is a mask
 ========  ==================  ==================================================================================
 
-By another similarity than the cosine its name is added, as in ``k1_l2``.
+By another similarity than the cosine its name is added, and ``causal`` in causal merging: ``k1_l2_causal``.
 
 Facts about runtimes that shaped the bodies:
 
@@ -62,10 +62,19 @@ _SOURCE = """
   source = Add(best_twice, first)
 """
 
-# k = 1: b is the token after a, so the survivors before a count its place too. Only rows that receive something are
-# computed and written: F of them, those whose a is no padding.
-_ROWS_ONE = """
+# k = 1: b is the token after a, so the survivors before a count its place too.
+_TARGET_ONE = """
   target = Identity(before)
+"""
+
+# Causal: the last survivor at or before a token.
+_TARGET_BEFORE = """
+  up_to = Add(before, survives)
+  target = Sub(up_to, i1)
+"""
+
+# Only rows that receive something are computed and written: F of them, those whose a is no padding.
+_ROWS_ONE = """
   into = Add(source, i1)
   place = GatherElements<axis = 1>(before, source)
   size_into = GatherElements<axis = 1>(size, into)
@@ -130,7 +139,10 @@ def bodies(before: str, after: str = "", *, rank: str = "rank", some: str = "som
     out = {}
     for similarity in SIMILARITIES:
         end = _suffix(similarity)
-        out[f"k1{end}"] = front + match_one(similarity) + choose + _ROWS_ONE
+        for causal in (False, True):
+            target = _TARGET_BEFORE if causal else _TARGET_ONE
+            match = match_one(similarity, causal)
+            out[f"k1{end}{'_causal' * causal}"] = front + match + choose + target + _ROWS_ONE
         out[f"band{end}"] = front + match_band(similarity) + choose + _INTO + MERGE_ROWS
         out[f"dense{end}"] = front + match_dense(similarity) + choose + _INTO + MERGE_ROWS
     return out
@@ -144,4 +156,5 @@ def variant(attributes: Mapping[str, int | float]) -> str:
     """Which body a node takes: by k, so that its cost class is known from the node, and by the similarity."""
     k = attributes["k"]
     reach = "k1" if k == 1 else "band" if 1 < k <= BAND_MAX else "dense"
-    return reach + _suffix(SIMILARITIES[int(attributes.get("similarity", 0))])
+    similarity = SIMILARITIES[int(attributes.get("similarity", 0))]
+    return reach + _suffix(similarity) + "_causal" * int(attributes.get("causal", 0))

@@ -94,6 +94,8 @@ class Schema:
             raise UsageError(
                 f"{self.op_type}: ratio {attributes['ratio_num']}/{attributes['ratio_den']} must be at most 1/2"
             )
+        if attributes.get("causal") and (attributes["k"] != 1 or attributes["protect_first"] < 1):
+            raise UsageError(f"{self.op_type}: causal needs k = 1 and protect_first >= 1")
         if "ratio_num" in names and attributes["ratio_num"] and attributes["r"]:
             raise UsageError(f"{self.op_type}: r and ratio_num exclude each other; set one of them to 0")
 
@@ -108,7 +110,7 @@ _MERGED = (
     Value("y", ("B", "M", "D"), FLOATS, "surviving tokens in their old order, type of x; M = N - r"),
     Value("size_out", ("B", "M"), ("float32",), "original tokens per surviving token"),
     Value("kept", ("B", "M"), ("int64",), "index in the input of each surviving token, strictly increasing"),
-    Value("target", ("B", "N"), ("int64",), "index in the output that each input token went to"),
+    Value("target", ("B", "N"), ("int64",), "index in the output that each input token is read from"),
 )
 
 _K = Attribute(
@@ -118,6 +120,12 @@ _SIMILARITY = Attribute(
     "similarity",
     "index into config.SIMILARITIES: 0 cosine, 1 l2, 2 dot; all from -1 to 1, compared in whole steps of 2^-20",
     most=2,
+    optional=True,
+)
+_CAUSAL = Attribute(
+    "causal",
+    "1: target is the last survivor at or before a token; needs k = 1 and protect_first >= 1",
+    most=1,
     optional=True,
 )
 _BOUNDS = (
@@ -137,6 +145,7 @@ LOCAL_MERGE = Schema(
         Attribute("ratio_den", "share of N to remove, denominator", least=1, most=1_000_000),
         *_BOUNDS,
         _SIMILARITY,
+        _CAUSAL,
     ),
     doc="Local token merging, arXiv 2405.17951, section 3. r(N) = min(r + N*ratio_num//ratio_den, "
     "(N - protect_first - protect_last)//2, N - min_tokens), at least 0: a function of N alone.",
@@ -152,6 +161,7 @@ DYNAMIC_MERGE = Schema(
         Attribute("threshold", "similarity, compared in whole steps of 2^-20", least=-1, most=1, real=True),
         *_BOUNDS,
         _SIMILARITY,
+        _CAUSAL,
     ),
     doc="Dynamic token merging, arXiv 2405.17951, section 3: as LocalMerge, but r is the mean over the batch of how "
     "many ranks exceed the threshold, rounded down, at most (N - protect_first - protect_last)//2 and N - min_tokens.",
@@ -164,7 +174,7 @@ PITOME_MERGE = Schema(
     inputs=LOCAL_MERGE.inputs,
     outputs=LOCAL_MERGE.outputs,
     attributes=(
-        *LOCAL_MERGE.attributes[1:-1],  # without k and similarity
+        *LOCAL_MERGE.attributes[1:-2],  # without k, similarity and causal
         Attribute("margin", "cosine from which tokens are alike", least=-1, most=1, real=True),
         Attribute("alpha", "weight of tokens that are not alike", most=ALPHA_MOST, real=True),
         Attribute("energy", "index into config.ENERGIES: 0 elu, 1 gaussian (without alpha)", most=1),
