@@ -6,6 +6,7 @@ import pytest
 
 from tests.cases import Case, DynamicCase, DynamicOptionCase, OptionCase
 from tests.pitome import PitomeCase
+from tests.ssm import SsmCase
 
 CASES: dict[str, type[Case]] = {
     "local": Case,
@@ -13,6 +14,7 @@ CASES: dict[str, type[Case]] = {
     "dynamic": DynamicCase,
     "dynamic-options": DynamicOptionCase,
     "pitome": PitomeCase,
+    "ssm": SsmCase,
 }
 
 #: Runs a test once for each method, as argument ``of``.

@@ -9,7 +9,16 @@ from fractions import Fraction
 from typing import Any, Literal, cast
 
 from tsmerge_export.errors import UsageError
-from tsmerge_export.parse import ALPHA_MOST, number, parse_k, parse_ratio, parse_threshold, per_layer, whole
+from tsmerge_export.parse import (
+    ALPHA_MOST,
+    number,
+    parse_k,
+    parse_ratio,
+    parse_share,
+    parse_threshold,
+    per_layer,
+    whole,
+)
 
 Positions = Literal["gather", "compact"]
 
@@ -18,6 +27,7 @@ Metric = Literal["x", "key"]
 
 DEFAULT_RATIO = Fraction(1, 4)
 DEFAULT_THRESHOLD = 0.9
+DEFAULT_PRUNE_SHARE = Fraction(1, 2)
 _MAX_RATIO = Fraction(1, 2)
 
 #: How alike two tokens are (``similarity`` of local, global and dynamic merging), the default first.
@@ -33,7 +43,15 @@ OPTIONS: Mapping[str, frozenset[str]] = {
     "global": frozenset({"ratio", "r", "schedule", "similarity"}),
     "dynamic": frozenset({"k", "threshold", "similarity"}),
     "pitome": frozenset({"ratio", "r", "schedule", "alpha", "margin", "energy"}),
+    "ssm": frozenset({"ratio", "r", "schedule", "prune_share"}),
 }
+
+
+# In this order in a description.
+_DESCRIBED = (
+    *("k", "r", "ratio", "schedule", "threshold", "similarity"),
+    *("margin", "alpha", "energy", "prune_share"),
+)
 
 
 @dataclass(frozen=True)
@@ -43,8 +61,9 @@ class MergeConfig:
     Args:
         method: ``"none"`` (export without merging), ``"local"`` (arXiv 2405.17951, section 3), ``"global"``
             (ToMe, arXiv 2210.09461: local merging with every token in reach), ``"dynamic"`` (arXiv 2405.17951,
-            section 3: local merging of as many tokens as are alike) or ``"pitome"`` (arXiv 2405.16148, section 3:
-            tokens that have many alike merge).
+            section 3: local merging of as many tokens as are alike) ``"pitome"`` (arXiv 2405.16148, section 3: tokens
+            that have many alike merge) or ``"ssm"`` (arXiv 2410.14725, section 4: unimportant tokens are merged into
+            important ones, or pruned).
         k: neighbourhood of local and dynamic merging in token pairs, >= 1; None or ``"global"`` compares all tokens.
             Default 1.
         ratio: share of the tokens that each merge step removes, 0 < ratio <= 1/2, kept as an exact Fraction; or a
@@ -61,6 +80,8 @@ class MergeConfig:
             merging layer. Default 0.9 - 0.9 * layer / layers.
         alpha: of pitome, weight of the tokens that are not alike, >= 0. Default 1.
         energy: of pitome, ``"elu"`` (default) or ``"gaussian"`` (a kernel of width 1 - margin, without alpha).
+        prune_share: of ssm, the share of the removed tokens that is pruned instead of merged, from 0 to 1, exact.
+            Default 1/2.
         min_tokens: no merge step leaves fewer tokens than this, >= 0.
         layers: indices of the layers to merge in, counted from 0 in order of execution; None is all of them.
         positions: ``"gather"`` keeps true distances between surviving tokens; ``"compact"`` renumbers them
@@ -86,6 +107,7 @@ class MergeConfig:
     margin: float | str | tuple[float, ...] | None = None
     alpha: float | str | None = None
     energy: str | None = None
+    prune_share: Fraction | str | float | None = None
     min_tokens: int = 4
     layers: tuple[int, ...] | None = None
     positions: Positions = "gather"
@@ -116,6 +138,12 @@ class MergeConfig:
             put(self, "threshold", per_layer(threshold, parse_threshold))
         self._read_similarity(put)
         self._read_energy(put)
+        if self.takes("prune_share"):
+            put(
+                self,
+                "prune_share",
+                parse_share(DEFAULT_PRUNE_SHARE if self.prune_share is None else self.prune_share),
+            )
         whole("--min-tokens", self.min_tokens, 0)
         if self.layers is not None:
             layers = tuple(sorted({whole("--layers", i, 0) for i in self.layers}))
@@ -132,9 +160,10 @@ class MergeConfig:
             given.discard("k")
         wrong = sorted(given - OPTIONS[self.method])
         if wrong and self.active:
-            takes = ", ".join(f"--{name}" for name in sorted(OPTIONS[self.method])) or "none"
+            takes = ", ".join(map(_flag, sorted(OPTIONS[self.method]))) or "none"
             raise UsageError(
-                f"--{wrong[0]} has no effect with --merge {self.method}, whose own settings are: {takes}; leave it out"
+                f"{_flag(wrong[0])} has no effect with --merge {self.method}, whose own settings are: {takes}; "
+                "leave it out"
             )
 
     def _read_amount(self, put: Any) -> None:
@@ -245,10 +274,10 @@ class MergeConfig:
         if not self.active:
             return "none"
         parts = [self.method]
-        for name in ("k", "r", "ratio", "schedule", "threshold", "similarity", "margin", "alpha", "energy"):
+        for name in _DESCRIBED:
             value = getattr(self, name)
             if self.takes(name) and (value is not None or name == "k") and value != SIMILARITIES[0]:
-                parts.append(f"{name}={'global' if value is None else _text(value)}")
+                parts.append(f"{name.replace('_', '-')}={'global' if value is None else _text(value)}")
         parts += [f"min-tokens={self.min_tokens}", f"positions={self.positions}"]
         if self.causal:
             parts.append("causal")
@@ -259,6 +288,10 @@ class MergeConfig:
         if self.layers is not None:
             parts.append(f"layers={_text(self.layers)}")
         return " ".join(parts)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _read_r(value: Any) -> int:

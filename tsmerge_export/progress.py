@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 # Steps of an export in order; a step that is left out is simply never announced.
 EXPORT_STEPS = ("load", "export", "rewrite", "lower", "parity", "cost", "bundle")
+BENCH_STEPS = ("load", "export", "rewrite", "lower", "bench")
 VALIDATE_STEPS = ("load", "export", "rewrite", "lower", "parity", "cost")
 
 

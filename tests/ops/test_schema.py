@@ -57,8 +57,19 @@ def test_bad_attributes_of_dynamic_merging_are_named(change: dict[str, Any], wor
         ops.function("DynamicMerge", {**DYNAMIC, **change})
 
 
+def test_bad_shares_to_prune_are_named() -> None:
+    good = {name: value for name, value in GOOD.items() if name != "k"} | {"prune_num": 1, "prune_den": 2}
+    ops.function("SsmMerge", good)
+    with pytest.raises(UsageError, match="share to prune must be at most 1"):
+        ops.function("SsmMerge", {**good, "prune_num": 3})
+    with pytest.raises(UsageError, match="prune_den=0 must be"):
+        ops.function("SsmMerge", {**good, "prune_den": 0})
+
+
 def test_unknown_operator_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UnsupportedError, match="has: LocalMerge, DynamicMerge, PitomeMerge, Unmerge"):
+    with pytest.raises(
+        UnsupportedError, match="has: LocalMerge, DynamicMerge, PitomeMerge, SsmMerge, Unmerge"
+    ):
         ops.variant_key("Prune", {})
 
 

@@ -34,7 +34,9 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _whole(least: int) -> Callable[[str], int]:
+def whole(least: int) -> Callable[[str], int]:
+    """Type of a flag: a whole number of at least ``least``."""
+
     def parse(text: str) -> int:
         try:
             value = int(text)
@@ -77,7 +79,8 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_model_options(parser: argparse.ArgumentParser) -> None:
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """The flags of loading a model."""
     group = parser.add_argument_group("model")
     group.add_argument("--family", metavar="NAME", help="model family; default: found from the config")
     group.add_argument(
@@ -102,22 +105,22 @@ def _add_check_options(parser: argparse.ArgumentParser) -> None:
         "--rtol", type=_tolerance(0.1), metavar="X", help="relative tolerance; must stay below 0.1"
     )
     group.add_argument(
-        "--threads", type=_whole(1), metavar="N", help="threads of the runtime; default: its choice"
+        "--threads", type=whole(1), metavar="N", help="threads of the runtime; default: its choice"
     )
     group.add_argument(
-        "--seed", type=_whole(0), default=0, metavar="N", help="seed of generated inputs; default: 0"
+        "--seed", type=whole(0), default=0, metavar="N", help="seed of generated inputs; default: 0"
     )
     group.add_argument("--json", metavar="FILE", help="also write the report as JSON")
 
 
-def _fill_export(parser: argparse.ArgumentParser) -> None:
-    _add_model(parser)
+def add_merging(parser: argparse.ArgumentParser) -> None:
+    """The flags of a merge setting."""
     group = parser.add_argument_group("merging")
     group.add_argument(
         "--merge",
         default="local",
         metavar="METHOD",
-        help="local, global, dynamic, pitome or none; default: local",
+        help="local, global, dynamic, pitome, ssm or none; default: local",
     )
     group.add_argument("--k", metavar="K", help="neighbourhood: 1, 2, ... or global; default: 1")
     group.add_argument(
@@ -150,7 +153,12 @@ def _fill_export(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--alpha", metavar="A", help="pitome: weight of tokens that are not alike; default: 1")
     group.add_argument("--energy", metavar="HOW", help="pitome: elu (default) or gaussian")
-    group.add_argument("--min-tokens", type=_whole(0), metavar="N", help="leave at least so many; default: 4")
+    group.add_argument(
+        "--prune-share",
+        metavar="Q",
+        help="ssm: share of the removed tokens that is pruned, not merged, 0 to 1; default: 1/2",
+    )
+    group.add_argument("--min-tokens", type=whole(0), metavar="N", help="leave at least so many; default: 4")
     group.add_argument("--layers", type=_layers, metavar="I,J,...", help="layers to merge in; default: all")
     group.add_argument("--positions", metavar="HOW", help="gather (true distances, default) or compact")
     group.add_argument(
@@ -168,16 +176,21 @@ def _fill_export(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="proportional attention: a merged token counts as often as its size",
     )
+
+
+def _fill_export(parser: argparse.ArgumentParser) -> None:
+    _add_model(parser)
+    add_merging(parser)
     group = parser.add_argument_group("output")
     group.add_argument("-o", "--output", metavar="DIR", help="bundle to write; default: <model>-<method>")
     group.add_argument(
-        "--opset", type=_whole(1), default=18, metavar="N", help="ONNX operator set; default: 18"
+        "--opset", type=whole(1), default=18, metavar="N", help="ONNX operator set; default: 18"
     )
     group.add_argument(
         "--inline", action="store_true", help="write the merge functions inlined (for OpenVINO)"
     )
     group.add_argument("--force", action="store_true", help="replace an existing bundle")
-    _add_model_options(parser)
+    add_model_options(parser)
     _add_check_options(parser)
     parser.set_defaults(run=_run_export)
 
@@ -185,7 +198,7 @@ def _fill_export(parser: argparse.ArgumentParser) -> None:
 def _fill_validate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="DIR", help="the bundle's folder")
     _add_model(parser)
-    _add_model_options(parser)
+    add_model_options(parser)
     _add_check_options(parser)
     parser.set_defaults(run=_run_validate)
 
@@ -193,10 +206,10 @@ def _fill_validate(parser: argparse.ArgumentParser) -> None:
 def _fill_inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="FILE|DIR", help="an ONNX file or a bundle's folder")
     parser.add_argument(
-        "--batch", type=_whole(1), default=1, metavar="N", help="batch to count at; default: 1"
+        "--batch", type=whole(1), default=1, metavar="N", help="batch to count at; default: 1"
     )
     parser.add_argument(
-        "--length", type=_whole(1), default=512, metavar="N", help="length to count at; default: 512"
+        "--length", type=whole(1), default=512, metavar="N", help="length to count at; default: 512"
     )
     parser.add_argument("--json", metavar="FILE", help="also write the findings as JSON")
     parser.set_defaults(run=_run_inspect)
@@ -230,6 +243,8 @@ def export_parser() -> argparse.ArgumentParser:
 
 def tsmerge_parser() -> argparse.ArgumentParser:
     """The parser of ``tsmerge``."""
+    from tsmerge_export.cli import bench
+
     parser = _Parser(prog="tsmerge", description="Token merging in time-series models, exported and proved.")
     _add_version(parser)
     commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
@@ -237,6 +252,7 @@ def tsmerge_parser() -> argparse.ArgumentParser:
         ("export", _EXPORT_HELP, _fill_export),
         ("validate", _VALIDATE_HELP, _fill_validate),
         ("inspect", _INSPECT_HELP, _fill_inspect),
+        ("bench", bench.HELP, bench.fill),
     ):
         fill(commands.add_parser(name, help=text, description=text.capitalize() + "."))
     return parser

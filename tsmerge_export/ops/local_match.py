@@ -144,7 +144,7 @@ def _scores(rank: int, similarity: str) -> str:
 """
 
 
-def _best(rank: int, index: str) -> str:
+def best_candidate(rank: int, index: str) -> str:
     """Of scores ``[.., A, C]``: best_rank ``[.., A]`` and best_index ``[.., A]`` int64, an entry of ``index [C]``.
 
     The best candidate is the lowest index whose score equals the best score: explicit about ties, and no slower than
@@ -194,7 +194,7 @@ def match_dense(similarity: str) -> str:
   near = Less(distance, k)
   inside = Or(near, no_limit)
   scores = Where(inside, allowed, rank_none)
-  {_best(3, "j_row")}
+  {best_candidate(3, "j_row")}
   rank = Identity(best_rank)
   partner = Identity(best_index)
 """
@@ -250,7 +250,7 @@ def match_band(similarity: str) -> str:
   exists = And(not_before, not_after)
   inside = And(near, exists)
   scores = Where(inside, allowed, rank_none)
-  {_best(4, "in_window")}
+  {best_candidate(4, "in_window")}
   partner_block = Add(best_index, j_first)
   padded_count = Mul(blocks, block)
   flat = Concat<axis = 0>(batch, padded_count)

@@ -94,6 +94,8 @@ class Schema:
             raise UsageError(
                 f"{self.op_type}: ratio {attributes['ratio_num']}/{attributes['ratio_den']} must be at most 1/2"
             )
+        if "prune_den" in names and attributes["prune_num"] > attributes["prune_den"]:
+            raise UsageError(f"{self.op_type}: the share to prune must be at most 1")
         if attributes.get("causal") and (attributes["k"] != 1 or attributes["protect_first"] < 1):
             raise UsageError(f"{self.op_type}: causal needs k = 1 and protect_first >= 1")
         if "ratio_num" in names and attributes["ratio_num"] and attributes["r"]:
@@ -184,6 +186,20 @@ PITOME_MERGE = Schema(
     merges=True,
 )
 
+SSM_MERGE = Schema(
+    op_type="SsmMerge",
+    inputs=LOCAL_MERGE.inputs,
+    outputs=LOCAL_MERGE.outputs,
+    attributes=(
+        *LOCAL_MERGE.attributes[1:-2],  # without k, similarity and causal
+        Attribute("prune_num", "share of the removed tokens that is pruned, numerator", most=1_000_000),
+        Attribute("prune_den", "the same, denominator", least=1, most=1_000_000),
+    ),
+    doc="Token reduction of arXiv 2410.14725, section 4: the r(N) less important tokens that are most like a more "
+    "important one are merged into it, or pruned. r(N) as of LocalMerge.",
+    merges=True,
+)
+
 UNMERGE = Schema(
     op_type="Unmerge",
     inputs=(
@@ -232,7 +248,7 @@ DISTANCE_PLANE = Schema(
 
 SCHEMAS: Mapping[str, Schema] = {
     schema.op_type: schema
-    for schema in (LOCAL_MERGE, DYNAMIC_MERGE, PITOME_MERGE, UNMERGE, GATHER_PAIRS, DISTANCE_PLANE)
+    for schema in (LOCAL_MERGE, DYNAMIC_MERGE, PITOME_MERGE, SSM_MERGE, UNMERGE, GATHER_PAIRS, DISTANCE_PLANE)
 }
 
 

@@ -18,7 +18,8 @@ from tsmerge_export.families.base import Arrays, Component, Family
 from tsmerge_export.ops import DOMAIN, schema
 from tsmerge_export.validate import metrics
 from tsmerge_export.validate.data import Table, Windows, need_rows, rolling_windows
-from tsmerge_export.validate.decisions import open_session, tap
+from tsmerge_export.validate.decisions import tap
+from tsmerge_export.validate.sessions import open_session
 from tsmerge_export.validate.speed import SpeedReport, interleaved
 from tsmerge_export.validate.threads import torch_threads
 
@@ -142,7 +143,7 @@ def measure(
             )
     cut = rolling_windows(table, context, horizon, limit=windows)
     names = [spec.name for spec in component.outputs]
-    sessions = [open_session(path, threads) for path in (unmerged, merged)]
+    sessions = [open_session(path, threads, timed=True) for path in (unmerged, merged)]
     run_unmerged, run_merged = (partial(_run, session, names) for session in sessions)
     levels = family.quantile_levels(model)
 

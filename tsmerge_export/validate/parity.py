@@ -19,6 +19,7 @@ from tsmerge_export.families.base import Component, Family
 from tsmerge_export.merge.apply import merging
 from tsmerge_export.validate import corpus, decisions, tolerances
 from tsmerge_export.validate.decisions import Decision, Verdict
+from tsmerge_export.validate.sessions import open_session
 from tsmerge_export.validate.threads import torch_threads
 from tsmerge_export.validate.tolerances import Tolerance
 
@@ -170,10 +171,10 @@ def check(
     report = ParityReport(component.name, tolerance)
     names = [spec.name for spec in component.outputs]
     try:
-        session = decisions.open_session(artefact, threads)
+        session = open_session(artefact, threads)
         proto = onnx.load(with_decisions or artefact)
         taps = decisions.tap(proto)
-        tapped = decisions.open_session(proto, threads) if taps else None
+        tapped = open_session(proto, threads) if taps else None
     except Exception as error:  # as below
         report.cases.append(CaseResult(artefact.name, False, 0))
         report.cases[0].failures.append(f"the file cannot be loaded: {_one_line(error)}")
