@@ -1,4 +1,4 @@
-"""Token reduction for state-space models in whole models: parity, bit identity where nothing goes, the other runtimes."""
+"""Token reduction for state-space models in whole models: parity, bit identity where nothing goes, other runtimes."""
 
 from __future__ import annotations
 

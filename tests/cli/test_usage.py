@@ -159,9 +159,9 @@ def test_help_and_version(capsys: Capture) -> None:
     assert main_export(["--help"]) == 0
     text = capsys.readouterr().out
     for flag in (
-        "--merge", "--k", "--ratio", "--r", "--threshold", "--similarity", "--margin", "--alpha", "--prune-share", "--energy",
-        "--min-tokens", "--layers", "--positions", "--causal", "--output", "--opset", "--data", "--json", "--atol",
-        "--rtol", "--threads", "--trust-remote-code", "--force", "--inline", "--family", "--config",
+        "--merge", "--k", "--ratio", "--r", "--threshold", "--similarity", "--margin", "--alpha", "--energy",
+        "--prune-share", "--min-tokens", "--layers", "--positions", "--causal", "--output", "--opset", "--data",
+        "--json", "--atol", "--rtol", "--threads", "--trust-remote-code", "--force", "--inline", "--family", "--config",
     ):  # fmt: skip
         assert flag in text
     assert main(["--version"]) == 0
