@@ -159,6 +159,11 @@ def test_pipelines_are_unwrapped_and_generate_works() -> None:
         tsm.MergeConfig(ratio="1/4", metric="key", prop_attn=True),
         tsm.MergeConfig(method="dynamic", threshold="0.2,-0.5"),
         tsm.MergeConfig(method="pitome", ratio="1/4"),
+        tsm.MergeConfig(ratio="1/4", causal=True, similarity="l2"),
+        tsm.MergeConfig(method="global", ratio="1/4", similarity="dot", prop_attn=True),
+        tsm.MergeConfig(method="pitome", ratio="1/4", energy="gaussian", metric="key"),
+        tsm.MergeConfig(method="ssm", ratio="1/4", metric="key"),
+        tsm.MergeConfig(method="ssm", ratio="1/4", prune_share=1, prop_attn=True),
     ],
     ids=lambda merge: merge.describe(),
 )

@@ -15,7 +15,7 @@ import pytest
 from onnx import parser
 
 from tests import web
-from tests.cases import KINDS, MARGIN, PADDINGS, SPOILS, TOLERANCES, Case
+from tests.cases import KINDS, PADDINGS, SPOILS, TOLERANCES, Case
 from tests.methods import each_method
 from tests.ops.harness import add_functions, feed, merge_model, session
 
@@ -48,7 +48,7 @@ def _same(case: Case, given: Arrays, expected: Arrays, *, may_flip: bool) -> boo
     """Compare all outputs; False where the decision is another one and float noise explains that."""
     if any(not np.array_equal(given[index], expected[index]) for index in (2, 3)):
         assert may_flip, f"other decisions: {case}"
-        assert min(row.margin for row in case.expected()) < MARGIN, case
+        assert min(row.margin for row in case.expected()) < case.margin, case
         return False
     np.testing.assert_array_equal(given[1], expected[1], err_msg=f"size of {case}")
     y, want = (values[0].astype(np.float32) for values in (given, expected))

@@ -120,7 +120,7 @@ def add_merging(parser: argparse.ArgumentParser) -> None:
         "--merge",
         default="local",
         metavar="METHOD",
-        help="local, global, dynamic, pitome or none; default: local",
+        help="local, global, dynamic, pitome, ssm or none; default: local",
     )
     group.add_argument("--k", metavar="K", help="neighbourhood: 1, 2, ... or global; default: 1")
     group.add_argument(
@@ -139,7 +139,12 @@ def add_merging(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--threshold",
         metavar="S",
-        help="dynamic: merge tokens more alike than this cosine, -1 to 1, or one for each layer; default: 0.9",
+        help="dynamic: merge tokens more alike than this, -1 to 1, or one for each layer; default: 0.9",
+    )
+    group.add_argument(
+        "--similarity",
+        metavar="HOW",
+        help="local, global, dynamic: cosine (default), l2 or dot; all from -1 to 1",
     )
     group.add_argument(
         "--margin",
@@ -148,9 +153,20 @@ def add_merging(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--alpha", metavar="A", help="pitome: weight of tokens that are not alike; default: 1")
     group.add_argument("--energy", metavar="HOW", help="pitome: elu (default) or gaussian")
+    group.add_argument(
+        "--prune-share",
+        metavar="Q",
+        help="ssm: share of the removed tokens that is pruned, not merged, 0 to 1; default: 1/2",
+    )
     group.add_argument("--min-tokens", type=whole(0), metavar="N", help="leave at least so many; default: 4")
     group.add_argument("--layers", type=_layers, metavar="I,J,...", help="layers to merge in; default: all")
     group.add_argument("--positions", metavar="HOW", help="gather (true distances, default) or compact")
+    group.add_argument(
+        "--causal",
+        action="store_true",
+        default=None,
+        help="local or dynamic with --k 1, for decoders: no slot is read from a later token when tokens are unmerged",
+    )
     group.add_argument(
         "--metric", metavar="WHAT", help="what is compared: x (the tokens, default) or key (attention keys)"
     )

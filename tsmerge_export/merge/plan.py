@@ -13,9 +13,11 @@ from tsmerge_export.merge.dynamic import DynamicMethod
 from tsmerge_export.merge.local import GlobalMethod, LocalMethod
 from tsmerge_export.merge.method import Attributes, Evidence, Method, Place
 from tsmerge_export.merge.pitome import PitomeMethod
+from tsmerge_export.merge.ssm import SsmMethod
 
 METHODS: Mapping[str, Method] = {
-    method.name: method for method in (LocalMethod(), GlobalMethod(), DynamicMethod(), PitomeMethod())
+    method.name: method
+    for method in (LocalMethod(), GlobalMethod(), DynamicMethod(), PitomeMethod(), SsmMethod())
 }
 
 
