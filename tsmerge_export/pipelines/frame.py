@@ -71,7 +71,7 @@ def read(
         raise UsageError(
             f"column {columns.target!r} is not numeric{hint}; choose another target, or clean it"
         )
-    stamps = _timestamps(df[columns.timestamp], columns.timestamp)
+    stamps = timestamps(df[columns.timestamp], columns.timestamp)
     if df[columns.id].isna().any():
         raise UsageError(f"column {columns.id!r} has rows without an id; fill or drop them")
     codes, ids = pd.factorize(df[columns.id])
@@ -89,7 +89,8 @@ def read(
     return list(ids), [target[a:b] for a, b in zip(starts, ends, strict=True)], future
 
 
-def _timestamps(column: Any, name: str) -> Any:
+def timestamps(column: Any, name: str) -> Any:
+    """A column as timestamps without a time zone. Raises UsageError where it holds something else."""
     pd = pandas()
     if not pd.api.types.is_datetime64_any_dtype(column):
         if pd.api.types.is_numeric_dtype(column):
@@ -111,7 +112,10 @@ def _frequency(pd: Any, moments: Any, starts: Any, ends: Any, ids: Any) -> str:
     for name, start, end in zip(ids, starts, ends, strict=True):
         if end - start < 3:
             continue
-        freq = pd.infer_freq(pd.DatetimeIndex(moments[start:end]))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pandas 3 announces that this will be an offset
+            freq = pd.infer_freq(pd.DatetimeIndex(moments[start:end]))
+        freq = getattr(freq, "freqstr", freq)
         if freq is None:
             raise UsageError(
                 f"series {name!r}: its timestamps are not regular (gaps, or one twice); fill the gaps or give freq"
