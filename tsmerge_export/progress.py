@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Protocol
@@ -11,6 +12,8 @@ from typing import Any, Protocol
 EXPORT_STEPS = ("load", "export", "rewrite", "lower", "parity", "cost", "bundle")
 BENCH_STEPS = ("load", "export", "rewrite", "lower", "bench")
 TUNE_STEPS = ("load", "search", "test")
+# A call that takes less shows no bar.
+_LATE_SECONDS = 2.0
 VALIDATE_STEPS = ("load", "export", "rewrite", "lower", "parity", "cost")
 
 
@@ -97,3 +100,40 @@ class RichProgress:
         name = str(self._bar.tasks[0].description)
         base = self._steps.index(name) if name in self._steps else 0
         self._bar.update(self._task, completed=base + min(1.0, done / max(1, total)))
+
+
+class LateBar:
+    """A bar for calls that may be short: it appears after two seconds of work, on stderr if that is a terminal.
+
+    Use it as a :class:`Progress` whose ``update`` ends with ``done == total``, which takes it away; so does
+    :meth:`close`, for work that an exception ended.
+    """
+
+    def __init__(self, name: str, check: Callable[[], None] | None = None) -> None:
+        self._name, self._check = name, check or (lambda: None)
+        self._begin: float | None = None
+        self._bar: RichProgress | None = None
+
+    def step(self, name: str) -> None:
+        """Names what follows."""
+        self._name = name
+
+    def update(self, done: int, total: int) -> None:
+        """``done`` of ``total`` parts of the call are finished."""
+        self._check()
+        now = time.monotonic()
+        if self._begin is None:
+            self._begin = now
+        if self._bar is None and now - self._begin > _LATE_SECONDS and sys.stderr.isatty():
+            self._bar = RichProgress([self._name]).__enter__()
+            self._bar.step(self._name)
+        if self._bar is not None:
+            self._bar.update(done, total)
+        if done >= total:
+            self.close()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+        self._bar = self._begin = None

@@ -11,6 +11,7 @@ from tsmerge_export.errors import UsageError
 
 _EXPORT_HELP = "export a model with token merging as a verified ONNX bundle"
 _VALIDATE_HELP = "repeat the verdicts of a bundle against its model"
+_FORECAST_HELP = "forecast the series of a table with a bundle"
 _INSPECT_HELP = "show where a bundle or an ONNX file merges, and what that saves"
 
 
@@ -67,6 +68,16 @@ def _layers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of layer indices such as 0,1,2") from None
+
+
+def _levels(text: str) -> tuple[float, ...]:
+    try:
+        levels = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        levels = (math.nan,)
+    if not all(0 <= level <= 1 for level in levels):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of levels from 0 to 1 such as 0.1,0.5,0.9")
+    return levels
 
 
 def _add_version(parser: argparse.ArgumentParser) -> None:
@@ -215,6 +226,65 @@ def _fill_inspect(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_run_inspect)
 
 
+def _fill_forecast(parser: argparse.ArgumentParser) -> None:
+    # -h is the horizon here, as the statistics world has it.
+    parser.add_argument("--help", action="help", help="show this help message and exit")
+    parser.add_argument("bundle", metavar="DIR", help="the bundle's folder")
+    parser.add_argument("table", metavar="TABLE", help=".csv or .parquet file, a row per series and time")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", required=True, help=".csv or .parquet file to write"
+    )
+    parser.add_argument(
+        "-h",
+        "--prediction-length",
+        type=_whole(1),
+        metavar="N",
+        help="steps to forecast; default: the model's own",
+    )
+    parser.add_argument(
+        "--plot", metavar="FILE", help="also draw history, forecast and bands (.png, .svg, .pdf)"
+    )
+    group = parser.add_argument_group("columns")
+    group.add_argument(
+        "--id-column",
+        metavar="NAME",
+        help="which series a row belongs to; default: item_id, or all rows are one",
+    )
+    group.add_argument(
+        "--timestamp-column", metavar="NAME", help="default: timestamp or date, or rows are one step apart"
+    )
+    group.add_argument(
+        "--target", metavar="NAME", help="what to forecast; default: target, or the only numbers"
+    )
+    group.add_argument(
+        "--freq", metavar="FREQ", help="frequency such as h, D or W; default: found from the rows"
+    )
+    group = parser.add_argument_group("forecast")
+    group.add_argument(
+        "--quantiles",
+        type=_levels,
+        default=tuple(i / 10 for i in range(1, 10)),
+        metavar="Q,Q,...",
+        help="levels from 0 to 1; default: 0.1 to 0.9",
+    )
+    group.add_argument(
+        "--num-samples", type=_whole(1), metavar="N", help="sample paths; default: the model's own"
+    )
+    group.add_argument(
+        "--seed", type=_whole(0), default=0, metavar="N", help="seed of the sampling; default: 0"
+    )
+    group.add_argument(
+        "--threads", type=_whole(1), metavar="N", help="threads of the runtime; default: its choice"
+    )
+    parser.set_defaults(run=_run_forecast)
+
+
+def _run_forecast(args: argparse.Namespace) -> int:
+    from tsmerge_export.cli.forecast import forecast
+
+    return forecast(args)
+
+
 def _run_export(args: argparse.Namespace) -> int:
     from tsmerge_export.cli.commands import export
 
@@ -254,6 +324,8 @@ def tsmerge_parser() -> argparse.ArgumentParser:
         ("inspect", _INSPECT_HELP, _fill_inspect),
         ("bench", bench.HELP, bench.fill),
         ("tune", tune.HELP, tune.fill),
+        ("forecast", _FORECAST_HELP, _fill_forecast),
     ):
-        fill(commands.add_parser(name, help=text, description=text.capitalize() + "."))
+        own_help = fill is _fill_forecast
+        fill(commands.add_parser(name, help=text, description=text.capitalize() + ".", add_help=not own_help))
     return parser
