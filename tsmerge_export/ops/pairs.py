@@ -36,7 +36,7 @@ from tsmerge_export.ops.parts import HEAD, MERGE_ROWS, PLACE, best_of
 BAND_MAX = 32
 
 # The bounds of the comparison and the ranks that are no cosine. Shapes: [1] int64 unless said otherwise.
-_BOUNDS = """
+BOUNDS = """
   first = Constant<value_int: int = @protect_first>()
   last = Constant<value_int: int = @protect_last>()
   least = Constant<value_int: int = @min_tokens>()
@@ -123,7 +123,7 @@ def bodies(before: str, after: str = "", *, rank: str = "rank", some: str = "som
         rank: name of the ranks of which the best merge, ``[B, P]``; P must be 0 where ``removed`` is.
         some: name of min(removed, 1).
     """
-    front, choose = HEAD + _BOUNDS + before, after + best_of(rank, some) + _SOURCE + PLACE
+    front, choose = HEAD + BOUNDS + before, after + best_of(rank, some) + _SOURCE + PLACE
     return {
         "k1": front + MATCH_ONE + choose + _ROWS_ONE,
         "band": front + MATCH_BAND + choose + _INTO + MERGE_ROWS,
