@@ -102,7 +102,9 @@ def libraries(headers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         environment["LIBRARY_PATH"] = str(runtime.parent)
     done = subprocess.run(configure, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    made = subprocess.run(["cmake", "--build", str(folder), "-v"], capture_output=True, text=True, env=environment)
+    made = subprocess.run(
+        ["cmake", "--build", str(folder), "-v"], capture_output=True, text=True, env=environment
+    )
     assert made.returncode == 0, made.stdout[-4000:] + made.stderr[-4000:]
     (folder / "ptxas.txt").write_text(made.stdout)
     return folder

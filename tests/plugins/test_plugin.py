@@ -50,7 +50,7 @@ def test_nothing_spills(libraries: Path, architecture: str) -> None:
 def test_machine_code_and_ptx(libraries: Path) -> None:
     """nvcc makes code for each architecture, and PTX of the last for those to come."""
     text = (libraries / "ptxas.txt").read_text()
-    made = {code for group in re.findall(r"code=\[?([\w,]+)", text) for code in group.split(",")}
+    made = {code for group in re.findall(r",code=\[?([\w,]+)", text) for code in group.split(",")}
     assert made == {f"sm_{architecture}" for architecture in ARCHITECTURES} | {"compute_120"}
 
 

@@ -110,6 +110,32 @@ def _add_check_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--json", metavar="FILE", help="also write the report as JSON")
 
 
+def _add_target_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("runtime")
+    group.add_argument(
+        "--runtime",
+        default="onnxruntime",
+        metavar="NAME",
+        help="onnxruntime (default), tensorrt or tensorrt-rtx",
+    )
+    group.add_argument(
+        "--dtype",
+        default="fp32",
+        metavar="TYPE",
+        help="of matrix products in TensorRT: fp32 (default), fp16 or bf16",
+    )
+    for which, what in (("min", "smallest"), ("opt", "usual"), ("max", "largest")):
+        group.add_argument(
+            f"--{which}-shapes",
+            metavar="NAME:1x512,...",
+            help=f"{what} input shapes of an engine",
+        )
+    group.add_argument(
+        "--compute-capability", metavar="80,86,...", help="GPUs that a TensorRT-RTX engine is built for"
+    )
+    group.add_argument("--plugin", metavar="FILE", help="plugin library for TensorRT (libtsmerge_trt.so)")
+
+
 def _fill_export(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
     group = parser.add_argument_group("merging")
@@ -166,6 +192,7 @@ def _fill_export(parser: argparse.ArgumentParser) -> None:
         "--inline", action="store_true", help="write the merge functions inlined (for OpenVINO)"
     )
     group.add_argument("--force", action="store_true", help="replace an existing bundle")
+    _add_target_options(parser)
     _add_model_options(parser)
     _add_check_options(parser)
     parser.set_defaults(run=_run_export)

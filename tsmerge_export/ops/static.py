@@ -4,11 +4,9 @@ TensorRT-RTX parses no NonZero and no ScatterElements with ``reduction``, and Te
 So here every shape follows from N: the places of survivors and of the removed are one permutation, whose inverse is
 one scatter without duplicates. A function has the same name, inputs and outputs as its portable twin.
 
-What differs from the specification (:mod:`tsmerge_export.merge.local`):
-
-- at least two unprotected tokens are needed (N >= 2 + protected);
-- k = 1 is exact. For k other than 1 several tokens may go into one: they are summed by a matrix product over all N
-  tokens, which costs ``2 * M * N * D`` operations and spreads a NaN or an infinity to all merged tokens of its row.
+k = 1 is the specification (:mod:`tsmerge_export.merge.local`) but for the payload of NaNs in half precision. For other
+k several tokens may go into one: they are summed by a matrix product over all N tokens, which costs ``2 * M * N * D``
+operations and spreads a NaN or an infinity to all merged tokens of its row.
 """
 
 from __future__ import annotations
@@ -43,14 +41,18 @@ _COUNT = """
   some = Identity(i1)
 """
 
-# merges [B, P]: the removed best, ties to the lowest index. K of TopK is at least 1. Counts are exact in float32.
+# merges [B, P + 1]: the removed best, ties to the lowest index. A last column that nothing ranks below keeps shapes
+# from being empty, and K of TopK is at least 1. Counts are exact in float32.
 _CHOOSE = """
+  one_column = Concat<axis = 0>(batch, i1)
+  nobody = Expand(rank_none, one_column)
+  rank_some = Concat<axis = 1>(rank, nobody)
   top_count = Max(removed, i1)
-  top, top_index = TopK<axis = 1>(rank, top_count)
+  top, top_index = TopK<axis = 1>(rank_some, top_count)
   worst_at = Sub(top_count, i1)
   worst = Slice(top, worst_at, top_count, i1)
-  better = Greater(rank, worst)
-  tied = Equal(rank, worst)
+  better = Greater(rank_some, worst)
+  tied = Equal(rank_some, worst)
   better_one = Cast<to = 1>(better)
   tied_one = Cast<to = 1>(tied)
   better_count = ReduceSum<keepdims = 1>(better_one, i1)
@@ -73,9 +75,8 @@ _PLACE = """
   past_first = Sub(token, first)
   past_least = Max(past_first, i0)
   pair0 = Div(past_least, i2)
-  ranked = Shape<start = 1, end = 2>(rank)
-  last_pair = Sub(ranked, i1)
-  pair = Min(pair0, last_pair)
+  nobody_at = Shape<start = 1, end = 2>(rank)
+  pair = Min(pair0, nobody_at)
   twice_pair = Mul(pair, i2)
   is_a = Equal(past_first, twice_pair)
   merges_at = Gather<axis = 1>(merges, pair)
@@ -130,7 +131,9 @@ _ROWS_ONE = """
 
 # Any k: which tokens go into which survivor is a matrix [B, M, N] of weights.
 _ROWS_MANY = """
-  partner_at = Gather<axis = 1>(partner, pair)
+  no_partner = Cast<to = 7>(nobody)
+  partner_some = Concat<axis = 1>(partner, no_partner)
+  partner_at = Gather<axis = 1>(partner_some, pair)
   partner_twice = Mul(partner_at, i2)
   into = Add(partner_twice, first_b)
   goes = Where(gone, into, token_rows)

@@ -134,6 +134,7 @@ def check(
     cases: Iterable[corpus.Case] | None = None,
     avoid: tuple[int, int] | None = None,
     with_decisions: Path | None = None,
+    values_from: Callable[[Outputs], Outputs] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ParityReport:
     """Prove an exported component against the original module with merging applied.
@@ -157,6 +158,7 @@ def check(
         cases: instead of the whole corpus.
         avoid: (batch, length) that the export used.
         with_decisions: for an artefact whose functions are inlined, the same model with its merge nodes.
+        values_from: instead of ONNX Runtime on the artefact, inputs -> outputs by name (an engine made from it).
         progress: called with (cases done, cases in all).
 
     Returns:
@@ -187,7 +189,7 @@ def check(
                 inputs = component.from_series(model, case.series())
                 want, decided = run_eager(component, model, merge, inputs)
                 try:
-                    got = _run(session, names, inputs)
+                    got = _run(session, names, inputs) if values_from is None else values_from(inputs)
                     seen = got if tapped is None else _run(tapped, [*names, *extra], inputs)
                 except Exception as error:  # ONNX Runtime raises its own types, one per status code
                     result = CaseResult(case.name, case.entry.degenerate, case.batch)
