@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 # Steps of an export in order; a step that is left out is simply never announced.
-EXPORT_STEPS = ("load", "export", "rewrite", "lower", "parity", "cost", "bundle")
+EXPORT_STEPS = ("load", "export", "rewrite", "lower", "parity", "cost", "engine", "bundle")
 BENCH_STEPS = ("load", "export", "rewrite", "lower", "bench")
 TUNE_STEPS = ("load", "search", "test")
 # A call that takes less shows no bar.

@@ -27,7 +27,18 @@ def report_dict(manifest: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         manifest: of a bundle; ``verdicts`` holds ``parity`` and ``cost`` as their reports' ``to_dict()`` gives them.
     """
-    keys = ("source", "family", "merge", "opset", "inline", "components", "verdicts", "versions", "created")
+    keys = (
+        "source",
+        "family",
+        "merge",
+        "opset",
+        "inline",
+        "components",
+        "verdicts",
+        "target",
+        "versions",
+        "created",
+    )
     return {
         "format": "tsmerge-report",
         "format_version": 1,

@@ -6,11 +6,14 @@ import argparse
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tsmerge_export.cli.handler import raise_if_interrupted
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UsageError, VerdictError
+
+if TYPE_CHECKING:
+    from tsmerge_export.targets import Target
 
 _MERGE_FLAGS = (
     "k",
@@ -84,6 +87,8 @@ def export(args: argparse.Namespace) -> int:
     """``tsmerge-export MODEL``. Returns 0, or 1 when the parity verdict failed."""
     merge = merge_config(args)
     check_files(args)
+    target = _target(args)
+    target.check(merge, inline=args.inline)
     from tsmerge_export.bundle import check_output
 
     args.output = default_output(args.model, args.merge) if args.output is None else args.output
@@ -92,6 +97,7 @@ def export(args: argparse.Namespace) -> int:
     from tsmerge_export import api
     from tsmerge_export.progress import EXPORT_STEPS, RichProgress
     from tsmerge_export.report import print_verdicts, report_dict
+    from tsmerge_export.report_target import print_target
 
     failed = None
     with RichProgress(EXPORT_STEPS, raise_if_interrupted) as progress:
@@ -103,6 +109,7 @@ def export(args: argparse.Namespace) -> int:
                 opset=args.opset,
                 inline=args.inline,
                 force=args.force,
+                target=target,
                 progress=progress,
                 **_shared(args),
             ).manifest
@@ -114,8 +121,29 @@ def export(args: argparse.Namespace) -> int:
     print_verdicts(manifest["verdicts"], title=f"{manifest['family']}: {merge.describe()}")
     if failed is not None:
         raise failed
+    print_target(manifest)
     print(f"bundle: {args.output}", flush=True)
     return 0
+
+
+def _target(args: argparse.Namespace) -> Target:
+    """The runtime of the flags. Raises UsageError for shapes or capabilities that cannot be read."""
+    from tsmerge_export.runtimes.tensorrt_rtx import parse_capabilities
+    from tsmerge_export.shapes import FLAGS, parse_shapes
+    from tsmerge_export.targets import Target
+
+    given = zip((args.min_shapes, args.opt_shapes, args.max_shapes), FLAGS, strict=True)
+    low, usual, high = (None if text is None else parse_shapes(text, flag) for text, flag in given)
+    if args.plugin is not None and not Path(args.plugin).is_file():
+        raise UsageError(f"--plugin {args.plugin}: no such file")
+    capabilities = () if args.compute_capability is None else parse_capabilities(args.compute_capability)
+    return Target(
+        args.runtime,
+        args.dtype,
+        (low, usual, high),
+        capabilities,
+        None if args.plugin is None else Path(args.plugin),
+    )
 
 
 def _shared(args: argparse.Namespace) -> dict[str, Any]:

@@ -124,6 +124,32 @@ def _add_check_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--json", metavar="FILE", help="also write the report as JSON")
 
 
+def _add_target_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("runtime")
+    group.add_argument(
+        "--runtime",
+        default="onnxruntime",
+        metavar="NAME",
+        help="onnxruntime (default), tensorrt or tensorrt-rtx",
+    )
+    group.add_argument(
+        "--dtype",
+        default="fp32",
+        metavar="TYPE",
+        help="of matrix products in TensorRT: fp32 (default), fp16 or bf16",
+    )
+    for which, what in (("min", "smallest"), ("opt", "usual"), ("max", "largest")):
+        group.add_argument(
+            f"--{which}-shapes",
+            metavar="NAME:1x512,...",
+            help=f"{what} input shapes of an engine",
+        )
+    group.add_argument(
+        "--compute-capability", metavar="80,86,...", help="GPUs that a TensorRT-RTX engine is built for"
+    )
+    group.add_argument("--plugin", metavar="FILE", help="plugin library for TensorRT (libtsmerge_trt.so)")
+
+
 def add_merging(parser: argparse.ArgumentParser) -> None:
     """The flags of a merge setting."""
     group = parser.add_argument_group("merging")
@@ -201,6 +227,7 @@ def _fill_export(parser: argparse.ArgumentParser) -> None:
         "--inline", action="store_true", help="write the merge functions inlined (for OpenVINO)"
     )
     group.add_argument("--force", action="store_true", help="replace an existing bundle")
+    _add_target_options(parser)
     add_model_options(parser)
     _add_check_options(parser)
     parser.set_defaults(run=_run_export)
@@ -237,7 +264,7 @@ def _fill_forecast(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-h",
         "--prediction-length",
-        type=_whole(1),
+        type=whole(1),
         metavar="N",
         help="steps to forecast; default: the model's own",
     )
@@ -268,13 +295,13 @@ def _fill_forecast(parser: argparse.ArgumentParser) -> None:
         help="levels from 0 to 1; default: 0.1 to 0.9",
     )
     group.add_argument(
-        "--num-samples", type=_whole(1), metavar="N", help="sample paths; default: the model's own"
+        "--num-samples", type=whole(1), metavar="N", help="sample paths; default: the model's own"
     )
     group.add_argument(
-        "--seed", type=_whole(0), default=0, metavar="N", help="seed of the sampling; default: 0"
+        "--seed", type=whole(0), default=0, metavar="N", help="seed of the sampling; default: 0"
     )
     group.add_argument(
-        "--threads", type=_whole(1), metavar="N", help="threads of the runtime; default: its choice"
+        "--threads", type=whole(1), metavar="N", help="threads of the runtime; default: its choice"
     )
     parser.set_defaults(run=_run_forecast)
 

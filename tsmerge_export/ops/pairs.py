@@ -29,7 +29,7 @@ Facts about runtimes that shaped the bodies:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from tsmerge_export.config import SIMILARITIES
 from tsmerge_export.ops.local_match import match_band, match_dense, match_one
@@ -39,7 +39,7 @@ from tsmerge_export.ops.parts import HEAD, MERGE_ROWS, PLACE, best_of
 BAND_MAX = 32
 
 # The bounds of the comparison and the ranks that are no cosine. Shapes: [1] int64 unless said otherwise.
-_BOUNDS = """
+BOUNDS = """
   first = Constant<value_int: int = @protect_first>()
   last = Constant<value_int: int = @protect_last>()
   least = Constant<value_int: int = @min_tokens>()
@@ -135,16 +135,31 @@ def bodies(before: str, after: str = "", *, rank: str = "rank", some: str = "som
         rank: name of the ranks of which the best merge, ``[B, P]``; P must be 0 where ``removed`` is.
         some: name of min(removed, 1).
     """
-    front, choose = HEAD + _BOUNDS + before, after + best_of(rank, some) + _SOURCE + PLACE
+    front, choose = HEAD + BOUNDS + before, after + best_of(rank, some) + _SOURCE + PLACE
+    return by_similarity(
+        lambda similarity, causal: (
+            front
+            + match_one(similarity, causal)
+            + choose
+            + (_TARGET_BEFORE if causal else _TARGET_ONE)
+            + _ROWS_ONE
+        ),
+        lambda similarity: front + match_band(similarity) + choose + _INTO + MERGE_ROWS,
+        lambda similarity: front + match_dense(similarity) + choose + _INTO + MERGE_ROWS,
+    )
+
+
+def by_similarity(
+    one: Callable[[str, bool], str], band: Callable[[str], str], dense: Callable[[str], str]
+) -> dict[str, str]:
+    """Bodies by the names that :func:`variant` gives; each argument makes one from a similarity (and causality)."""
     out = {}
     for similarity in SIMILARITIES:
         end = _suffix(similarity)
         for causal in (False, True):
-            target = _TARGET_BEFORE if causal else _TARGET_ONE
-            match = match_one(similarity, causal)
-            out[f"k1{end}{'_causal' * causal}"] = front + match + choose + target + _ROWS_ONE
-        out[f"band{end}"] = front + match_band(similarity) + choose + _INTO + MERGE_ROWS
-        out[f"dense{end}"] = front + match_dense(similarity) + choose + _INTO + MERGE_ROWS
+            out[f"k1{end}{'_causal' * causal}"] = one(similarity, causal)
+        out[f"band{end}"] = band(similarity)
+        out[f"dense{end}"] = dense(similarity)
     return out
 
 
