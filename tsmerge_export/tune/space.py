@@ -8,10 +8,11 @@ from tsmerge_export.config import MergeConfig
 
 _RATIOS = ("1/20", "1/10", "1/6", "1/4", "1/3", "1/2")
 _KS = ("1", "2", "4", "8")
+_PRUNED = ("0", "1/2", "1")
 _ENERGIES = ("elu", "gaussian")
 #: Where to merge, as a share of the layers. Early merging saves most, late merging costs least.
 _WHERE = ("all", "first half", "second half", "not the first")
-METHODS = ("local", "global", "dynamic", "pitome")
+METHODS = ("local", "global", "dynamic", "pitome", "ssm")
 
 
 class Trial(Protocol):
@@ -52,6 +53,10 @@ def suggest(trial: Trial, points: int) -> MergeConfig:
     else:
         settings["ratio"] = trial.suggest_categorical("ratio", _RATIOS)
         settings["schedule"] = trial.suggest_categorical("schedule", ("constant", "linear"))
+    if method in ("local", "global"):
+        settings["similarity"] = trial.suggest_categorical("similarity", ("cosine", "l2"))
+    if method == "ssm":
+        settings["prune_share"] = trial.suggest_categorical("prune_share", _PRUNED)
     if method == "pitome":
         settings["energy"] = trial.suggest_categorical("energy", _ENERGIES)
     return MergeConfig(method=method, **settings)
@@ -62,11 +67,13 @@ def first_guesses() -> list[dict[str, Any]]:
     plain = {"positions": "gather", "metric": "x", "prop_attn": False, "where": "all"}
     amount = {"ratio": "1/4", "schedule": "constant"}
     local = [
-        {**plain, **amount, "method": "local", "k": "1", "ratio": ratio} for ratio in ("1/10", "1/4", "1/2")
+        {**plain, **amount, "method": "local", "similarity": "cosine", "k": "1", "ratio": ratio}
+        for ratio in ("1/10", "1/4", "1/2")
     ]
     return [
         *local,
-        {**plain, **amount, "method": "global"},
+        {**plain, **amount, "method": "global", "similarity": "cosine"},
         {**plain, "method": "dynamic", "k": "1", "threshold": 0.9},
         {**plain, **amount, "method": "pitome", "energy": "elu"},
+        {**plain, **amount, "method": "ssm", "prune_share": "1/2"},
     ]
