@@ -9,9 +9,11 @@ import onnx_ir as ir
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.merge.plan import make_plan
+from tsmerge_export.rewrite.between import insert_between_blocks
+from tsmerge_export.rewrite.blocks import find_blocks
 from tsmerge_export.rewrite.infer import infer_shapes
 from tsmerge_export.rewrite.insert import RewriteReport, insert_merges
-from tsmerge_export.rewrite.points import find_points
+from tsmerge_export.rewrite.points import Point, find_points
 
 
 def merge_graph(
@@ -42,12 +44,15 @@ def merge_graph(
     """
     model = infer_shapes(model)
     points, rejected = find_points(model.graph, scope)
+    blocks = [] if points else find_blocks(model.graph)
+    if blocks:
+        return model, _between(model, blocks, merge, token_mask, stay, protect_first, protect_last)
     if not points:
         reasons = "; ".join(f"{item.node}: {item.reason}" for item in rejected[:3])
         raise UnsupportedError(
             "no safe merge point: looked for Softmax over equal query and key lengths -> product with values -> "
-            f"projection -> residual Add; found {len(rejected)} candidates"
-            + (f" ({reasons})" if reasons else "")
+            "projection -> residual Add, and for depthwise Conv -> residual Add (state-space models); "
+            f"found {len(rejected)} candidates" + (f" ({reasons})" if reasons else "")
         )
     plan = make_plan(merge, len(points), protect_first=protect_first, protect_last=protect_last)
     report = insert_merges(
@@ -62,3 +67,24 @@ def merge_graph(
         prop_attn=merge.prop_attn,
     )
     return model, report
+
+
+def _between(
+    model: ir.Model,
+    blocks: list[Point],
+    merge: MergeConfig,
+    token_mask: str | None,
+    stay: Mapping[str, int] | None,
+    protect_first: int,
+    protect_last: int,
+) -> RewriteReport:
+    """Merging between the blocks of a state-space model, which has no attention, and here no padding."""
+    for given, flag in ((merge.metric == "key", "--metric key"), (merge.prop_attn, "--prop-attn")):
+        if given:
+            raise UnsupportedError(
+                f"{flag} needs attention, and this state-space model has none; leave it out"
+            )
+    if token_mask is not None:
+        raise UnsupportedError("merging between the blocks of a state-space model does not support padding")
+    plan = make_plan(merge, len(blocks), protect_first=protect_first, protect_last=protect_last)
+    return insert_between_blocks(model, blocks, plan, stay=stay)
