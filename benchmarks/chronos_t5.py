@@ -4,10 +4,10 @@
     python benchmarks/chronos_t5.py --data DIR [--windows 6]     also accuracy, on ETTh1, ETTh2 and exchange_rate
 
 Speed: batch 8, context 512, horizon 64, 20 samples. ``tiny`` is the published size of chronos-t5-tiny (8 M
-parameters) with random weights, ``nano`` the trained model that ships. Candidates: chronos-forecasting as its users call
-it (eager PyTorch, its default attention), ours unmerged, ours merged (N/4 and halving in every encoder layer), and
-Chronos-Bolt for perspective. Every candidate lives in a process of its own, which sleeps while another one runs; time is
-that of a call, peak memory that of the whole process (imports included), series per second follow from the median.
+parameters) with random weights, ``nano`` the trained model that ships. Candidates: chronos-forecasting as its users
+call it (eager PyTorch, its default attention), ours unmerged, ours merged (N/4 and halving in every encoder layer), and
+Chronos-Bolt for perspective. Every candidate lives in a process of its own, which sleeps while another one runs; time
+is that of a call, peak memory that of the whole process (imports included), series per second follow from the median.
 
 Accuracy: the trained model on the last fifth of each table, rolling windows, the same random numbers for every cut;
 weighted quantile loss (scaled CRPS) and MASE of utilsforecast, means over columns. Times nothing on a GPU.
