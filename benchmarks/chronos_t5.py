@@ -266,7 +266,9 @@ def best_cut(rows: list[dict[str, Any]]) -> str:
     worst = {cut: max(row["wql_change"] for row in rows if row["cut"] == cut) for cut in CUTS}
     fitting = [cut for cut in CUTS if worst[cut] <= LIMIT]
     if not fitting:
-        return f"No cut of {', '.join(CUTS)} per layer costs at most {LIMIT:g} % on every table: do not merge."
+        return (
+            f"No cut of {', '.join(CUTS)} per layer costs at most {LIMIT:g} % on every table: do not merge."
+        )
     cut = fitting[-1]
     return (
         f"Largest cut that costs at most {LIMIT:g} % of weighted quantile loss on every table: "

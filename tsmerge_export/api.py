@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from tsmerge_export import families
+from tsmerge_export import families, targets
 from tsmerge_export.build import Built, build
 from tsmerge_export.bundle import Bundle, BundleWriter
 from tsmerge_export.checkpoint import LoadedModel, load_model
@@ -24,6 +24,7 @@ from tsmerge_export.onnx_export import DEFAULT_OPSET, EXAMPLE
 from tsmerge_export.progress import NoProgress, Progress
 from tsmerge_export.report import report_dict
 from tsmerge_export.shared_weights import share
+from tsmerge_export.targets import Target
 from tsmerge_export.validate import cost, generation, parity, tolerances
 from tsmerge_export.validate.data import Table, need_rows, read_table
 from tsmerge_export.version import versions
@@ -45,6 +46,7 @@ def export(
     seed: int = 0,
     force: bool = False,
     trust_remote_code: bool = False,
+    target: Target | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """Export a model with merging, prove the result, measure its cost, write a bundle.
@@ -58,6 +60,7 @@ def export(
         data: CSV for the merge cost; the bundled sample series when None.
         atol, rtol: instead of the family's parity tolerance, see :mod:`~tsmerge_export.validate.tolerances`.
         threads: for ONNX Runtime. seed: of the parity corpus and of sampling.
+        target: a runtime beside ONNX Runtime, see :class:`~tsmerge_export.targets.Target`.
         progress: told about each step.
 
     Returns:
@@ -69,6 +72,8 @@ def export(
     """
     progress = progress or NoProgress()
     merge = merge or MergeConfig()
+    target = target or Target()
+    target.check(merge, inline=inline)
     with BundleWriter(output, force) as writer:
         table, loaded = _inputs(
             model,
@@ -105,6 +110,11 @@ def export(
         if not manifest["verdicts"]["parity"]["passed"]:
             first = next(iter(manifest["verdicts"]["parity"]["failures"]), "no row was compared")
             raise VerdictError(f"{loaded.source}: parity failed, no bundle is written: {first}", manifest)
+        if target.needs_more:
+            manifest["target"] = targets.make(
+                target, loaded, merge, built, folder=writer.path, scratch=writer.scratch,
+                threads=threads, seed=seed, progress=progress,
+            )  # fmt: skip
         progress.step("bundle")
         _write_texts(writer.path, manifest)
         return writer.commit(manifest)

@@ -104,10 +104,10 @@ def merge_and_lower(
     progress = progress or NoProgress()
     progress.step("rewrite")
     unmerged = scratch / f"{component.name}.unmerged.onnx"
-    _write(to_portable(_finished(plain.clone(), component)), unmerged)
+    write_model(to_portable(_finished(plain.clone(), component)), unmerged)
     artefact = folder / f"{component.name}.onnx"
     if not (merge.active and component.mergeable):
-        _write(to_portable(_finished(plain.clone(), component)), artefact)
+        write_model(to_portable(_finished(plain.clone(), component)), artefact)
         return Built(component, unmerged, artefact, None, RewriteReport())
     hints = component.hints
     merged, report = merge_graph(
@@ -125,8 +125,8 @@ def merge_and_lower(
     decisions = None
     if inline:
         decisions = scratch / f"{component.name}.decisions.onnx"
-        _write(to_portable(merged), decisions)
-    _write(to_portable(merged, inline=inline), artefact)
+        write_model(to_portable(merged), decisions)
+    write_model(to_portable(merged, inline=inline), artefact)
     return Built(component, unmerged, artefact, decisions, report)
 
 
@@ -140,7 +140,8 @@ def _finished(model: ir.Model, component: Component) -> ir.Model:
     return model
 
 
-def _write(proto: onnx.ModelProto, path: Path) -> None:
+def write_model(proto: onnx.ModelProto, path: Path) -> None:
+    """Write a model; weights beyond what a protobuf message holds go to a file beside it. UsageError: it cannot."""
     proto.producer_name = "tsmerge-export"
     try:
         if proto.ByteSize() < _INLINE_WEIGHTS_LIMIT:

@@ -98,6 +98,12 @@ class Bundle:
         verdicts = self.manifest.get("verdicts")
         return verdicts if isinstance(verdicts, dict) else {}
 
+    def file(self, name: str) -> Path:
+        """Absolute path of a file that the manifest lists. Raises UsageError for any other."""
+        if name not in self.manifest["files"]:
+            raise UsageError(f"{self.path / MANIFEST}: {name!r} is not among the listed files")
+        return self.path / name
+
     def component(self, name: str) -> ComponentInfo:
         """The component called ``name``. Raises UsageError when there is none."""
         for component in self.components:

@@ -8,6 +8,7 @@ from typing import Any
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.ops import SCHEMAS
 from tsmerge_export.report import GENERATED_INPUT, NO_GPU, barrier_text, cost_rows, cost_title, parity_rows
+from tsmerge_export.report_target import target_section
 
 
 def model_card(manifest: Mapping[str, Any], tokens: Sequence[Mapping[str, Any]] = ()) -> str:
@@ -30,6 +31,7 @@ def model_card(manifest: Mapping[str, Any], tokens: Sequence[Mapping[str, Any]] 
         _what(merge, manifest, tokens),
         _accuracy(verdicts),
         _cost(verdicts),
+        target_section(manifest),
         _limits(merge, manifest),
         _versions(manifest),
     ]

@@ -9,7 +9,9 @@ from types import TracebackType
 from typing import Any, Protocol
 
 # Steps of an export in order; a step that is left out is simply never announced.
-EXPORT_STEPS = ("load", "export", "rewrite", "lower", "parity", "cost", "bundle")
+EXPORT_STEPS = ("load", "export", "rewrite", "lower", "parity", "cost", "engine", "bundle")
+BENCH_STEPS = ("load", "export", "rewrite", "lower", "bench")
+TUNE_STEPS = ("load", "search", "test")
 # A call that takes less shows no bar.
 _LATE_SECONDS = 2.0
 VALIDATE_STEPS = ("load", "export", "rewrite", "lower", "parity", "cost")
@@ -47,7 +49,8 @@ class RichProgress:
 
     def __init__(self, steps: Sequence[str], check: Callable[[], None] | None = None) -> None:
         self._check = check or (lambda: None)
-        from rich.console import Console
+        from rich.console import Console, Group
+        from rich.live import Live
         from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bar
 
@@ -58,20 +61,25 @@ class RichProgress:
             BarColumn(),
             TextColumn("{task.percentage:>3.0f}%"),
         ]
-        self._bar = Bar(
-            *columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal,
-            redirect_stdout=False, redirect_stderr=False,
-        )  # fmt: skip
+        self._bar = Bar(*columns, TimeElapsedColumn(), auto_refresh=False, disable=not console.is_terminal)
         self._task = self._bar.add_task("start", total=len(self._steps))
+        self._below: Any = ""
+        self._live = Live(
+            get_renderable=lambda: Group(self._bar, self._below), console=console, transient=True,
+            redirect_stdout=False, redirect_stderr=False, refresh_per_second=8,
+        )  # fmt: skip
+        self._shown = console.is_terminal
 
     def __enter__(self) -> RichProgress:
-        self._bar.start()
+        if self._shown:
+            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if self._shown:
+            self._live.stop()
         sys.stderr.flush()
 
     def step(self, name: str) -> None:
@@ -81,6 +89,10 @@ class RichProgress:
             self._steps.append(name)
             self._bar.update(self._task, total=len(self._steps))
         self._bar.update(self._task, description=name, completed=self._steps.index(name))
+
+    def below(self, content: Any) -> None:
+        """Show something rich can print (a table) under the bar."""
+        self._below = content
 
     def update(self, done: int, total: int) -> None:
         """Move the bar within the current step."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tsmerge_export.config import ENERGIES
+from tsmerge_export.config import ENERGIES, SIMILARITIES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,7 +27,18 @@ def report_dict(manifest: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         manifest: of a bundle; ``verdicts`` holds ``parity`` and ``cost`` as their reports' ``to_dict()`` gives them.
     """
-    keys = ("source", "family", "merge", "opset", "inline", "components", "verdicts", "versions", "created")
+    keys = (
+        "source",
+        "family",
+        "merge",
+        "opset",
+        "inline",
+        "components",
+        "verdicts",
+        "target",
+        "versions",
+        "created",
+    )
     return {
         "format": "tsmerge-report",
         "format_version": 1,
@@ -227,6 +238,10 @@ def _settings(attributes: Mapping[str, Any]) -> str:
         parts.append(f"ratio {num}/{den}" if num else f"r {r}")
     if "k" in values:
         parts.append(f"k {values.pop('k') or 'global'}")
+    if "similarity" in values:
+        parts.append(f"similarity {SIMILARITIES[values.pop('similarity')]}")
+    if "prune_num" in values:
+        parts.append(f"prune share {values.pop('prune_num')}/{values.pop('prune_den')}")
     if "energy" in values:
         parts.append(f"energy {ENERGIES[values.pop('energy')]}")
         parts += [f"{name} {values.pop(name):.4g}" for name in ("margin", "alpha")]

@@ -6,11 +6,14 @@ import argparse
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tsmerge_export.cli.handler import raise_if_interrupted
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UsageError, VerdictError
+
+if TYPE_CHECKING:
+    from tsmerge_export.targets import Target
 
 _MERGE_FLAGS = (
     "k",
@@ -18,12 +21,15 @@ _MERGE_FLAGS = (
     "r",
     "schedule",
     "threshold",
+    "similarity",
     "margin",
     "alpha",
     "energy",
+    "prune_share",
     "min_tokens",
     "layers",
     "positions",
+    "causal",
     "metric",
     "prop_attn",
 )
@@ -42,7 +48,7 @@ def merge_config(args: argparse.Namespace) -> MergeConfig:
     return MergeConfig(method=args.merge, **given)
 
 
-def _check_files(args: argparse.Namespace) -> None:
+def check_files(args: argparse.Namespace) -> None:
     """Fail on a wrong path before any work is done."""
     if hasattr(args, "model"):
         from tsmerge_export.checkpoint import check_source
@@ -58,7 +64,8 @@ def _check_files(args: argparse.Namespace) -> None:
             raise UsageError(f"--json {args.json}: cannot be written; give a file in an existing folder")
 
 
-def _write_json(path: str | None, content: Any) -> None:
+def write_json(path: str | None, content: Any) -> None:
+    """Write ``content`` where ``--json`` says, whole or not at all."""
     if path is None:
         return
     from tsmerge_export.atomic import write_text
@@ -79,7 +86,9 @@ def default_output(model: str, method: str) -> str:
 def export(args: argparse.Namespace) -> int:
     """``tsmerge-export MODEL``. Returns 0, or 1 when the parity verdict failed."""
     merge = merge_config(args)
-    _check_files(args)
+    check_files(args)
+    target = _target(args)
+    target.check(merge, inline=args.inline)
     from tsmerge_export.bundle import check_output
 
     args.output = default_output(args.model, args.merge) if args.output is None else args.output
@@ -88,6 +97,7 @@ def export(args: argparse.Namespace) -> int:
     from tsmerge_export import api
     from tsmerge_export.progress import EXPORT_STEPS, RichProgress
     from tsmerge_export.report import print_verdicts, report_dict
+    from tsmerge_export.report_target import print_target
 
     failed = None
     with RichProgress(EXPORT_STEPS, raise_if_interrupted) as progress:
@@ -99,6 +109,7 @@ def export(args: argparse.Namespace) -> int:
                 opset=args.opset,
                 inline=args.inline,
                 force=args.force,
+                target=target,
                 progress=progress,
                 **_shared(args),
             ).manifest
@@ -106,12 +117,33 @@ def export(args: argparse.Namespace) -> int:
             if not error.manifest:
                 raise
             failed, manifest = error, error.manifest
-    _write_json(args.json, report_dict(manifest))
+    write_json(args.json, report_dict(manifest))
     print_verdicts(manifest["verdicts"], title=f"{manifest['family']}: {merge.describe()}")
     if failed is not None:
         raise failed
+    print_target(manifest)
     print(f"bundle: {args.output}", flush=True)
     return 0
+
+
+def _target(args: argparse.Namespace) -> Target:
+    """The runtime of the flags. Raises UsageError for shapes or capabilities that cannot be read."""
+    from tsmerge_export.runtimes.tensorrt_rtx import parse_capabilities
+    from tsmerge_export.shapes import FLAGS, parse_shapes
+    from tsmerge_export.targets import Target
+
+    given = zip((args.min_shapes, args.opt_shapes, args.max_shapes), FLAGS, strict=True)
+    low, usual, high = (None if text is None else parse_shapes(text, flag) for text, flag in given)
+    if args.plugin is not None and not Path(args.plugin).is_file():
+        raise UsageError(f"--plugin {args.plugin}: no such file")
+    capabilities = () if args.compute_capability is None else parse_capabilities(args.compute_capability)
+    return Target(
+        args.runtime,
+        args.dtype,
+        (low, usual, high),
+        capabilities,
+        None if args.plugin is None else Path(args.plugin),
+    )
 
 
 def _shared(args: argparse.Namespace) -> dict[str, Any]:
@@ -122,7 +154,7 @@ def _shared(args: argparse.Namespace) -> dict[str, Any]:
 
 def validate(args: argparse.Namespace) -> int:
     """``tsmerge validate DIR MODEL``. Returns 0, or 1 when the parity verdict failed."""
-    _check_files(args)
+    check_files(args)
     from tsmerge_export.bundle import read_manifest
 
     manifest = read_manifest(Path(args.bundle))
@@ -133,7 +165,7 @@ def validate(args: argparse.Namespace) -> int:
 
     with RichProgress(VALIDATE_STEPS, raise_if_interrupted) as progress:
         verdicts = api.validate(args.bundle, args.model, progress=progress, **_shared(args))
-    _write_json(args.json, report_dict({**manifest, "verdicts": verdicts}))
+    write_json(args.json, report_dict({**manifest, "verdicts": verdicts}))
     print_verdicts(verdicts, title=f"{args.bundle}: {MergeConfig.from_dict(manifest['merge']).describe()}")
     parity = verdicts["parity"]
     if not parity["passed"]:
@@ -144,11 +176,11 @@ def validate(args: argparse.Namespace) -> int:
 
 def inspect(args: argparse.Namespace) -> int:
     """``tsmerge inspect FILE|DIR``."""
-    _check_files(args)
+    check_files(args)
     from tsmerge_export.inspect import inspect_path
     from tsmerge_export.report import print_inspection
 
     found = inspect_path(args.path, batch=args.batch, length=args.length)
-    _write_json(args.json, found)
+    write_json(args.json, found)
     print_inspection(found)
     return 0

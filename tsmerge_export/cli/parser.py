@@ -35,7 +35,9 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _whole(least: int) -> Callable[[str], int]:
+def whole(least: int) -> Callable[[str], int]:
+    """Type of a flag: a whole number of at least ``least``."""
+
     def parse(text: str) -> int:
         try:
             value = int(text)
@@ -88,7 +90,8 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_model_options(parser: argparse.ArgumentParser) -> None:
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """The flags of loading a model."""
     group = parser.add_argument_group("model")
     group.add_argument("--family", metavar="NAME", help="model family; default: found from the config")
     group.add_argument(
@@ -113,22 +116,48 @@ def _add_check_options(parser: argparse.ArgumentParser) -> None:
         "--rtol", type=_tolerance(0.1), metavar="X", help="relative tolerance; must stay below 0.1"
     )
     group.add_argument(
-        "--threads", type=_whole(1), metavar="N", help="threads of the runtime; default: its choice"
+        "--threads", type=whole(1), metavar="N", help="threads of the runtime; default: its choice"
     )
     group.add_argument(
-        "--seed", type=_whole(0), default=0, metavar="N", help="seed of generated inputs; default: 0"
+        "--seed", type=whole(0), default=0, metavar="N", help="seed of generated inputs; default: 0"
     )
     group.add_argument("--json", metavar="FILE", help="also write the report as JSON")
 
 
-def _fill_export(parser: argparse.ArgumentParser) -> None:
-    _add_model(parser)
+def _add_target_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("runtime")
+    group.add_argument(
+        "--runtime",
+        default="onnxruntime",
+        metavar="NAME",
+        help="onnxruntime (default), tensorrt or tensorrt-rtx",
+    )
+    group.add_argument(
+        "--dtype",
+        default="fp32",
+        metavar="TYPE",
+        help="of matrix products in TensorRT: fp32 (default), fp16 or bf16",
+    )
+    for which, what in (("min", "smallest"), ("opt", "usual"), ("max", "largest")):
+        group.add_argument(
+            f"--{which}-shapes",
+            metavar="NAME:1x512,...",
+            help=f"{what} input shapes of an engine",
+        )
+    group.add_argument(
+        "--compute-capability", metavar="80,86,...", help="GPUs that a TensorRT-RTX engine is built for"
+    )
+    group.add_argument("--plugin", metavar="FILE", help="plugin library for TensorRT (libtsmerge_trt.so)")
+
+
+def add_merging(parser: argparse.ArgumentParser) -> None:
+    """The flags of a merge setting."""
     group = parser.add_argument_group("merging")
     group.add_argument(
         "--merge",
         default="local",
         metavar="METHOD",
-        help="local, global, dynamic, pitome or none; default: local",
+        help="local, global, dynamic, pitome, ssm or none; default: local",
     )
     group.add_argument("--k", metavar="K", help="neighbourhood: 1, 2, ... or global; default: 1")
     group.add_argument(
@@ -147,7 +176,12 @@ def _fill_export(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--threshold",
         metavar="S",
-        help="dynamic: merge tokens more alike than this cosine, -1 to 1, or one for each layer; default: 0.9",
+        help="dynamic: merge tokens more alike than this, -1 to 1, or one for each layer; default: 0.9",
+    )
+    group.add_argument(
+        "--similarity",
+        metavar="HOW",
+        help="local, global, dynamic: cosine (default), l2 or dot; all from -1 to 1",
     )
     group.add_argument(
         "--margin",
@@ -156,9 +190,20 @@ def _fill_export(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--alpha", metavar="A", help="pitome: weight of tokens that are not alike; default: 1")
     group.add_argument("--energy", metavar="HOW", help="pitome: elu (default) or gaussian")
-    group.add_argument("--min-tokens", type=_whole(0), metavar="N", help="leave at least so many; default: 4")
+    group.add_argument(
+        "--prune-share",
+        metavar="Q",
+        help="ssm: share of the removed tokens that is pruned, not merged, 0 to 1; default: 1/2",
+    )
+    group.add_argument("--min-tokens", type=whole(0), metavar="N", help="leave at least so many; default: 4")
     group.add_argument("--layers", type=_layers, metavar="I,J,...", help="layers to merge in; default: all")
     group.add_argument("--positions", metavar="HOW", help="gather (true distances, default) or compact")
+    group.add_argument(
+        "--causal",
+        action="store_true",
+        default=None,
+        help="local or dynamic with --k 1, for decoders: no slot is read from a later token when tokens are unmerged",
+    )
     group.add_argument(
         "--metric", metavar="WHAT", help="what is compared: x (the tokens, default) or key (attention keys)"
     )
@@ -168,16 +213,22 @@ def _fill_export(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="proportional attention: a merged token counts as often as its size",
     )
+
+
+def _fill_export(parser: argparse.ArgumentParser) -> None:
+    _add_model(parser)
+    add_merging(parser)
     group = parser.add_argument_group("output")
     group.add_argument("-o", "--output", metavar="DIR", help="bundle to write; default: <model>-<method>")
     group.add_argument(
-        "--opset", type=_whole(1), default=18, metavar="N", help="ONNX operator set; default: 18"
+        "--opset", type=whole(1), default=18, metavar="N", help="ONNX operator set; default: 18"
     )
     group.add_argument(
         "--inline", action="store_true", help="write the merge functions inlined (for OpenVINO)"
     )
     group.add_argument("--force", action="store_true", help="replace an existing bundle")
-    _add_model_options(parser)
+    _add_target_options(parser)
+    add_model_options(parser)
     _add_check_options(parser)
     parser.set_defaults(run=_run_export)
 
@@ -185,7 +236,7 @@ def _fill_export(parser: argparse.ArgumentParser) -> None:
 def _fill_validate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="DIR", help="the bundle's folder")
     _add_model(parser)
-    _add_model_options(parser)
+    add_model_options(parser)
     _add_check_options(parser)
     parser.set_defaults(run=_run_validate)
 
@@ -193,10 +244,10 @@ def _fill_validate(parser: argparse.ArgumentParser) -> None:
 def _fill_inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="FILE|DIR", help="an ONNX file or a bundle's folder")
     parser.add_argument(
-        "--batch", type=_whole(1), default=1, metavar="N", help="batch to count at; default: 1"
+        "--batch", type=whole(1), default=1, metavar="N", help="batch to count at; default: 1"
     )
     parser.add_argument(
-        "--length", type=_whole(1), default=512, metavar="N", help="length to count at; default: 512"
+        "--length", type=whole(1), default=512, metavar="N", help="length to count at; default: 512"
     )
     parser.add_argument("--json", metavar="FILE", help="also write the findings as JSON")
     parser.set_defaults(run=_run_inspect)
@@ -213,7 +264,7 @@ def _fill_forecast(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-h",
         "--prediction-length",
-        type=_whole(1),
+        type=whole(1),
         metavar="N",
         help="steps to forecast; default: the model's own",
     )
@@ -244,13 +295,13 @@ def _fill_forecast(parser: argparse.ArgumentParser) -> None:
         help="levels from 0 to 1; default: 0.1 to 0.9",
     )
     group.add_argument(
-        "--num-samples", type=_whole(1), metavar="N", help="sample paths; default: the model's own"
+        "--num-samples", type=whole(1), metavar="N", help="sample paths; default: the model's own"
     )
     group.add_argument(
-        "--seed", type=_whole(0), default=0, metavar="N", help="seed of the sampling; default: 0"
+        "--seed", type=whole(0), default=0, metavar="N", help="seed of the sampling; default: 0"
     )
     group.add_argument(
-        "--threads", type=_whole(1), metavar="N", help="threads of the runtime; default: its choice"
+        "--threads", type=whole(1), metavar="N", help="threads of the runtime; default: its choice"
     )
     parser.set_defaults(run=_run_forecast)
 
@@ -289,6 +340,8 @@ def export_parser() -> argparse.ArgumentParser:
 
 def tsmerge_parser() -> argparse.ArgumentParser:
     """The parser of ``tsmerge``."""
+    from tsmerge_export.cli import bench, tune
+
     parser = _Parser(prog="tsmerge", description="Token merging in time-series models, exported and proved.")
     _add_version(parser)
     commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
@@ -296,6 +349,8 @@ def tsmerge_parser() -> argparse.ArgumentParser:
         ("export", _EXPORT_HELP, _fill_export),
         ("validate", _VALIDATE_HELP, _fill_validate),
         ("inspect", _INSPECT_HELP, _fill_inspect),
+        ("bench", bench.HELP, bench.fill),
+        ("tune", tune.HELP, tune.fill),
         ("forecast", _FORECAST_HELP, _fill_forecast),
     ):
         own_help = fill is _fill_forecast

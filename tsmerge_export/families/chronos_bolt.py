@@ -36,10 +36,11 @@ class _ExportModule(nn.Module):
         config = model.chronos_config
         batch, length = context.shape
         patch = config.input_patch_size
-        start = torch.sym_max(length - config.context_length, 0)
-        patches = (length - start + patch - 1) // patch
-        missing = torch.full((batch, patches * patch - (length - start)), float("nan"))
-        context = torch.cat([missing, context[:, start:]], 1)
+        # By the smaller of two, not by what is cut off: from it TensorRT sees how long the result can be.
+        used = torch.sym_min(length, config.context_length)
+        patches = (used + patch - 1) // patch
+        missing = torch.full((batch, patches * patch - used), float("nan"))
+        context = torch.cat([missing, context[:, length - used :]], 1)
 
         mask = (~torch.isnan(context)).to(context.dtype)
         context, loc_scale = model.instance_norm(context)

@@ -11,17 +11,15 @@ from tsmerge_export.errors import UnsupportedError, UsageError
 
 if TYPE_CHECKING:
     from tsmerge_export.runtimes.onnxruntime import Session
+    from tsmerge_export.runtimes.tensorrt import TensorrtSession
 
-RUNTIMES = ("onnxruntime",)
-PLANNED = ("tensorrt", "tensorrt-rtx")
+RUNTIMES = ("onnxruntime", "tensorrt", "tensorrt-rtx")
 
 Providers = Sequence[str | tuple[str, dict[str, Any]]]
 
 
 def check_runtime(name: str) -> None:
-    """Raises UnsupportedError for a runtime that is planned, UsageError for an unknown one."""
-    if name in PLANNED:
-        raise UnsupportedError(f"runtime {name} is not supported yet; use {RUNTIMES[0]}")
+    """Raises UsageError for an unknown runtime."""
     if name not in RUNTIMES:
         raise UsageError(f"runtime {name!r} is not known; choose one of: {', '.join(RUNTIMES)}")
 
@@ -31,25 +29,41 @@ def load(
     runtime: str = "onnxruntime",
     threads: int | None = None,
     providers: Providers | None = None,
-) -> Session:
+    plugin: str | Path | None = None,
+) -> Session | TensorrtSession:
     """Open a bundle for inference, after comparing every file with the manifest's SHA-256.
 
     Args:
         directory: the bundle's folder (or a Bundle, whose files are compared again).
-        runtime: ``"onnxruntime"``.
+        runtime: ``"onnxruntime"``, or ``"tensorrt"`` for a bundle exported for it.
         threads: threads inside an operator, >= 1; by default the runtime's choice.
         providers: ONNX Runtime execution providers in order of preference; default the CPU.
+        plugin: the plugin library for TensorRT (also the environment variable TSMERGE_TRT_PLUGIN); for ONNX Runtime's
+            TensorRT provider the registering one.
 
     Returns:
         A session with ``.inputs``, ``.outputs`` and ``.run({name: array}) -> {name: array}``.
 
     Raises:
         UsageError: no bundle, a changed file, a bad argument.
-        UnsupportedError: a runtime that is not there yet, or a model that it cannot load.
-        MissingDependencyError: the runtime or a provider is not installed.
+        UnsupportedError: a model that the runtime cannot load, or a runtime whose engines it cannot run.
+        MissingDependencyError: the runtime, a provider, the plugin library or a GPU is missing.
     """
     check_runtime(runtime)
-    from tsmerge_export.runtimes.onnxruntime import Session
-
     bundle = Bundle.open(directory.path if isinstance(directory, Bundle) else directory)
-    return Session(bundle, threads=threads, providers=providers)
+    if runtime != RUNTIMES[0] and (threads is not None or providers is not None):
+        raise UsageError(f"threads and providers have no effect with runtime {runtime}; leave them out")
+    if runtime == "tensorrt":
+        from tsmerge_export.runtimes.tensorrt import TensorrtSession
+
+        return TensorrtSession(bundle, plugin)
+    if runtime == "tensorrt-rtx":
+        raise UnsupportedError(
+            "engines of tensorrt-rtx are built here and run by TensorRT-RTX itself (tensorrt_rtx --loadEngine=FILE, or "
+            "its C++ and Python API); load the bundle with runtime onnxruntime"
+        )
+    from tsmerge_export.runtimes.onnxruntime import Session
+    from tsmerge_export.runtimes.providers import with_plugin
+
+    chosen = with_plugin(providers, bundle, plugin)
+    return Session(bundle, threads=threads, providers=chosen.providers, files=chosen.files)

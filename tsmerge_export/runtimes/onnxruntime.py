@@ -143,11 +143,19 @@ class Session:
     """
 
     def __init__(
-        self, bundle: Bundle, *, threads: int | None = None, providers: Providers | None = None
+        self,
+        bundle: Bundle,
+        *,
+        threads: int | None = None,
+        providers: Providers | None = None,
+        files: Mapping[str, Path] | None = None,
     ) -> None:
+        files = files or {}
         self.bundle = bundle
         self._sessions = {
-            component.name: GraphSession(component.file, threads=threads, providers=providers)
+            component.name: GraphSession(
+                files.get(component.name, component.file), threads=threads, providers=providers
+            )
             for component in bundle.components
         }
 

@@ -19,6 +19,7 @@ from tsmerge_export.families.base import Component, Family
 from tsmerge_export.merge.apply import merging
 from tsmerge_export.validate import corpus, decisions, tolerances
 from tsmerge_export.validate.decisions import Decision, Tap, Verdict
+from tsmerge_export.validate.sessions import open_session
 from tsmerge_export.validate.threads import torch_threads
 from tsmerge_export.validate.tolerances import Tolerance
 
@@ -134,6 +135,7 @@ def check(
     cases: Iterable[corpus.Case] | None = None,
     avoid: tuple[int, int] | None = None,
     with_decisions: Path | None = None,
+    values_from: Callable[[Outputs], Outputs] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ParityReport:
     """Prove an exported component against the original module with merging applied.
@@ -157,6 +159,7 @@ def check(
         cases: instead of the whole corpus.
         avoid: (batch, length) that the export used.
         with_decisions: for an artefact whose functions are inlined, the same model with its merge nodes.
+        values_from: instead of ONNX Runtime on the artefact, inputs -> outputs by name (an engine made from it).
         progress: called with (cases done, cases in all).
 
     Returns:
@@ -168,7 +171,9 @@ def check(
     tolerance = tolerances.end_to_end(family.name, dtype, atol, rtol)
     todo = list(corpus.cases(family.context(model), seed=seed, avoid=avoid) if cases is None else cases)
     try:
-        opened = OnnxArtefact(artefact, [spec.name for spec in component.outputs], threads, with_decisions)
+        opened = OnnxArtefact(
+            artefact, [spec.name for spec in component.outputs], threads, with_decisions, values_from
+        )
     except Exception as error:  # ONNX Runtime raises its own types, one per status code
         return unreadable(component.name, artefact, tolerance, error)
     return judge_cases(component, model, merge, opened, todo, tolerance, threads=threads, progress=progress)
@@ -198,19 +203,28 @@ class OnnxArtefact:
     Args:
         file: .onnx. names: its outputs that are compared. threads: for ONNX Runtime.
         with_decisions: for a file whose functions are inlined, the same model with its merge nodes.
+        values_from: runs what was made from the file (an engine) instead of the file itself.
     """
 
     def __init__(
-        self, file: Path, names: Sequence[str], threads: int | None, with_decisions: Path | None
+        self,
+        file: Path,
+        names: Sequence[str],
+        threads: int | None,
+        with_decisions: Path | None,
+        values_from: Callable[[Outputs], Outputs] | None = None,
     ) -> None:
         self._names = list(names)
-        self._session = decisions.open_session(file, threads)
+        self._values_from = values_from
+        self._session = open_session(file, threads)
         proto = onnx.load(with_decisions or file)
         self.taps: Sequence[Tap] = decisions.tap(proto)
-        self._tapped = decisions.open_session(proto, threads) if self.taps else None
+        self._tapped = open_session(proto, threads) if self.taps else None
 
     def run(self, inputs: Outputs) -> Outputs:
         """See :class:`Artefact`."""
+        if self._values_from is not None:
+            return self._values_from(inputs)
         return _run(self._session, self._names, inputs)
 
     def tapped(self, inputs: Outputs) -> Outputs:

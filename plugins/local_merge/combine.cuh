@@ -1,0 +1,114 @@
+// Third launch: every output token gathers its members. x is read once, y is written once.
+#pragma once
+
+#include "kernels.cuh"
+#include "select.cuh"
+
+namespace tsmerge
+{
+
+constexpr unsigned kCombineThreads = 128;
+constexpr int kCombineBlocks = 8;  // on a multiprocessor: leaves 64 registers a thread, so that nothing spills
+
+// Calls visit(i) for every a in `into` whose slot is `place`, ascending, all lanes of the group together.
+template <typename Visit>
+__device__ __forceinline__ void forEachMember(
+    Group const& group, Slot const& slot, int const* into, int place, Visit visit)
+{
+    if (slot.first > slot.last)
+    {
+        return;
+    }
+    visit(slot.first);
+    for (int base = slot.first + 1; base < slot.last; base += static_cast<int>(group.width))
+    {
+        int const i = base + static_cast<int>(group.lane);
+        for (unsigned hits = group.ballot(i < slot.last && into[i] == place); hits != 0; hits &= hits - 1)
+        {
+            visit(base + __ffs(static_cast<int>(hits)) - 1);
+        }
+    }
+    if (slot.last > slot.first)
+    {
+        visit(slot.last);
+    }
+}
+
+// Grid: groups of lanes over batch * left. y [batch, left, features], sizeOut [batch, left].
+template <typename T, int W>
+__global__ void __launch_bounds__(kCombineThreads, kCombineBlocks) combineTokens(T const* __restrict__ x,
+    float const* __restrict__ size, int const* __restrict__ into, Slot const* __restrict__ slots, T* __restrict__ y,
+    float* __restrict__ sizeOut, Layout layout, int64_t batch, int left, int features, unsigned lanes)
+{
+    Group const group{lanes};
+    int64_t const index = static_cast<int64_t>(blockIdx.x) * (kCombineThreads / lanes) + threadIdx.x / lanes;
+    if (index >= batch * left)
+    {
+        return;
+    }
+    int64_t const row = index / left;
+    int const place = static_cast<int>(index % left);
+    Slot const slot = slots[index];
+    into += row * layout.countA;
+    size += row * layout.tokens;
+    x += row * layout.tokens * features;
+    float const own = size[slot.token];
+    float total = own;
+    forEachMember(
+        group, slot, into, place, [&](int i) { total += size[layout.first + 2 * static_cast<int64_t>(i)]; });
+    if (group.lane == 0)
+    {
+        sizeOut[index] = total;
+    }
+    using P = Pack<T, W>;
+    int const packs = features / W;
+    auto const* const source = reinterpret_cast<P const*>(x + static_cast<int64_t>(slot.token) * features);
+    auto* const destination = reinterpret_cast<P*>(y + index * features);
+    bool const received = total > own;  // else its own bits, whatever they are
+    for (int base = 0; base < packs; base += static_cast<int>(lanes))
+    {
+        int const c = base + static_cast<int>(group.lane);
+        bool const inside = c < packs;
+        P result{};
+        if (inside)
+        {
+            result = source[c];
+        }
+        if (received)
+        {
+            float sum[W] = {};
+            auto const add = [&](P const& pack, float weight)
+            {
+#pragma unroll
+                for (int e = 0; e < W; ++e)
+                {
+                    sum[e] += toFloat(pack.value[e]) * weight;
+                }
+            };
+            if (own > 0.0F)  // padding is left out, not multiplied by 0: it may hold NaN
+            {
+                add(result, own / total);
+            }
+            forEachMember(group, slot, into, place,
+                [&](int i)
+                {
+                    int64_t const token = layout.first + 2 * static_cast<int64_t>(i);
+                    if (inside && size[token] > 0.0F)
+                    {
+                        add(reinterpret_cast<P const*>(x + token * features)[c], size[token] / total);
+                    }
+                });
+#pragma unroll
+            for (int e = 0; e < W; ++e)
+            {
+                result.value[e] = fromFloat<T>(sum[e]);
+            }
+        }
+        if (inside)
+        {
+            destination[c] = result;
+        }
+    }
+}
+
+}  // namespace tsmerge

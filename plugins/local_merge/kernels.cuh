@@ -1,0 +1,133 @@
+// What the kernels share: element types, 16-byte packs, ranks as ordered integers.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+extern __shared__ __align__(16) unsigned char dynamicShared[];
+
+namespace tsmerge
+{
+
+constexpr unsigned kWarp = 32;
+constexpr unsigned kWholeWarp = 0xffffffffU;
+
+// Ranks count in steps of 2^-20 of a cosine, so that equal tokens tie whatever the order of sums. The ranks that are
+// no cosine lie outside of [-2^20, 2^20]: padding a > number > NaN > real a into padding b.
+constexpr float kSteps = 1048576.0F;
+constexpr float kRankPadding = 2.0F * kSteps;
+constexpr float kRankNan = -2.0F * kSteps;
+constexpr float kRankIntoPadding = -3.0F * kSteps;
+
+__device__ __forceinline__ float toFloat(float value)
+{
+    return value;
+}
+__device__ __forceinline__ float toFloat(__half value)
+{
+    return __half2float(value);
+}
+__device__ __forceinline__ float toFloat(__nv_bfloat16 value)
+{
+    return __bfloat162float(value);
+}
+
+template <typename T>
+__device__ __forceinline__ T fromFloat(float value);
+template <>
+__device__ __forceinline__ float fromFloat<float>(float value)
+{
+    return value;
+}
+template <>
+__device__ __forceinline__ __half fromFloat<__half>(float value)
+{
+    return __float2half(value);
+}
+template <>
+__device__ __forceinline__ __nv_bfloat16 fromFloat<__nv_bfloat16>(float value)
+{
+    return __float2bfloat16(value);
+}
+
+// W elements, loaded and stored as one word of up to 16 bytes.
+template <typename T, int W>
+struct __align__(sizeof(T) * W) Pack
+{
+    T value[W];
+};
+
+template <typename T>
+constexpr int kPackWidth = 16 / static_cast<int>(sizeof(T));
+
+// Where the unprotected tokens are: a_i is token first + 2i, b_j is token first + 2j + 1.
+struct Layout
+{
+    int64_t tokens;
+    int first;
+    int countA;
+    int countB;
+    int k;  // 0: all
+};
+
+// A float as an integer of the same order; 0 is below every number.
+__device__ __forceinline__ unsigned orderedKey(float value)
+{
+    unsigned const bits = __float_as_uint(value);
+    return (bits & 0x80000000U) != 0 ? ~bits : bits | 0x80000000U;
+}
+
+// The rank of a pair from its dot product and the squares of both norms.
+__device__ __forceinline__ float rankOf(float dot, float squareA, float squareB)
+{
+    float const scale = sqrtf(squareA) * sqrtf(squareB);
+    float const cosine = scale == 0.0F ? 0.0F : dot / scale;
+    float const steps = rintf(cosine * kSteps) + 0.0F;  // -0 becomes +0: they tie
+    return isnan(steps) ? kRankNan : steps;
+}
+
+// A candidate as one integer: the greatest is the best rank and, of equal ranks, the lowest j. 0 is no candidate.
+__device__ __forceinline__ unsigned long long candidate(float rank, int j)
+{
+    return (static_cast<unsigned long long>(orderedKey(rank)) << 32) | (0xffffffffU - static_cast<unsigned>(j));
+}
+
+__device__ __forceinline__ unsigned long long greater(unsigned long long one, unsigned long long other)
+{
+    return one < other ? other : one;
+}
+
+// Lanes that work on one token together: `width` neighbours of a warp, a power of two.
+struct Group
+{
+    unsigned width;
+    unsigned lane;  // within the group
+    unsigned mask;  // of the group within its warp
+
+    __device__ __forceinline__ explicit Group(unsigned lanes)
+        : width{lanes}
+        , lane{threadIdx.x % lanes}
+        , mask{lanes == kWarp ? kWholeWarp : ((1U << lanes) - 1U) << (threadIdx.x % kWarp / lanes * lanes)}
+    {
+    }
+
+    __device__ __forceinline__ float sum(float value) const
+    {
+        for (unsigned step = width / 2; step > 0; step /= 2)
+        {
+            value += __shfl_xor_sync(mask, value, step);
+        }
+        return value;
+    }
+
+    // Which lanes of the group hold true; bit 0 is its first lane.
+    __device__ __forceinline__ unsigned ballot(bool value) const
+    {
+        return (__ballot_sync(mask, value) & mask) >> (threadIdx.x % kWarp / width * width);
+    }
+};
+
+}  // namespace tsmerge

@@ -1,0 +1,208 @@
+// Second launch: the r best a's of every row, and where every token goes. One block a row.
+#pragma once
+
+#include "kernels.cuh"
+
+#include <climits>
+
+namespace tsmerge
+{
+
+constexpr int kSelectThreads = 1024;  // at most
+constexpr int kBins = 256;
+constexpr int kKeysOnChip = 8192;  // longer rows keep their keys in the workspace
+
+// What goes into one output token.
+struct Slot
+{
+    int token;  // the input token that stands there
+    int first;  // first and last of the a's that are merged into it; first > last: none
+    int last;
+};
+
+struct SelectShared
+{
+    unsigned histogram[kBins];
+    unsigned better[kWarp];  // per warp
+    unsigned tied[kWarp];
+    unsigned digit;
+    unsigned room;
+    unsigned keys[1];  // countA of them, up to kKeysOnChip
+};
+
+// One step of a radix select, by the first warp: the digit of the removed-th greatest key, greatest digit first, and
+// how many keys of that digit are still wanted.
+__device__ __forceinline__ void findDigit(SelectShared& shared, unsigned wanted)
+{
+    constexpr unsigned each = kBins / kWarp;
+    unsigned const lane = threadIdx.x;
+    unsigned const top = kBins - 1 - lane * each;
+    unsigned own = 0;
+    for (unsigned q = 0; q < each; ++q)
+    {
+        own += shared.histogram[top - q];
+    }
+    unsigned upTo = own;
+    for (unsigned step = 1; step < kWarp; step *= 2)
+    {
+        unsigned const other = __shfl_up_sync(kWholeWarp, upTo, step);
+        upTo += lane >= step ? other : 0;
+    }
+    unsigned above = upTo - own;
+    if (above >= wanted || upTo < wanted)
+    {
+        return;
+    }
+    for (unsigned q = 0; q < each; ++q)
+    {
+        unsigned const count = shared.histogram[top - q];
+        if (above + count >= wanted)
+        {
+            shared.digit = top - q;
+            shared.room = wanted - above;
+            return;
+        }
+        above += count;
+    }
+}
+
+// best [batch, countA, splits]; keys [batch, countA] where countA > kKeysOnChip; into [batch, countA] becomes the
+// output slot of every merged a and -1 for others; slots [batch, left]; kept [batch, left]; target [batch, tokens].
+template <typename Index>
+__global__ void __launch_bounds__(kSelectThreads) selectBest(float const* __restrict__ size,
+    unsigned long long const* __restrict__ best, unsigned* keysOffChip, int* into, Slot* slots, Index* kept,
+    Index* target, Layout layout, int splits, int removed)
+{
+    auto& shared = *reinterpret_cast<SelectShared*>(dynamicShared);
+    int64_t const row = blockIdx.x;
+    int const t = static_cast<int>(threadIdx.x);
+    int const threads = static_cast<int>(blockDim.x);
+    int const countA = layout.countA;
+    int const left = static_cast<int>(layout.tokens) - removed;
+    unsigned* const keys = countA <= kKeysOnChip ? shared.keys : keysOffChip + row * countA;
+    best += row * countA * splits;
+    into += row * countA;
+    slots += row * left;
+    kept += row * left;
+    target += row * layout.tokens;
+
+    // An a belongs to the same thread from here to the end.
+    for (int i = t; i < countA; i += threads)
+    {
+        unsigned long long found = 0;
+        for (int s = 0; s < splits; ++s)
+        {
+            found = greater(found, best[static_cast<int64_t>(i) * splits + s]);
+        }
+        auto key = static_cast<unsigned>(found >> 32);
+        if (key != 0 && size[row * layout.tokens + layout.first + 2 * static_cast<int64_t>(i)] == 0.0F)
+        {
+            key = orderedKey(kRankPadding);
+        }
+        keys[i] = key;
+        into[i] = static_cast<int>(0xffffffffU - static_cast<unsigned>(found));
+    }
+
+    // The worst key that is still merged, and how many of those that equal it: eight bits a step.
+    unsigned worst = 0;
+    auto room = static_cast<unsigned>(removed);
+    for (int shift = 24; shift >= 0 && countA > 0; shift -= 8)
+    {
+        for (int bin = t; bin < kBins; bin += threads)
+        {
+            shared.histogram[bin] = 0;
+        }
+        __syncthreads();  // bins are empty
+        for (int i = t; i < countA; i += threads)
+        {
+            if (shift == 24 || keys[i] >> (shift + 8) == worst >> (shift + 8))
+            {
+                atomicAdd(&shared.histogram[keys[i] >> shift & (kBins - 1)], 1U);
+            }
+        }
+        __syncthreads();  // bins are full
+        if (t < static_cast<int>(kWarp))
+        {
+            findDigit(shared, room);
+        }
+        __syncthreads();  // the digit is found, bins are read
+        worst |= shared.digit << shift;
+        room = shared.room;
+    }
+
+    // Places: every token's old place less the merged a's in front of it. Of those that tie, the first `room`.
+    unsigned betterBefore = 0;
+    unsigned tiedBefore = 0;
+    for (int base = 0; base < countA; base += threads)
+    {
+        int const i = base + t;
+        bool const better = i < countA && keys[i] > worst;
+        bool const tied = i < countA && keys[i] == worst;
+        unsigned const betterLanes = __ballot_sync(kWholeWarp, better);
+        unsigned const tiedLanes = __ballot_sync(kWholeWarp, tied);
+        unsigned const warp = threadIdx.x / kWarp;
+        if (threadIdx.x % kWarp == 0)
+        {
+            shared.better[warp] = __popc(betterLanes);
+            shared.tied[warp] = __popc(tiedLanes);
+        }
+        __syncthreads();  // counts of all warps
+        unsigned const lower = (1U << threadIdx.x % kWarp) - 1U;
+        unsigned betterHere = betterBefore + __popc(betterLanes & lower);
+        unsigned tiedHere = tiedBefore + __popc(tiedLanes & lower);
+        for (unsigned w = 0; w < static_cast<unsigned>(threads) / kWarp; ++w)
+        {
+            betterHere += w < warp ? shared.better[w] : 0;
+            tiedHere += w < warp ? shared.tied[w] : 0;
+            betterBefore += shared.better[w];
+            tiedBefore += shared.tied[w];
+        }
+        if (i < countA)
+        {
+            bool const merges = better || (tied && tiedHere < room);
+            int const a = layout.first + 2 * i;
+            int const place = a - static_cast<int>(betterHere + (tiedHere < room ? tiedHere : room));
+            if (!merges)
+            {
+                into[i] = -1;
+                kept[place] = static_cast<Index>(a);
+                target[a] = static_cast<Index>(place);
+                slots[place] = Slot{a, INT_MAX, -1};
+            }
+            if (i < layout.countB)
+            {
+                int const placeB = merges ? place : place + 1;
+                kept[placeB] = static_cast<Index>(a + 1);
+                target[a + 1] = static_cast<Index>(placeB);
+                slots[placeB] = Slot{a + 1, INT_MAX, -1};
+            }
+        }
+        __syncthreads();  // counts are read; after the last turn: places are there
+    }
+
+    // Merged a's follow their b. Several may go into one: integer minimum and maximum, the same in any order.
+    for (int i = t; i < countA; i += threads)
+    {
+        if (into[i] >= 0)
+        {
+            Index const place = target[layout.first + 2 * static_cast<int64_t>(into[i]) + 1];
+            target[layout.first + 2 * static_cast<int64_t>(i)] = place;
+            into[i] = static_cast<int>(place);
+            atomicMin(&slots[place].first, i);
+            atomicMax(&slots[place].last, i);
+        }
+    }
+
+    // Protected tokens stay.
+    int const free = countA + layout.countB;
+    for (int n = t; n < static_cast<int>(layout.tokens) - free; n += threads)
+    {
+        int const token = n < layout.first ? n : n + free;
+        int const place = n < layout.first ? token : token - removed;
+        kept[place] = static_cast<Index>(token);
+        target[token] = static_cast<Index>(place);
+        slots[place] = Slot{token, INT_MAX, -1};
+    }
+}
+
+}  // namespace tsmerge

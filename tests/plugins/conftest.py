@@ -1,0 +1,110 @@
+"""What the tests of the plugin need: compilers, headers of TensorRT, and programs built once a session."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.plugins.emulated import EMULATION, KERNELS, build, compiler
+
+
+def find_nvcc() -> str | None:
+    """nvcc of the path, else that of NVIDIA's wheels."""
+    found = shutil.which("nvcc")
+    if found is None:
+        spec = importlib.util.find_spec("nvidia")
+        folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
+        found = next((str(file) for folder in folders for file in folder.glob("cu*/bin/nvcc")), None)
+    return found
+
+
+@pytest.fixture(scope="session")
+def cxx() -> str:
+    """The C++ compiler."""
+    found = compiler()
+    if found is None:
+        pytest.skip("no C++ compiler (apt install g++)")
+    return found
+
+
+@pytest.fixture(scope="session")
+def kernels(cxx: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program of the emulated kernels."""
+    return build(tmp_path_factory.mktemp("kernels") / "emulated")
+
+
+@pytest.fixture(scope="session")
+def headers() -> Path:
+    """Folder with the headers of TensorRT: ``TensorRT_ROOT``, else those that a wheel of tests carries."""
+    given = os.environ.get("TensorRT_ROOT")  # noqa: SIM112 (the name that CMake reads)
+    if given:
+        for folder in (Path(given, "include"), Path(given)):
+            if (folder / "NvInferRuntime.h").is_file():
+                return folder
+    spec = importlib.util.find_spec("kernel_lens")
+    folder = Path(spec.origin).parent / "include" / "tensorrt" if spec and spec.origin else None
+    if folder is None or not (folder / "NvInferRuntime.h").is_file():
+        pytest.skip("no headers of TensorRT (pip install kernel-lens, or set TensorRT_ROOT)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def contract(cxx: str, headers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The contract test, with address and undefined-behaviour sanitizers."""
+    target = tmp_path_factory.mktemp("contract") / "contract_test"
+    sources = [
+        KERNELS / name for name in ("contract_test.cpp", "plugin.cpp", "exports.cpp", "local_merge.cu")
+    ]
+    command = [cxx, "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
+    command += [
+        "-fsanitize=address,undefined",
+        "-fno-sanitize-recover=all",
+        "-I",
+        str(EMULATION),
+        "-I",
+        str(KERNELS),
+    ]
+    command += ["-isystem", str(headers), "-x", "c++", *map(str, sources), str(EMULATION / "emulation.cpp")]
+    subprocess.run([*command, "-o", str(target)], check=True, capture_output=True, text=True)
+    return target
+
+
+@pytest.fixture(scope="session")
+def libraries(headers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the CMake build for all default architectures: the libraries, and what ptxas said (``ptxas.txt``)."""
+    for tool in ("cmake", "ninja"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"no {tool} (pip install {tool})")
+    nvcc = find_nvcc()
+    if nvcc is None:
+        pytest.skip("no nvcc (pip install 'tsmerge-export[plugin-tests]')")
+    folder = tmp_path_factory.mktemp("libraries")
+    configure = [
+        "cmake",
+        "-G",
+        "Ninja",
+        "-S",
+        str(KERNELS),
+        "-B",
+        str(folder),
+        f"-DTensorRT_ROOT={headers}",
+    ]
+    configure += [f"-DCMAKE_CUDA_COMPILER={nvcc}", "-DCMAKE_CUDA_FLAGS=-Xptxas -v --threads 2"]
+    environment = dict(os.environ)
+    runtime = Path(nvcc).parents[1] / "lib" / "libcudart.so.13"
+    if "site-packages" in nvcc and runtime.is_file():  # NVIDIA's wheels name and place it as no toolkit does
+        configure.append(f"-DCUDA_CUDART={runtime}")
+        environment["LIBRARY_PATH"] = str(runtime.parent)
+    done = subprocess.run(configure, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    made = subprocess.run(
+        ["cmake", "--build", str(folder), "-v"], capture_output=True, text=True, env=environment
+    )
+    assert made.returncode == 0, made.stdout[-4000:] + made.stderr[-4000:]
+    (folder / "ptxas.txt").write_text(made.stdout)
+    return folder

@@ -1,0 +1,195 @@
+"""Lowering for TensorRT: a form with one plugin node per merge, and a form of standard operators alone.
+
+Both start from the portable file (merge nodes with functions) and have no functions left. Shapes follow from shapes in
+both: the other ``tsmerge`` operators take the bodies of :mod:`tsmerge_export.ops.static`. ``Unmerge`` needs no plugin:
+its body is one GatherND of whole rows, which TensorRT runs as one layer that reads and writes every byte once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, inliner, numpy_helper
+
+from tsmerge_export import ops
+from tsmerge_export.errors import MissingDependencyError, UnsupportedError
+from tsmerge_export.lower.names import PLUGIN, PLUGIN_DOMAIN, PLUGIN_NAMESPACE, PLUGIN_VERSION
+from tsmerge_export.ops.static import static_body
+
+#: Types of matrix products, by the name of ``--dtype``.
+DTYPES = {
+    "fp32": onnx.TensorProto.FLOAT,
+    "fp16": onnx.TensorProto.FLOAT16,
+    "bf16": onnx.TensorProto.BFLOAT16,
+}
+_PRODUCTS = ("MatMul", "Gemm")
+
+
+def check_supported(model: onnx.ModelProto) -> None:
+    """Raise UnsupportedError for a merging operator that no TensorRT runtime can take."""
+    for node in model.graph.node:
+        if node.domain != ops.DOMAIN:
+            continue
+        schema = ops.schema(node.op_type)
+        if schema.data_dependent:
+            raise UnsupportedError(
+                f"{node.op_type}: how many tokens stay follows from the data, but TensorRT plans lengths from shapes; "
+                "use --merge local or global, or --runtime onnxruntime"
+            )
+        if schema.merges and node.op_type != PLUGIN:
+            raise UnsupportedError(
+                f"{node.op_type} has no form for TensorRT; use --merge local or global, or --runtime onnxruntime"
+            )
+
+
+def static_functions(model: onnx.ModelProto, *, merge: bool) -> onnx.ModelProto:
+    """A copy whose ``tsmerge`` functions have static shapes; still functions, so that ONNX Runtime runs it.
+
+    Args:
+        model: the portable file, with functions.
+        merge: also those of LocalMerge; else it keeps its portable ones.
+
+    Raises:
+        UnsupportedError: see :func:`check_supported`; or the functions are inlined already.
+    """
+    check_supported(model)
+    out = onnx.ModelProto()
+    out.CopyFrom(model)
+    opset = next(entry.version for entry in out.opset_import if entry.domain in ("", "ai.onnx"))
+    have = {(function.name, function.overload) for function in out.functions}
+    for node in out.graph.node:
+        if node.domain != ops.DOMAIN or (node.op_type == PLUGIN and not merge):
+            continue
+        body = static_body(node.op_type, ops.attributes_of(node), opset)
+        if body is None:
+            continue
+        node.overload = body.overload
+        if (body.name, body.overload) not in have:
+            have.add((body.name, body.overload))
+            out.functions.append(body)
+    used = {(node.op_type, node.overload) for node in out.graph.node if node.domain == ops.DOMAIN}
+    kept = [function for function in out.functions if (function.name, function.overload) in used]
+    del out.functions[:]
+    out.functions.extend(kept)
+    return out
+
+
+def set_precision(model: onnx.ModelProto, dtype: str) -> onnx.ModelProto:
+    """A copy whose matrix products are of a type, with casts around them; all else, merging too, stays float32.
+
+    TensorRT is strongly typed: the file says the precision of every tensor. Sums, norms, softmax and the residual keep
+    float32, since T5-like models overflow float16 there. Weights are stored in the type.
+
+    Args:
+        model: with ``tsmerge`` nodes; products inside their functions are not touched.
+        dtype: a key of :data:`DTYPES`.
+    """
+    out = onnx.ModelProto()
+    out.CopyFrom(model)
+    if dtype == "fp32":
+        return out
+    element = DTYPES[dtype]
+    weights = {tensor.name: tensor for tensor in out.graph.initializer}
+    made: dict[str, str] = {}
+    fresh: list[onnx.TensorProto] = []
+    nodes: list[onnx.NodeProto] = []
+    for node in out.graph.node:
+        if node.op_type not in _PRODUCTS or node.domain not in ("", "ai.onnx"):
+            nodes.append(node)
+            continue
+        for slot, name in enumerate(node.input):
+            if name not in made:
+                made[name] = f"{name}/{dtype}"
+                tensor = weights.get(name)
+                if tensor is not None and tensor.data_type == onnx.TensorProto.FLOAT:
+                    fresh.append(_converted(tensor, made[name], element))
+                else:
+                    nodes.append(
+                        helper.make_node("Cast", [name], [made[name]], name=f"{made[name]}/cast", to=element)
+                    )
+            node.input[slot] = made[name]
+        result = node.output[0]
+        node.output[0] = f"{result}/{dtype}"
+        nodes.append(node)
+        nodes.append(
+            helper.make_node(
+                "Cast", [node.output[0]], [result], name=f"{result}/cast", to=onnx.TensorProto.FLOAT
+            )
+        )
+    del out.graph.node[:]
+    out.graph.node.extend(nodes)
+    used = {name for node in nodes for name in node.input} | {value.name for value in out.graph.output}
+    left = [tensor for tensor in out.graph.initializer if tensor.name in used]
+    del out.graph.initializer[:]
+    out.graph.initializer.extend([*left, *fresh])
+    return out
+
+
+def _converted(tensor: onnx.TensorProto, name: str, element: int) -> onnx.TensorProto:
+    values = numpy_helper.to_array(tensor).astype(helper.tensor_dtype_to_np_dtype(element))
+    if element != onnx.TensorProto.BFLOAT16 and not np.isfinite(values).all():
+        raise UnsupportedError(
+            f"a weight of {tensor.name} is beyond the range of --dtype fp16; use bf16 or fp32"
+        )
+    return numpy_helper.from_array(values, name)
+
+
+def standard_form(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Standard operators alone, all shapes static; for TensorRT-RTX, which has no plugins.
+
+    Args:
+        model: from :func:`static_functions` with ``merge=True``.
+    """
+    out = inliner.inline_local_functions(model)
+    return _without_domain(out)
+
+
+def plugin_form(model: onnx.ModelProto) -> onnx.ModelProto:
+    """One plugin node per merge, everything else in standard operators, by onnx-graphsurgeon.
+
+    Args:
+        model: from :func:`static_functions` with ``merge=False``.
+
+    Raises:
+        MissingDependencyError: onnx-graphsurgeon is not installed.
+    """
+    gs = graphsurgeon()
+    out = onnx.ModelProto()
+    out.CopyFrom(model)
+    for node in out.graph.node:
+        if node.domain == ops.DOMAIN and node.op_type == PLUGIN:  # the inliner leaves what has no function
+            node.domain, node.overload = PLUGIN_DOMAIN, ""
+    kept = [function for function in out.functions if function.name != PLUGIN]
+    del out.functions[:]
+    out.functions.extend(kept)
+    out.opset_import.append(helper.make_opsetid(PLUGIN_DOMAIN, 1))
+    graph = gs.import_onnx(inliner.inline_local_functions(out))
+    for node in graph.nodes:
+        if node.domain == PLUGIN_DOMAIN:
+            node.attrs |= {"plugin_version": PLUGIN_VERSION, "plugin_namespace": PLUGIN_NAMESPACE}
+    graph.cleanup().toposort()
+    exported = gs.export_onnx(graph, do_type_check=False)
+    exported.producer_name = model.producer_name
+    del exported.opset_import[:]
+    exported.opset_import.extend(entry for entry in out.opset_import if entry.domain != ops.DOMAIN)
+    return exported
+
+
+def _without_domain(model: onnx.ModelProto) -> onnx.ModelProto:
+    entries = [entry for entry in model.opset_import if entry.domain != ops.DOMAIN]
+    del model.opset_import[:]
+    model.opset_import.extend(entries)
+    return model
+
+
+def graphsurgeon() -> Any:
+    """The package. Raises MissingDependencyError."""
+    try:
+        import onnx_graphsurgeon
+    except ImportError:
+        raise MissingDependencyError(
+            "onnx-graphsurgeon is not installed; pip install 'tsmerge-export[tensorrt]'"
+        ) from None
+    return onnx_graphsurgeon

@@ -1,0 +1,81 @@
+"""ONNX Runtime's CUDA and TensorRT providers: which file they run, and the options that load the plugin.
+
+A bundle made for TensorRT has a second file with plugin nodes. It is used when the TensorRT provider comes first and
+the registering plugin library is known; else every provider runs the portable file. Written without a GPU at hand.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tsmerge_export.bundle import Bundle
+from tsmerge_export.errors import MissingDependencyError, UsageError
+from tsmerge_export.runtimes import Providers
+
+TENSORRT = "TensorrtExecutionProvider"
+LIBRARIES = "trt_extra_plugin_lib_paths"
+REGISTERED = "libtsmerge_trt_registered.so"
+#: Environment variable with the registering library.
+VARIABLE = "TSMERGE_TRT_PLUGIN_REGISTERED"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Providers with their options, and per component the file to run where it is not the portable one."""
+
+    providers: Providers | None
+    files: Mapping[str, Path] = field(default_factory=dict)
+
+
+def with_plugin(providers: Providers | None, bundle: Bundle, plugin: str | Path | None = None) -> Chosen:
+    """Set the options that load the plugin for the TensorRT provider.
+
+    Args:
+        providers: as given by the user. bundle: open and verified.
+        plugin: the registering library; else the option ``trt_extra_plugin_lib_paths``, else the environment variable.
+
+    Raises:
+        UsageError: a plugin without the TensorRT provider, or for a bundle that was not made for TensorRT.
+        MissingDependencyError: the library does not exist.
+    """
+    entries = [providers] if isinstance(providers, str) else list(providers or ())
+    first = entries[0] if entries else None
+    options: dict[str, Any] = dict(first[1]) if isinstance(first, (tuple, list)) and len(first) == 2 else {}
+    name = first[0] if isinstance(first, (tuple, list)) and first else first
+    if name != TENSORRT:
+        if plugin is not None:
+            raise UsageError(f"plugin has no effect unless {TENSORRT} is the first of providers")
+        return Chosen(providers)
+    library = plugin or options.get(LIBRARIES) or os.environ.get(VARIABLE)
+    if not library:
+        return Chosen(providers)
+    target = bundle.manifest.get("target")
+    if not isinstance(target, Mapping) or target.get("runtime") != "tensorrt":
+        raise UsageError(
+            "the bundle has no plugin form; export it with --runtime tensorrt, or leave the plugin out"
+        )
+    for path in str(library).split(";"):
+        if not Path(path).is_file():
+            raise MissingDependencyError(
+                f"the plugin library {path} does not exist; build plugins/local_merge"
+            )
+    options = {**_shapes(target), **options, LIBRARIES: str(library)}
+    files = {component: bundle.file(entry["onnx"]) for component, entry in target["components"].items()}
+    return Chosen([(TENSORRT, options), *entries[1:]], files)
+
+
+def _shapes(target: Mapping[str, Any]) -> dict[str, str]:
+    """The provider's range of shapes; it takes one for all sessions, so only of a bundle with one component."""
+    if len(target["components"]) != 1:
+        return {}
+    (entry,) = target["components"].values()
+    return {
+        f"trt_profile_{which}_shapes": ",".join(
+            f"{name}:{'x'.join(map(str, sizes[which]))}" for name, sizes in entry["profile"].items()
+        )
+        for which in ("min", "opt", "max")
+    }
