@@ -111,8 +111,10 @@ def export(
             first = next(iter(manifest["verdicts"]["parity"]["failures"]), "no row was compared")
             raise VerdictError(f"{loaded.source}: parity failed, no bundle is written: {first}", manifest)
         if target.needs_more:
+            # Cross and decoder of Chronos-T5 have no engines: the forecaster runs them in ONNX Runtime.
+            engines = [item for item in built if item.component.mergeable]
             manifest["target"] = targets.make(
-                target, loaded, merge, built, folder=writer.path, scratch=writer.scratch,
+                target, loaded, merge, engines, folder=writer.path, scratch=writer.scratch,
                 threads=threads, seed=seed, progress=progress,
             )  # fmt: skip
         progress.step("bundle")

@@ -17,7 +17,11 @@ from transformers.modeling_outputs import BaseModelOutput
 from tsmerge_export.families.base import Arrays, Component, Family, Hints, MergePoints, TensorSpec
 from tsmerge_export.families.hf import config_dict, eager_attention, from_config
 from tsmerge_export.families.t5_decoder import Cross, Decoder
-from tsmerge_export.families.t5_stack import instrument_decoder, instrument_encoder
+from tsmerge_export.families.t5_stack import (
+    instrument_decoder,
+    instrument_encoder,
+    weighed_cross_attention,
+)
 from tsmerge_export.merge.apply import current_run
 from tsmerge_export.merge.run import MergeRun
 from tsmerge_export.pipelines.tokenizer import settings_of
@@ -180,7 +184,8 @@ class ChronosT5(Family):
         tokens = tokenizer(model)
         ids, mask, scale = tokens.context_input_transform(torch.from_numpy(np.array(series, np.float32)))
         encoded = run({"input_ids": ids.numpy(), "attention_mask": mask.numpy().astype(np.int64)})
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        weighed = weighed_cross_attention(model.decoder, torch.from_numpy(encoded["encoder_log_size"]))
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), weighed:
             torch.manual_seed(seed)
             drawn = model.generate(
                 encoder_outputs=BaseModelOutput(

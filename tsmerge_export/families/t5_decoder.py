@@ -124,6 +124,13 @@ class Cross(Component):
         }
 
 
+def _norm(layer: Any, x: Tensor) -> Tensor:
+    """T5's norm, divided by the root: ONNX Runtime fuses this form into one operator, and not the original's product
+    with the reciprocal."""
+    normed: Tensor = layer.weight * (x / (x.pow(2).mean(-1, keepdim=True) + layer.variance_epsilon).sqrt())
+    return normed
+
+
 class _StepModule(nn.Module):
     """One decoder step for all samples of all series.
 
@@ -164,7 +171,7 @@ class _StepModule(nn.Module):
         own_bias = table[0][:, None, None]
         new_keys, new_values = [], []
         for layer, block in enumerate(self.decoder.block):
-            normed = block.layer[0].layer_norm(x)
+            normed = _norm(block.layer[0].layer_norm, x)
             attention = block.layer[0].SelfAttention
             query, key, value = (
                 f(normed).reshape(batch, samples, heads, 1, head)
@@ -178,12 +185,12 @@ class _StepModule(nn.Module):
             new_values.append(value.reshape(batch, samples, heads, head))
 
             attention = block.layer[1].EncDecAttention
-            query = attention.q(block.layer[1].layer_norm(x)).reshape(batch, samples, heads, head)
+            query = attention.q(_norm(block.layer[1].layer_norm, x)).reshape(batch, samples, heads, head)
             weights = (query.transpose(1, 2) @ cross_keys[layer] + cross_bias).softmax(-1)
             mixed = (weights @ cross_values[layer]).transpose(1, 2)
             x = x + attention.o(mixed.reshape(batch, samples, heads * head))
-            x = block.layer[2](x)
-        x = self.decoder.final_layer_norm(x)
+            x = x + block.layer[2].DenseReluDense(_norm(block.layer[2].layer_norm, x))
+        x = _norm(self.decoder.final_layer_norm, x)
         if self.scale is not None:
             x = x * self.scale
         return (self.head(x), *new_keys, *new_values)
