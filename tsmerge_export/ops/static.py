@@ -15,8 +15,7 @@ from collections.abc import Mapping
 
 import onnx
 
-from tsmerge_export.ops.local_match import MATCH_BAND, MATCH_DENSE, MATCH_ONE
-from tsmerge_export.ops.local_merge import variant
+from tsmerge_export.ops.local_match import MATCH_DENSE, MATCH_ONE
 from tsmerge_export.ops.pairs import BOUNDS
 from tsmerge_export.ops.parts import HEAD
 from tsmerge_export.ops.text import parse_body
@@ -164,9 +163,9 @@ _ROWS_MANY = """
 """
 
 _FRONT = HEAD + BOUNDS + _COUNT
+# Any k but 1 compares all pairs and masks the far ones: the windows of the banded body are planned at gigabytes.
 _LOCAL_MERGE = {
     "k1": _FRONT + MATCH_ONE + _CHOOSE + _PLACE + _ROWS_ONE,
-    "band": _FRONT + MATCH_BAND + _CHOOSE + _PLACE + _ROWS_MANY,
     "dense": _FRONT + MATCH_DENSE + _CHOOSE + _PLACE + _ROWS_MANY,
 }
 
@@ -205,7 +204,7 @@ def static_body(op_type: str, attributes: Mapping[str, int | float], opset: int)
         op_type, attributes: of a node that the schema accepts. opset: of the model.
     """
     if op_type == "LocalMerge":
-        name = variant(attributes)
+        name = "k1" if attributes["k"] == 1 else "dense"
         return parse_body(op_type, f"{name}_{SUFFIX}", _LOCAL_MERGE[name], opset)
     if op_type == "GatherPairs":
         return parse_body(op_type, SUFFIX, _GATHER_PAIRS, opset)
