@@ -142,8 +142,10 @@ def test_several_components(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "kind", "match"),
     [
-        ({"runtime": "tensorrt"}, UnsupportedError, "not supported yet"),
-        ({"runtime": "tensorrt-rtx"}, UnsupportedError, "not supported yet"),
+        ({"runtime": "tensorrt"}, UsageError, "was made for onnxruntime; export it with --runtime tensorrt"),
+        ({"runtime": "tensorrt-rtx"}, UnsupportedError, "run by TensorRT-RTX itself"),
+        ({"runtime": "tensorrt", "threads": 2}, UsageError, "threads and providers have no effect"),
+        ({"plugin": "libx.so"}, UsageError, "plugin has no effect unless TensorrtExecutionProvider"),
         ({"runtime": "abacus"}, UsageError, "'abacus' is not known; choose one of: onnxruntime"),
         ({"threads": 0}, UsageError, "threads 0"),
         ({"threads": 1.5}, UsageError, "threads 1.5"),

@@ -128,7 +128,8 @@ def set_precision(model: onnx.ModelProto, dtype: str) -> onnx.ModelProto:
 
 
 def _converted(tensor: onnx.TensorProto, name: str, element: int) -> onnx.TensorProto:
-    values = numpy_helper.to_array(tensor).astype(helper.tensor_dtype_to_np_dtype(element))
+    with np.errstate(over="ignore"):
+        values = numpy_helper.to_array(tensor).astype(helper.tensor_dtype_to_np_dtype(element))
     if element != onnx.TensorProto.BFLOAT16 and not np.isfinite(values).all():
         raise UnsupportedError(
             f"a weight of {tensor.name} is beyond the range of --dtype fp16; use bf16 or fp32"

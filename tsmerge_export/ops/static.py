@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 import onnx
 
-from tsmerge_export.ops.local_match import match_band, match_dense, match_one
+from tsmerge_export.ops.local_match import match_dense, match_one
 from tsmerge_export.ops.local_merge import variant
 from tsmerge_export.ops.pairs import BOUNDS, by_similarity
 from tsmerge_export.ops.parts import HEAD
@@ -172,6 +172,7 @@ _ROWS_MANY = """
 """
 
 _FRONT = HEAD + BOUNDS + _COUNT
+# Any k but 1 compares all pairs and masks the far ones: the windows of the banded body are planned at gigabytes.
 _LOCAL_MERGE = by_similarity(
     lambda similarity, causal: (
         _FRONT
@@ -181,7 +182,7 @@ _LOCAL_MERGE = by_similarity(
         + (_TARGET_BEFORE if causal else _TARGET_ONE)
         + _ROWS_ONE
     ),
-    lambda similarity: _FRONT + match_band(similarity) + _CHOOSE + _PLACE + _ROWS_MANY,
+    lambda similarity: _FRONT + match_dense(similarity) + _CHOOSE + _PLACE + _ROWS_MANY,
     lambda similarity: _FRONT + match_dense(similarity) + _CHOOSE + _PLACE + _ROWS_MANY,
 )
 
@@ -220,7 +221,7 @@ def static_body(op_type: str, attributes: Mapping[str, int | float], opset: int)
         op_type, attributes: of a node that the schema accepts. opset: of the model.
     """
     if op_type == "LocalMerge":
-        name = variant(attributes)
+        name = variant(attributes).replace("band", "dense")
         return parse_body(op_type, f"{name}_{SUFFIX}", _LOCAL_MERGE[name], opset)
     if op_type == "GatherPairs":
         return parse_body(op_type, SUFFIX, _GATHER_PAIRS, opset)
