@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,6 @@ import tsmerge_export as tsm
 from tests.models import tiny, tiny_folder
 from tsmerge_export import families
 from tsmerge_export.build import Built, merge_and_lower
-from tsmerge_export.cli import main_export
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.merge import local_merge, ssm_merge, unmerge
@@ -26,7 +26,7 @@ from tsmerge_export.merge.apply import current_run
 from tsmerge_export.onnx_export import export_component, prove_dynamic
 from tsmerge_export.rewrite.blocks import find_blocks
 from tsmerge_export.rewrite.merge_graph import merge_graph
-from tsmerge_export.validate import corpus, parity
+from tsmerge_export.validate import parity
 from tsmerge_export.validate.corpus import ENTRIES, Case
 
 FAMILY = families.get("mamba2")
@@ -213,6 +213,13 @@ def test_a_value_that_goes_round_the_merge_is_refused(skip: bool) -> None:
         assert len(merge_graph(graph, MergeConfig("ssm"))[1].merges) == 2
 
 
+def test_the_config_survives_json_with_its_infinite_limit() -> None:
+    config = json.loads(json.dumps(FAMILY.config_of(model()), allow_nan=False))
+    twin: Any = FAMILY.build(config)
+    assert list(twin.config.time_step_limit) == [0.0, float("inf")]
+    assert twin.state_dict().keys() == model().state_dict().keys()
+
+
 def test_series_become_tokens_and_logits_quantiles() -> None:
     component = FAMILY.components(model())[0]
     series = np.array([[np.nan, 2.0, np.nan, -4.0], [0, 0, 0, 0], [1e30, np.nan, np.nan, 1e30]], np.float32)
@@ -235,19 +242,9 @@ def test_series_become_tokens_and_logits_quantiles() -> None:
     np.testing.assert_allclose(found[0, :, 0], scale * np.array([low] * 3 + [high] * 6), rtol=1e-5)
 
 
-def test_command_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    whole = corpus.cases
-    monkeypatch.setattr(corpus, "cases", lambda *args, **kwargs: list(whole(*args, **kwargs))[::12])
-    tiny_folder(Path("tiny"), "mamba2")
-    np.savetxt("series.csv", np.sin(np.arange(400) / 4), header="a", comments="")
-    rest = ["--threads", "1", "--data", "series.csv"]
-    assert main_export(["tiny", "--merge", "ssm", "--ratio", "1/4", *rest]) == 0
-    out = capsys.readouterr().out
-    assert "mamba2: ssm ratio=1/4" in out
-    assert "passed" in out
-    assert main_export(["tiny", "--merge", "ssm", "--prop-attn", "-o", "out", *rest]) == 3
-    assert "--prop-attn needs attention" in capsys.readouterr().err
-    assert not Path("out").exists()
+def test_a_folder_is_loaded_as_this_family(tmp_path: Path) -> None:
+    loaded = tsm.load_model(tiny_folder(tmp_path / "tiny", "mamba2", seed=3))
+    assert loaded.family == "mamba2"
+    with torch.no_grad():
+        got, want = (m(input_ids=ids(1, 9), use_cache=False).logits for m in (loaded.model, model()))  # type: ignore[operator]
+    assert torch.equal(got, want)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,6 +24,11 @@ _DEFAULTS = {"low_limit": -15.0, "high_limit": 15.0, "context_length": 512}
 
 def _setting(model: Any, name: str) -> float:
     return float((getattr(model.config, "series_config", None) or {}).get(name, _DEFAULTS[name]))
+
+
+def _number(value: Any) -> Any:
+    """A number of config.json, where transformers writes infinity as ``{"__float__": "Infinity"}``."""
+    return float(value["__float__"]) if isinstance(value, Mapping) and "__float__" in value else value
 
 
 def _centres(model: Any) -> NDArray[np.float64]:
@@ -95,10 +101,15 @@ class Mamba2(Family):
         return "Mamba2ForCausalLM" in (config.get("architectures") or ())
 
     def build(self, config: Mapping[str, Any]) -> nn.Module:
-        return from_config(Mamba2ForCausalLM, Mamba2Config, config)
+        limit = [_number(end) for end in config.get("time_step_limit", (0.0, math.inf))]
+        return from_config(Mamba2ForCausalLM, Mamba2Config, {**config, "time_step_limit": limit})
 
     def config_of(self, model: Any) -> dict[str, Any]:
-        return config_dict(model, "Mamba2ForCausalLM")
+        config = config_dict(model, "Mamba2ForCausalLM")
+        config["time_step_limit"] = [
+            end if math.isfinite(end) else {"__float__": "Infinity"} for end in config["time_step_limit"]
+        ]
+        return config
 
     def components(self, model: Any) -> tuple[Component, ...]:
         return (_Model(model),)
