@@ -1,4 +1,4 @@
-"""TensorRT as far as a machine without it goes: preflight, the code around engines with a stand-in, provider options."""
+"""TensorRT as far as a machine without it goes: preflight, engines by a stand-in, provider options."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_bundle_without_tensorrt_says_what_is_missing(bundle: Bundle) -> None:
     compile(bundle.file("build_engine.py").read_text(), "build_engine.py", "exec")
     card = (bundle.path / "README.md").read_text()
     assert "trtexec --onnx=model.trt.onnx --stronglyTyped --dynamicPlugins=libtsmerge_trt.so" in card
-    with pytest.raises(MissingDependencyError, match="TensorRT cannot be used here: .*plugin library"):
+    with pytest.raises(MissingDependencyError, match=r"TensorRT cannot be used here: .*plugin library"):
         tsm.load(bundle.path, runtime="tensorrt")
 
 
