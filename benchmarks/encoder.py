@@ -6,7 +6,8 @@ A T5-small-size encoder (d 512, 6 layers, 8 heads, random weights) over N = 512 
 torch.compile, unmerged ONNX Runtime, OpenVINO where installed, and merged ONNX Runtime at r = 64, N/4, halving, and
 with nothing to merge at run time (all merge nodes present, ``min_tokens`` above N).
 
-Prints medians and ratios to unmerged ONNX Runtime (the median of the ratios of neighbouring runs), the share of time in
+Prints medians and ratios to unmerged ONNX Runtime (the median of the ratios of neighbouring runs, and the ratio of the
+fastest runs, which says how noisy the machine was), the share of time in
 merge nodes (ONNX Runtime's profiler; the merge operators and the gathers that let positions and masks follow), and the
 efficiency: measured speed-up over that of the FLOPs of all matrix products. Needs torch, transformers,
 chronos-forecasting, onnxruntime; times nothing on a GPU.
@@ -30,18 +31,18 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import torch
-from onnx import inliner
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from tsmerge_export.bench.profile import merge_share
 from tsmerge_export.build import merge_and_lower
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.families import get
 from tsmerge_export.flops import count
 from tsmerge_export.onnx_export import export_component
+from tsmerge_export.validate.sessions import open_session
 
 TOKENS, WIDTH = 512, 512
 CONFIG = {
@@ -86,19 +87,6 @@ def build_files(model: torch.nn.Module, names: list[str], folder: Path) -> dict[
     return files
 
 
-def session(path: Path, threads: int, profile: Path | None = None) -> ort.InferenceSession:
-    """ONNX Runtime on the CPU with that many threads."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    # Within a run threads spin, as by default; after it they must not, or the next candidate would share its cores.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    if profile is not None:
-        options.enable_profiling = True
-        options.profile_file_prefix = str(profile)
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
 def candidates(
     model: torch.nn.Module,
     files: dict[str, Path],
@@ -122,7 +110,7 @@ def candidates(
         found["torch.compile"] = lambda: compiled(**tensors)
     for name, path in files.items():
         if take(name):
-            opened = session(path, threads)
+            opened = open_session(path, threads, timed=True)
             found[name] = lambda opened=opened: opened.run(None, inputs)
     if take("openvino"):
         try:
@@ -154,41 +142,6 @@ def interleaved(runners: dict[str, Callable[[], Any]], runs: int, label: str) ->
     return seconds
 
 
-def merge_share(path: Path, inputs: dict[str, np.ndarray], threads: int) -> float:
-    """Share of node time in what merging adds: the ``tsmerge`` operators and whatever lets other values follow.
-
-    The functions are inlined first and every node is renamed, so that the profiler's events can be told apart.
-    """
-    plain = {node.name for node in onnx.load(path).graph.node if not _added(node)}
-    proto = inliner.inline_local_functions(onnx.load(path))
-    with tempfile.TemporaryDirectory() as folder:
-        for index, node in enumerate(proto.graph.node):
-            node.name = f"{'plain' if node.name in plain else 'merge'}#{index}"
-            for attribute in node.attribute:
-                for number, inner in enumerate(attribute.g.node):
-                    inner.name = f"branch#{index}.{number}"
-        onnx.save_model(proto, Path(folder) / "inlined.onnx")
-        opened = session(Path(folder) / "inlined.onnx", threads, Path(folder) / "profile")
-        for _ in range(5):
-            opened.run(None, inputs)
-        events = json.loads(Path(opened.end_profiling()).read_text())
-    spent = {"merge": 0, "plain": 0}
-    for event in events:
-        # Fused nodes get names of their own; fusions leave the merge operators alone. The time of an If contains
-        # that of its branches.
-        if (
-            event.get("cat") == "Node"
-            and event["name"].endswith("_kernel_time")
-            and not event["name"].startswith("branch#")
-        ):
-            spent["merge" if event["name"].startswith("merge#") else "plain"] += event["dur"]
-    return spent["merge"] / max(1, sum(spent.values()))
-
-
-def _added(node: onnx.NodeProto) -> bool:
-    return node.domain == "tsmerge" or any(output.startswith("tsmerge/") for output in node.output)
-
-
 def measure(
     batch: int,
     threads: int,
@@ -214,7 +167,8 @@ def measure(
             "tokens": TOKENS,
             "runs": runs,
         }
-        row |= {"median_ms": 1e3 * statistics.median(times), "min_ms": 1e3 * min(times), "speedup": ratio}
+        row |= {"median_ms": 1e3 * statistics.median(times), "min_ms": 1e3 * min(times)}
+        row |= {"speedup": ratio, "fastest": min(seconds[BASE]) / min(times)}
         if name in MERGES:
             ideal = base_flops / count(onnx.load(files[name]), inputs).total
             row |= {"flop_ideal": ideal, "efficiency": ratio / ideal}
@@ -230,6 +184,7 @@ def show(rows: list[dict[str, Any]]) -> None:
         "median ms",
         "min ms",
         "speed-up",
+        "of fastest",
         "FLOP ideal",
         "efficiency",
         "in merge nodes",
@@ -252,6 +207,7 @@ def show(rows: list[dict[str, Any]]) -> None:
             f"{row['median_ms']:.1f}",
             f"{row['min_ms']:.1f}",
             f"{row['speedup']:.2f}x",
+            f"{row['fastest']:.2f}x",
             *extra,
         )
     Console(width=110).print(table)

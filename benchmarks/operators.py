@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import torch
 from onnx import parser
 from rich.console import Console
@@ -37,6 +36,7 @@ from rich.table import Table
 from tsmerge_export import ops
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.merge.plan import make_plan
+from tsmerge_export.validate.sessions import open_session
 
 MERGES = {
     "local k=1": MergeConfig(k=1, ratio="1/4"),
@@ -44,8 +44,9 @@ MERGES = {
     "global": MergeConfig(method="global", ratio="1/4"),
     # Random tokens are hardly alike: a low threshold, so that about a quarter of them exceeds it.
     "dynamic k=1": MergeConfig(method="dynamic", k=1, threshold=0.0),
+    "pitome": MergeConfig(method="pitome", ratio="1/4"),
 }
-QUADRATIC = ("global",)
+QUADRATIC = ("global", "pitome")
 COPY = "copy"
 
 
@@ -63,15 +64,6 @@ def operator(merge: MergeConfig) -> onnx.ModelProto:
     return model
 
 
-def session(model: onnx.ModelProto, threads: int) -> ort.InferenceSession:
-    """ONNX Runtime on the CPU; threads stop spinning after a run, so that candidates do not disturb each other."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
 def inputs(tokens: int, features: int) -> dict[str, np.ndarray]:
     """One row of random tokens."""
     x = np.random.default_rng(tokens).standard_normal((1, tokens, features)).astype(np.float32)
@@ -83,12 +75,15 @@ def candidates(names: list[str], threads: int) -> dict[str, Callable[[dict[str, 
     identity = parser.parse_model(
         '<ir_version: 9, opset_import: ["" : 18]> g (float[B, N, D] x) => (float[B, N, D] y) { y = Identity(x) }'
     )
-    plain = session(identity, threads)
+    plain = open_session(identity, threads, timed=True)
     found: dict[str, Callable[[dict[str, np.ndarray]], Any]] = {
         COPY: lambda feed: plain.run(None, {"x": feed["x"]})
     }
     for name in names:
-        opened, step = session(operator(MERGES[name]), threads), make_plan(MERGES[name], 1)[0]
+        opened, step = (
+            open_session(operator(MERGES[name]), threads, timed=True),
+            make_plan(MERGES[name], 1)[0],
+        )
         found[name] = lambda feed, opened=opened: opened.run(None, feed)
         found[f"{name}, eager"] = lambda feed, step=step: step(
             torch.from_numpy(feed["x"]), torch.from_numpy(feed["size"])
@@ -138,7 +133,7 @@ def _resident(field: str) -> int:
 
 
 def _memory(name: str, tokens: int, features: int, threads: int, queue: Any) -> None:
-    opened, feed = session(operator(MERGES[name]), threads), inputs(tokens, features)
+    opened, feed = open_session(operator(MERGES[name]), threads, timed=True), inputs(tokens, features)
     opened.run(None, inputs(8, features))
     Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to what is resident
     before = _resident("VmRSS")

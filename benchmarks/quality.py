@@ -45,6 +45,9 @@ MERGES: dict[str, tsm.MergeConfig] = {
         f"dynamic k=1, {t}": tsm.MergeConfig(method="dynamic", k=1, threshold=t)
         for t in (0.98, 0.95, 0.9, 0.7)
     },
+    **{f"pitome, {ratio}": tsm.MergeConfig(method="pitome", ratio=ratio) for ratio in RATIOS},
+    "pitome gaussian, 1/4": tsm.MergeConfig(method="pitome", ratio="1/4", energy="gaussian"),
+    "local k=1, 1/4, metric key": tsm.MergeConfig(k=1, ratio="1/4", metric="key"),
     "local k=1, 1/4, linear": tsm.MergeConfig(k=1, ratio="1/4", schedule="linear"),
     **{
         f"local k=1, {ratio}, prop-attn": tsm.MergeConfig(k=1, ratio=ratio, prop_attn=True)
@@ -93,15 +96,15 @@ def measure(
     return float(np.mean(shares)) if shares else 1.0, errors
 
 
-def table(rows: list[Row], windows: int) -> str:
-    """The page: one table for each model."""
+def table(rows: list[Row], arguments: str) -> str:
+    """The page: one table for each model; ``arguments`` made it."""
     versions = ", ".join(
         f"{name} {metadata.version(name)}" for name in ("torch", "transformers", "chronos-forecasting")
     )
     lines = [
         "# Merge cost by method",
         "",
-        f"Made on {datetime.date.today().isoformat()} by `python benchmarks/quality.py --windows {windows}`; "
+        f"Made on {datetime.date.today().isoformat()} by `python benchmarks/quality.py {arguments}`; "
         f"Python {platform.python_version()}, {versions}.",
         "",
         "Median over columns of the MSE of the median forecast (context 512, horizon 64, standardised, test split), "
@@ -155,7 +158,10 @@ def main() -> int:
                 merge = MERGES.get(label, tsm.MergeConfig(method="none"))
                 rows.append(Row(name, label, *measure(model, merge, panels, args.windows)))
                 bar.advance(task)
-    page = table(rows, args.windows)
+    only = "" if args.only is None else f" --only '{args.only}'"
+    page = table(
+        rows, f"--data DIR --models {args.models} --windows {args.windows} --threads {args.threads}{only}"
+    )
     print(page)
     if args.output is not None:
         args.output.parent.mkdir(parents=True, exist_ok=True)

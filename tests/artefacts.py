@@ -13,11 +13,13 @@ from torch import nn
 from tests.models import tiny
 from tsmerge_export import demo
 from tsmerge_export.build import Built, merge_and_lower
+from tsmerge_export.bundle import BundleWriter
 from tsmerge_export.checkpoint import load_model
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.families import get
 from tsmerge_export.families.base import Component, Family
 from tsmerge_export.onnx_export import export_component
+from tsmerge_export.shared_weights import share
 
 FAMILY: Mapping[str, str] = {
     "bolt-nano": "chronos-bolt",
@@ -43,14 +45,14 @@ def model(name: str) -> nn.Module:
 
 
 def component(name: str) -> Component:
-    """The only component of the model."""
+    """The first component of the model, the one that merges."""
     return family(name).components(model(name))[0]
 
 
 @cache
-def plain(name: str, opset: int = 18) -> ir.Model:
-    """The export without merging, as the rewriter gets it."""
-    return export_component(component(name), model(name), opset=opset)
+def plain(name: str, opset: int = 18, index: int = 0) -> ir.Model:
+    """The export without merging of one of the model's components, as the rewriter gets it."""
+    return export_component(family(name).components(model(name))[index], model(name), opset=opset)
 
 
 @cache
@@ -58,3 +60,24 @@ def built(name: str, merge: MergeConfig, inline: bool = False) -> Built:
     """The files of one merge setting."""
     folder = Path(tempfile.mkdtemp(dir=_FOLDER.name))
     return merge_and_lower(component(name), plain(name), merge, inline=inline, folder=folder, scratch=folder)
+
+
+@cache
+def bundle(name: str, merge: MergeConfig) -> Path:
+    """A bundle of all components, as an export writes it, without verdicts."""
+    core, output = model(name), Path(tempfile.mkdtemp(dir=_FOLDER.name)) / "bundle"
+    with BundleWriter(output) as writer:
+        parts = [
+            merge_and_lower(
+                part, plain(name, 18, index), merge, inline=False, folder=writer.path, scratch=writer.scratch
+            )
+            for index, part in enumerate(family(name).components(core))
+        ]
+        share([part.merged for part in parts], writer.path)
+        manifest = {
+            "family": FAMILY[name],
+            "merge": merge.to_dict(),
+            "components": [part.to_dict() for part in parts],
+            "pipeline": family(name).pipeline(core),
+        }
+        return writer.commit(manifest).path

@@ -70,6 +70,22 @@ DYNAMIC_SETTINGS: tuple[dict[str, Any], ...] = tuple(
 )
 
 
+def _with_options(table: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+    """A third of the settings by l2 or dot, and those with k = 1 made causal, by any similarity."""
+    out = []
+    for number, setting in enumerate(table):
+        if number % 3 == 0:
+            out.append({**setting, "similarity": ("l2", "dot")[number % 2]})
+        if setting["k"] == 1:
+            similarity = ("cosine", "cosine", "l2", "dot")[number % 4]
+            first = max(1, setting["protect_first"])
+            out.append({**setting, "similarity": similarity, "causal": True, "protect_first": first})
+    return tuple(out)
+
+
+OPTION_SETTINGS, DYNAMIC_OPTION_SETTINGS = _with_options(SETTINGS), _with_options(DYNAMIC_SETTINGS)
+
+
 @dataclass(frozen=True)
 class Case:
     """One merge problem, of local merging; arrays follow from the fields. Other methods are subclasses."""
@@ -77,6 +93,8 @@ class Case:
     op_type: ClassVar[str] = "LocalMerge"
     table: ClassVar[tuple[dict[str, Any], ...]] = SETTINGS
     data_dependent: ClassVar[bool] = False  # the number of removed tokens hangs on similarities too
+    margin: ClassVar[float] = MARGIN
+    noisy: ClassVar[bool] = False  # there is more than products, sums and roots below a decision
 
     batch: int
     tokens: int
@@ -108,12 +126,13 @@ class Case:
             "ratio_num": num,
             "ratio_den": den,
             **{name: setting[name] for name in names},
+            **_optional(setting),
         }
 
     @property
     def exact(self) -> bool:
-        """Whether similarities are free of rounding before the square roots."""
-        return self.kind in EXACT
+        """Whether decisions are free of rounding, so that two implementations must agree."""
+        return not self.noisy and self.kind in EXACT
 
     def _values(self, rng: np.random.Generator, kind: str, features: int) -> np.ndarray:
         shape = (self.batch, self.tokens, features)
@@ -175,6 +194,11 @@ class Case:
         """What the package's reference makes of it."""
         return local_merge(*self.tensors(), **self.settings)
 
+    def outcome(self) -> tuple[np.ndarray, ...]:
+        """The reference's (y widened to float32, size, kept, target)."""
+        merged = self.reference()
+        return merged.y.float().numpy(), merged.size.numpy(), merged.kept.numpy(), merged.target.numpy()
+
     def expected(self) -> list[oracle.Row]:
         """What the naive oracle makes of it, per row."""
         x, metric, size = self.arrays()
@@ -206,7 +230,7 @@ class DynamicCase(Case):
     def attributes(self) -> dict[str, int | float]:
         """Attributes of the operator."""
         settings = self.settings
-        return {**settings, "k": settings["k"] or 0}
+        return {**settings, "k": settings["k"] or 0, **_optional(settings)}
 
     def reference(self) -> Merged:
         """What the package's reference makes of it."""
@@ -220,6 +244,28 @@ class DynamicCase(Case):
             return oracle_dynamic.merge_batch(
                 x.astype(np.float32), metric.astype(np.float32), size, **self.settings
             )
+
+
+class OptionCase(Case):
+    """A problem of local merging by another similarity than the cosine, whose noise is larger, or causal."""
+
+    table = OPTION_SETTINGS
+    margin = 2.5e-6
+
+
+class DynamicOptionCase(DynamicCase):
+    """The same of dynamic merging."""
+
+    table = DYNAMIC_OPTION_SETTINGS
+    margin = 2.5e-6
+
+
+def _optional(setting: dict[str, Any]) -> dict[str, int]:
+    """Attributes that are left out where a setting does without."""
+    out = {"causal": 1} if setting.get("causal") else {}
+    if "similarity" in setting:
+        out["similarity"] = ("cosine", "l2", "dot").index(setting["similarity"])
+    return out
 
 
 def _lattice(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:
@@ -262,12 +308,12 @@ def compare_with_oracle(case: Case, merged: Any) -> str | None:
     y, size, kept, target = (np.asarray(v) for v in merged)
     rows = case.expected()
     if kept.shape != (case.batch, len(rows[0].kept)):
-        if case.data_dependent and not case.exact and min(row.margin for row in rows) < MARGIN:
+        if case.data_dependent and not case.exact and min(row.margin for row in rows) < case.margin:
             return "flip"
         return f"kept has shape {kept.shape}, expected {(case.batch, len(rows[0].kept))}"
     for b, row in enumerate(rows):
         if kept[b].tolist() != row.kept or target[b].tolist() != row.target:
-            if not case.exact and row.margin < MARGIN:
+            if not case.exact and row.margin < case.margin:
                 return "flip"
             return f"row {b}: kept {kept[b].tolist()} target {target[b].tolist()}, expected {row.kept} {row.target}"
         if not np.array_equal(size[b], np.array(row.size, np.float32)):

@@ -22,20 +22,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from tests.cases import Case, DynamicCase, compare_with_oracle, random_case
-from tests.ops.harness import run_case
-from tests.ops.test_local_merge import difference
-from tests.pitome import PitomeCase
-
-#: Merge problems by the method that ``--method`` names.
-METHODS: dict[str, type[Case]] = {"local": Case, "dynamic": DynamicCase, "pitome": PitomeCase}
+from tests.cases import Case, compare_with_oracle, random_case
+from tests.methods import CASES
+from tests.ops.harness import difference, run_case
 
 
 def check(case: Case) -> tuple[str | None, str | None]:
     """(reference against oracle, body against reference); see :func:`tests.cases.compare_with_oracle`."""
-    merged = case.reference()
-    values = (merged.y.float().numpy(), merged.size.numpy(), merged.kept.numpy(), merged.target.numpy())
-    return compare_with_oracle(case, values), difference(case, run_case(case))
+    return compare_with_oracle(case, case.outcome()), difference(case, run_case(case))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--cases", type=int, default=100_000, help="number of cases (default: 100000)")
     parser.add_argument("--seed", type=int, default=0, help="first seed; case n uses seed + n (default: 0)")
     parser.add_argument("--tokens", type=int, default=40, help="longest row (default: 40)")
-    parser.add_argument("--method", choices=METHODS, default="local", help="merging method (default: local)")
+    parser.add_argument("--method", choices=CASES, default="local", help="merging method (default: local)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     columns = (
@@ -59,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         task = progress.add_task("", total=options.cases)
         for number in range(options.cases):
             rng = np.random.default_rng(options.seed + number)
-            case = random_case(rng, tokens=options.tokens, of=METHODS[options.method])
+            case = random_case(rng, tokens=options.tokens, of=CASES[options.method])
             for pair, problem in zip(
                 ("reference against oracle", "body against reference"), check(case), strict=True
             ):

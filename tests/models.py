@@ -67,7 +67,21 @@ T5: dict[str, Any] = {
     },
 }
 
-CONFIGS = {"chronos-bolt": BOLT, "chronos-t5": T5}
+MAMBA2: dict[str, Any] = {
+    "model_type": "mamba2",
+    "architectures": ["Mamba2ForCausalLM"],
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "num_heads": 4,
+    "head_dim": 16,
+    "state_size": 8,
+    "n_groups": 1,
+    "num_hidden_layers": 3,
+    "chunk_size": 8,
+    "series_config": {"low_limit": -8.0, "high_limit": 8.0, "context_length": 128},
+}
+
+CONFIGS = {"chronos-bolt": BOLT, "chronos-t5": T5, "mamba2": MAMBA2}
 
 
 def tiny(family: str, seed: int = 0) -> nn.Module:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tests.cases import Case
+from tests.cases import EXACT, Case
 from tests.merge import oracle, pitome_oracle
 from tsmerge_export.config import ENERGIES
 from tsmerge_export.merge.combine import Merged
@@ -47,6 +47,7 @@ class PitomeCase(Case):
 
     op_type: ClassVar[str] = "PitomeMerge"
     table: ClassVar[tuple[dict[str, Any], ...]] = SETTINGS
+    noisy: ClassVar[bool] = True  # below the margin there is an exponential
 
     @property
     def attributes(self) -> dict[str, int | float]:
@@ -62,15 +63,10 @@ class PitomeCase(Case):
             **{name: setting[name] for name in names},
         }
 
-    @property
-    def exact(self) -> bool:
-        """Never: below the margin there is an exponential."""
-        return False
-
     def reference(self) -> Merged:
         """What the package's reference makes of it."""
         return pitome_merge(*self.tensors(), **self.settings)
 
     def expected_row(self, x: np.ndarray, metric: np.ndarray, size: np.ndarray) -> oracle.Row:
         """What the naive oracle makes of one row, all float32."""
-        return pitome_oracle.merge_row(x, metric, size, exact=super().exact, **self.settings)
+        return pitome_oracle.merge_row(x, metric, size, exact=self.kind in EXACT, **self.settings)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 
 from tests import artefacts, web
@@ -12,8 +11,15 @@ from tsmerge_export.build import Built
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.validate import parity
 from tsmerge_export.validate.corpus import ENTRIES, Case
+from tsmerge_export.validate.sessions import open_session
 
 NAMES = list(artefacts.FAMILY)
+TRAINED = ["bolt-nano", "t5-nano"]
+
+
+def points(name: str) -> int:
+    """Merge points of the model."""
+    return artefacts.family(name).merge_points(artefacts.model(name)).count
 
 
 def some_cases(name: str) -> list[Case]:
@@ -24,6 +30,12 @@ def some_cases(name: str) -> list[Case]:
     odd = [entry for entry in ENTRIES if entry.degenerate]
     pick = [usual[0], odd[0], usual[1], usual[2], odd[-1], usual[-1]]
     return [Case(entry, batch, length, seed=5) for entry, (batch, length) in zip(pick, sizes, strict=True)]
+
+
+def feeds_of(name: str) -> list[dict[str, np.ndarray]]:
+    """Inputs of the model's component for :func:`some_cases`."""
+    component, model = artefacts.component(name), artefacts.model(name)
+    return [component.from_series(model, case.series()) for case in some_cases(name)]
 
 
 def parity_of(name: str, merge: MergeConfig, built: Built, cases: list[Case]) -> parity.ParityReport:
@@ -45,7 +57,7 @@ def test_parity(name: str, k: int | str, ratio: str) -> None:
     assert report.to_dict()["kept_mismatches"] == 0
     assert report.passed
     assert built.report.barriers == []
-    assert len(built.report.merges) == artefacts.family(name).merge_points(artefacts.model(name)).count
+    assert len(built.report.merges) == points(name)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +68,10 @@ def test_parity(name: str, k: int | str, ratio: str) -> None:
         MergeConfig(method="global", ratio="1/4", schedule="linear"),
         MergeConfig(ratio="1/4", prop_attn=True),
         MergeConfig(ratio="1/4", metric="key"),
+        MergeConfig(ratio="1/4", similarity="l2"),
+        MergeConfig(ratio="1/4", causal=True),
+        MergeConfig(method="global", ratio="1/3", similarity="dot", metric="key"),
+        MergeConfig(method="dynamic", k=2, threshold=0.3, similarity="l2"),
         MergeConfig(r="9,4", layers=(0, 1), k=2, prop_attn=True),
     ],
     ids=lambda merge: merge.describe(),
@@ -75,6 +91,18 @@ def test_parity_fails_for_another_merge_setting(name: str) -> None:
     assert not report.passed
 
 
+def assert_bit_identical(name: str, merge: MergeConfig, op_type: str, threads: int = 1) -> None:
+    """All merge nodes are there, remove nothing, and every output has the bits of the unmerged file's."""
+    built = artefacts.built(name, merge)
+    merges = [node for node in onnx.load(built.merged).graph.node if node.op_type == op_type]
+    assert len(merges) == points(name)
+    plain, merged = (open_session(file, threads, timed=True) for file in (built.unmerged, built.merged))
+    for inputs in feeds_of(name):
+        for want, got in zip(plain.run(None, inputs), merged.run(None, inputs), strict=True):
+            assert want.shape == got.shape
+            assert want.tobytes() == got.tobytes()
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("positions", ["gather", "compact"])
 @pytest.mark.parametrize("k", [1, 5, "global"])
@@ -83,55 +111,75 @@ def test_nothing_to_merge_is_bit_identical_to_the_unmerged_file(
     name: str, k: int | str, positions: str, threads: int
 ) -> None:
     merge = MergeConfig(k=k, ratio="1/2", min_tokens=100_000, positions=positions, prop_attn=k == 5)  # type: ignore[arg-type]
-    built = artefacts.built(name, merge)
-    merges = [node for node in onnx.load(built.merged).graph.node if node.op_type == "LocalMerge"]
-    assert len(merges) == artefacts.family(name).merge_points(artefacts.model(name)).count
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    plain, merged = (ort.InferenceSession(str(file), options) for file in (built.unmerged, built.merged))
-    for case in some_cases(name):
-        inputs = artefacts.component(name).from_series(artefacts.model(name), case.series())
-        for want, got in zip(plain.run(None, inputs), merged.run(None, inputs), strict=True):
-            assert want.shape == got.shape
-            assert want.tobytes() == got.tobytes()
+    assert_bit_identical(name, merge, "LocalMerge", threads)
+
+
+@pytest.mark.parametrize(
+    ("merge", "op_type"),
+    [
+        (MergeConfig(method="dynamic", k=1, threshold=-1, min_tokens=100_000), "DynamicMerge"),
+        (MergeConfig(method="dynamic", k="global", threshold=-1, min_tokens=100_000), "DynamicMerge"),
+        (MergeConfig(method="pitome", ratio="1/2", min_tokens=100_000), "PitomeMerge"),
+        (MergeConfig(method="pitome", energy="gaussian", ratio="1/2", min_tokens=100_000), "PitomeMerge"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.describe(),
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_other_methods_with_nothing_to_merge_are_bit_identical(
+    name: str, merge: MergeConfig, op_type: str
+) -> None:
+    assert_bit_identical(name, merge, op_type)
+
+
+def assert_close(got: np.ndarray, want: np.ndarray) -> None:
+    """Equal to the tolerance of whole models, relative to the output's scale."""
+    assert got.shape == want.shape
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=5e-5 * max(np.abs(want).max(), 1e-30))
+
+
+#: One setting for each method and body.
+in_other_runtimes = pytest.mark.parametrize(
+    "merge",
+    [
+        MergeConfig(k=1, ratio="1/4"),
+        MergeConfig(k=2, ratio="1/4"),
+        MergeConfig(k="global", ratio="1/4"),
+        MergeConfig(method="dynamic", threshold=0.5),
+        MergeConfig(method="pitome", ratio="1/4"),
+    ],
+    ids=lambda merge: merge.describe(),
+)
 
 
 @pytest.mark.parametrize("inline", [False, True], ids=["functions", "inlined"])
-@pytest.mark.parametrize("k", [1, 2, "global"])
-@pytest.mark.parametrize("name", ["bolt-nano", "t5-nano"])
-def test_onnxruntime_web_computes_the_same(name: str, k: int | str, inline: bool) -> None:
+@in_other_runtimes
+@pytest.mark.parametrize("name", TRAINED)
+def test_onnxruntime_web_computes_the_same(name: str, merge: MergeConfig, inline: bool) -> None:
     reason = web.missing()
     if reason is not None:
         pytest.skip(reason)
-    built = artefacts.built(name, MergeConfig(k=k, ratio="1/4"), inline)
-    feeds = [
-        artefacts.component(name).from_series(artefacts.model(name), case.series())
-        for case in some_cases(name)[1:5:2]
-    ]
-    native = ort.InferenceSession(str(built.merged))
+    built = artefacts.built(name, merge, inline)
+    feeds = feeds_of(name)[1:5:2]
+    native = open_session(built.merged)
     for feed, got in zip(feeds, web.run(built.merged, feeds), strict=True):
         for value, want in zip(native.get_outputs(), native.run(None, feed), strict=True):
-            scale = np.abs(want).max()
-            np.testing.assert_allclose(got[value.name], want, rtol=1e-4, atol=5e-5 * max(scale, 1e-30))
+            assert_close(got[value.name], want)
 
 
-@pytest.mark.parametrize("k", [1, 2, "global"])
-@pytest.mark.parametrize("name", ["bolt-nano", "t5-nano"])
-def test_inlined_form_runs_in_openvino(name: str, k: int | str) -> None:
+@in_other_runtimes
+@pytest.mark.parametrize("name", TRAINED)
+def test_inlined_form_runs_in_openvino(name: str, merge: MergeConfig) -> None:
     openvino = pytest.importorskip("openvino", reason="openvino is not installed: pip install openvino")
-    built = artefacts.built(name, MergeConfig(k=k, ratio="1/4"), True)
+    built = artefacts.built(name, merge, True)
     proto = onnx.load(built.merged)
     assert not proto.functions
     assert {node.domain for node in proto.graph.node} <= {"", "ai.onnx"}
     network = openvino.Core().compile_model(str(built.merged), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    native = ort.InferenceSession(str(built.merged))
-    for case in some_cases(name)[1:5:2]:
-        feed = artefacts.component(name).from_series(artefacts.model(name), case.series())
+    native = open_session(built.merged)
+    for feed in feeds_of(name)[1:5:2]:
         got = network(feed)
         for value, want in zip(native.get_outputs(), native.run(None, feed), strict=True):
-            np.testing.assert_allclose(
-                got[value.name], want, rtol=1e-4, atol=5e-5 * max(np.abs(want).max(), 1e-30)
-            )
+            assert_close(got[value.name], want)
 
 
 @pytest.mark.parametrize("opset", [20, 23])
@@ -160,17 +208,13 @@ def test_newer_opsets(opset: int) -> None:
 # Dynamic merging: another number of tokens for every batch.
 
 
-def _points(name: str) -> int:
-    return artefacts.family(name).merge_points(artefacts.model(name)).count
-
-
 @pytest.mark.parametrize(
     ("threshold", "k"), [(0.9, 1), (0.5, 1), (0.7, 2), (1.0, "global"), ("per layer", "global")]
 )
 @pytest.mark.parametrize("name", NAMES)
 def test_parity_of_dynamic_merging(name: str, threshold: float | str, k: int | str) -> None:
     if threshold == "per layer":
-        threshold = ",".join(str(0.8 - 0.2 * layer) for layer in range(_points(name)))
+        threshold = ",".join(str(0.8 - 0.2 * layer) for layer in range(points(name)))
     merge = MergeConfig(
         method="dynamic", k=k, threshold=threshold, positions="compact" if k == 2 else "gather"
     )
@@ -179,7 +223,7 @@ def test_parity_of_dynamic_merging(name: str, threshold: float | str, k: int | s
     assert report.failures == []
     assert report.passed
     assert built.report.barriers == []
-    assert [entry.op_type for entry in built.report.merges] == ["DynamicMerge"] * _points(name)
+    assert [entry.op_type for entry in built.report.merges] == ["DynamicMerge"] * points(name)
 
 
 @pytest.mark.parametrize("name", ["bolt-tiny", "t5-tiny"])
@@ -187,43 +231,3 @@ def test_parity_fails_for_another_threshold(name: str) -> None:
     built = artefacts.built(name, MergeConfig(method="dynamic", threshold=0.5))
     other = MergeConfig(method="dynamic", threshold=-0.5)
     assert not parity_of(name, other, built, some_cases(name)[3:4]).passed
-
-
-@pytest.mark.parametrize("k", [1, "global"])
-@pytest.mark.parametrize("name", NAMES)
-def test_dynamic_merging_with_nothing_to_merge_is_bit_identical(name: str, k: int | str) -> None:
-    merge = MergeConfig(method="dynamic", k=k, threshold=-1, min_tokens=100_000)
-    built = artefacts.built(name, merge)
-    nodes = [node for node in onnx.load(built.merged).graph.node if node.op_type == "DynamicMerge"]
-    assert len(nodes) == _points(name)
-    plain, merged = (ort.InferenceSession(str(file)) for file in (built.unmerged, built.merged))
-    for case in some_cases(name):
-        inputs = artefacts.component(name).from_series(artefacts.model(name), case.series())
-        for want, got in zip(plain.run(None, inputs), merged.run(None, inputs), strict=True):
-            assert want.tobytes() == got.tobytes()
-
-
-def _same(got: np.ndarray, want: np.ndarray) -> None:
-    assert got.shape == want.shape
-    np.testing.assert_allclose(got, want, rtol=1e-4, atol=5e-5 * max(np.abs(want).max(), 1e-30))
-
-
-@pytest.mark.parametrize("name", ["bolt-nano", "t5-nano"])
-def test_dynamic_merging_in_onnxruntime_web_and_openvino(name: str) -> None:
-    openvino = pytest.importorskip("openvino", reason="openvino is not installed: pip install openvino")
-    reason = web.missing()
-    if reason is not None:
-        pytest.skip(reason)
-    merge = MergeConfig(method="dynamic", threshold=0.5)
-    built, inlined = artefacts.built(name, merge), artefacts.built(name, merge, True)
-    feeds = [
-        artefacts.component(name).from_series(artefacts.model(name), case.series())
-        for case in some_cases(name)[1:5]
-    ]
-    native = ort.InferenceSession(str(built.merged))
-    network = openvino.Core().compile_model(str(inlined.merged), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    for feed, in_web in zip(feeds, web.run(built.merged, feeds), strict=True):
-        in_openvino = network(feed)
-        for value, want in zip(native.get_outputs(), native.run(None, feed), strict=True):
-            _same(in_web[value.name], want)
-            _same(in_openvino[value.name], want)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tsmerge_export.config import MergeConfig
+from tsmerge_export.config import OPTIONS, MergeConfig
 from tsmerge_export.errors import UsageError
-from tsmerge_export.merge.plan import make_plan
+from tsmerge_export.merge.plan import METHODS, make_plan
 
 
 def amounts(config: MergeConfig, points: int) -> dict[int, tuple[Any, ...]]:
@@ -92,3 +92,9 @@ def test_contradictions(settings: dict[str, Any], match: str) -> None:
 def test_a_list_of_another_length_than_the_merging_layers(settings: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"lists \d values, but \d layers merge"):
         make_plan(MergeConfig(**settings), 3)
+
+
+def test_every_method_that_has_settings_can_be_planned() -> None:
+    assert set(OPTIONS) - {"none"} == set(METHODS)
+    for method in METHODS:
+        assert len(make_plan(MergeConfig(method=method), 3)) == 3

@@ -5,28 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx
-import onnxruntime as ort
 import pytest
 
-from tests import artefacts, web
+from tests import artefacts
 from tests.models import tiny_folder
-from tests.test_artefacts import NAMES, some_cases
-from tsmerge_export.build import Built
+from tests.test_artefacts import NAMES, parity_of, some_cases
 from tsmerge_export.cli import main, main_export
 from tsmerge_export.config import MergeConfig
-from tsmerge_export.validate import corpus, parity
+from tsmerge_export.validate import corpus
 from tsmerge_export.validate.corpus import ENTRIES, Case
-
-TRAINED = ["bolt-nano", "t5-nano"]
-
-
-def parity_of(name: str, merge: MergeConfig, built: Built, cases: list[Case]) -> parity.ParityReport:
-    """The eager model merged by ``merge`` against the files of ``built``, in one thread."""
-    return parity.check(
-        artefacts.family(name), artefacts.component(name), artefacts.model(name), merge, built.merged,
-        cases=cases, threads=1,
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -66,51 +53,6 @@ def test_parity_fails_for_another_setting(other: dict) -> None:
     report = parity_of(name, MergeConfig("pitome", **{"ratio": "1/4", **other}), built, some_cases(name)[4:])
     assert not report.passed
     assert report.to_dict()["kept_mismatches"] > 0
-
-
-@pytest.mark.parametrize(("name", "energy"), list(zip(NAMES, ["elu", "gaussian"] * 2, strict=True)))
-def test_nothing_to_merge_is_bit_identical_to_the_unmerged_file(name: str, energy: str) -> None:
-    merge = MergeConfig("pitome", ratio="1/2", energy=energy, min_tokens=100_000)
-    built = artefacts.built(name, merge)
-    merges = [node for node in onnx.load(built.merged).graph.node if node.op_type == "PitomeMerge"]
-    assert len(merges) == artefacts.family(name).merge_points(artefacts.model(name)).count
-    plain, merged = (ort.InferenceSession(str(file)) for file in (built.unmerged, built.merged))
-    for case in some_cases(name):
-        inputs = artefacts.component(name).from_series(artefacts.model(name), case.series())
-        for want, got in zip(plain.run(None, inputs), merged.run(None, inputs), strict=True):
-            assert want.shape == got.shape
-            assert want.tobytes() == got.tobytes()
-
-
-def _feeds(name: str) -> list[dict[str, np.ndarray]]:
-    return [
-        artefacts.component(name).from_series(artefacts.model(name), case.series())
-        for case in some_cases(name)[2:4]
-    ]
-
-
-@pytest.mark.parametrize("name", TRAINED)
-def test_onnxruntime_web_computes_the_same(name: str) -> None:
-    reason = web.missing()
-    if reason is not None:
-        pytest.skip(reason)
-    built = artefacts.built(name, MergeConfig("pitome", ratio="1/4"))
-    native = ort.InferenceSession(str(built.merged))
-    for feed, got in zip(_feeds(name), web.run(built.merged, _feeds(name)), strict=True):
-        for value, want in zip(native.get_outputs(), native.run(None, feed), strict=True):
-            np.testing.assert_allclose(got[value.name], want, rtol=1e-4, atol=5e-5 * np.abs(want).max())
-
-
-@pytest.mark.parametrize("name", TRAINED)
-def test_inlined_form_runs_in_openvino(name: str) -> None:
-    openvino = pytest.importorskip("openvino", reason="openvino is not installed: pip install openvino")
-    built = artefacts.built(name, MergeConfig("pitome", ratio="1/4"), True)
-    network = openvino.Core().compile_model(str(built.merged), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    native = ort.InferenceSession(str(built.merged))
-    for feed in _feeds(name):
-        got = network(feed)
-        for value, want in zip(native.get_outputs(), native.run(None, feed), strict=True):
-            np.testing.assert_allclose(got[value.name], want, rtol=1e-4, atol=5e-5 * np.abs(want).max())
 
 
 def test_command_line(

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -232,3 +233,46 @@ def test_initial_phase_code_prefers_the_same_hour(monkeypatch: pytest.MonkeyPatc
     assert phase_share() > 2 * chance
     monkeypatch.setattr(chronos_t5, "initialise", lambda model: None)
     assert phase_share() < 1.2 * chance, "without the initialisation there is no such preference"
+
+
+def test_saved_weights_are_the_running_average(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from safetensors.numpy import load_file
+
+    steps: list[dict[str, np.ndarray]] = []
+    make_optimizer = loop.make_optimizer
+
+    def recording(model: torch.nn.Module, rate: float) -> torch.optim.AdamW:
+        optimizer = make_optimizer(model, rate)
+        optimizer.register_step_post_hook(
+            lambda *_: steps.append({name: p.detach().numpy().copy() for name, p in model.named_parameters()})
+        )
+        return optimizer
+
+    monkeypatch.setattr(loop, "make_optimizer", recording)
+    args = ["--family", "chronos-bolt", "-o", str(tmp_path), *TINY, "--steps", "3"]
+    assert train_nano.main(args) == 0
+    saved = load_file(tmp_path / "model.safetensors")
+    compared = 0
+    for name, tensor in saved.items():
+        if name not in steps[0]:
+            continue
+        one, two, three = (step[name].astype(np.float64) for step in steps)
+        average = 0.999 * (0.999 * one + 0.001 * two) + 0.001 * three
+        np.testing.assert_allclose(tensor, average, rtol=1e-6, atol=1e-9, err_msg=name)
+        compared += int(np.abs(three - average).max() > 1e-5)
+    assert compared > 5, "the average must differ from the last step somewhere"
+
+
+def test_point_forecast_of_chronos_t5_is_the_mean_of_its_samples() -> None:
+    torch.manual_seed(0)
+    family = chronos_t5.ChronosT5Family()
+    sizes = {"d_model": 16, "d_ff": 32, "layers": 1, "decoder_layers": 1, "heads": 2}
+    model = family.build(replace(family.defaults, **sizes)).eval()
+    contexts = np.random.default_rng(5).normal(size=(3, 40)).astype(np.float32)
+    torch.manual_seed(1)
+    point = family.point(model, contexts)
+    torch.manual_seed(1)
+    samples = family.pipeline(model).predict(torch.from_numpy(contexts), prediction_length=64).numpy()
+    assert samples.shape == (3, 20, 64)
+    np.testing.assert_allclose(point, samples.astype(np.float64).mean(1), rtol=1e-5, atol=1e-6)
+    assert np.abs(point - np.median(samples, axis=1)).max() > 1e-3

@@ -4,6 +4,8 @@
 >>> bundle = tsm.export("model-folder", tsm.MergeConfig(method="local", k=1, ratio="1/4"), output="bundle")
 >>> session = tsm.load("bundle")
 >>> session.run({"context": series})
+>>> forecaster = tsm.pipeline("bundle")
+>>> quantiles, mean = forecaster.predict_quantiles(series, prediction_length=64)
 
 Names are imported on first use: reading and running a bundle needs neither torch nor transformers.
 """
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from tsmerge_export.checkpoint import load_model, save_checkpoint
     from tsmerge_export.config import MergeConfig
     from tsmerge_export.merge.apply import apply, merging, remove
+    from tsmerge_export.pipelines import pipeline
     from tsmerge_export.runtimes import load
 
 _HOMES = {
@@ -30,12 +33,14 @@ _HOMES = {
     "load": "runtimes",
     "load_model": "checkpoint",
     "merging": "merge.apply",
+    "pipeline": "pipelines",
     "remove": "merge.apply",
     "save_checkpoint": "checkpoint",
 }
 
 __all__ = [
-    "Bundle", "MergeConfig", "apply", "export", "load", "load_model", "merge", "merging", "remove", "save_checkpoint",
+    "Bundle", "MergeConfig", "apply", "export", "load", "load_model", "merge", "merging", "pipeline", "remove",
+    "save_checkpoint",
 ]  # fmt: skip
 
 

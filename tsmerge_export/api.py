@@ -23,8 +23,9 @@ from tsmerge_export.model_card import model_card
 from tsmerge_export.onnx_export import DEFAULT_OPSET, EXAMPLE
 from tsmerge_export.progress import NoProgress, Progress
 from tsmerge_export.report import report_dict
+from tsmerge_export.shared_weights import share
 from tsmerge_export.targets import Target
-from tsmerge_export.validate import cost, parity, tolerances
+from tsmerge_export.validate import cost, generation, parity, tolerances
 from tsmerge_export.validate.data import Table, need_rows, read_table
 from tsmerge_export.version import versions
 
@@ -93,6 +94,7 @@ def export(
             )
             for component in chosen.components(loaded.model)
         ]  # fmt: skip
+        share([item.merged for item in built], writer.path)
         manifest: dict[str, Any] = {
             "source": loaded.source,
             "family": loaded.family,
@@ -100,6 +102,7 @@ def export(
             "opset": opset,
             "inline": inline,
             "components": [item.to_dict() for item in built],
+            "pipeline": chosen.pipeline(loaded.model),
             "verdicts": _verdicts(loaded, merge, built, table, atol, rtol, threads, seed, progress),
             "versions": versions(),
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -108,8 +111,10 @@ def export(
             first = next(iter(manifest["verdicts"]["parity"]["failures"]), "no row was compared")
             raise VerdictError(f"{loaded.source}: parity failed, no bundle is written: {first}", manifest)
         if target.needs_more:
+            # Cross and decoder of Chronos-T5 have no engines: the forecaster runs them in ONNX Runtime.
+            engines = [item for item in built if item.component.mergeable]
             manifest["target"] = targets.make(
-                target, loaded, merge, built, folder=writer.path, scratch=writer.scratch,
+                target, loaded, merge, engines, folder=writer.path, scratch=writer.scratch,
                 threads=threads, seed=seed, progress=progress,
             )  # fmt: skip
         progress.step("bundle")
@@ -230,8 +235,15 @@ def _verdicts(
             family, item.component, loaded.model, merge, item.merged, atol=atol, rtol=rtol, threads=threads, seed=seed,
             avoid=EXAMPLE, with_decisions=item.decisions, progress=progress.update,
         )
-        for item in built
+        for item in built[:1]
     ]  # fmt: skip
+    if len(built) > 1:
+        reports.append(
+            generation.check(
+                family, loaded.model, merge, built, atol=atol, rtol=rtol, threads=threads, seed=seed,
+                progress=progress.update,
+            )
+        )  # fmt: skip
     verdicts: dict[str, Any] = {"parity": parity.combine(reports).to_dict()}
     # A forecast starts at the first component; with a failed parity its cost means nothing.
     if merge.active and verdicts["parity"]["passed"]:

@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 _AT_FDCWD = -100
@@ -78,12 +79,15 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OSError: the folder cannot be written.
     """
+    write_beside(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+def write_beside(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` make a file beside ``path``, and rename it into place. Raises OSError as :func:`write_text`."""
     beside = path.with_name(f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        write(beside)
+        _fsync(beside)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)

@@ -106,7 +106,7 @@ def merge_and_lower(
     unmerged = scratch / f"{component.name}.unmerged.onnx"
     write_model(to_portable(_finished(plain.clone(), component)), unmerged)
     artefact = folder / f"{component.name}.onnx"
-    if not merge.active:
+    if not (merge.active and component.mergeable):
         write_model(to_portable(_finished(plain.clone(), component)), artefact)
         return Built(component, unmerged, artefact, None, RewriteReport())
     hints = component.hints
@@ -114,6 +114,7 @@ def merge_and_lower(
         plain.clone(),
         merge,
         token_mask=hints.token_mask,
+        token_log_size=hints.token_log_size,
         stay=stay_merged(component),
         scope=hints.scope,
         protect_first=hints.protect_first,

@@ -9,7 +9,16 @@ from fractions import Fraction
 from typing import Any, Literal, cast
 
 from tsmerge_export.errors import UsageError
-from tsmerge_export.parse import ALPHA_MOST, number, parse_k, parse_ratio, parse_threshold, per_layer, whole
+from tsmerge_export.parse import (
+    ALPHA_MOST,
+    number,
+    parse_k,
+    parse_ratio,
+    parse_share,
+    parse_threshold,
+    per_layer,
+    whole,
+)
 
 Positions = Literal["gather", "compact"]
 
@@ -18,7 +27,11 @@ Metric = Literal["x", "key"]
 
 DEFAULT_RATIO = Fraction(1, 4)
 DEFAULT_THRESHOLD = 0.9
+DEFAULT_PRUNE_SHARE = Fraction(1, 2)
 _MAX_RATIO = Fraction(1, 2)
+
+#: How alike two tokens are (``similarity`` of local, global and dynamic merging), the default first.
+SIMILARITIES = ("cosine", "l2", "dot")
 
 #: What a token's energy can be summed from (``energy`` of pitome), the default first.
 ENERGIES = ("elu", "gaussian")
@@ -26,11 +39,19 @@ ENERGIES = ("elu", "gaussian")
 #: The settings that a method has besides those of all methods. A setting of another method is an error, not ignored.
 OPTIONS: Mapping[str, frozenset[str]] = {
     "none": frozenset(),
-    "local": frozenset({"k", "ratio", "r", "schedule"}),
-    "global": frozenset({"ratio", "r", "schedule"}),
-    "dynamic": frozenset({"k", "threshold"}),
+    "local": frozenset({"k", "ratio", "r", "schedule", "similarity"}),
+    "global": frozenset({"ratio", "r", "schedule", "similarity"}),
+    "dynamic": frozenset({"k", "threshold", "similarity"}),
     "pitome": frozenset({"ratio", "r", "schedule", "alpha", "margin", "energy"}),
+    "ssm": frozenset({"ratio", "r", "schedule", "prune_share"}),
 }
+
+
+# In this order in a description.
+_DESCRIBED = (
+    *("k", "r", "ratio", "schedule", "threshold", "similarity"),
+    *("margin", "alpha", "energy", "prune_share"),
+)
 
 
 @dataclass(frozen=True)
@@ -40,8 +61,9 @@ class MergeConfig:
     Args:
         method: ``"none"`` (export without merging), ``"local"`` (arXiv 2405.17951, section 3), ``"global"``
             (ToMe, arXiv 2210.09461: local merging with every token in reach), ``"dynamic"`` (arXiv 2405.17951,
-            section 3: local merging of as many tokens as are alike) or ``"pitome"`` (arXiv 2405.16148, section 3:
-            tokens that have many alike merge).
+            section 3: local merging of as many tokens as are alike) ``"pitome"`` (arXiv 2405.16148, section 3: tokens
+            that have many alike merge) or ``"ssm"`` (arXiv 2410.14725, section 4: unimportant tokens are merged into
+            important ones, or pruned).
         k: neighbourhood of local and dynamic merging in token pairs, >= 1; None or ``"global"`` compares all tokens.
             Default 1.
         ratio: share of the tokens that each merge step removes, 0 < ratio <= 1/2, kept as an exact Fraction; or a
@@ -50,16 +72,22 @@ class MergeConfig:
             excludes ``ratio``. With neither given, ratio 1/4.
         schedule: ``"constant"``, or ``"linear"``: from twice the amount at the first merging layer to nothing at the
             last (ToMe, appendix), at most half of the tokens.
-        threshold: of dynamic merging: each merge step removes as many tokens as have a cosine similarity above this,
-            from -1 to 1, on average over the batch; or a sequence with one for each merging layer. Default 0.9.
+        threshold: of dynamic merging: each merge step removes as many tokens as have a similarity above this, from -1
+            to 1, on average over the batch; or a sequence with one for each merging layer. Default 0.9.
+        similarity: of local, global and dynamic merging, ``"cosine"`` (default), ``"l2"`` or ``"dot"``; all from -1
+            to 1 (see :mod:`tsmerge_export.merge.similarity`).
         margin: of pitome, from which cosine on two tokens are alike, -1 <= margin <= 1, or a sequence with one for each
             merging layer. Default 0.9 - 0.9 * layer / layers.
         alpha: of pitome, weight of the tokens that are not alike, >= 0. Default 1.
         energy: of pitome, ``"elu"`` (default) or ``"gaussian"`` (a kernel of width 1 - margin, without alpha).
+        prune_share: of ssm, the share of the removed tokens that is pruned instead of merged, from 0 to 1, exact.
+            Default 1/2.
         min_tokens: no merge step leaves fewer tokens than this, >= 0.
         layers: indices of the layers to merge in, counted from 0 in order of execution; None is all of them.
         positions: ``"gather"`` keeps true distances between surviving tokens; ``"compact"`` renumbers them
             0..M-1 (cheaper; distances shrink). Masks are always gathered.
+        causal: of local and dynamic merging with k = 1, for models whose tokens see only earlier ones: unmerging reads
+            no slot from a later token (see :func:`~tsmerge_export.merge.local.local_merge` for what exactly holds).
         metric: what is compared: ``"x"``, the tokens themselves, or ``"key"``, the keys of the attention just computed,
             averaged over its heads (ToMe, section 3).
         prop_attn: proportional attention (ToMe, section 3): the logarithm of its size is added to the score of every
@@ -75,12 +103,15 @@ class MergeConfig:
     r: int | str | tuple[int, ...] | None = None
     schedule: Schedule | None = None
     threshold: float | str | tuple[float, ...] | None = None
+    similarity: str | None = None
     margin: float | str | tuple[float, ...] | None = None
     alpha: float | str | None = None
     energy: str | None = None
+    prune_share: Fraction | str | float | None = None
     min_tokens: int = 4
     layers: tuple[int, ...] | None = None
     positions: Positions = "gather"
+    causal: bool = False
     metric: Metric = "x"
     prop_attn: bool = False
 
@@ -97,11 +128,22 @@ class MergeConfig:
         put = object.__setattr__  # the dataclass is frozen; this is its own constructor
         automatic = 1 if self.takes("k") else None
         put(self, "k", automatic if self.k == "auto" else None if self.k is None else parse_k(self.k))
+        if self.causal and (self.method not in ("local", "dynamic") or self.k != 1):
+            raise UsageError(
+                "--causal needs --merge local or dynamic with --k 1, where a token only goes into its direct successor"
+            )
         self._read_amount(put)
         if self.takes("threshold"):
             threshold = DEFAULT_THRESHOLD if self.threshold is None else self.threshold
             put(self, "threshold", per_layer(threshold, parse_threshold))
+        self._read_similarity(put)
         self._read_energy(put)
+        if self.takes("prune_share"):
+            put(
+                self,
+                "prune_share",
+                parse_share(DEFAULT_PRUNE_SHARE if self.prune_share is None else self.prune_share),
+            )
         whole("--min-tokens", self.min_tokens, 0)
         if self.layers is not None:
             layers = tuple(sorted({whole("--layers", i, 0) for i in self.layers}))
@@ -118,9 +160,10 @@ class MergeConfig:
             given.discard("k")
         wrong = sorted(given - OPTIONS[self.method])
         if wrong and self.active:
-            takes = ", ".join(f"--{name}" for name in sorted(OPTIONS[self.method])) or "none"
+            takes = ", ".join(map(_flag, sorted(OPTIONS[self.method]))) or "none"
             raise UsageError(
-                f"--{wrong[0]} has no effect with --merge {self.method}, whose own settings are: {takes}; leave it out"
+                f"{_flag(wrong[0])} has no effect with --merge {self.method}, whose own settings are: {takes}; "
+                "leave it out"
             )
 
     def _read_amount(self, put: Any) -> None:
@@ -138,6 +181,14 @@ class MergeConfig:
             put(self, "ratio", per_layer(DEFAULT_RATIO if self.ratio is None else self.ratio, parse_ratio))
         if self.schedule == "linear" and isinstance(self.r if self.r is not None else self.ratio, tuple):
             raise UsageError("--schedule linear takes one --ratio or --r for all layers, not a list")
+
+    def _read_similarity(self, put: Any) -> None:
+        if self.similarity not in (None, *SIMILARITIES):
+            raise UsageError(
+                f"--similarity {self.similarity} is not known; choose one of: {', '.join(SIMILARITIES)}"
+            )
+        if self.takes("similarity"):
+            put(self, "similarity", self.similarity or SIMILARITIES[0])
 
     def _read_energy(self, put: Any) -> None:
         if self.energy not in (None, *ENERGIES):
@@ -223,11 +274,13 @@ class MergeConfig:
         if not self.active:
             return "none"
         parts = [self.method]
-        for name in ("k", "r", "ratio", "schedule", "threshold", "margin", "alpha", "energy"):
+        for name in _DESCRIBED:
             value = getattr(self, name)
-            if self.takes(name) and (value is not None or name == "k"):
-                parts.append(f"{name}={'global' if value is None else _text(value)}")
+            if self.takes(name) and (value is not None or name == "k") and value != SIMILARITIES[0]:
+                parts.append(f"{name.replace('_', '-')}={'global' if value is None else _text(value)}")
         parts += [f"min-tokens={self.min_tokens}", f"positions={self.positions}"]
+        if self.causal:
+            parts.append("causal")
         if self.metric != "x":
             parts.append(f"metric={self.metric}")
         if self.prop_attn:
@@ -235,6 +288,10 @@ class MergeConfig:
         if self.layers is not None:
             parts.append(f"layers={_text(self.layers)}")
         return " ".join(parts)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _read_r(value: Any) -> int:

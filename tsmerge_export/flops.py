@@ -20,6 +20,7 @@ from tsmerge_export.errors import MissingDependencyError, UnsupportedError
 
 _DOMAIN = "tsmerge"
 _PREFIX = "tsmerge_shape_of/"
+_USUAL = {"samples": 20, "capacity": 64}
 _ALL_TOKENS = 1_000_000_000
 # Products that are not counted; a file that has them says so.
 UNCOUNTED = ("Attention", "Conv", "ConvTranspose", "Einsum", "GroupQueryAttention", "MultiHeadAttention")
@@ -58,7 +59,8 @@ def load_graph(path: Path) -> onnx.ModelProto:
 def feeds(model: onnx.ModelProto, batch: int, length: int, seed: int = 0) -> dict[str, NDArray[Any]]:
     """Inputs of a size: floats random, integers and booleans 1 (a token id that exists, a mask that keeps all).
 
-    The dim called ``batch``, or a first dim of another name, is the batch; every other dynamic dim is the length.
+    The dim called ``batch``, or a first dim of another name, is the batch; those of a decoder's samples and caches have
+    usual sizes; every other dynamic dim is the length.
     """
     rng = np.random.default_rng(seed)
     constants = {tensor.name for tensor in model.graph.initializer}
@@ -71,7 +73,8 @@ def feeds(model: onnx.ModelProto, batch: int, length: int, seed: int = 0) -> dic
         for axis, dim in enumerate(kind.shape.dim):
             fixed = dim.HasField("dim_value")
             is_batch = dim.dim_param == "batch" or (axis == 0 and dim.dim_param != "length")
-            dims.append(dim.dim_value if fixed else batch if is_batch else length)
+            usual = _USUAL.get(dim.dim_param, length)
+            dims.append(dim.dim_value if fixed else batch if is_batch else usual)
         dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
         floating = np.issubdtype(dtype, np.floating)
         out[value.name] = (rng.standard_normal(dims) if floating else np.ones(dims)).astype(dtype)

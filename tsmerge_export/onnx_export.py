@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -76,7 +78,7 @@ def export_component(component: Component, model: nn.Module, *, opset: int = DEF
             exported = torch.export.export(
                 module,
                 args,
-                dynamic_shapes=dynamic,
+                dynamic_shapes=_as_arguments(module, dynamic),
                 strict=False,
                 prefer_deferred_runtime_asserts_over_guards=True,
             )
@@ -96,6 +98,15 @@ def export_component(component: Component, model: nn.Module, *, opset: int = DEF
     result: ir.Model = program.model
     _name_dims(result, component)
     return result
+
+
+def _as_arguments(module: nn.Module, dynamic: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Per argument of forward; what its ``*args`` takes is one tuple of its own."""
+    kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL not in kinds:
+        return dynamic
+    named = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+    return (*dynamic[:named], dynamic[named:])
 
 
 def _name_dims(model: ir.Model, component: Component) -> None:

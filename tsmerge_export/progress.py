@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Protocol
 
 # Steps of an export in order; a step that is left out is simply never announced.
 EXPORT_STEPS = ("load", "export", "rewrite", "lower", "parity", "cost", "engine", "bundle")
+BENCH_STEPS = ("load", "export", "rewrite", "lower", "bench")
+TUNE_STEPS = ("load", "search", "test")
+# A call that takes less shows no bar.
+_LATE_SECONDS = 2.0
 VALIDATE_STEPS = ("load", "export", "rewrite", "lower", "parity", "cost")
 
 
@@ -44,7 +49,8 @@ class RichProgress:
 
     def __init__(self, steps: Sequence[str], check: Callable[[], None] | None = None) -> None:
         self._check = check or (lambda: None)
-        from rich.console import Console
+        from rich.console import Console, Group
+        from rich.live import Live
         from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bar
 
@@ -55,20 +61,25 @@ class RichProgress:
             BarColumn(),
             TextColumn("{task.percentage:>3.0f}%"),
         ]
-        self._bar = Bar(
-            *columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal,
-            redirect_stdout=False, redirect_stderr=False,
-        )  # fmt: skip
+        self._bar = Bar(*columns, TimeElapsedColumn(), auto_refresh=False, disable=not console.is_terminal)
         self._task = self._bar.add_task("start", total=len(self._steps))
+        self._below: Any = ""
+        self._live = Live(
+            get_renderable=lambda: Group(self._bar, self._below), console=console, transient=True,
+            redirect_stdout=False, redirect_stderr=False, refresh_per_second=8,
+        )  # fmt: skip
+        self._shown = console.is_terminal
 
     def __enter__(self) -> RichProgress:
-        self._bar.start()
+        if self._shown:
+            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if self._shown:
+            self._live.stop()
         sys.stderr.flush()
 
     def step(self, name: str) -> None:
@@ -79,9 +90,50 @@ class RichProgress:
             self._bar.update(self._task, total=len(self._steps))
         self._bar.update(self._task, description=name, completed=self._steps.index(name))
 
+    def below(self, content: Any) -> None:
+        """Show something rich can print (a table) under the bar."""
+        self._below = content
+
     def update(self, done: int, total: int) -> None:
         """Move the bar within the current step."""
         self._check()
         name = str(self._bar.tasks[0].description)
         base = self._steps.index(name) if name in self._steps else 0
         self._bar.update(self._task, completed=base + min(1.0, done / max(1, total)))
+
+
+class LateBar:
+    """A bar for calls that may be short: it appears after two seconds of work, on stderr if that is a terminal.
+
+    Use it as a :class:`Progress` whose ``update`` ends with ``done == total``, which takes it away; so does
+    :meth:`close`, for work that an exception ended.
+    """
+
+    def __init__(self, name: str, check: Callable[[], None] | None = None) -> None:
+        self._name, self._check = name, check or (lambda: None)
+        self._begin: float | None = None
+        self._bar: RichProgress | None = None
+
+    def step(self, name: str) -> None:
+        """Names what follows."""
+        self._name = name
+
+    def update(self, done: int, total: int) -> None:
+        """``done`` of ``total`` parts of the call are finished."""
+        self._check()
+        now = time.monotonic()
+        if self._begin is None:
+            self._begin = now
+        if self._bar is None and now - self._begin > _LATE_SECONDS and sys.stderr.isatty():
+            self._bar = RichProgress([self._name]).__enter__()
+            self._bar.step(self._name)
+        if self._bar is not None:
+            self._bar.update(done, total)
+        if done >= total:
+            self.close()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+        self._bar = self._begin = None

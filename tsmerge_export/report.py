@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tsmerge_export.config import ENERGIES
+from tsmerge_export.config import ENERGIES, SIMILARITIES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -238,6 +238,10 @@ def _settings(attributes: Mapping[str, Any]) -> str:
         parts.append(f"ratio {num}/{den}" if num else f"r {r}")
     if "k" in values:
         parts.append(f"k {values.pop('k') or 'global'}")
+    if "similarity" in values:
+        parts.append(f"similarity {SIMILARITIES[values.pop('similarity')]}")
+    if "prune_num" in values:
+        parts.append(f"prune share {values.pop('prune_num')}/{values.pop('prune_den')}")
     if "energy" in values:
         parts.append(f"energy {ENERGIES[values.pop('energy')]}")
         parts += [f"{name} {values.pop(name):.4g}" for name in ("margin", "alpha")]

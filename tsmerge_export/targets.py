@@ -94,6 +94,11 @@ class Target:
         else:
             from tsmerge_export.lower.tensorrt import graphsurgeon
 
+            if merge.causal or merge.similarity not in (None, "cosine"):
+                flag = "--causal" if merge.causal else f"--similarity {merge.similarity}"
+                raise UnsupportedError(
+                    f"{flag} is not in the TensorRT plugin; leave it out, or use --runtime tensorrt-rtx or onnxruntime"
+                )
             if self.capabilities:
                 raise UsageError(
                     "--compute-capability has no effect with --runtime tensorrt: engines are built for the GPU there"

@@ -84,6 +84,20 @@ def error_of(capture: Capture, code: int, expected: int) -> str:
         (["--merge", "pitome", "--k", "2"], "--k has no effect with --merge pitome"),
         (["--margin", "0.5"], "--margin has no effect with --merge local"),
         (["--merge", "global", "--energy", "elu"], "--energy has no effect with --merge global"),
+        (["--merge", "ssm", "--prune-share", "1.5"], "--prune-share 1.5 is out of range; it must be from 0"),
+        (["--merge", "ssm", "--prune-share=-0.1"], "--prune-share -0.1 is out of range"),
+        (["--merge", "ssm", "--prune-share", "some"], "--prune-share some is not a number"),
+        (["--merge", "ssm", "--threshold", "0.9"], "--threshold has no effect with --merge ssm"),
+        (["--merge", "ssm", "--k", "2"], "--k has no effect with --merge ssm"),
+        (["--prune-share", "0.5"], "--prune-share has no effect with --merge local"),
+        (["--merge", "none", "--prune-share", "0.5"], "--prune-share has no effect with --merge none"),
+        (["--causal", "--k", "2"], "--causal needs --merge local or dynamic with --k 1"),
+        (["--causal", "--merge", "global"], "--causal needs --merge local or dynamic with --k 1"),
+        (["--causal", "--merge", "pitome"], "--causal needs --merge local or dynamic with --k 1"),
+        (["--causal", "--merge", "none"], "--causal has no effect with --merge none"),
+        (["--similarity", "euclid"], "--similarity euclid is not known; choose one of: cosine, l2, dot"),
+        (["--merge", "pitome", "--similarity", "l2"], "--similarity has no effect with --merge pitome"),
+        (["--merge", "none", "--similarity", "l2"], "--similarity has no effect with --merge none"),
         (["--merge", "none", "--ratio", "1/4"], "--ratio has no effect with --merge none"),
         (["--merge", "none", "--min-tokens", "4"], "--min-tokens has no effect"),
         (["--threshold", "0.9"], "--threshold has no effect with --merge local"),
@@ -145,9 +159,9 @@ def test_help_and_version(capsys: Capture) -> None:
     assert main_export(["--help"]) == 0
     text = capsys.readouterr().out
     for flag in (
-        "--merge", "--k", "--ratio", "--r", "--threshold", "--margin", "--alpha", "--energy", "--min-tokens",
-        "--layers", "--positions", "--output", "--opset", "--data", "--json", "--atol", "--rtol", "--threads",
-        "--trust-remote-code", "--force", "--inline", "--family", "--config",
+        "--merge", "--k", "--ratio", "--r", "--threshold", "--similarity", "--margin", "--alpha", "--energy",
+        "--prune-share", "--min-tokens", "--layers", "--positions", "--causal", "--output", "--opset", "--data",
+        "--json", "--atol", "--rtol", "--threads", "--trust-remote-code", "--force", "--inline", "--family", "--config",
     ):  # fmt: skip
         assert flag in text
     assert main(["--version"]) == 0

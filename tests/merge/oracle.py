@@ -61,13 +61,36 @@ def _cosine(u: np.ndarray, v: np.ndarray) -> float:
     return float(_dot(u, v) / denominator)
 
 
+def scale(vectors: list[np.ndarray]) -> np.float32:
+    """The largest finite squared norm."""
+    squares = [_dot(v, v) for v in vectors]
+    return max((s for s in squares if np.isfinite(s)), default=np.float32(0))
+
+
+def similarity_of(kind: str, u: np.ndarray, v: np.ndarray, largest: np.float32) -> float:
+    """The similarity of two vectors, from -1 to 1; NaN where there is none."""
+    if kind == "cosine":
+        return _cosine(u, v)
+    if not (np.isfinite(_dot(u, u)) and np.isfinite(_dot(v, v))):
+        return math.nan
+    value = _dot(u, v)
+    if kind == "l2":
+        value = value - _dot(u, u) / np.float32(2) - _dot(v, v) / np.float32(2)
+    part = value / largest if largest > 0 else np.float32(0)
+    return float(np.clip(np.float32(1) + part if kind == "l2" else part, -1, 1))
+
+
+def noise_of(kind: str) -> float:
+    """By how much float32 sums may move a similarity: four units in the last place; l2 is a sum of three such."""
+    return 2.5e-7 if kind == "cosine" else 7.5e-7
+
+
 def _ranked(similarity: float) -> float:
     return float(np.rint(similarity * 2**20)) / 2**20
 
 
-def _margin(first: float, second: float) -> float:
-    """The difference of two similarities if noise of four units in the last place could reorder them."""
-    noise = 2.5e-7
+def _margin(first: float, second: float, noise: float) -> float:
+    """The difference of two similarities if noise could reorder them."""
     if first - second > 2**-20 + 2 * noise:
         return math.inf
     stable = all(_ranked(value - noise) == _ranked(value + noise) for value in (first, second))
@@ -80,6 +103,8 @@ def merge_row(
     size: np.ndarray,
     *,
     k: int | None,
+    similarity: str = "cosine",
+    causal: bool = False,
     r: int | None = None,
     ratio: Fraction | None = None,
     min_tokens: int = 0,
@@ -91,7 +116,8 @@ def merge_row(
     count = removed_count(n, r, ratio, min_tokens, protect_first, protect_last)
     open_tokens = list(range(protect_first, n - protect_last))
     a_tokens, b_tokens = open_tokens[0::2], open_tokens[1::2]
-    margin = math.inf
+    margin, noise = math.inf, noise_of(similarity)
+    largest = scale([metric[t] for t in open_tokens if size[t] > 0])
 
     # Every a's best b: (class, ranked similarity), the lowest j of equals.
     entries: list[tuple[int, float, int, int, float]] = []  # class, ranked, i, token of b, similarity
@@ -102,21 +128,22 @@ def merge_row(
             for j, b in enumerate(b_tokens):
                 if k is not None and abs(i - j) >= k:
                     continue
-                similarity = 0.0
-                if size[b] == 0 and size[a] != 0:
+                value = 0.0
+                from_padding = size[b] == 0 or (causal and size[a - 1] == 0)
+                if from_padding and size[a] != 0:
                     rank = (_INTO_PADDING, 0.0)
                 else:
-                    similarity = _cosine(metric[a], metric[b])
-                    rank = (_NAN, 0.0) if math.isnan(similarity) else (_NUMBER, _ranked(similarity))
+                    value = similarity_of(similarity, metric[a], metric[b], largest)
+                    rank = (_NAN, 0.0) if math.isnan(value) else (_NUMBER, _ranked(value))
                     if rank[0] == _NUMBER:
-                        similarities.append(similarity)
+                        similarities.append(value)
                 if best is None or rank > best[:2]:
-                    best = (*rank, b, similarity)
+                    best = (*rank, b, value)
             if best is None:
                 continue
             similarities.sort(reverse=True)
             if len(similarities) > 1:
-                margin = min(margin, _margin(*similarities[:2]))
+                margin = min(margin, _margin(*similarities[:2], noise))
             if size[a] == 0:
                 entries.append((_PADDING, 0.0, i, best[2], 0.0))
             else:
@@ -127,12 +154,14 @@ def merge_row(
     if chosen and len(entries) > count and chosen[-1][0] == entries[count][0] == _NUMBER:
         by_similarity = sorted((entry[4] for entry in entries if entry[0] == _NUMBER), reverse=True)
         numbers = sum(entry[0] == _NUMBER for entry in chosen)
-        margin = min(margin, _margin(*by_similarity[numbers - 1 : numbers + 1]))
+        margin = min(margin, _margin(*by_similarity[numbers - 1 : numbers + 1], noise))
 
     goes_into = {a_tokens[i]: b for _, _, i, b, _ in chosen}
     kept = [token for token in range(n) if token not in goes_into]
     place = {token: position for position, token in enumerate(kept)}
     target = [place[goes_into.get(token, token)] for token in range(n)]
+    if causal:
+        target = [max(place[survivor] for survivor in kept if survivor <= token) for token in range(n)]
 
     y, size_out, touched = [], [], []
     for token in kept:

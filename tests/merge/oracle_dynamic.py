@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from tests.merge.oracle import Row, _cosine, _ranked, merge_row
+from tests.merge.oracle import Row, _ranked, merge_row, scale, similarity_of
 
 
 def merge_batch(
@@ -15,6 +15,8 @@ def merge_batch(
     size: np.ndarray,
     *,
     k: int | None,
+    similarity: str = "cosine",
+    causal: bool = False,
     threshold: float,
     min_tokens: int = 0,
     protect_first: int = 0,
@@ -29,10 +31,14 @@ def merge_batch(
     counted, near = 0, math.inf
     for b in range(batch):
         tokens = list(range(protect_first, n - protect_last))
+        largest = scale([metric[b, t] for t in tokens if size[b, t] > 0])
         a_tokens, b_tokens = tokens[0::2], tokens[1::2]
         for i, source in enumerate(a_tokens):
             found = [
-                (_cosine(metric[b, source], metric[b, into]), size[b, into] == 0)
+                (
+                    similarity_of(similarity, metric[b, source], metric[b, into], largest),
+                    size[b, into] == 0 or (causal and size[b, source - 1] == 0),
+                )
                 for j, into in enumerate(b_tokens)
                 if k is None or abs(i - j) < k
             ]
@@ -51,8 +57,8 @@ def merge_batch(
         removed += 1
     rows = [
         merge_row(
-            x[b], metric[b], size[b], k=k, r=removed, min_tokens=min_tokens, protect_first=protect_first,
-            protect_last=protect_last,
+            x[b], metric[b], size[b], k=k, similarity=similarity, causal=causal, r=removed, min_tokens=min_tokens,
+            protect_first=protect_first, protect_last=protect_last,
         )
         for b in range(batch)
     ]  # fmt: skip

@@ -153,7 +153,19 @@ def test_pipelines_are_unwrapped_and_generate_works() -> None:
 
 
 @pytest.mark.parametrize(
-    "merge", [tsm.MergeConfig(ratio="1/4"), tsm.MergeConfig(method="dynamic", threshold="0.2,-0.5")]
+    "merge",
+    [
+        tsm.MergeConfig(ratio="1/4"),
+        tsm.MergeConfig(ratio="1/4", metric="key", prop_attn=True),
+        tsm.MergeConfig(method="dynamic", threshold="0.2,-0.5"),
+        tsm.MergeConfig(method="pitome", ratio="1/4"),
+        tsm.MergeConfig(ratio="1/4", causal=True, similarity="l2"),
+        tsm.MergeConfig(method="global", ratio="1/4", similarity="dot", prop_attn=True),
+        tsm.MergeConfig(method="pitome", ratio="1/4", energy="gaussian", metric="key"),
+        tsm.MergeConfig(method="ssm", ratio="1/4", metric="key"),
+        tsm.MergeConfig(method="ssm", ratio="1/4", prune_share=1, prop_attn=True),
+    ],
+    ids=lambda merge: merge.describe(),
 )
 def test_gradients_flow_through_merging(merge: tsm.MergeConfig) -> None:
     model: Any = tiny("chronos-bolt").train()

@@ -8,67 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import event, given
 
-from tests.cases import Case, compare_with_oracle
-from tests.strategies import cases, properties
 from tsmerge_export.errors import UsageError
-from tsmerge_export.merge.combine import Merged, unmerge
+from tsmerge_export.merge.combine import unmerge
 from tsmerge_export.merge.local import local_merge
-
-
-def _reference(case: Case) -> Merged:
-    return local_merge(*case.tensors(), **case.settings)
-
-
-def _arrays(merged: Merged) -> tuple[np.ndarray, ...]:
-    return (merged.y.float().numpy(), merged.size.numpy(), merged.kept.numpy(), merged.target.numpy())
-
-
-@properties
-@given(cases(tokens=24))
-def test_reference_equals_oracle(case: Case) -> None:
-    problem = compare_with_oracle(case, _arrays(_reference(case)))
-    if problem == "flip":
-        event("decision flip below the margin")
-        return
-    assert problem is None
-
-
-@properties
-@given(cases(tokens=60))
-def test_invariants(case: Case) -> None:
-    check_invariants(case, _reference(case))
-
-
-def check_invariants(case: Case, merged: Merged) -> None:
-    """What holds for every method (design 1.1)."""
-    x, _, size = case.tensors()
-    batch, tokens = size.shape
-    left = merged.kept.shape[1]
-    assert merged.y.shape == (batch, left, x.shape[2])
-    assert merged.y.dtype == x.dtype
-    assert merged.size.dtype == torch.float32
-    assert merged.kept.dtype == merged.target.dtype == torch.int64
-    assert torch.equal(merged.size.sum(1), size.sum(1))
-    assert (merged.kept.diff(dim=1) > 0).all()
-    # Every survivor goes to its own place.
-    places = torch.arange(left).expand(batch, left)
-    assert torch.equal(merged.target.gather(1, merged.kept), places)
-    assert merged.target.min() >= 0
-    assert merged.target.max() < left
-    # Protected tokens stay.
-    setting = case.settings
-    first, last = setting["protect_first"], setting["protect_last"]
-    protected = [t for t in range(tokens) if t < first or t >= tokens - last]
-    for row in merged.kept.tolist():
-        assert set(protected) <= set(row)
-    assert left >= min(tokens, setting["min_tokens"])
-    # Outputs that only one token went to hold that token, bit for bit.
-    members = torch.zeros_like(merged.kept).scatter_add(1, merged.target, torch.ones_like(merged.target))
-    alone = members.gather(1, merged.target) == 1
-    width = {"float32": torch.int32}.get(case.dtype, torch.int16)
-    assert torch.equal(unmerge(merged.y, merged.target)[alone].view(width), x[alone].view(width))
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 3, 7])

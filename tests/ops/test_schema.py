@@ -33,6 +33,9 @@ DYNAMIC = {"k": 1, "threshold": 0.9, "min_tokens": 4, "protect_first": 0, "prote
         ({"protect_last": 1.0}, "protect_last=1.0 must be"),
         ({"protect_first": None}, "needs the attribute 'protect_first'"),
         ({"threshold": 1}, "no attribute 'threshold'"),
+        ({"causal": 1}, "causal needs k = 1 and protect_first >= 1"),
+        ({"causal": 1, "k": 2, "protect_first": 1}, "causal needs k = 1"),
+        ({"similarity": 3}, "similarity=3 must be a whole number from 0 to 2"),
     ],
 )
 def test_bad_attributes_are_named(change: dict[str, int], words: str) -> None:
@@ -54,8 +57,19 @@ def test_bad_attributes_of_dynamic_merging_are_named(change: dict[str, Any], wor
         ops.function("DynamicMerge", {**DYNAMIC, **change})
 
 
+def test_bad_shares_to_prune_are_named() -> None:
+    good = {name: value for name, value in GOOD.items() if name != "k"} | {"prune_num": 1, "prune_den": 2}
+    ops.function("SsmMerge", good)
+    with pytest.raises(UsageError, match="share to prune must be at most 1"):
+        ops.function("SsmMerge", {**good, "prune_num": 3})
+    with pytest.raises(UsageError, match="prune_den=0 must be"):
+        ops.function("SsmMerge", {**good, "prune_den": 0})
+
+
 def test_unknown_operator_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UnsupportedError, match="has: LocalMerge, DynamicMerge, PitomeMerge, Unmerge"):
+    with pytest.raises(
+        UnsupportedError, match="has: LocalMerge, DynamicMerge, PitomeMerge, SsmMerge, Unmerge"
+    ):
         ops.variant_key("Prune", {})
 
 

@@ -6,12 +6,13 @@ reference algorithm between attention and feed-forward, and everything that foll
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tsmerge_export.merge import local_merge, unmerge
+from tsmerge_export.merge import Merged, local_merge, unmerge
 
 
 class Encoder(nn.Module):
@@ -133,21 +134,27 @@ class Encoder(nn.Module):
         layers: tuple[int, ...] | None = None,
         prop_attn: bool = False,
         metric: str = "x",
+        merge: Callable[..., Merged] = local_merge,
         **options: Any,
     ) -> Tensor:
-        """The same with merging after the attention of ``layers`` (None: all); options as of ``local_merge``."""
+        """The same with merging after the attention of ``layers`` (None: all); options as of ``merge``.
+
+        ``self.survivors`` is then the list of those of every layer, ``[B, M]``, as indices among the N tokens.
+        """
         h, index = self._embed(x)
         tokens = x.shape[1]
         index = index.expand(x.shape[0], tokens)
         target, size = index, (mask != 0).float()
+        self.survivors: list[Tensor] = []
         for number, layer in enumerate(self.layers):
             h = self._after_attention(layer, h, mask, index, size if prop_attn else None)
             if layers is None or number in layers:
-                merged = local_merge(h, self._keys.mean(1) if metric == "key" else h, size, **options)
+                merged = merge(h, self._keys.mean(1) if metric == "key" else h, size, **options)
                 h, size = merged.y, merged.size
                 mask, index = mask.gather(1, merged.kept), index.gather(1, merged.kept)
                 if compact:
                     index = torch.arange(h.shape[1]).expand(h.shape[0], -1)
+                self.survivors.append(index)
                 target = merged.target.gather(1, target)
             h = self._feed_forward(layer, h)
         return self._finish(unmerge(h, target))

@@ -21,12 +21,15 @@ _MERGE_FLAGS = (
     "r",
     "schedule",
     "threshold",
+    "similarity",
     "margin",
     "alpha",
     "energy",
+    "prune_share",
     "min_tokens",
     "layers",
     "positions",
+    "causal",
     "metric",
     "prop_attn",
 )
@@ -45,7 +48,7 @@ def merge_config(args: argparse.Namespace) -> MergeConfig:
     return MergeConfig(method=args.merge, **given)
 
 
-def _check_files(args: argparse.Namespace) -> None:
+def check_files(args: argparse.Namespace) -> None:
     """Fail on a wrong path before any work is done."""
     if hasattr(args, "model"):
         from tsmerge_export.checkpoint import check_source
@@ -61,7 +64,8 @@ def _check_files(args: argparse.Namespace) -> None:
             raise UsageError(f"--json {args.json}: cannot be written; give a file in an existing folder")
 
 
-def _write_json(path: str | None, content: Any) -> None:
+def write_json(path: str | None, content: Any) -> None:
+    """Write ``content`` where ``--json`` says, whole or not at all."""
     if path is None:
         return
     from tsmerge_export.atomic import write_text
@@ -82,7 +86,7 @@ def default_output(model: str, method: str) -> str:
 def export(args: argparse.Namespace) -> int:
     """``tsmerge-export MODEL``. Returns 0, or 1 when the parity verdict failed."""
     merge = merge_config(args)
-    _check_files(args)
+    check_files(args)
     target = _target(args)
     target.check(merge, inline=args.inline)
     from tsmerge_export.bundle import check_output
@@ -113,7 +117,7 @@ def export(args: argparse.Namespace) -> int:
             if not error.manifest:
                 raise
             failed, manifest = error, error.manifest
-    _write_json(args.json, report_dict(manifest))
+    write_json(args.json, report_dict(manifest))
     print_verdicts(manifest["verdicts"], title=f"{manifest['family']}: {merge.describe()}")
     if failed is not None:
         raise failed
@@ -150,7 +154,7 @@ def _shared(args: argparse.Namespace) -> dict[str, Any]:
 
 def validate(args: argparse.Namespace) -> int:
     """``tsmerge validate DIR MODEL``. Returns 0, or 1 when the parity verdict failed."""
-    _check_files(args)
+    check_files(args)
     from tsmerge_export.bundle import read_manifest
 
     manifest = read_manifest(Path(args.bundle))
@@ -161,7 +165,7 @@ def validate(args: argparse.Namespace) -> int:
 
     with RichProgress(VALIDATE_STEPS, raise_if_interrupted) as progress:
         verdicts = api.validate(args.bundle, args.model, progress=progress, **_shared(args))
-    _write_json(args.json, report_dict({**manifest, "verdicts": verdicts}))
+    write_json(args.json, report_dict({**manifest, "verdicts": verdicts}))
     print_verdicts(verdicts, title=f"{args.bundle}: {MergeConfig.from_dict(manifest['merge']).describe()}")
     parity = verdicts["parity"]
     if not parity["passed"]:
@@ -172,11 +176,11 @@ def validate(args: argparse.Namespace) -> int:
 
 def inspect(args: argparse.Namespace) -> int:
     """``tsmerge inspect FILE|DIR``."""
-    _check_files(args)
+    check_files(args)
     from tsmerge_export.inspect import inspect_path
     from tsmerge_export.report import print_inspection
 
     found = inspect_path(args.path, batch=args.batch, length=args.length)
-    _write_json(args.json, found)
+    write_json(args.json, found)
     print_inspection(found)
     return 0

@@ -11,6 +11,7 @@ from tsmerge_export.errors import UsageError
 
 _EXPORT_HELP = "export a model with token merging as a verified ONNX bundle"
 _VALIDATE_HELP = "repeat the verdicts of a bundle against its model"
+_FORECAST_HELP = "forecast the series of a table with a bundle"
 _INSPECT_HELP = "show where a bundle or an ONNX file merges, and what that saves"
 
 
@@ -34,7 +35,9 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _whole(least: int) -> Callable[[str], int]:
+def whole(least: int) -> Callable[[str], int]:
+    """Type of a flag: a whole number of at least ``least``."""
+
     def parse(text: str) -> int:
         try:
             value = int(text)
@@ -67,6 +70,16 @@ def _layers(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of layer indices such as 0,1,2") from None
 
 
+def _levels(text: str) -> tuple[float, ...]:
+    try:
+        levels = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        levels = (math.nan,)
+    if not all(0 <= level <= 1 for level in levels):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of levels from 0 to 1 such as 0.1,0.5,0.9")
+    return levels
+
+
 def _add_version(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
 
@@ -77,7 +90,8 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_model_options(parser: argparse.ArgumentParser) -> None:
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """The flags of loading a model."""
     group = parser.add_argument_group("model")
     group.add_argument("--family", metavar="NAME", help="model family; default: found from the config")
     group.add_argument(
@@ -102,10 +116,10 @@ def _add_check_options(parser: argparse.ArgumentParser) -> None:
         "--rtol", type=_tolerance(0.1), metavar="X", help="relative tolerance; must stay below 0.1"
     )
     group.add_argument(
-        "--threads", type=_whole(1), metavar="N", help="threads of the runtime; default: its choice"
+        "--threads", type=whole(1), metavar="N", help="threads of the runtime; default: its choice"
     )
     group.add_argument(
-        "--seed", type=_whole(0), default=0, metavar="N", help="seed of generated inputs; default: 0"
+        "--seed", type=whole(0), default=0, metavar="N", help="seed of generated inputs; default: 0"
     )
     group.add_argument("--json", metavar="FILE", help="also write the report as JSON")
 
@@ -136,14 +150,14 @@ def _add_target_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--plugin", metavar="FILE", help="plugin library for TensorRT (libtsmerge_trt.so)")
 
 
-def _fill_export(parser: argparse.ArgumentParser) -> None:
-    _add_model(parser)
+def add_merging(parser: argparse.ArgumentParser) -> None:
+    """The flags of a merge setting."""
     group = parser.add_argument_group("merging")
     group.add_argument(
         "--merge",
         default="local",
         metavar="METHOD",
-        help="local, global, dynamic, pitome or none; default: local",
+        help="local, global, dynamic, pitome, ssm or none; default: local",
     )
     group.add_argument("--k", metavar="K", help="neighbourhood: 1, 2, ... or global; default: 1")
     group.add_argument(
@@ -162,7 +176,12 @@ def _fill_export(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--threshold",
         metavar="S",
-        help="dynamic: merge tokens more alike than this cosine, -1 to 1, or one for each layer; default: 0.9",
+        help="dynamic: merge tokens more alike than this, -1 to 1, or one for each layer; default: 0.9",
+    )
+    group.add_argument(
+        "--similarity",
+        metavar="HOW",
+        help="local, global, dynamic: cosine (default), l2 or dot; all from -1 to 1",
     )
     group.add_argument(
         "--margin",
@@ -171,9 +190,20 @@ def _fill_export(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--alpha", metavar="A", help="pitome: weight of tokens that are not alike; default: 1")
     group.add_argument("--energy", metavar="HOW", help="pitome: elu (default) or gaussian")
-    group.add_argument("--min-tokens", type=_whole(0), metavar="N", help="leave at least so many; default: 4")
+    group.add_argument(
+        "--prune-share",
+        metavar="Q",
+        help="ssm: share of the removed tokens that is pruned, not merged, 0 to 1; default: 1/2",
+    )
+    group.add_argument("--min-tokens", type=whole(0), metavar="N", help="leave at least so many; default: 4")
     group.add_argument("--layers", type=_layers, metavar="I,J,...", help="layers to merge in; default: all")
     group.add_argument("--positions", metavar="HOW", help="gather (true distances, default) or compact")
+    group.add_argument(
+        "--causal",
+        action="store_true",
+        default=None,
+        help="local or dynamic with --k 1, for decoders: no slot is read from a later token when tokens are unmerged",
+    )
     group.add_argument(
         "--metric", metavar="WHAT", help="what is compared: x (the tokens, default) or key (attention keys)"
     )
@@ -183,17 +213,22 @@ def _fill_export(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="proportional attention: a merged token counts as often as its size",
     )
+
+
+def _fill_export(parser: argparse.ArgumentParser) -> None:
+    _add_model(parser)
+    add_merging(parser)
     group = parser.add_argument_group("output")
     group.add_argument("-o", "--output", metavar="DIR", help="bundle to write; default: <model>-<method>")
     group.add_argument(
-        "--opset", type=_whole(1), default=18, metavar="N", help="ONNX operator set; default: 18"
+        "--opset", type=whole(1), default=18, metavar="N", help="ONNX operator set; default: 18"
     )
     group.add_argument(
         "--inline", action="store_true", help="write the merge functions inlined (for OpenVINO)"
     )
     group.add_argument("--force", action="store_true", help="replace an existing bundle")
     _add_target_options(parser)
-    _add_model_options(parser)
+    add_model_options(parser)
     _add_check_options(parser)
     parser.set_defaults(run=_run_export)
 
@@ -201,7 +236,7 @@ def _fill_export(parser: argparse.ArgumentParser) -> None:
 def _fill_validate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="DIR", help="the bundle's folder")
     _add_model(parser)
-    _add_model_options(parser)
+    add_model_options(parser)
     _add_check_options(parser)
     parser.set_defaults(run=_run_validate)
 
@@ -209,13 +244,72 @@ def _fill_validate(parser: argparse.ArgumentParser) -> None:
 def _fill_inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="FILE|DIR", help="an ONNX file or a bundle's folder")
     parser.add_argument(
-        "--batch", type=_whole(1), default=1, metavar="N", help="batch to count at; default: 1"
+        "--batch", type=whole(1), default=1, metavar="N", help="batch to count at; default: 1"
     )
     parser.add_argument(
-        "--length", type=_whole(1), default=512, metavar="N", help="length to count at; default: 512"
+        "--length", type=whole(1), default=512, metavar="N", help="length to count at; default: 512"
     )
     parser.add_argument("--json", metavar="FILE", help="also write the findings as JSON")
     parser.set_defaults(run=_run_inspect)
+
+
+def _fill_forecast(parser: argparse.ArgumentParser) -> None:
+    # -h is the horizon here, as the statistics world has it.
+    parser.add_argument("--help", action="help", help="show this help message and exit")
+    parser.add_argument("bundle", metavar="DIR", help="the bundle's folder")
+    parser.add_argument("table", metavar="TABLE", help=".csv or .parquet file, a row per series and time")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", required=True, help=".csv or .parquet file to write"
+    )
+    parser.add_argument(
+        "-h",
+        "--prediction-length",
+        type=whole(1),
+        metavar="N",
+        help="steps to forecast; default: the model's own",
+    )
+    parser.add_argument(
+        "--plot", metavar="FILE", help="also draw history, forecast and bands (.png, .svg, .pdf)"
+    )
+    group = parser.add_argument_group("columns")
+    group.add_argument(
+        "--id-column",
+        metavar="NAME",
+        help="which series a row belongs to; default: item_id, or all rows are one",
+    )
+    group.add_argument(
+        "--timestamp-column", metavar="NAME", help="default: timestamp or date, or rows are one step apart"
+    )
+    group.add_argument(
+        "--target", metavar="NAME", help="what to forecast; default: target, or the only numbers"
+    )
+    group.add_argument(
+        "--freq", metavar="FREQ", help="frequency such as h, D or W; default: found from the rows"
+    )
+    group = parser.add_argument_group("forecast")
+    group.add_argument(
+        "--quantiles",
+        type=_levels,
+        default=tuple(i / 10 for i in range(1, 10)),
+        metavar="Q,Q,...",
+        help="levels from 0 to 1; default: 0.1 to 0.9",
+    )
+    group.add_argument(
+        "--num-samples", type=whole(1), metavar="N", help="sample paths; default: the model's own"
+    )
+    group.add_argument(
+        "--seed", type=whole(0), default=0, metavar="N", help="seed of the sampling; default: 0"
+    )
+    group.add_argument(
+        "--threads", type=whole(1), metavar="N", help="threads of the runtime; default: its choice"
+    )
+    parser.set_defaults(run=_run_forecast)
+
+
+def _run_forecast(args: argparse.Namespace) -> int:
+    from tsmerge_export.cli.forecast import forecast
+
+    return forecast(args)
 
 
 def _run_export(args: argparse.Namespace) -> int:
@@ -246,6 +340,8 @@ def export_parser() -> argparse.ArgumentParser:
 
 def tsmerge_parser() -> argparse.ArgumentParser:
     """The parser of ``tsmerge``."""
+    from tsmerge_export.cli import bench, tune
+
     parser = _Parser(prog="tsmerge", description="Token merging in time-series models, exported and proved.")
     _add_version(parser)
     commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
@@ -253,6 +349,10 @@ def tsmerge_parser() -> argparse.ArgumentParser:
         ("export", _EXPORT_HELP, _fill_export),
         ("validate", _VALIDATE_HELP, _fill_validate),
         ("inspect", _INSPECT_HELP, _fill_inspect),
+        ("bench", bench.HELP, bench.fill),
+        ("tune", tune.HELP, tune.fill),
+        ("forecast", _FORECAST_HELP, _fill_forecast),
     ):
-        fill(commands.add_parser(name, help=text, description=text.capitalize() + "."))
+        own_help = fill is _fill_forecast
+        fill(commands.add_parser(name, help=text, description=text.capitalize() + ".", add_help=not own_help))
     return parser

@@ -58,10 +58,13 @@ class Hints:
         token_mask: name of a graph output ``[B, N]`` that is 0 where a token is padding. It may be an extra output
             of the exported module; it is dropped from the result unless it is one of the component's outputs.
         scope: regular expression; where the file has exporter scopes, points whose scope does not match are left.
+        token_log_size: name of an output ``[B, N]`` float32 that shall hold, under proportional attention, the
+            logarithm of the sizes of the tokens that the outputs stand for; 0 otherwise.
         protect_first, protect_last: see :class:`MergePoints`.
     """
 
     token_mask: str | None = None
+    token_log_size: str | None = None
     scope: str | None = None
     protect_first: int = 0
     protect_last: int = 0
@@ -71,12 +74,14 @@ class Component(ABC):
     """One exported graph of a model. ``model`` is always the family's original module, unpatched.
 
     Attributes:
-        name: ``model`` or ``encoder``; the file is ``<name>.onnx``.
+        name: such as ``model`` or ``encoder``; the file is ``<name>.onnx``.
         inputs, outputs: in graph order.
         hints: for the rewriter.
+        mergeable: whether the rewriter inserts merging here; without it the plain graph is the artefact.
     """
 
     name: str
+    mergeable: bool = True
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     hints: Hints
@@ -123,6 +128,12 @@ class Family(ABC):
     def components(self, model: nn.Module) -> tuple[Component, ...]:
         """The graphs to export."""
 
+    def generation(self, model: nn.Module) -> Component | None:
+        """For a family with components ``encoder``, ``cross`` and ``decoder``: all of them in a row, as parity compares
+        them. Inputs are those of the encoder and ``tokens [B, S, T]`` int64, what the decoder is given step by step;
+        the output is ``logits [B, S, T, V]``. None: the family does not generate step by step."""
+        return None
+
     @abstractmethod
     def merge_points(self, model: nn.Module) -> MergePoints:
         """Where tokens can be merged."""
@@ -142,6 +153,11 @@ class Family(ABC):
     @abstractmethod
     def quantile_levels(self, model: nn.Module) -> tuple[float, ...]:
         """Quantile levels that :meth:`forecast` returns."""
+
+    def pipeline(self, model: nn.Module) -> dict[str, Any]:
+        """What a forecaster needs besides the components (JSON-ready), for the manifest: at least
+        ``context_length`` and ``prediction_length``."""
+        return {"context_length": self.context(model), "prediction_length": self.horizon(model)}
 
     @abstractmethod
     def forecast(

@@ -112,6 +112,9 @@ class ChronosBolt(Family):
     def quantile_levels(self, model: Any) -> tuple[float, ...]:
         return tuple(model.chronos_config.quantiles)
 
+    def pipeline(self, model: Any) -> dict[str, Any]:
+        return super().pipeline(model) | {"quantiles": list(self.quantile_levels(model))}
+
     def forecast(
         self, model: Any, run: Callable[[Arrays], Arrays], series: NDArray[np.float32], seed: int = 0
     ) -> NDArray[np.float32]:

@@ -16,9 +16,15 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from tsmerge_export.families.base import Arrays, Component, Family, Hints, MergePoints, TensorSpec
 from tsmerge_export.families.hf import config_dict, eager_attention, from_config
-from tsmerge_export.families.t5_stack import instrument_decoder, instrument_encoder
+from tsmerge_export.families.t5_decoder import Cross, Decoder
+from tsmerge_export.families.t5_stack import (
+    instrument_decoder,
+    instrument_encoder,
+    weighed_cross_attention,
+)
 from tsmerge_export.merge.apply import current_run
 from tsmerge_export.merge.run import MergeRun
+from tsmerge_export.pipelines.tokenizer import settings_of
 
 _QUANTILES = tuple(i / 10 for i in range(1, 10))
 
@@ -37,10 +43,12 @@ class _EncoderModule(nn.Module):
         super().__init__()
         self.encoder = encoder
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """``[B, L]`` int64 twice -> ``last_hidden_state [B, N, D]``, ``encoder_mask [B, N]``; here N = L."""
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``[B, L]`` int64 twice -> ``last_hidden_state [B, N, D]``, mask and log sizes ``[B, N]``; here N = L."""
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return hidden, attention_mask.clone()
+        # All 0 as long as every token stands for itself. Computed from the mask, it stays an axis of tokens.
+        log_size = attention_mask.to(hidden.dtype).clamp(min=1).log()
+        return hidden, attention_mask.clone(), log_size
 
 
 class _Encoder(Component):
@@ -54,8 +62,13 @@ class _Encoder(Component):
         self.outputs = (
             TensorSpec("last_hidden_state", "float32", ("batch", "tokens", int(model.config.d_model))),
             TensorSpec("encoder_mask", "int64", ("batch", "tokens")),
+            TensorSpec("encoder_log_size", "float32", ("batch", "tokens")),
         )
-        self.hints = Hints(token_mask="encoder_mask", protect_last=int(_chronos_config(model).use_eos_token))
+        self.hints = Hints(
+            token_mask="encoder_mask",
+            token_log_size="encoder_log_size",
+            protect_last=int(_chronos_config(model).use_eos_token),
+        )
 
     def module(self, model: Any) -> nn.Module:
         twin: Any = eager_attention(model)
@@ -65,13 +78,57 @@ class _Encoder(Component):
         hidden = model.encoder(**inputs).last_hidden_state
         run = current_run(model)
         mask = inputs["attention_mask"]
-        return {"last_hidden_state": hidden, "encoder_mask": mask if run is None else run.align(mask, 1)}
+        mask = mask if run is None else run.align(mask, 1)
+        proportion = None if run is None else run.proportion(len(mask))
+        return {
+            "last_hidden_state": hidden,
+            "encoder_mask": mask,
+            "encoder_log_size": torch.zeros(mask.shape) if proportion is None else proportion[:, 0, 0],
+        }
 
     def from_series(self, model: Any, series: NDArray[np.float32]) -> Arrays:
         ids, mask, _ = tokenizer(model).context_input_transform(
             torch.from_numpy(np.array(series, np.float32))
         )
         return {"input_ids": ids.numpy(), "attention_mask": mask.numpy().astype(np.int64)}
+
+
+class _Generation(Component):
+    """Teacher-forced steps; see :meth:`Family.generation`."""
+
+    name = "decoder"
+    hints = Hints()
+    # More steps than the first caches hold.
+    _SAMPLES, _STEPS = 2, 18
+
+    def __init__(self, model: Any) -> None:
+        self._encoder = _Encoder(model)
+        dims = ("batch", "samples", "steps")
+        self.inputs = (*self._encoder.inputs, TensorSpec("tokens", "int64", dims))
+        self.outputs = (TensorSpec("logits", "float32", (*dims, int(model.config.vocab_size))),)
+
+    def module(self, model: Any) -> nn.Module:
+        raise NotImplementedError("several graphs in a row are no module")
+
+    def eager(self, model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The original model over all steps at once, without caches, one row per sample."""
+        tokens, mask = inputs["tokens"], inputs["attention_mask"]
+        hidden = model.encoder(input_ids=inputs["input_ids"], attention_mask=mask).last_hidden_state
+        rows = tokens.shape[1]
+        logits = model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=hidden.repeat_interleave(rows, 0)),
+            attention_mask=mask.repeat_interleave(rows, 0),
+            decoder_input_ids=tokens.flatten(0, 1),
+            use_cache=False,
+        ).logits
+        return {"logits": logits.unflatten(0, tokens.shape[:2])}
+
+    def from_series(self, model: Any, series: NDArray[np.float32]) -> Arrays:
+        inputs = self._encoder.from_series(model, series)
+        rng = np.random.default_rng(series.shape)
+        tokens = rng.integers(0, model.config.vocab_size, (len(series), self._SAMPLES, self._STEPS))
+        tokens[:, :, 0] = model.config.decoder_start_token_id
+        return inputs | {"tokens": tokens}
 
 
 class ChronosT5(Family):
@@ -90,7 +147,10 @@ class ChronosT5(Family):
         return config_dict(model, "T5ForConditionalGeneration")
 
     def components(self, model: Any) -> tuple[Component, ...]:
-        return (_Encoder(model),)
+        return _Encoder(model), Cross(model), Decoder(model)
+
+    def generation(self, model: Any) -> Component:
+        return _Generation(model)
 
     def merge_points(self, model: Any) -> MergePoints:
         return MergePoints(len(model.encoder.block), protect_last=int(_chronos_config(model).use_eos_token))
@@ -107,6 +167,15 @@ class ChronosT5(Family):
     def quantile_levels(self, model: Any) -> tuple[float, ...]:
         return _QUANTILES
 
+    def pipeline(self, model: Any) -> dict[str, Any]:
+        config = _chronos_config(model)
+        sampling = ("num_samples", "temperature", "top_k", "top_p")
+        return super().pipeline(model) | {
+            "tokenizer": settings_of(tokenizer(model).centers.numpy(), vars(config)),
+            "decoder_start_token_id": int(model.config.decoder_start_token_id),
+            **{name: getattr(config, name) for name in sampling},
+        }
+
     def forecast(
         self, model: Any, run: Callable[[Arrays], Arrays], series: NDArray[np.float32], seed: int = 0
     ) -> NDArray[np.float32]:
@@ -115,7 +184,8 @@ class ChronosT5(Family):
         tokens = tokenizer(model)
         ids, mask, scale = tokens.context_input_transform(torch.from_numpy(np.array(series, np.float32)))
         encoded = run({"input_ids": ids.numpy(), "attention_mask": mask.numpy().astype(np.int64)})
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        weighed = weighed_cross_attention(model.decoder, torch.from_numpy(encoded["encoder_log_size"]))
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), weighed:
             torch.manual_seed(seed)
             drawn = model.generate(
                 encoder_outputs=BaseModelOutput(

@@ -47,16 +47,22 @@ def config_dict(model: nn.Module, architecture: str) -> dict[str, Any]:
     return config
 
 
-def eager_attention(model: nn.Module) -> nn.Module:
-    """A copy of the model that shares its weights and computes attention as plain matmul and softmax.
-
-    The exporter cannot decompose every form of ``scaled_dot_product_attention``; the original stays as it is.
-    """
+def detached_twin(model: nn.Module) -> nn.Module:
+    """A copy of the model that shares its weights and has none of its hooks."""
     memo = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     twin = copy.deepcopy(model, memo)
     for module in twin.modules():
         # Merging may be applied to the original; the exported graph gets its merges from the rewriter.
         for hooks in (module._forward_hooks, module._forward_pre_hooks):
             hooks.clear()
-    twin.set_attn_implementation("eager")  # type: ignore[operator]
     return twin.eval()
+
+
+def eager_attention(model: nn.Module) -> nn.Module:
+    """A :func:`detached_twin` that computes attention as plain matmul and softmax.
+
+    The exporter cannot decompose every form of ``scaled_dot_product_attention``; the original stays as it is.
+    """
+    twin = detached_twin(model)
+    twin.set_attn_implementation("eager")  # type: ignore[operator]
+    return twin

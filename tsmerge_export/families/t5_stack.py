@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -57,6 +59,28 @@ def instrument_encoder(encoder: nn.Module, run: MergeRun) -> list[RemovableHandl
         handles.append(attention.k.register_forward_hook(keep_keys(attention.n_heads)))
         handles.append(block.layer[0].register_forward_hook(merge(layer)))
     return handles
+
+
+@contextmanager
+def weighed_cross_attention(decoder: nn.Module, log_size: Tensor) -> Iterator[None]:
+    """Inside the block a T5 decoder stack adds ``log_size [B, M]`` to the scores of its cross-attention.
+
+    For an encoder that merged somewhere else. The decoder's rows are B, or a multiple of B with rows repeated in place.
+    """
+
+    def weigh(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        rows = log_size[:, None, None, :].repeat_interleave(args[0].shape[0] // len(log_size), dim=0)
+        return args, {**kwargs, "position_bias": rows}
+
+    handles = []
+    if bool(log_size.any()):
+        for block in decoder.block:  # type: ignore[union-attr]
+            handles.append(block.layer[1].EncDecAttention.register_forward_pre_hook(weigh, with_kwargs=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def instrument_decoder(decoder: nn.Module, run: MergeRun) -> list[RemovableHandle]:

@@ -4,5 +4,6 @@ from tsmerge_export.merge.combine import Merged, unmerge
 from tsmerge_export.merge.dynamic import dynamic_merge
 from tsmerge_export.merge.local import local_merge
 from tsmerge_export.merge.pitome import pitome_merge
+from tsmerge_export.merge.ssm import ssm_merge
 
-__all__ = ["Merged", "dynamic_merge", "local_merge", "pitome_merge", "unmerge"]
+__all__ = ["Merged", "dynamic_merge", "local_merge", "pitome_merge", "ssm_merge", "unmerge"]

@@ -39,10 +39,11 @@ def apply(model: ModelT, merge: MergeConfig) -> ModelT:
     plan = make_plan(
         merge, points.count, protect_first=points.protect_first, protect_last=points.protect_last
     )
+    run = MergeRun(plan, merge.positions, metric=merge.metric, prop_attn=merge.prop_attn)
+    handles = family.instrument(core, run) if plan else []
     remove(model)
     if plan:
-        run = MergeRun(plan, merge.positions, metric=merge.metric, prop_attn=merge.prop_attn)
-        _applied[core] = (run, family.instrument(core, run))
+        _applied[core] = (run, handles)
     return model
 
 

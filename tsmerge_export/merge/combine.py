@@ -15,7 +15,8 @@ class Merged(NamedTuple):
         y: ``[B, M, D]``, dtype of x: the surviving tokens in their old order.
         size: ``[B, M]`` float32: how many original tokens each one stands for; 0 is padding.
         kept: ``[B, M]`` int64, strictly increasing: index in the input of each surviving token.
-        target: ``[B, N]`` int64: index in the output that each input token went to.
+        target: ``[B, N]`` int64: index in the output that each input token went to, and that its slot is read from
+            when the tokens are unmerged. In causal merging only the latter: the last survivor at or before it.
     """
 
     y: Tensor
@@ -43,7 +44,13 @@ def identity(x: Tensor, size: Tensor) -> Merged:
     return Merged(x, size, index.contiguous(), index.contiguous())
 
 
-def combine(x: Tensor, size: Tensor, source: Tensor, into: Tensor) -> Merged:
+def read_from_before(merged: Merged) -> Merged:
+    """The same with every slot read from the last survivor at or before it; the first token must have survived."""
+    index = torch.arange(merged.target.shape[1], device=merged.kept.device).expand_as(merged.target)
+    return merged._replace(target=torch.searchsorted(merged.kept, index.contiguous(), right=True) - 1)
+
+
+def combine(x: Tensor, size: Tensor, source: Tensor, into: Tensor, pruned: Tensor | None = None) -> Merged:
     """Merge tokens into others (steps 4 and 5 of design 1.1).
 
     A merged token is the size-weighted mean of its members, accumulated in float32; its size is their sum; it stands at
@@ -55,6 +62,8 @@ def combine(x: Tensor, size: Tensor, source: Tensor, into: Tensor) -> Merged:
         size: ``[B, N]`` float32, original tokens per token, 0 is padding.
         source: ``[B, r]`` int64, tokens that are merged away, different from each other.
         into: ``[B, r]`` int64, the surviving token that each goes into (not a source itself).
+        pruned: bool, broadcast to ``[B, r]``: sources whose values are dropped. The token that they go into stands for
+            them in ``size`` and ``target``, and keeps its value.
 
     Returns:
         :class:`Merged` with M = N - r.
@@ -68,15 +77,20 @@ def combine(x: Tensor, size: Tensor, source: Tensor, into: Tensor) -> Merged:
     target = (survives.cumsum(1) - 1).gather(1, goes)
 
     size_out = size.new_zeros((batch, left)).scatter_add(1, target, size)
+    weight, weight_out = size, size_out
+    if pruned is not None:
+        counts = size.gather(1, source).masked_fill(pruned.expand_as(source), 0)
+        weight = size.scatter(1, source, counts)
+        weight_out = torch.zeros_like(size_out).scatter_add(1, target, weight)
     # Padding is left out by selection, not by a factor of 0: it may hold NaN.
     weighted = torch.where(
-        (size > 0)[..., None], x.float() * size[..., None], x.new_zeros((), dtype=torch.float32)
+        (weight > 0)[..., None], x.float() * weight[..., None], x.new_zeros((), dtype=torch.float32)
     )
     total = weighted.new_zeros((batch, left, x.shape[2])).index_put(
         (torch.arange(batch, device=x.device)[:, None], target), weighted, accumulate=True
     )
     survivor_size = size.gather(1, kept)
-    received = (size_out > survivor_size) & (size_out > 0)
-    mean = (total / torch.where(received, size_out, torch.ones_like(size_out))[..., None]).to(x.dtype)
+    received = (weight_out > survivor_size) & (weight_out > 0)
+    mean = (total / torch.where(received, weight_out, torch.ones_like(size_out))[..., None]).to(x.dtype)
     y = torch.where(received[..., None], mean, unmerge(x, kept))
     return Merged(y, size_out, kept, target)

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tsmerge_export.config import DEFAULT_THRESHOLD, MergeConfig, parse_k, tokens_removed
+from tsmerge_export.config import DEFAULT_THRESHOLD, MergeConfig, tokens_removed
 from tsmerge_export.errors import UsageError
 from tsmerge_export.merge.combine import Merged, identity
-from tsmerge_export.merge.matching import check_tokens, match, merge_best, ranks
+from tsmerge_export.merge.matching import check_tokens, match, merge_best, read_matching
 from tsmerge_export.merge.method import Attributes, Evidence, Place
+from tsmerge_export.merge.pair_attributes import pair_attributes, pair_options, ranks_of
 from tsmerge_export.merge.similarity import RANK_NAN, RANK_PADDING, SCORE_STEP, in_steps
 from tsmerge_export.parse import parse_threshold
 
@@ -29,6 +30,8 @@ def dynamic_merge(
     size: Tensor | None = None,
     *,
     k: int | str | None = 1,
+    similarity: str = "cosine",
+    causal: bool = False,
     threshold: float = DEFAULT_THRESHOLD,
     min_tokens: int = 0,
     protect_first: int = 0,
@@ -57,7 +60,9 @@ def dynamic_merge(
         metric: ``[B, N, Dm]``, the features compared; default x.
         size: ``[B, N]`` float32, original tokens per token, 0 is padding; default 1 everywhere.
         k: neighbourhood >= 1; None or ``"global"`` is all tokens.
-        threshold: cosine similarity, -1 <= threshold <= 1.
+        similarity: ``"cosine"``, ``"l2"`` or ``"dot"``, see :mod:`tsmerge_export.merge.similarity`.
+        causal: as of :func:`~tsmerge_export.merge.local.local_merge`; needs k = 1 and protect_first >= 1.
+        threshold: on the scale of the similarity, -1 <= threshold <= 1.
         min_tokens: leave at least this many.
         protect_first, protect_last: so many tokens at either end take no part.
 
@@ -68,19 +73,20 @@ def dynamic_merge(
         UsageError: an argument is out of range or of the wrong shape.
     """
     check_tokens(x, metric, size)
-    if min(min_tokens, protect_first, protect_last) < 0:
-        raise UsageError("min_tokens, protect_first and protect_last must not be negative")
-    k = None if k is None else parse_k(k)
+    if min_tokens < 0:
+        raise UsageError("min_tokens must not be negative")
+    how = read_matching(k, similarity, causal, protect_first, protect_last)
     steps = in_steps(parse_threshold(threshold))
     size = x.new_ones(x.shape[:2], dtype=torch.float32) if size is None else size.float()
     most = _most(x.shape[1], min_tokens, protect_first, protect_last)
     if most == 0:
         return identity(x, size)
-    rank, partner = match((x if metric is None else metric).detach(), size, protect_first, protect_last, k)
+    compared = (x if metric is None else metric).detach()
+    rank, partner = match(compared, size, how)
     removed = min(_counted(rank, steps) // max(1, rank.shape[0]), most)
     if removed == 0:
         return identity(x, size)
-    return merge_best(x, size, rank, partner, removed, protect_first)
+    return merge_best(x, size, rank, partner, removed, how)
 
 
 def _most(tokens: int, min_tokens: int, first: int, last: int) -> int:
@@ -135,24 +141,20 @@ class DynamicMethod:
         The threshold is a whole number of steps here, which float32 holds exactly.
         """
         return {
-            "k": 0 if config.k is None else int(config.k),
             "threshold": in_steps(config.threshold_of(place.turn)) * SCORE_STEP,
-            "min_tokens": config.min_tokens,
-            "protect_first": place.protect_first,
-            "protect_last": place.protect_last,
+            **pair_attributes(config, place),
         }
 
     def merge(self, x: Tensor, metric: Tensor, size: Tensor | None, attributes: Attributes) -> Merged:
         """:func:`dynamic_merge` with the operator's attributes."""
         options: dict[str, Any] = dict(attributes)
-        return dynamic_merge(x, metric, size, k=options.pop("k") or None, **options)
+        options |= pair_options(attributes)
+        return dynamic_merge(x, metric, size, **options)
 
     def evidence(self, x: Tensor, metric: Tensor, size: Tensor | None, attributes: Attributes) -> Evidence:
         """Ranks and gaps as of local merging, given r, and what r hangs on."""
         first, last = int(attributes["protect_first"]), int(attributes["protect_last"])
-        rank, gap = ranks(
-            metric, size, k=int(attributes["k"]) or None, protect_first=first, protect_last=last
-        )
+        rank, gap = ranks_of(metric, size, attributes)
         most = _most(metric.shape[1], int(attributes["min_tokens"]), first, last)
         count = count_margin(rank, in_steps(attributes["threshold"]), most)
         return Evidence(rank=rank, gap=gap, count=count)

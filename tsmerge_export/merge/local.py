@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tsmerge_export.config import MergeConfig, parse_k, parse_ratio, tokens_removed
+from tsmerge_export.config import MergeConfig, parse_ratio, tokens_removed
 from tsmerge_export.errors import UsageError
 from tsmerge_export.merge.combine import Merged, identity
-from tsmerge_export.merge.matching import check_tokens, match, merge_best, ranks
+from tsmerge_export.merge.matching import check_tokens, match, merge_best, read_matching
 from tsmerge_export.merge.method import Attributes, Evidence, Place
+from tsmerge_export.merge.pair_attributes import pair_attributes, pair_options, ranks_of
 
 
 def local_merge(
@@ -26,6 +27,8 @@ def local_merge(
     size: Tensor | None = None,
     *,
     k: int | str | None = 1,
+    similarity: str = "cosine",
+    causal: bool = False,
     r: int | None = None,
     ratio: Fraction | str | float | None = None,
     min_tokens: int = 0,
@@ -35,17 +38,36 @@ def local_merge(
     """Merge the r most similar neighbouring token pairs of every row (arXiv 2405.17951, section 3).
 
     Of the unprotected tokens, A is every first and B every second. Each a_i takes the b_j of highest
-    cosine similarity with ``|i - j| < k``; the r best a's are merged into their b's. Ties go to the lowest index.
+    similarity with ``|i - j| < k``; the r best a's are merged into their b's. Ties go to the lowest index.
     NaN ranks below every number, padding (size 0) is dropped first, and a real token goes into padding only
     where nothing else is left. A merged token is the size-weighted mean of its members, at b's place.
-    Cosines are taken in float32 (vectors of norm below 1e-19 count as zero) and rounded to 2^-20 before they are
+    Similarities are taken in float32 (vectors of norm below 1e-19 count as zero) and rounded to 2^-20 before they are
     compared, so that tokens which are equal tie whatever the order of sums.
+
+    **Causal merging** is for models in which a token sees only earlier ones. A merged token stands at the later place
+    anyhow; here the slot of the token that went is not read from there, but from the last survivor before it (its own
+    information is seen from the next token on). What holds exactly, for a model of causal layers that merges after
+    some of them and unmerges at the end:
+
+    1. The output at place i follows from the tokens up to i and from *which* of them survive; no value of a later
+       token enters. The gradient of an output by any later input is 0.
+    2. Which tokens survive is decided by pairs (a, b), so b has a say in whether a stays. Where each pair is decided
+       for itself, by a threshold (:func:`~tsmerge_export.merge.dynamic.dynamic_merge` with the cosine, on a batch of
+       one, no cap reached), a change of the token at t can change, after m merge steps, only whether the last m tokens
+       in front of t survive. Every output that is read from a survivor in front of t which both runs have is the same
+       in both.
+    3. With r, a ratio or a batch, the best pairs are chosen in whole rows, and by l2 and dot they are measured by the
+       row's longest token: any later token may have a say in who survives. 1 still holds, 2 does not.
+
+    A real token that would be read from padding ranks like one that would go into padding.
 
     Args:
         x: ``[B, N, D]`` float32, float16 or bfloat16.
         metric: ``[B, N, Dm]``, the features compared; default x.
         size: ``[B, N]`` float32, original tokens per token, 0 is padding; default 1 everywhere.
         k: neighbourhood >= 1; None or ``"global"`` is all tokens (ToMe).
+        similarity: ``"cosine"``, ``"l2"`` or ``"dot"``, see :mod:`tsmerge_export.merge.similarity`.
+        causal: see above; needs k = 1 and protect_first >= 1.
         r: tokens to remove, >= 0. Either r or ratio must be given.
         ratio: share of N to remove (rounded down), 0 < ratio <= 1/2, exact.
         min_tokens: leave at least this many.
@@ -61,9 +83,9 @@ def local_merge(
     check_tokens(x, metric, size)
     if (r is None) == (ratio is None):
         raise UsageError("give either r or ratio")
-    if (r is not None and r < 0) or min(min_tokens, protect_first, protect_last) < 0:
-        raise UsageError("r, min_tokens, protect_first and protect_last must not be negative")
-    k = None if k is None else parse_k(k)
+    if (r is not None and r < 0) or min_tokens < 0:
+        raise UsageError("r and min_tokens must not be negative")
+    how = read_matching(k, similarity, causal, protect_first, protect_last)
     batch, tokens, _ = x.shape
     exact = None if ratio is None else parse_ratio(ratio)
     protected = protect_first + protect_last
@@ -72,8 +94,9 @@ def local_merge(
     if removed == 0:
         return identity(x, size)
 
-    rank, partner = match((x if metric is None else metric).detach(), size, protect_first, protect_last, k)
-    return merge_best(x, size, rank, partner, removed, protect_first)
+    compared = (x if metric is None else metric).detach()
+    rank, partner = match(compared, size, how)
+    return merge_best(x, size, rank, partner, removed, how)
 
 
 class LocalMethod:
@@ -86,29 +109,25 @@ class LocalMethod:
         """Attributes of the operator ``tsmerge::LocalMerge``; k = 0 stands for global."""
         r, ratio = config.amount(place.turn, place.turns)
         return {
-            "k": 0 if config.k is None else int(config.k),
             "r": r,
             "ratio_num": ratio.numerator,
             "ratio_den": ratio.denominator,
-            "min_tokens": config.min_tokens,
-            "protect_first": place.protect_first,
-            "protect_last": place.protect_last,
+            **pair_attributes(config, place),
         }
 
     def merge(self, x: Tensor, metric: Tensor, size: Tensor | None, attributes: Attributes) -> Merged:
         """:func:`local_merge` with the operator's attributes."""
         options: dict[str, Any] = dict(attributes)
         ratio = Fraction(options.pop("ratio_num"), options.pop("ratio_den"))
-        k = options.pop("k") or None
         r = options.pop("r")
+        options |= pair_options(attributes)
         if ratio:
-            return local_merge(x, metric, size, k=k, ratio=ratio, **options)
-        return local_merge(x, metric, size, k=k, r=r, **options)
+            return local_merge(x, metric, size, ratio=ratio, **options)
+        return local_merge(x, metric, size, r=r, **options)
 
     def evidence(self, x: Tensor, metric: Tensor, size: Tensor | None, attributes: Attributes) -> Evidence:
         """:func:`ranks` with the operator's attributes."""
-        protect = {name: int(attributes[name]) for name in ("protect_first", "protect_last")}
-        rank, gap = ranks(metric, size, k=int(attributes["k"]) or None, **protect)
+        rank, gap = ranks_of(metric, size, attributes)
         return Evidence(rank=rank, gap=gap)
 
 

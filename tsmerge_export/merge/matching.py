@@ -6,13 +6,22 @@ padding, NaN and ties are this project's own (design 1.1, steps 2 to 4).
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from tsmerge_export.config import parse_k
+from tsmerge_export.config import SIMILARITIES, parse_k
 from tsmerge_export.errors import UsageError
-from tsmerge_export.merge.combine import Merged, combine
-from tsmerge_export.merge.similarity import RANK_INTO_PADDING, RANK_NONE, RANK_PADDING, cosine, norm
+from tsmerge_export.merge.combine import Merged, combine, read_from_before
+from tsmerge_export.merge.similarity import (
+    RANK_INTO_PADDING,
+    RANK_NONE,
+    RANK_PADDING,
+    scale_of,
+    similarity_of,
+    squared_norm,
+)
 
 # Up to this neighbourhood the band is computed offset by offset (linear in N), above it by one matrix product.
 _BAND_LIMIT = 32
@@ -29,57 +38,103 @@ def check_tokens(x: Tensor, metric: Tensor | None, size: Tensor | None) -> None:
             )
 
 
-def candidates(metric_a: Tensor, metric_b: Tensor, k: int | None) -> tuple[Tensor, Tensor, Tensor]:
+class Matching(NamedTuple):
+    """How a's find their b's.
+
+    Attributes:
+        k: neighbourhood, |i - j| < k; None is all.
+        similarity: one of config.SIMILARITIES.
+        causal: the slot of a token that merges will be read from the token before it (see
+            :func:`~tsmerge_export.merge.local.local_merge`); needs k = 1 and protect_first >= 1.
+        protect_first, protect_last: so many tokens at either end take no part.
+    """
+
+    k: int | None = 1
+    similarity: str = "cosine"
+    causal: bool = False
+    protect_first: int = 0
+    protect_last: int = 0
+
+
+def read_matching(
+    k: int | str | None, similarity: str, causal: bool, protect_first: int, protect_last: int
+) -> Matching:
+    """A :class:`Matching` of arguments that were checked. Raises UsageError."""
+    if min(protect_first, protect_last) < 0:
+        raise UsageError("protect_first and protect_last must not be negative")
+    if similarity not in SIMILARITIES:
+        raise UsageError(f"--similarity {similarity} is not known; choose one of: {', '.join(SIMILARITIES)}")
+    k = None if k is None else parse_k(k)
+    if causal and (k != 1 or protect_first < 1):
+        raise UsageError(
+            "causal merging needs k = 1 and protect_first >= 1, a token to read the first slot from"
+        )
+    return Matching(k, similarity, causal, protect_first, protect_last)
+
+
+def candidates(
+    metric_a: Tensor, metric_b: Tensor, how: Matching, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Similarity of every a to the b's in its neighbourhood.
 
     Args:
         metric_a: ``[B, P, Dm]`` float32. metric_b: ``[B, Q, Dm]`` float32, Q in {P, P - 1}.
-        k: neighbourhood, |i - j| < k; None is all.
+        scale: ``[B]``, see :func:`~tsmerge_export.merge.similarity.similarity_of`.
 
     Returns:
         Scores ``[B, P, C]``, the index j of each candidate ``[P, C]`` (ascending along C) and whether it exists.
     """
-    p, q = metric_a.shape[1], metric_b.shape[1]
+    p, q, k, similarity = metric_a.shape[1], metric_b.shape[1], how.k, how.similarity
     i = torch.arange(p, device=metric_a.device)[:, None]
-    norm_a, norm_b = norm(metric_a), norm(metric_b)
+    square_a, square_b = squared_norm(metric_a), squared_norm(metric_b)
     if k is None or k > min(_BAND_LIMIT, p):
         j = torch.arange(q, device=metric_a.device)[None, :].expand(p, q)
         inside = torch.ones_like(j, dtype=torch.bool) if k is None else (i - j).abs() < k
         dot = metric_a @ metric_b.transpose(1, 2)
-        return cosine(dot, norm_a[:, :, None], norm_b[:, None, :]), j, inside
+        squares = square_a[:, :, None], square_b[:, None, :]
+        return similarity_of(similarity, dot, *squares, scale[:, None, None]), j, inside
     j = i + torch.arange(1 - k, k, device=metric_a.device)[None, :]
     inside = (j >= 0) & (j < q)
     j = j.clamp(0, q - 1)
     columns = [
-        cosine((metric_a * metric_b[:, j[:, c]]).sum(-1), norm_a, norm_b[:, j[:, c]])
+        similarity_of(
+            similarity,
+            (metric_a * metric_b[:, j[:, c]]).sum(-1),
+            square_a,
+            square_b[:, j[:, c]],
+            scale[:, None],
+        )
         for c in range(2 * k - 1)
     ]
     return torch.stack(columns, -1), j, inside
 
 
-def scores_of(
-    metric: Tensor, size: Tensor, first: int, last: int, k: int | None
-) -> tuple[Tensor, Tensor, Tensor]:
+def scores_of(metric: Tensor, size: Tensor, how: Matching) -> tuple[Tensor, Tensor, Tensor]:
     """Scores of all candidates with the ranks of padding, NaN and missing ones put in (steps 2 and 4).
 
     Args:
-        metric: ``[B, N, Dm]`` of any float type. size: ``[B, N]``, 0 is padding.
-        first, last: protected tokens at either end; at least two are left. k: neighbourhood; None is all.
+        metric: ``[B, N, Dm]`` of any float type, with at least two unprotected tokens. size: ``[B, N]``, 0 is padding.
 
     Returns:
         scores ``[B, P, C]`` float32, the candidates' j ``[P, C]``, and which a's are padding ``[B, P]``.
     """
-    end = metric.shape[1] - last
-    metric_a, metric_b = metric[:, first:end:2].float(), metric[:, first + 1 : end : 2].float()
+    first, end = how.protect_first, metric.shape[1] - how.protect_last
+    free = metric[:, first:end].float()
+    real = size[:, first:end] > 0
+    scale = free.new_zeros(len(free)) if how.similarity == "cosine" else scale_of(free, real)
     padding_a, padding_b = size[:, first:end:2] == 0, size[:, first + 1 : end : 2] == 0
-    scores, j, inside = candidates(metric_a, metric_b, k)
+    scores, j, inside = candidates(free[:, 0::2], free[:, 1::2], how, scale)
     # j is [P, C]: padding_b[:, j] is [B, P, C]
-    into_padding = padding_b[:, j] & ~padding_a[:, :, None]
-    scores = scores.masked_fill(into_padding, RANK_INTO_PADDING).masked_fill(~inside, RANK_NONE)
+    into_padding = padding_b[:, j]
+    if how.causal:  # being read from padding is as bad
+        into_padding = into_padding | (size[:, first - 1 : end - 1 : 2] == 0)[:, :, None]
+    scores = scores.masked_fill(into_padding & ~padding_a[:, :, None], RANK_INTO_PADDING).masked_fill(
+        ~inside, RANK_NONE
+    )
     return scores, j, padding_a
 
 
-def match(metric: Tensor, size: Tensor, first: int, last: int, k: int | None) -> tuple[Tensor, Tensor]:
+def match(metric: Tensor, size: Tensor, how: Matching) -> tuple[Tensor, Tensor]:
     """Rank of every a, and the b it would go into (steps 2 to 4 of the design).
 
     Args:
@@ -88,7 +143,7 @@ def match(metric: Tensor, size: Tensor, first: int, last: int, k: int | None) ->
     Returns:
         rank ``[B, P]`` float32 and partner ``[B, P]`` int64 (index j among the b's).
     """
-    scores, j, padding_a = scores_of(metric, size, first, last, k)
+    scores, j, padding_a = scores_of(metric, size, how)
     best = scores.argmax(-1)  # the first of equals: the lowest j
     rank = scores.gather(-1, best[..., None])[..., 0]
     rank = torch.where(padding_a & (rank > RANK_NONE), torch.full_like(rank, RANK_PADDING), rank)
@@ -96,14 +151,12 @@ def match(metric: Tensor, size: Tensor, first: int, last: int, k: int | None) ->
     return rank, j[partner, best]
 
 
-def merge_best(
-    x: Tensor, size: Tensor, rank: Tensor, partner: Tensor, removed: int, protect_first: int
-) -> Merged:
+def merge_best(x: Tensor, size: Tensor, rank: Tensor, partner: Tensor, removed: int, how: Matching) -> Merged:
     """Merge the a's of highest rank of every row into their partners; of equal ranks the lowest index.
 
     Args:
         x: ``[B, N, D]``. size: ``[B, N]`` float32. rank, partner: ``[B, P]``, from :func:`match`.
-        removed: how many a's of each row merge, at most P. protect_first: tokens in front of the first a.
+        removed: how many a's of each row merge, at most P.
 
     Returns:
         :class:`Merged` with M = N - removed.
@@ -111,9 +164,10 @@ def merge_best(
     # stable: the lowest i of equals
     best = rank.sort(dim=-1, descending=True, stable=True).indices[:, :removed]
     # From here on indices are positions among all N tokens.
-    source = protect_first + 2 * best
-    into = protect_first + 2 * partner.gather(1, best) + 1
-    return combine(x, size, source, into)
+    source = how.protect_first + 2 * best
+    into = how.protect_first + 2 * partner.gather(1, best) + 1
+    merged = combine(x, size, source, into)
+    return read_from_before(merged) if how.causal else merged
 
 
 def ranks(
@@ -121,6 +175,8 @@ def ranks(
     size: Tensor | None = None,
     *,
     k: int | str | None = 1,
+    similarity: str = "cosine",
+    causal: bool = False,
     protect_first: int = 0,
     protect_last: int = 0,
 ) -> tuple[Tensor, Tensor]:
@@ -130,16 +186,16 @@ def ranks(
         metric, size and the options: as of :func:`~tsmerge_export.merge.local.local_merge`.
 
     Returns:
-        rank ``[B, P]`` float32 (cosine of each a with its best b; see RANK_* for what is no cosine) and the gap
+        rank ``[B, P]`` float32 (similarity of each a to its best b; see RANK_* for what is none) and the gap
         ``[B, P]`` float32 between it and the second best b (infinite where there is none).
     """
-    k = None if k is None else parse_k(k)
+    how = read_matching(k, similarity, causal, protect_first, protect_last)
     sizes = metric.new_ones(metric.shape[:2], dtype=torch.float32) if size is None else size
     if metric.shape[1] - protect_first - protect_last < 2:
         empty = metric.new_empty((metric.shape[0], 0), dtype=torch.float32)
         return empty, empty
-    rank, _ = match(metric, sizes, protect_first, protect_last, k)
-    scores, _, _ = scores_of(metric, sizes, protect_first, protect_last, k)
+    rank, _ = match(metric, sizes, how)
+    scores, _, _ = scores_of(metric, sizes, how)
     if scores.shape[-1] < 2:
         return rank, torch.full_like(rank, torch.inf)
     best, second = scores.topk(2, dim=-1).values.unbind(-1)

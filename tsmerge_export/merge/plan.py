@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from tsmerge_export.config import MergeConfig
-from tsmerge_export.errors import UsageError
 from tsmerge_export.merge.combine import Merged
 from tsmerge_export.merge.dynamic import DynamicMethod
 from tsmerge_export.merge.local import GlobalMethod, LocalMethod
 from tsmerge_export.merge.method import Attributes, Evidence, Method, Place
 from tsmerge_export.merge.pitome import PitomeMethod
+from tsmerge_export.merge.ssm import SsmMethod
 
 METHODS: Mapping[str, Method] = {
-    method.name: method for method in (LocalMethod(), GlobalMethod(), DynamicMethod(), PitomeMethod())
+    method.name: method
+    for method in (LocalMethod(), GlobalMethod(), DynamicMethod(), PitomeMethod(), SsmMethod())
 }
 
 
@@ -48,15 +49,11 @@ def make_plan(
     """Steps by layer index, for a model with ``points`` merge points.
 
     Raises:
-        UsageError: the config names a layer that is not there, or an unknown method, or has a list of another length.
+        UsageError: the config names a layer that is not there, or has a list of another length.
     """
     layers = config.select_layers(points)
     if not layers:
         return {}
-    if config.method not in METHODS:
-        raise UsageError(
-            f"--merge {config.method} is not a known method; choose one of: none, {', '.join(METHODS)}"
-        )
     config.check_turns(len(layers))
     method = METHODS[config.method]
     plan = {}

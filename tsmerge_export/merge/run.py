@@ -35,6 +35,7 @@ class MergeRun:
 
     Attributes:
         steps: one record per merge step of the last forward, in order.
+        prop_attn: proportional attention was asked for.
         record: also keep the scores behind each decision (for parity checks; off by default).
     """
 
@@ -49,7 +50,7 @@ class MergeRun:
         self._plan = dict(plan)
         self._positions = positions
         self._metric = metric
-        self._prop_attn = prop_attn
+        self.prop_attn = prop_attn
         self.record = False
         self.begin(None)
 
@@ -152,7 +153,7 @@ class MergeRun:
         Returns:
             None where proportional attention is off or nothing has merged.
         """
-        if not self._prop_attn or not self.merged or self._size is None:
+        if not self.prop_attn or not self.merged or self._size is None:
             return None
         size = self._size.clamp(min=1).log()[:, None, None, :]
         return size if batch == size.shape[0] else size.repeat_interleave(batch // size.shape[0], dim=0)

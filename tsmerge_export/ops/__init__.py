@@ -20,6 +20,7 @@ import tsmerge_export.ops.dynamic_merge as _dynamic_merge
 import tsmerge_export.ops.gather_pairs as _gather_pairs
 import tsmerge_export.ops.local_merge as _local_merge
 import tsmerge_export.ops.pitome_merge as _pitome_merge
+import tsmerge_export.ops.ssm_merge as _ssm_merge
 import tsmerge_export.ops.unmerge as _unmerge
 from tsmerge_export.ops.schema import DOMAIN, SCHEMAS, VERSION, Schema, attributes_of, merge_op_types, schema
 
@@ -43,6 +44,7 @@ _BODIES = {
     "LocalMerge": _local_merge,
     "DynamicMerge": _dynamic_merge,
     "PitomeMerge": _pitome_merge,
+    "SsmMerge": _ssm_merge,
     "Unmerge": _unmerge,
     "GatherPairs": _gather_pairs,
     "DistancePlane": _distance_plane,

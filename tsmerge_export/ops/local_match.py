@@ -2,19 +2,26 @@
 
 Each text reads the bounds of :mod:`tsmerge_export.ops.pairs` and ``some`` (0: compare nothing), and leaves
 ``rank [B, P]``; for k > 1 also ``partner [B, P]``, the index j among the b's. P is 0 when nothing is compared.
+
+What they compare by is a text too: the cosine, or one of the two of :mod:`tsmerge_export.ops.similarity`.
 """
 
 from __future__ import annotations
 
+from tsmerge_export.ops.similarity import LENGTHS, scores_by_length
+
 #: How many a's a block of the banded body holds.
 BLOCK = 32
 
-# k = 1: rank [B, P] of each pair. An odd last a has no partner and no rank.
-MATCH_ONE = """
+_SPAN_ONE = """
   compared = Mul(pairs, some)
   span = Mul(compared, i2)
   start_a = Add(first, i0)
   end = Add(start_a, span)
+"""
+
+# k = 1: ``score [B, P]`` of each pair.
+_COSINE_ONE = """
   raw_a = Slice(metric, start_a, end, i1, i2)
   raw_b = Slice(metric, first_b, end, i1, i2)
   metric_a = Cast<to = 1>(raw_a)
@@ -35,12 +42,64 @@ MATCH_ONE = """
   rounded = Round(finer)
   unknown = IsNaN(rounded)
   score = Where(unknown, rank_nan, rounded)
+"""
+
+# The same of squared norms, which are there already.
+_BY_LENGTH_ONE = """
+  metric_a = Slice(free32, i0, span, i1, i2)
+  metric_b = Slice(free32, i1, span, i1, i2)
+  product = Mul(metric_a, metric_b)
+  dot = ReduceSum<keepdims = 0>(product, i2)
+  square_a = Slice(free_square, i0, span, i1, i2)
+  square_b = Slice(free_square, i1, span, i1, i2)
+"""
+
+# rank [B, P] of each pair. An odd last a has no partner and no rank.
+_RANK_ONE = """
   size_a = Slice(size, start_a, end, i1, i2)
   size_b = Slice(size, first_b, end, i1, i2)
   padding_a = Equal(size_a, f0)
   padding_b = Equal(size_b, f0)
-  rank_real = Where(padding_b, rank_into_padding, score)
+  rank_with_b = Where(padding_b, rank_into_padding, score)
+"""
+
+# In causal merging the token before an a, which it will be read from, must not be padding either.
+_BEFORE_ONE = """
+  start_before = Sub(start_a, i1)
+  end_before = Sub(end, i1)
+  size_before = Slice(size, start_before, end_before, i1, i2)
+  padding_before = Equal(size_before, f0)
+  rank_real = Where(padding_before, rank_into_padding, rank_with_b)
+"""
+
+_ANY_BEFORE_ONE = """
+  rank_real = Identity(rank_with_b)
+"""
+
+_END_ONE = """
   rank = Where(padding_a, rank_padding, rank_real)
+"""
+
+
+def match_one(similarity: str, causal: bool) -> str:
+    """k = 1: ``rank [B, P]``."""
+    score = _COSINE_ONE
+    if similarity != "cosine":
+        score = LENGTHS + _BY_LENGTH_ONE + scores_by_length(similarity, 2, "score")
+    return _SPAN_ONE + score + _RANK_ONE + (_BEFORE_ONE if causal else _ANY_BEFORE_ONE) + _END_ONE
+
+
+_COSINE_MANY = """
+  norm_a = Sqrt(square_a)
+  norm_b = Sqrt(square_b)
+  scale = Mul(norm_a, norm_b)
+  no_scale = Equal(scale, f0)
+  quotient = Div(dot, scale)
+  cosine = Where(no_scale, f0, quotient)
+  finer = Mul(cosine, steps)
+  rounded = Round(finer)
+  unknown = IsNaN(rounded)
+  known = Where(unknown, rank_nan, rounded)
 """
 
 # k > 1: how many a's (P) and b's (Q >= 1) take part.
@@ -53,7 +112,7 @@ _COUNT_MANY = """
 """
 
 
-def _scores(rank: int) -> str:
+def _scores(rank: int, similarity: str) -> str:
     """Scores of all candidates, ``[.., A, C]``, of ``rank`` axes in all.
 
     From raw_a ``[.., A, Dm]``, raw_b ``[.., C, Dm]`` and their sizes size_a0 ``[.., A]`` and size_b0 ``[.., C]``.
@@ -61,7 +120,10 @@ def _scores(rank: int) -> str:
     lead = list(range(rank - 2))
     perm = [*lead, rank - 1, rank - 2]
     last, row = f"i{rank - 1}", f"i{rank - 2}"
+    by_length = "" if similarity == "cosine" else LENGTHS
+    known = _COSINE_MANY if similarity == "cosine" else scores_by_length(similarity, rank, "known")
     return f"""
+  {by_length}
   metric_a = Cast<to = 1>(raw_a)
   metric_b = Cast<to = 1>(raw_b)
   metric_bt = Transpose<perm = {perm}>(metric_b)
@@ -71,16 +133,7 @@ def _scores(rank: int) -> str:
   product_b = Mul(metric_b, metric_b)
   square_b0 = ReduceSum<keepdims = 0>(product_b, {last})
   square_b = Unsqueeze(square_b0, {row})
-  norm_a = Sqrt(square_a)
-  norm_b = Sqrt(square_b)
-  scale = Mul(norm_a, norm_b)
-  no_scale = Equal(scale, f0)
-  quotient = Div(dot, scale)
-  cosine = Where(no_scale, f0, quotient)
-  finer = Mul(cosine, steps)
-  rounded = Round(finer)
-  unknown = IsNaN(rounded)
-  known = Where(unknown, rank_nan, rounded)
+  {known}
   padding_a0 = Equal(size_a0, f0)
   padding_b0 = Equal(size_b0, f0)
   padding_a = Unsqueeze(padding_a0, {last})
@@ -91,7 +144,7 @@ def _scores(rank: int) -> str:
 """
 
 
-def _best(rank: int, index: str) -> str:
+def best_candidate(rank: int, index: str) -> str:
     """Of scores ``[.., A, C]``: best_rank ``[.., A]`` and best_index ``[.., A]`` int64, an entry of ``index [C]``.
 
     The best candidate is the lowest index whose score equals the best score: explicit about ties, and no slower than
@@ -111,8 +164,9 @@ def _best(rank: int, index: str) -> str:
 """
 
 
-#: All a's against all b's.
-MATCH_DENSE = f"""
+def match_dense(similarity: str) -> str:
+    """All a's against all b's."""
+    return f"""
   {_COUNT_MANY}
   start_a = Add(first, i0)
   span_a = Mul(count_a, i2)
@@ -125,7 +179,7 @@ MATCH_DENSE = f"""
   raw_b = Slice(metric, start_b, end_b, i1, i2)
   size_a0 = Slice(size, start_a, end_a, i1, i2)
   size_b0 = Slice(size, start_b, end_b, i1, i2)
-  {_scores(3)}
+  {_scores(3, similarity)}
   k = Constant<value_int: int = @k>()
   no_limit = Less(k, i1)
   count_a_real = Shape<start = 1, end = 2>(raw_a)
@@ -142,13 +196,15 @@ MATCH_DENSE = f"""
   near = Less(distance, k)
   inside = Or(near, no_limit)
   scores = Where(inside, allowed, rank_none)
-  {_best(3, "j_row")}
+  {best_candidate(3, "j_row")}
   rank = Identity(best_rank)
   partner = Identity(best_index)
 """
 
-#: Blocks of a's [B, T, A, Dm] against windows of b's [B, T, W, Dm], W = A + 2k - 2, T = ceil(P / A).
-MATCH_BAND = f"""
+
+def match_band(similarity: str) -> str:
+    """Blocks of a's [B, T, A, Dm] against windows of b's [B, T, W, Dm], W = A + 2k - 2, T = ceil(P / A)."""
+    return f"""
   {_COUNT_MANY}
   k = Constant<value_int: int = @k>()
   block = Constant<value_ints = [{BLOCK}]>()
@@ -185,7 +241,7 @@ MATCH_BAND = f"""
   raw_b = Gather<axis = 1>(metric, token_b)
   size_a0 = Gather<axis = 1>(size, token_a)
   size_b0 = Gather<axis = 1>(size, token_b)
-  {_scores(4)}
+  {_scores(4, similarity)}
   i_column = Unsqueeze(i_all, i2)
   j_row = Unsqueeze(j_all, i1)
   offset = Sub(i_column, j_row)
@@ -196,7 +252,7 @@ MATCH_BAND = f"""
   exists = And(not_before, not_after)
   inside = And(near, exists)
   scores = Where(inside, allowed, rank_none)
-  {_best(4, "in_window")}
+  {best_candidate(4, "in_window")}
   partner_block = Add(best_index, j_first)
   padded_count = Mul(blocks, block)
   flat = Concat<axis = 0>(batch, padded_count)

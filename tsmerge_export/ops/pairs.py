@@ -11,6 +11,8 @@ overload  neighbourhood       cost in N
 ``dense`` k = 0 or k above    quadratic: all a's against all b's; ``|i - j| < k`` is a mask
 ========  ==================  ==================================================================================
 
+By another similarity than the cosine its name is added, and ``causal`` in causal merging: ``k1_l2_causal``.
+
 Facts about runtimes that shaped the bodies:
 
 - Tokens are copied by GatherND/Gather with one index a token. Indices expanded over the features are many times slower,
@@ -27,9 +29,10 @@ Facts about runtimes that shaped the bodies:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from tsmerge_export.ops.local_match import MATCH_BAND, MATCH_DENSE, MATCH_ONE
+from tsmerge_export.config import SIMILARITIES
+from tsmerge_export.ops.local_match import match_band, match_dense, match_one
 from tsmerge_export.ops.parts import HEAD, MERGE_ROWS, PLACE, best_of
 
 #: Largest k of the banded body; above it the dense body does less work at common lengths.
@@ -59,10 +62,19 @@ _SOURCE = """
   source = Add(best_twice, first)
 """
 
-# k = 1: b is the token after a, so the survivors before a count its place too. Only rows that receive something are
-# computed and written: F of them, those whose a is no padding.
-_ROWS_ONE = """
+# k = 1: b is the token after a, so the survivors before a count its place too.
+_TARGET_ONE = """
   target = Identity(before)
+"""
+
+# Causal: the last survivor at or before a token.
+_TARGET_BEFORE = """
+  up_to = Add(before, survives)
+  target = Sub(up_to, i1)
+"""
+
+# Only rows that receive something are computed and written: F of them, those whose a is no padding.
+_ROWS_ONE = """
   into = Add(source, i1)
   place = GatherElements<axis = 1>(before, source)
   size_into = GatherElements<axis = 1>(size, into)
@@ -114,7 +126,7 @@ _INTO = """
 
 
 def bodies(before: str, after: str = "", *, rank: str = "rank", some: str = "some") -> Mapping[str, str]:
-    """Statements of the three bodies, by overload. Sizes are ``[1]`` int64.
+    """Statements of the bodies, by overload. Sizes are ``[1]`` int64.
 
     Args:
         before: leaves ``some``: 1 where ranks are needed, else 0; reads the bounds ``pairs`` (at most so many merge),
@@ -124,16 +136,40 @@ def bodies(before: str, after: str = "", *, rank: str = "rank", some: str = "som
         some: name of min(removed, 1).
     """
     front, choose = HEAD + BOUNDS + before, after + best_of(rank, some) + _SOURCE + PLACE
-    return {
-        "k1": front + MATCH_ONE + choose + _ROWS_ONE,
-        "band": front + MATCH_BAND + choose + _INTO + MERGE_ROWS,
-        "dense": front + MATCH_DENSE + choose + _INTO + MERGE_ROWS,
-    }
+    return by_similarity(
+        lambda similarity, causal: (
+            front
+            + match_one(similarity, causal)
+            + choose
+            + (_TARGET_BEFORE if causal else _TARGET_ONE)
+            + _ROWS_ONE
+        ),
+        lambda similarity: front + match_band(similarity) + choose + _INTO + MERGE_ROWS,
+        lambda similarity: front + match_dense(similarity) + choose + _INTO + MERGE_ROWS,
+    )
+
+
+def by_similarity(
+    one: Callable[[str, bool], str], band: Callable[[str], str], dense: Callable[[str], str]
+) -> dict[str, str]:
+    """Bodies by the names that :func:`variant` gives; each argument makes one from a similarity (and causality)."""
+    out = {}
+    for similarity in SIMILARITIES:
+        end = _suffix(similarity)
+        for causal in (False, True):
+            out[f"k1{end}{'_causal' * causal}"] = one(similarity, causal)
+        out[f"band{end}"] = band(similarity)
+        out[f"dense{end}"] = dense(similarity)
+    return out
+
+
+def _suffix(similarity: str) -> str:
+    return "" if similarity == SIMILARITIES[0] else f"_{similarity}"
 
 
 def variant(attributes: Mapping[str, int | float]) -> str:
-    """Which body a node takes: by k alone, so that its cost class is known from the node."""
+    """Which body a node takes: by k, so that its cost class is known from the node, and by the similarity."""
     k = attributes["k"]
-    if k == 1:
-        return "k1"
-    return "band" if 1 < k <= BAND_MAX else "dense"
+    reach = "k1" if k == 1 else "band" if 1 < k <= BAND_MAX else "dense"
+    similarity = SIMILARITIES[int(attributes.get("similarity", 0))]
+    return reach + _suffix(similarity) + "_causal" * int(attributes.get("causal", 0))

@@ -19,6 +19,50 @@ HEAD = """
 """
 
 
+#: r(N), and the tokens that are compared by methods that compare all: ``start`` to ``end``, at least one. [1] int64.
+COUNT = """
+  first = Constant<value_int: int = @protect_first>()
+  last = Constant<value_int: int = @protect_last>()
+  fixed = Constant<value_int: int = @r>()
+  ratio_num = Constant<value_int: int = @ratio_num>()
+  ratio_den = Constant<value_int: int = @ratio_den>()
+  least = Constant<value_int: int = @min_tokens>()
+  share = Mul(tokens, ratio_num)
+  share_floor = Div(share, ratio_den)
+  wanted = Add(share_floor, fixed)
+  protected = Add(first, last)
+  free = Sub(tokens, protected)
+  free_least = Max(free, i0)
+  pairs = Div(free_least, i2)
+  spare = Sub(tokens, least)
+  spare_least = Max(spare, i0)
+  removed = Min(wanted, pairs, spare_least)
+  left = Sub(tokens, removed)
+  chosen = Mul(removed, i2)
+  some = Min(removed, i1)
+  last_token = Sub(tokens, i1)
+  start = Min(first, last_token)
+  compared_or_none = Mul(free_least, some)
+  compared = Max(compared_or_none, i1)
+  end = Add(start, compared)
+"""
+
+#: ``position [B, U]`` int64: the place of each token by falling ``rank [B, U]``, the lowest index of equals first.
+#: Reads ``number [U]`` and ``number_column [U, 1]``, the indices. Counted out: TopK's indices are not reliable.
+POSITION = """
+  rank_column = Unsqueeze(rank, i2)
+  rank_row = Unsqueeze(rank, i1)
+  greater = Greater(rank_row, rank_column)
+  equal = Equal(rank_row, rank_column)
+  earlier = Less(number, number_column)
+  equal_earlier = And(equal, earlier)
+  ahead = Or(greater, equal_earlier)
+  ahead_one = Cast<to = 1>(ahead)
+  position_number = ReduceSum<keepdims = 0>(ahead_one, i2)
+  position = Cast<to = 7>(position_number)
+"""
+
+
 def best_of(rank: str, some: str) -> str:
     """The ``removed`` best of ``rank [B, P]``, ties to the lowest index: leaves ``best [B, removed]`` int64, ascending.
 
@@ -48,9 +92,6 @@ def best_of(rank: str, some: str) -> str:
 """
 
 
-#: The best of ``rank``, where ``some`` is min(removed, 1).
-BEST = best_of("rank", "some")
-
 #: Who survives when the tokens ``source [B, removed]`` go, ``left = N - removed``: ``kept [B, M]``, ``before [B, N]``
 #: (the survivors in front of each token), ``y_kept``, ``size_kept [B, M]`` and ``size_source``.
 PLACE = """
@@ -69,15 +110,15 @@ PLACE = """
   size_source = GatherElements<axis = 1>(size, source)
 """
 
-#: Merges ``source`` into the surviving tokens ``into [B, removed]`` of any distance: all that share one are added up in
-#: the slot of one of them (its leader), then each takes its leader's sum. A token that received only padding keeps its
-#: own bits. Leaves the outputs ``y``, ``size_out`` and ``target``.
-MERGE_ROWS = """
+_PLACES = """
   place = GatherElements<axis = 1>(before, into)
   target = ScatterElements<axis = 1>(before, source, place)
   size_out = ScatterElements<axis = 1, reduction = "add">(size_kept, place, size_source)
+"""
+
+_ROWS = """
   size_into = GatherElements<axis = 1>(size_kept, place)
-  size_row = GatherElements<axis = 1>(size_out, place)
+  size_row = GatherElements<axis = 1>(weight_out, place)
   received = Greater(size_row, size_into)
   removed_s = Squeeze(removed, i0)
   r0 = Constant<value_int = 0>()
@@ -87,7 +128,7 @@ MERGE_ROWS = """
   no_slot = Sub(kept, kept)
   slot_of_place = ScatterElements<axis = 1, reduction = "max">(no_slot, place, slots)
   leader = GatherElements<axis = 1>(slot_of_place, place)
-  weight_a0 = Div(size_source, size_row)
+  weight_a0 = Div(weight_source, size_row)
   weight_b0 = Div(size_into, size_row)
   weight_a = Unsqueeze(weight_a0, i2)
   weight_b = Unsqueeze(weight_b0, i2)
@@ -100,7 +141,7 @@ MERGE_ROWS = """
   x_b32 = Cast<to = 1>(x_b)
   product_part_a = Mul(x_a32, weight_a)
   product_part_b = Mul(x_b32, weight_b)
-  source_real0 = Greater(size_source, f0)
+  source_real0 = Greater(weight_source, f0)
   source_real = Unsqueeze(source_real0, i2)
   into_real0 = Greater(size_into, f0)
   into_real = Unsqueeze(into_real0, i2)
@@ -125,3 +166,20 @@ MERGE_ROWS = """
   write_index = Concat<axis = 2>(batch_index, place_index)
   y = ScatterND(y_kept, write_index, row)
 """
+
+_WEIGHT_IS_SIZE = """
+  weight_source = Identity(size_source)
+  weight_out = Identity(size_out)
+"""
+
+_WEIGHT = """
+  weight_out = ScatterElements<axis = 1, reduction = "add">(size_kept, place, weight_source)
+"""
+
+#: Merges ``source`` into the surviving tokens ``into [B, removed]`` of any distance: all that share one are added up in
+#: the slot of one of them (its leader), then each takes its leader's sum. A token that received only padding keeps its
+#: own bits. Leaves the outputs ``y``, ``size_out`` and ``target``.
+MERGE_ROWS = _PLACES + _WEIGHT_IS_SIZE + _ROWS
+
+#: The same where a source counts ``weight_source [B, removed]`` in the value, 0 if pruned, and its size in the size.
+MERGE_OR_PRUNE_ROWS = _PLACES + _WEIGHT + _ROWS

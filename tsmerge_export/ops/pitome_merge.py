@@ -20,36 +20,8 @@ from collections.abc import Mapping
 import onnx
 
 from tsmerge_export.config import ENERGIES
-from tsmerge_export.ops.parts import HEAD, MERGE_ROWS, PLACE
+from tsmerge_export.ops.parts import COUNT, HEAD, MERGE_ROWS, PLACE, POSITION
 from tsmerge_export.ops.text import parse_body
-
-# r(N), and the tokens that are compared: ``start`` to ``end``. Shapes: [1] int64.
-_COUNT = """
-  first = Constant<value_int: int = @protect_first>()
-  last = Constant<value_int: int = @protect_last>()
-  fixed = Constant<value_int: int = @r>()
-  ratio_num = Constant<value_int: int = @ratio_num>()
-  ratio_den = Constant<value_int: int = @ratio_den>()
-  least = Constant<value_int: int = @min_tokens>()
-  share = Mul(tokens, ratio_num)
-  share_floor = Div(share, ratio_den)
-  wanted = Add(share_floor, fixed)
-  protected = Add(first, last)
-  free = Sub(tokens, protected)
-  free_least = Max(free, i0)
-  pairs = Div(free_least, i2)
-  spare = Sub(tokens, least)
-  spare_least = Max(spare, i0)
-  removed = Min(wanted, pairs, spare_least)
-  left = Sub(tokens, removed)
-  chosen = Mul(removed, i2)
-  some = Min(removed, i1)
-  last_token = Sub(tokens, i1)
-  start = Min(first, last_token)
-  compared_or_none = Mul(free_least, some)
-  compared = Max(compared_or_none, i1)
-  end = Add(start, compared)
-"""
 
 # Cosines of all pairs [B, U, U], ``rounded`` to steps of 2^-20, and ``neighbour``: whether j counts in the energy of i.
 _SCORES = """
@@ -140,16 +112,6 @@ _RANK = """
 
 # ``order [B, U]``: indices by falling rank. From it A and B, of which B has at least one also where nothing is removed.
 _ORDER = """
-  rank_column = Unsqueeze(rank, i2)
-  rank_row = Unsqueeze(rank, i1)
-  greater = Greater(rank_row, rank_column)
-  equal = Equal(rank_row, rank_column)
-  earlier = Less(number, number_column)
-  equal_earlier = And(equal, earlier)
-  ahead = Or(greater, equal_earlier)
-  ahead_one = Cast<to = 1>(ahead)
-  position_number = ReduceSum<keepdims = 0>(ahead_one, i2)
-  position = Cast<to = 7>(position_number)
   position_shape = Shape(position)
   numbers = Expand(number, position_shape)
   order = ScatterElements<axis = 1>(numbers, position, numbers)
@@ -204,5 +166,5 @@ def variant(attributes: Mapping[str, int | float]) -> str:
 
 def body(name: str, opset: int) -> onnx.FunctionProto:
     """The function ``PitomeMerge(x, metric, size) -> (y, size_out, kept, target)`` named by :func:`variant`."""
-    text = HEAD + _COUNT + _SCORES + _TERM[name] + _RANK + _ORDER + _PARTNER + PLACE + MERGE_ROWS
+    text = HEAD + COUNT + _SCORES + _TERM[name] + _RANK + POSITION + _ORDER + _PARTNER + PLACE + MERGE_ROWS
     return parse_body("PitomeMerge", name, text, opset)

@@ -25,13 +25,17 @@ _INT64_MAX = 2**63 - 1
 
 @dataclass(frozen=True)
 class Attribute:
-    """An attribute, its range (both ends included) and its meaning; all are required. Whole unless ``real``."""
+    """An attribute, its range (both ends included) and its meaning. Whole unless ``real``, needed unless ``optional``.
+
+    A node without an optional attribute is one with its value at 0.
+    """
 
     name: str
     doc: str
     least: float = 0
     most: float = _INT64_MAX
     real: bool = False
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Schema:
     data_dependent: bool = False
 
     def check(self, attributes: Mapping[str, int | float]) -> None:
-        """Raise UsageError unless exactly the declared attributes are there, of their types and in their ranges."""
+        """Raise UsageError unless the declared attributes, and no others, are there, of their types and ranges."""
         names = [attribute.name for attribute in self.attributes]
         for name in attributes:
             if name not in names:
@@ -72,6 +76,8 @@ class Schema:
                 )
         for attribute in self.attributes:
             value = attributes.get(attribute.name)
+            if value is None and attribute.optional:
+                continue
             if value is None:
                 raise UsageError(f"{self.op_type} needs the attribute {attribute.name!r}")
             if (
@@ -88,6 +94,10 @@ class Schema:
             raise UsageError(
                 f"{self.op_type}: ratio {attributes['ratio_num']}/{attributes['ratio_den']} must be at most 1/2"
             )
+        if "prune_den" in names and attributes["prune_num"] > attributes["prune_den"]:
+            raise UsageError(f"{self.op_type}: the share to prune must be at most 1")
+        if attributes.get("causal") and (attributes["k"] != 1 or attributes["protect_first"] < 1):
+            raise UsageError(f"{self.op_type}: causal needs k = 1 and protect_first >= 1")
         if "ratio_num" in names and attributes["ratio_num"] and attributes["r"]:
             raise UsageError(f"{self.op_type}: r and ratio_num exclude each other; set one of them to 0")
 
@@ -102,11 +112,23 @@ _MERGED = (
     Value("y", ("B", "M", "D"), FLOATS, "surviving tokens in their old order, type of x; M = N - r"),
     Value("size_out", ("B", "M"), ("float32",), "original tokens per surviving token"),
     Value("kept", ("B", "M"), ("int64",), "index in the input of each surviving token, strictly increasing"),
-    Value("target", ("B", "N"), ("int64",), "index in the output that each input token went to"),
+    Value("target", ("B", "N"), ("int64",), "index in the output that each input token is read from"),
 )
 
 _K = Attribute(
     "k", "neighbourhood |i - j| < k in token pairs; 0 compares all tokens (ToMe)", most=1_000_000_000
+)
+_SIMILARITY = Attribute(
+    "similarity",
+    "index into config.SIMILARITIES: 0 cosine, 1 l2, 2 dot; all from -1 to 1, compared in whole steps of 2^-20",
+    most=2,
+    optional=True,
+)
+_CAUSAL = Attribute(
+    "causal",
+    "1: target is the last survivor at or before a token; needs k = 1 and protect_first >= 1",
+    most=1,
+    optional=True,
 )
 _BOUNDS = (
     Attribute("min_tokens", "leave at least this many", most=1_000_000_000),
@@ -124,6 +146,8 @@ LOCAL_MERGE = Schema(
         Attribute("ratio_num", "share of N to remove, numerator; 0 when r is given", most=1_000_000),
         Attribute("ratio_den", "share of N to remove, denominator", least=1, most=1_000_000),
         *_BOUNDS,
+        _SIMILARITY,
+        _CAUSAL,
     ),
     doc="Local token merging, arXiv 2405.17951, section 3. r(N) = min(r + N*ratio_num//ratio_den, "
     "(N - protect_first - protect_last)//2, N - min_tokens), at least 0: a function of N alone.",
@@ -136,8 +160,10 @@ DYNAMIC_MERGE = Schema(
     outputs=_MERGED,
     attributes=(
         _K,
-        Attribute("threshold", "cosine, compared in whole steps of 2^-20", least=-1, most=1, real=True),
+        Attribute("threshold", "similarity, compared in whole steps of 2^-20", least=-1, most=1, real=True),
         *_BOUNDS,
+        _SIMILARITY,
+        _CAUSAL,
     ),
     doc="Dynamic token merging, arXiv 2405.17951, section 3: as LocalMerge, but r is the mean over the batch of how "
     "many ranks exceed the threshold, rounded down, at most (N - protect_first - protect_last)//2 and N - min_tokens.",
@@ -150,13 +176,27 @@ PITOME_MERGE = Schema(
     inputs=LOCAL_MERGE.inputs,
     outputs=LOCAL_MERGE.outputs,
     attributes=(
-        *LOCAL_MERGE.attributes[1:],  # without k
+        *LOCAL_MERGE.attributes[1:-2],  # without k, similarity and causal
         Attribute("margin", "cosine from which tokens are alike", least=-1, most=1, real=True),
         Attribute("alpha", "weight of tokens that are not alike", most=ALPHA_MOST, real=True),
         Attribute("energy", "index into config.ENERGIES: 0 elu, 1 gaussian (without alpha)", most=1),
     ),
     doc="PiToMe, arXiv 2405.16148, section 3: merges half of the 2r(N) tokens of highest energy into the other half. "
     "r(N) as of LocalMerge.",
+    merges=True,
+)
+
+SSM_MERGE = Schema(
+    op_type="SsmMerge",
+    inputs=LOCAL_MERGE.inputs,
+    outputs=LOCAL_MERGE.outputs,
+    attributes=(
+        *LOCAL_MERGE.attributes[1:-2],  # without k, similarity and causal
+        Attribute("prune_num", "share of the removed tokens that is pruned, numerator", most=1_000_000),
+        Attribute("prune_den", "the same, denominator", least=1, most=1_000_000),
+    ),
+    doc="Token reduction of arXiv 2410.14725, section 4: the r(N) less important tokens that are most like a more "
+    "important one are merged into it, or pruned. r(N) as of LocalMerge.",
     merges=True,
 )
 
@@ -208,7 +248,7 @@ DISTANCE_PLANE = Schema(
 
 SCHEMAS: Mapping[str, Schema] = {
     schema.op_type: schema
-    for schema in (LOCAL_MERGE, DYNAMIC_MERGE, PITOME_MERGE, UNMERGE, GATHER_PAIRS, DISTANCE_PLANE)
+    for schema in (LOCAL_MERGE, DYNAMIC_MERGE, PITOME_MERGE, SSM_MERGE, UNMERGE, GATHER_PAIRS, DISTANCE_PLANE)
 }
 
 

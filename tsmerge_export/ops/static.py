@@ -18,8 +18,9 @@ from collections.abc import Mapping
 
 import onnx
 
-from tsmerge_export.ops.local_match import MATCH_DENSE, MATCH_ONE
-from tsmerge_export.ops.pairs import BOUNDS
+from tsmerge_export.ops.local_match import match_dense, match_one
+from tsmerge_export.ops.local_merge import variant
+from tsmerge_export.ops.pairs import BOUNDS, by_similarity
 from tsmerge_export.ops.parts import HEAD
 from tsmerge_export.ops.text import parse_body
 
@@ -100,9 +101,17 @@ _PLACE = """
   size_kept = GatherElements<axis = 1>(size, kept)
 """
 
+# k = 1: where a removed token is read from, the survivor behind it or, in causal merging, the one in front.
+_TARGET_ONE = """
+  target = Identity(before)
+"""
+_TARGET_BEFORE = """
+  gone_whole = Cast<to = 7>(gone)
+  target = Sub(before, gone_whole)
+"""
+
 # k = 1: only the token in front of a survivor can have gone into it.
 _ROWS_ONE = """
-  target = Identity(before)
   front = Sub(kept, i1)
   previous = Max(front, i0)
   previous_index = Unsqueeze(previous, i2)
@@ -168,10 +177,18 @@ _ROWS_MANY = """
 
 _FRONT = HEAD + BOUNDS + _COUNT
 # Any k but 1 compares all pairs and masks the far ones: the windows of the banded body are planned at gigabytes.
-_LOCAL_MERGE = {
-    "k1": _FRONT + MATCH_ONE + _CHOOSE + _PLACE + _ROWS_ONE,
-    "dense": _FRONT + MATCH_DENSE + _CHOOSE + _PLACE + _ROWS_MANY,
-}
+_LOCAL_MERGE = by_similarity(
+    lambda similarity, causal: (
+        _FRONT
+        + match_one(similarity, causal)
+        + _CHOOSE
+        + _PLACE
+        + (_TARGET_BEFORE if causal else _TARGET_ONE)
+        + _ROWS_ONE
+    ),
+    lambda similarity: _FRONT + match_dense(similarity) + _CHOOSE + _PLACE + _ROWS_MANY,
+    lambda similarity: _FRONT + match_dense(similarity) + _CHOOSE + _PLACE + _ROWS_MANY,
+)
 
 # Always gathered: an If whose branches differ in shape is no layer of TensorRT.
 _GATHER_PAIRS = """
@@ -208,7 +225,7 @@ def static_body(op_type: str, attributes: Mapping[str, int | float], opset: int)
         op_type, attributes: of a node that the schema accepts. opset: of the model.
     """
     if op_type == "LocalMerge":
-        name = "k1" if attributes["k"] == 1 else "dense"
+        name = variant(attributes).replace("band", "dense")
         return parse_body(op_type, f"{name}_{SUFFIX}", _LOCAL_MERGE[name], opset)
     if op_type == "GatherPairs":
         return parse_body(op_type, SUFFIX, _GATHER_PAIRS, opset)

@@ -69,6 +69,7 @@ def insert_merges(
     plan: Mapping[int, MergeStep],
     *,
     token_mask: str | None = None,
+    token_log_size: str | None = None,
     stay: Mapping[str, int] | None = None,
     positions: Positions = "gather",
     metric: Metric = "x",
@@ -80,6 +81,8 @@ def insert_merges(
         model: plain ONNX, every value with dtype and dims.
         points: all merge points of the graph. plan: step by layer.
         token_mask: name of a graph output ``[B, N]``, 0 where a token is padding.
+        token_log_size: name of a graph output ``[B, N]`` float32 that stays merged; under ``prop_attn`` it becomes the
+            logarithm of the sizes of the tokens that stay.
         stay: outputs that may stay merged, with their token axis. Every other output that had one entry per
             original token is unmerged.
         positions: ``gather`` or ``compact`` for operands that encode positions.
@@ -89,7 +92,9 @@ def insert_merges(
     Raises:
         UnsupportedError: a point or output cannot be handled.
     """
-    return _Walk(model, points, plan, token_mask, dict(stay or {}), positions, metric, prop_attn).run()
+    return _Walk(
+        model, points, plan, token_mask, token_log_size, dict(stay or {}), positions, metric, prop_attn
+    ).run()
 
 
 class _Walk:
@@ -99,6 +104,7 @@ class _Walk:
         points: list[Point],
         plan: Mapping[int, MergeStep],
         token_mask: str | None,
+        token_log_size: str | None,
         stay: dict[str, int],
         positions: Positions,
         metric: Metric,
@@ -107,6 +113,7 @@ class _Walk:
         self._model, self._graph = model, model.graph
         self._steps = {point.node: (point, plan[point.layer]) for point in points if point.layer in plan}
         self._stay, self._metric = stay, metric
+        self._log_size = token_log_size if prop_attn else None
         self._emit = Emitter(self._graph)
         tables = fold_distances(self._graph, self._emit)
         aligner = Aligner(self._emit, compact=positions == "compact", tables=tables)
@@ -282,7 +289,9 @@ class _Walk:
             zip(list(self._graph.outputs), finals, names, strict=True)
         ):
             tags = self._context.tags(value)
-            if name in self._stay and last is not None:
+            if name == self._log_size and last is not None:
+                value = last.log_size(self._emit, 2, value.dtype)
+            elif name in self._stay and last is not None:
                 axis = self._stay[name]
                 source = tags.get(axis) or last.root
                 if source is not last:

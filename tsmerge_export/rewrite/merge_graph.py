@@ -9,9 +9,11 @@ import onnx_ir as ir
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.merge.plan import make_plan
+from tsmerge_export.rewrite.between import insert_between_blocks
+from tsmerge_export.rewrite.blocks import find_blocks
 from tsmerge_export.rewrite.infer import infer_shapes
 from tsmerge_export.rewrite.insert import RewriteReport, insert_merges
-from tsmerge_export.rewrite.points import find_points
+from tsmerge_export.rewrite.points import Point, find_points
 
 
 def merge_graph(
@@ -19,6 +21,7 @@ def merge_graph(
     merge: MergeConfig,
     *,
     token_mask: str | None = None,
+    token_log_size: str | None = None,
     stay: Mapping[str, int] | None = None,
     scope: str | None = None,
     protect_first: int = 0,
@@ -29,7 +32,7 @@ def merge_graph(
     Args:
         model: plain ONNX with or without value_info; it may be edited or copied.
         merge: the settings; layers count the points found, in order of execution.
-        token_mask, stay: see :func:`~tsmerge_export.rewrite.insert.insert_merges`.
+        token_mask, token_log_size, stay: see :func:`~tsmerge_export.rewrite.insert.insert_merges`.
         scope: regular expression on exporter scopes, see :func:`~tsmerge_export.rewrite.points.find_points`.
         protect_first, protect_last: tokens at either end that take no part.
 
@@ -41,12 +44,15 @@ def merge_graph(
     """
     model = infer_shapes(model)
     points, rejected = find_points(model.graph, scope)
+    blocks = [] if points else find_blocks(model.graph)
+    if blocks:
+        return model, _between(model, blocks, merge, token_mask, stay, protect_first, protect_last)
     if not points:
         reasons = "; ".join(f"{item.node}: {item.reason}" for item in rejected[:3])
         raise UnsupportedError(
             "no safe merge point: looked for Softmax over equal query and key lengths -> product with values -> "
-            f"projection -> residual Add; found {len(rejected)} candidates"
-            + (f" ({reasons})" if reasons else "")
+            "projection -> residual Add, and for depthwise Conv -> residual Add (state-space models); "
+            f"found {len(rejected)} candidates" + (f" ({reasons})" if reasons else "")
         )
     plan = make_plan(merge, len(points), protect_first=protect_first, protect_last=protect_last)
     report = insert_merges(
@@ -54,9 +60,31 @@ def merge_graph(
         points,
         plan,
         token_mask=token_mask,
+        token_log_size=token_log_size,
         stay=stay,
         positions=merge.positions,
         metric=merge.metric,
         prop_attn=merge.prop_attn,
     )
     return model, report
+
+
+def _between(
+    model: ir.Model,
+    blocks: list[Point],
+    merge: MergeConfig,
+    token_mask: str | None,
+    stay: Mapping[str, int] | None,
+    protect_first: int,
+    protect_last: int,
+) -> RewriteReport:
+    """Merging between the blocks of a state-space model, which has no attention, and here no padding."""
+    for given, flag in ((merge.metric == "key", "--metric key"), (merge.prop_attn, "--prop-attn")):
+        if given:
+            raise UnsupportedError(
+                f"{flag} needs attention, and this state-space model has none; leave it out"
+            )
+    if token_mask is not None:
+        raise UnsupportedError("merging between the blocks of a state-space model does not support padding")
+    plan = make_plan(merge, len(blocks), protect_first=protect_first, protect_last=protect_last)
+    return insert_between_blocks(model, blocks, plan, stay=stay)

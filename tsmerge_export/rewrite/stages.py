@@ -80,6 +80,8 @@ class Stage:
         log = emit.op("Log", [least], {}, float32, [self.batch, self.dim], "log_size")
         if dtype is not None and dtype != float32:
             log = emit.op("Cast", [log], {"to": dtype}, dtype, [self.batch, self.dim], "log_size")
+        if rank == 2:
+            return log
         axes = emit.const(list(range(1, rank - 1)))
         shape: list[str | int | None] = [self.batch, *[1] * (rank - 2), self.dim]
         return emit.op("Unsqueeze", [log, axes], {}, dtype, shape, "log_size")

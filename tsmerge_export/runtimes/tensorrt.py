@@ -171,7 +171,7 @@ class EngineSession:
 
 
 class TensorrtSession:
-    """A bundle in TensorRT: one engine per component, from the bundle or built now from its plugin form."""
+    """A bundle in TensorRT: one engine per component that merges, from the bundle or built now from its plugin form."""
 
     def __init__(self, bundle: Bundle, plugin: str | Path | None = None) -> None:
         from tsmerge_export.targets import entry_of
@@ -181,7 +181,9 @@ class TensorrtSession:
         library = find_plugin(plugin)
         require(library)
         self._sessions = {
-            c.name: self._open(c, target["components"][c.name], library) for c in bundle.components
+            c.name: self._open(c, target["components"][c.name], library)
+            for c in bundle.components
+            if c.name in target["components"]
         }
 
     def _open(

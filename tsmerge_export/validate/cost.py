@@ -18,7 +18,8 @@ from tsmerge_export.families.base import Arrays, Component, Family
 from tsmerge_export.ops import DOMAIN, schema
 from tsmerge_export.validate import metrics
 from tsmerge_export.validate.data import Table, Windows, need_rows, rolling_windows
-from tsmerge_export.validate.decisions import open_session, tap
+from tsmerge_export.validate.decisions import tap
+from tsmerge_export.validate.sessions import open_session
 from tsmerge_export.validate.speed import SpeedReport, interleaved
 from tsmerge_export.validate.threads import torch_threads
 
@@ -142,8 +143,8 @@ def measure(
             )
     cut = rolling_windows(table, context, horizon, limit=windows)
     names = [spec.name for spec in component.outputs]
-    sessions = [open_session(path, threads) for path in (unmerged, merged)]
-    run_unmerged, run_merged = (partial(_run, session, names) for session in sessions)
+    sessions = [open_session(path, threads, timed=True) for path in (unmerged, merged)]
+    run_unmerged, run_merged = (partial(run_named, session, names) for session in sessions)
     levels = family.quantile_levels(model)
 
     columns = []
@@ -172,6 +173,40 @@ def measure(
     )
 
 
+def window_errors(
+    family: Family,
+    model: nn.Module,
+    run: Callable[[Arrays], Arrays],
+    cut: Windows,
+    column: int,
+    seed: int = 0,
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Errors of the forecasts of one column, window by window; for comparisons of two models on the same windows.
+
+    Args:
+        run: as in ``Family.forecast``. cut, column: the windows. seed: for families that sample.
+
+    Returns:
+        ``mse`` and ``wql``, each ``[W]``: the MSE of the median forecast in standard deviations squared, and the
+        pinball loss summed over steps, mean over the levels, in the unit of the data (the numerator of the weighted
+        quantile loss: in a ratio of two losses the denominator cancels). NaN where a window has no observed target.
+    """
+    levels = family.quantile_levels(model)
+    quantiles = _forecast(family, model, run, cut.context[column], seed)
+    median = _median(quantiles, levels)
+    target = cut.target[column]
+    found: dict[str, list[float]] = {"mse": [], "wql": []}
+    for w in range(len(target)):
+        observed = not np.isnan(target[w]).all()
+        scaled = [
+            (x[w] - cut.mean[column]) / cut.deviation[column] for x in (median.astype(np.float64), target)
+        ]
+        losses = [metrics.pinball(quantiles[w, i], target[w], q) for i, q in enumerate(levels)]
+        found["mse"].append(metrics.mse(*scaled))
+        found["wql"].append(float(np.mean(losses)) if observed else float("nan"))
+    return {name: np.asarray(values) for name, values in found.items()}
+
+
 def _tokens(artefact: Path, feed: Arrays, threads: int | None) -> tuple[int, ...]:
     """:attr:`CostReport.tokens` of one batch."""
     proto = onnx.load(artefact)
@@ -179,11 +214,12 @@ def _tokens(artefact: Path, feed: Arrays, threads: int | None) -> tuple[int, ...
     if not any(schema(node.op_type).data_dependent for node in nodes):
         return ()
     taps = tap(proto)
-    run = _run(open_session(proto, threads), [taps[0].target, *(place.kept for place in taps)], feed)
+    run = run_named(open_session(proto, threads), [taps[0].target, *(place.kept for place in taps)], feed)
     return tuple(int(value.shape[1]) for value in run.values())
 
 
-def _run(session: Any, names: Sequence[str], inputs: Arrays) -> Arrays:
+def run_named(session: Any, names: Sequence[str], inputs: Arrays) -> Arrays:
+    """Outputs by name of an ONNX Runtime session."""
     return dict(zip(names, session.run(list(names), inputs), strict=True))
 
 
@@ -210,8 +246,12 @@ def _point_errors(point: npt.NDArray[np.floating], cut: Windows, column: int) ->
 def _score(
     quantiles: npt.NDArray[np.float32], cut: Windows, column: int, levels: Sequence[float]
 ) -> dict[str, float]:
-    off = np.abs(np.asarray(levels) - 0.5)
-    # A model without the level 0.5 has two nearest ones: their mean.
-    median = quantiles[:, np.isclose(off, off.min())].mean(axis=1)
     wql = metrics.weighted_quantile_loss(quantiles, cut.target[column], levels)
-    return _point_errors(median, cut, column) | {"wql": wql}
+    return _point_errors(_median(quantiles, levels), cut, column) | {"wql": wql}
+
+
+def _median(quantiles: npt.NDArray[np.float32], levels: Sequence[float]) -> npt.NDArray[np.float32]:
+    """``[W, H]``; a model without the level 0.5 has two nearest ones: their mean."""
+    off = np.abs(np.asarray(levels) - 0.5)
+    median: npt.NDArray[np.float32] = quantiles[:, np.isclose(off, off.min())].mean(axis=1)
+    return median

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime as ort
 
 from tsmerge_export.merge.similarity import RANK_PADDING
 from tsmerge_export.ops import merge_op_types
@@ -22,7 +19,6 @@ Floats = npt.NDArray[np.float32]
 
 DOMAIN = "tsmerge"
 _KEPT, _TARGET = 2, 3
-_SERIALIZE_LIMIT = 1_800_000_000  # a protobuf message ends at 2 GiB
 
 
 @dataclass(frozen=True)
@@ -110,30 +106,6 @@ def tap(model: onnx.ModelProto) -> list[Tap]:
         first = next((a.i for a in node.attribute if a.name == "protect_first"), 0)
         taps.append(Tap(node.output[_KEPT], node.output[_TARGET], first))
     return taps
-
-
-def open_session(source: Path | onnx.ModelProto, threads: int | None = None) -> ort.InferenceSession:
-    """ONNX Runtime on the CPU, with its default optimisations.
-
-    Args:
-        source: an .onnx file, or a model in memory.
-        threads: intra-op threads; None is ONNX Runtime's choice.
-    """
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    # Idle threads that spin take the cores from PyTorch, or from the other session of a timing.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    providers = ["CPUExecutionProvider"]
-    if isinstance(source, Path):
-        return ort.InferenceSession(str(source), options, providers=providers)
-    if source.ByteSize() < _SERIALIZE_LIMIT:
-        return ort.InferenceSession(source.SerializeToString(), options, providers=providers)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        onnx.save_model(source, path, save_as_external_data=True, all_tensors_to_one_file=True)
-        return ort.InferenceSession(str(path), options, providers=providers)
 
 
 def compare(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,8 @@ from tsmerge_export.config import MergeConfig
 from tsmerge_export.families.base import Component, Family
 from tsmerge_export.merge.apply import merging
 from tsmerge_export.validate import corpus, decisions, tolerances
-from tsmerge_export.validate.decisions import Decision, Verdict
+from tsmerge_export.validate.decisions import Decision, Tap, Verdict
+from tsmerge_export.validate.sessions import open_session
 from tsmerge_export.validate.threads import torch_threads
 from tsmerge_export.validate.tolerances import Tolerance
 
@@ -169,18 +170,85 @@ def check(
     """
     tolerance = tolerances.end_to_end(family.name, dtype, atol, rtol)
     todo = list(corpus.cases(family.context(model), seed=seed, avoid=avoid) if cases is None else cases)
-    report = ParityReport(component.name, tolerance)
-    names = [spec.name for spec in component.outputs]
     try:
-        session = decisions.open_session(artefact, threads)
-        proto = onnx.load(with_decisions or artefact)
-        taps = decisions.tap(proto)
-        tapped = decisions.open_session(proto, threads) if taps else None
-    except Exception as error:  # as below
-        report.cases.append(CaseResult(artefact.name, False, 0))
-        report.cases[0].failures.append(f"the file cannot be loaded: {_one_line(error)}")
-        return report
-    extra = [name for t in taps for name in (t.kept, t.target)]
+        opened = OnnxArtefact(
+            artefact, [spec.name for spec in component.outputs], threads, with_decisions, values_from
+        )
+    except Exception as error:  # ONNX Runtime raises its own types, one per status code
+        return unreadable(component.name, artefact, tolerance, error)
+    return judge_cases(component, model, merge, opened, todo, tolerance, threads=threads, progress=progress)
+
+
+def unreadable(name: str, artefact: Path, tolerance: Tolerance, error: Exception) -> ParityReport:
+    """The report of a file that cannot be opened."""
+    failed = CaseResult(artefact.name, False, 0, failures=[f"the file cannot be loaded: {_one_line(error)}"])
+    return ParityReport(name, tolerance, [failed])
+
+
+class Artefact(Protocol):
+    """What was exported, ready to run: one file, or several in a row."""
+
+    taps: Sequence[Tap]
+
+    def run(self, inputs: Outputs) -> Outputs:
+        """The outputs of the files as they are."""
+
+    def tapped(self, inputs: Outputs) -> Outputs:
+        """The outputs of a copy that also outputs the decisions at ``taps``."""
+
+
+class OnnxArtefact:
+    """One file, and its copy with decisions.
+
+    Args:
+        file: .onnx. names: its outputs that are compared. threads: for ONNX Runtime.
+        with_decisions: for a file whose functions are inlined, the same model with its merge nodes.
+        values_from: runs what was made from the file (an engine) instead of the file itself.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        names: Sequence[str],
+        threads: int | None,
+        with_decisions: Path | None,
+        values_from: Callable[[Outputs], Outputs] | None = None,
+    ) -> None:
+        self._names = list(names)
+        self._values_from = values_from
+        self._session = open_session(file, threads)
+        proto = onnx.load(with_decisions or file)
+        self.taps: Sequence[Tap] = decisions.tap(proto)
+        self._tapped = open_session(proto, threads) if self.taps else None
+
+    def run(self, inputs: Outputs) -> Outputs:
+        """See :class:`Artefact`."""
+        if self._values_from is not None:
+            return self._values_from(inputs)
+        return _run(self._session, self._names, inputs)
+
+    def tapped(self, inputs: Outputs) -> Outputs:
+        """See :class:`Artefact`. A graph without merges has no such copy: it is :meth:`run`."""
+        if self._tapped is None:
+            return self.run(inputs)
+        extra = [name for t in self.taps for name in (t.kept, t.target)]
+        return _run(self._tapped, [*self._names, *extra], inputs)
+
+
+def judge_cases(
+    component: Component,
+    model: nn.Module,
+    merge: MergeConfig,
+    artefact: Artefact,
+    todo: Sequence[corpus.Case],
+    tolerance: Tolerance,
+    *,
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ParityReport:
+    """The comparison of :func:`check`, case by case, of an artefact that is open."""
+    report = ParityReport(component.name, tolerance)
+    taps = artefact.taps
     was_training = model.training
     model.eval()
     try:
@@ -189,8 +257,8 @@ def check(
                 inputs = component.from_series(model, case.series())
                 want, decided = run_eager(component, model, merge, inputs)
                 try:
-                    got = _run(session, names, inputs) if values_from is None else values_from(inputs)
-                    seen = got if tapped is None else _run(tapped, [*names, *extra], inputs)
+                    got = artefact.run(inputs)
+                    seen = artefact.tapped(inputs) if taps else got
                 except Exception as error:  # ONNX Runtime raises its own types, one per status code
                     result = CaseResult(case.name, case.entry.degenerate, case.batch)
                     result.failures.append(f"ONNX Runtime failed: {_one_line(error)}")

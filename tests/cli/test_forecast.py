@@ -1,0 +1,148 @@
+"""``tsmerge forecast``: files in, files out; every mistake is one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests import artefacts
+from tests.pipelines import upstream
+from tsmerge_export.cli import main
+from tsmerge_export.config import MergeConfig
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+BOLT, T5 = ("bolt-tiny", MergeConfig(method="none")), ("t5-tiny", MergeConfig(ratio="1/4"))
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Two daily series with a column that is no number."""
+    parts = [
+        pd.DataFrame(
+            {
+                "item_id": name,
+                "timestamp": pd.date_range("2024-01-01", periods=60),
+                "target": upstream.walks(1, 60, seed=index)[0],
+                "note": "text",
+            }
+        )
+        for index, name in enumerate(("first", "second"))
+    ]
+    pd.concat(parts).to_csv(tmp_path / "data.csv", index=False)
+    return tmp_path / "data.csv"
+
+
+def run(which: tuple[str, MergeConfig], *args: object) -> int:
+    return main(["forecast", str(artefacts.bundle(*which)), *map(str, args), "--threads", "1"])
+
+
+@pytest.mark.parametrize("which", [BOLT, T5], ids=["bolt", "t5"])
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_forecasts_are_written(
+    which: tuple[str, MergeConfig],
+    suffix: str,
+    table: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, picture = tmp_path / f"out.{suffix}", tmp_path / "out.png"
+    assert run(which, table, "-h", 20, "-o", out, "--quantiles", "0.1,0.5,0.9", "--plot", picture) == 0
+    assert capsys.readouterr().out == f"2 series, 20 steps each: {out}, {picture}\n"
+    found = pd.read_csv(out, parse_dates=["timestamp"]) if suffix == "csv" else pd.read_parquet(out)
+    names = ["item_id", "timestamp", "target_name", "predictions", "0.1", "0.5", "0.9"]
+    assert list(found.columns) == names
+    assert list(found["item_id"].unique()) == ["first", "second"]
+    assert found["timestamp"].iloc[0] == pd.Timestamp("2024-03-01")
+    assert which is BOLT or (found["0.1"] <= found["0.9"]).all()  # an untrained Bolt's quantiles cross
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+    assert picture.stat().st_size > 20_000
+    again = tmp_path / f"again.{suffix}"
+    assert run(which, table, "-h", 20, "-o", again, "--quantiles", "0.1,0.5,0.9") == 0
+    assert again.read_bytes() == out.read_bytes()  # the seed is 0 unless given
+
+
+def test_a_bare_column_of_numbers(tmp_path: Path) -> None:
+    pd.DataFrame({"sales": np.arange(30.0)}).to_parquet(tmp_path / "data.parquet")
+    out = tmp_path / "out.csv"
+    assert run(BOLT, tmp_path / "data.parquet", "-o", out, "--plot", tmp_path / "out.svg") == 0
+    found = pd.read_csv(out)
+    assert list(found["step"]) == list(range(30, 46))
+    assert set(found["item_id"]) == set(found["target_name"]) == {"sales"}
+
+
+def test_help_keeps_its_long_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["forecast", "--help"]) == 0
+    assert "-h, --prediction-length" in " ".join(capsys.readouterr().out.split()).replace(" N", "")
+
+
+def spoil(**columns: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    return lambda frame: frame.assign(**columns)
+
+
+@pytest.mark.parametrize(
+    ("change", "flags", "code", "match"),
+    [
+        (spoil(), ["--target", "price"], 2, "--target price: no such column in"),
+        (spoil(), ["--id-column", "shop"], 2, "--id-column shop: no such column"),
+        (spoil(), ["--timestamp-column", "when"], 2, "--timestamp-column when: no such column"),
+        (spoil(), ["--target", "note"], 2, "column 'note' is not numeric (it holds 'text')"),
+        (spoil(target=np.nan), [], 2, "series 'first' has no observed value"),
+        (lambda frame: frame.iloc[:0], [], 2, "has no rows"),
+        (lambda frame: frame.drop(index=[7]), [], 2, "its timestamps are not regular"),
+        (
+            lambda frame: frame.rename(columns={"target": "a"}).assign(b=1),
+            [],
+            2,
+            "which column shall be forecast?",
+        ),
+        (spoil(), ["-h", "0"], 2, "'0' is not a whole number of at least 1"),
+        (spoil(), ["-h", "99999999"], 2, "prediction_length 99999999 is not a whole number from 1 to 65536"),
+        (spoil(), ["--quantiles", "0.1,2"], 2, "not a list of levels from 0 to 1"),
+        (spoil(), ["--num-samples", "5"], 2, "--num-samples has no effect"),
+        (spoil(), ["--freq", "often"], 2, "freq 'often' is not a frequency"),
+        (spoil(), ["--plot", "picture.gif"], 2, "--plot picture.gif: give a file that ends in .png"),
+        (spoil(), ["--plot", "nowhere/picture.png"], 2, "cannot be written"),
+    ],
+)
+def test_mistakes_are_one_line(
+    change: Callable[[pd.DataFrame], pd.DataFrame], flags: list[str], code: int, match: str,
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    change(pd.read_csv(table)).to_csv(table, index=False)
+    assert run(BOLT, table, "-o", tmp_path / "out.csv", *flags) == code
+    error = capsys.readouterr().err
+    assert match in error
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.csv"]
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "match"),
+    [
+        (None, "data.csv", "no such file"),
+        (b"x", "data.xlsx", "give a .csv or .parquet file"),
+        (b"nothing", "data.parquet", "cannot be read"),
+        (b"", "data.csv", "cannot be read"),
+        (b'a,b\n1,2\n"3,4', "data.csv", "cannot be read"),
+    ],
+)
+def test_unreadable_tables(
+    content: bytes | None, name: str, match: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    assert run(BOLT, tmp_path / name, "-o", tmp_path / "out.csv") == 2
+    assert match in capsys.readouterr().err
+
+
+def test_no_bundle_and_no_output(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["forecast", str(tmp_path), str(table), "-o", str(tmp_path / "out.csv")]) == 2
+    assert "not a bundle" in capsys.readouterr().err
+    assert main(["forecast", str(tmp_path), str(table)]) == 2
+    assert "-o" in capsys.readouterr().err
+    assert run(BOLT, table, "-o", tmp_path / "out.txt") == 2
+    assert "give a file that ends in .csv, .parquet" in capsys.readouterr().err

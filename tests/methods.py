@@ -1,0 +1,21 @@
+"""The merge problems of every method: what the property tests, the runtimes' tests and the fuzzer go over."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cases import Case, DynamicCase, DynamicOptionCase, OptionCase
+from tests.pitome import PitomeCase
+from tests.ssm import SsmCase
+
+CASES: dict[str, type[Case]] = {
+    "local": Case,
+    "local-options": OptionCase,
+    "dynamic": DynamicCase,
+    "dynamic-options": DynamicOptionCase,
+    "pitome": PitomeCase,
+    "ssm": SsmCase,
+}
+
+#: Runs a test once for each method, as argument ``of``.
+each_method = pytest.mark.parametrize("of", CASES.values(), ids=CASES.keys())

@@ -1,0 +1,109 @@
+"""Data frames in and out, against chronos-forecasting's ``predict_df`` where its model is the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import tsmerge_export as tsm
+from tests import artefacts
+from tests.pipelines import upstream
+from tsmerge_export.config import MergeConfig
+from tsmerge_export.errors import UsageError
+
+NONE = MergeConfig(method="none")
+
+
+def frame(freq: str = "h", lengths: tuple[int, ...] = (50, 30, 3)) -> pd.DataFrame:
+    parts = [
+        pd.DataFrame(
+            {
+                "item_id": name,
+                "timestamp": pd.date_range("2024-01-31", periods=length, freq=freq),
+                "target": upstream.walks(1, length, seed=length)[0].astype(np.float64),
+                "note": "ignored",
+            }
+        )
+        for name, length in zip(("b", "a", "c"), lengths, strict=False)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def bolt() -> Any:
+    return tsm.pipeline(artefacts.bundle("bolt-tiny", NONE), threads=1)
+
+
+@pytest.mark.parametrize("freq", ["h", "D", "ME", "15min", "W-MON"])
+def test_equals_upstream(freq: str) -> None:
+    data = frame(freq).sample(frac=1, random_state=0)
+    for options in ({}, {"prediction_length": 7, "quantile_levels": [0.1, 0.9]}, {"batch_size": 1}):
+        want = upstream.bolt("bolt-tiny").predict_df(data, **options)
+        got = bolt().predict_df(data, **options)
+        assert list(got.columns) == list(want.columns)
+        same = ["item_id", "timestamp", "target_name"]
+        pd.testing.assert_frame_equal(got[same], want[same], check_dtype=False)
+        numbers = want.columns.difference(same)
+        np.testing.assert_allclose(got[numbers], want[numbers], rtol=1e-4, atol=1e-4)
+
+
+def test_names_of_columns_and_integer_ids() -> None:
+    data = frame().rename(columns={"item_id": "shop", "timestamp": "when", "target": "sold"})
+    data["shop"] = data["shop"].map({"a": 1, "b": 2, "c": 3})
+    got = bolt().predict_df(
+        data, id_column="shop", timestamp_column="when", target="sold", prediction_length=2
+    )
+    assert list(got.columns[:4]) == ["shop", "when", "target_name", "predictions"]
+    assert list(got["shop"]) == [2, 2, 1, 1, 3, 3]
+
+
+def test_samples_do_not_depend_on_the_batches() -> None:
+    model = tsm.pipeline(artefacts.bundle("t5-tiny", NONE), threads=1)
+    data = frame(lengths=(40, 40, 40))
+    got = [model.predict_df(data, seed=3, batch_size=size) for size in (1, 2, 256)]
+    for other in got[1:]:
+        pd.testing.assert_frame_equal(got[0], other, rtol=1e-4)
+
+
+def test_rows_are_taken_as_they_are_without_validation() -> None:
+    data = frame()
+    pd.testing.assert_frame_equal(
+        bolt().predict_df(data), bolt().predict_df(data, validate_inputs=False, freq="h")
+    )
+    with pytest.raises(UsageError, match="not grouped by id"):
+        bolt().predict_df(data.sample(frac=1, random_state=0), validate_inputs=False, freq="h")
+
+
+def change(**columns: Any) -> pd.DataFrame:
+    return frame().assign(**columns)
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "match"),
+    [
+        (frame().drop(columns="target"), {}, "column 'target' is not in the data; it has: item_id"),
+        (frame(), {"target": ["target"]}, "not the name of one column"),
+        (frame(), {"id_column": "shop"}, "column 'shop' is not in the data"),
+        (frame().iloc[:0], {}, "no rows"),
+        (change(target="twelve"), {}, "column 'target' is not numeric.*'twelve'"),
+        (change(target=True), {}, "column 'target' is not numeric"),
+        (change(timestamp="yesterday-ish"), {}, "column 'timestamp' does not hold timestamps"),
+        (change(timestamp=3), {}, "holds numbers, not timestamps"),
+        (change(timestamp=pd.NaT), {}, "rows without a timestamp"),
+        (change(item_id=None), {}, "rows without an id"),
+        (change(target=np.nan), {}, "series 'b' has no observed value"),
+        (frame().drop(index=[5]), {}, "series 'b': its timestamps are not regular"),
+        (pd.concat([frame("h", (5,)), frame("D", (4, 4)).iloc[4:]]), {}, "series 'b' has frequency h, 'a' D"),
+        (frame(lengths=(2,)), {}, "no series has three rows"),
+        (frame(), {"freq": "fortnight"}, "freq 'fortnight' is not a frequency"),
+        (frame(), {"prediction_length": 0}, "prediction_length 0"),
+        (frame(), {"batch_size": 0}, "batch_size 0"),
+        ({"target": [1]}, {}, "df is a dict"),
+    ],
+)
+def test_bad_data_are_one_line(data: Any, options: dict[str, Any], match: str) -> None:
+    with pytest.raises(UsageError, match=match) as caught:
+        bolt().predict_df(data, **options)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,75 @@
+"""Random problems of token reduction for state-space models, drawn as those of local merging."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tests.cases import Case
+from tests.merge import oracle, ssm_oracle
+from tsmerge_export.merge import Merged, ssm_merge
+
+SETTINGS: tuple[dict[str, Any], ...] = tuple(
+    {
+        "prune": prune,
+        "r": r,
+        "ratio": ratio,
+        "min_tokens": least,
+        "protect_first": first,
+        "protect_last": last,
+    }
+    for prune in ((1, 2), (0, 1), (1, 1), (2, 7))
+    for r, ratio, least, first, last in (
+        (1, None, 0, 0, 0),
+        (5, None, 0, 0, 1),
+        (1000, None, 0, 1, 0),
+        (0, None, 0, 0, 0),
+        (1000, None, 7, 0, 0),
+        (None, (1, 4), 0, 0, 0),
+        (None, (1, 2), 4, 2, 1),
+        (None, (1, 3), 12, 3, 3),
+        (None, (1, 2), 0, 0, 0),
+    )
+)
+
+
+@dataclass(frozen=True)
+class SsmCase(Case):
+    """One problem of token reduction for state-space models."""
+
+    op_type: ClassVar[str] = "SsmMerge"
+    table: ClassVar[tuple[dict[str, Any], ...]] = SETTINGS
+    margin: ClassVar[float] = 1.5e-6  # a step of 2^-20, and noise
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Arguments of the reference."""
+        settings = super().settings
+        settings["prune_share"] = Fraction(*settings.pop("prune"))
+        return settings
+
+    @property
+    def attributes(self) -> dict[str, int | float]:
+        """Attributes of the operator."""
+        setting = self.table[self.setting]
+        (num, den), (prune_num, prune_den) = setting["ratio"] or (0, 1), setting["prune"]
+        names = ("min_tokens", "protect_first", "protect_last")
+        return {
+            "r": setting["r"] or 0,
+            "ratio_num": num,
+            "ratio_den": den,
+            **{name: setting[name] for name in names},
+            "prune_num": prune_num,
+            "prune_den": prune_den,
+        }
+
+    def reference(self) -> Merged:
+        """What the package's reference makes of it."""
+        return ssm_merge(*self.tensors(), **self.settings)
+
+    def expected_row(self, x: np.ndarray, metric: np.ndarray, size: np.ndarray) -> oracle.Row:
+        """What the naive oracle makes of one row, all float32."""
+        return ssm_oracle.merge_row(x, metric, size, **self.settings)

@@ -1,0 +1,72 @@
+"""How much worse, how sure: closed forms, and the window errors against the losses they are parts of."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tests import artefacts
+from tsmerge_export.tune.quality import increase
+from tsmerge_export.validate import cost, metrics
+from tsmerge_export.validate.data import Table, rolling_windows
+
+
+def test_a_constant_factor_has_no_doubt() -> None:
+    reference = np.random.default_rng(0).uniform(1, 2, (3, 12))
+    found = increase(1.1 * reference, reference)
+    assert found.mean == pytest.approx(10)
+    assert found.upper == pytest.approx(10)
+
+
+def test_columns_count_alike_whatever_their_scale() -> None:
+    reference = np.stack([np.full(8, 1000.0), np.full(8, 0.001)])
+    found = increase(reference * [[1.2], [1.0]], reference)
+    assert found.mean == pytest.approx(10)
+
+
+def test_the_bound_covers_the_truth_as_often_as_it_says() -> None:
+    """Windows whose error grows by 5 % on average: the 90 % bound must lie above that about nine times of ten."""
+    rng = np.random.default_rng(1)
+    above = 0
+    for trial in range(300):
+        reference = rng.gamma(4, 1, (1, 40))
+        factor = rng.normal(1.05, 0.3, (1, 40))
+        # Truth: E[sum of factor * reference] / E[sum of reference] = 1.05, as the two are independent.
+        above += increase(reference * factor, reference, seed=trial).upper > 5.0
+    assert 0.83 <= above / 300 <= 0.96
+
+
+def test_missing_windows_and_faultless_columns_take_no_part() -> None:
+    reference = np.array([[1.0, 2.0, np.nan, 1.0], [0.0, 0.0, 0.0, 0.0]])
+    errors = np.array([[1.5, 3.0, np.nan, 1.5], [1.0, 1.0, 1.0, 1.0]])
+    assert increase(errors, reference).mean == pytest.approx(50)
+    assert increase(errors[1:], reference[1:]).mean == 0
+
+
+def test_window_errors_add_up_to_the_losses() -> None:
+    family, model = artefacts.family("bolt-tiny"), artefacts.model("bolt-tiny")
+    rng = np.random.default_rng(2)
+    values = np.cumsum(rng.standard_normal((400, 2)), axis=0)
+    values[-20:, 1] = np.nan
+    cut = rolling_windows(Table("t", ("a", "b"), values), 100, family.horizon(model))
+    component = artefacts.component("bolt-tiny")
+
+    def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        tensors = {name: torch.from_numpy(value) for name, value in inputs.items()}
+        with torch.no_grad():
+            return {name: value.numpy() for name, value in component.eager(model, tensors).items()}
+
+    levels = family.quantile_levels(model)
+    for column in range(2):
+        found = cost.window_errors(family, model, run, cut, column)
+        target = cut.target[column]
+        quantiles = family.forecast(model, run, cut.context[column])
+        whole = metrics.weighted_quantile_loss(quantiles, target, levels)
+        assert 2 * np.nansum(found["wql"]) / np.nansum(np.abs(target)) == pytest.approx(whole)
+        median = quantiles[:, list(levels).index(0.5)]
+        error = ((median - target) / cut.deviation[column]) ** 2
+        for w, row in enumerate(error):
+            there = ~np.isnan(row)
+            want = row[there].mean() if there.any() else np.nan
+            np.testing.assert_allclose(found["mse"][w], want, rtol=1e-6)

@@ -1,0 +1,261 @@
+"""The search on a tiny model: what is proposed, recorded, taken up again, refused; and the answer that follows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.models import tiny_folder
+from tsmerge_export.cli import main
+from tsmerge_export.config import OPTIONS, MergeConfig
+from tsmerge_export.errors import UnsupportedError, UsageError
+from tsmerge_export.tune import search, space, subject, verdict
+from tsmerge_export.tune.quality import Increase
+from tsmerge_export.tune.search import NONE, Search, Tried, identity_of, pareto
+from tsmerge_export.tune.verdict import Final, finalists
+from tsmerge_export.validate import corpus
+from tsmerge_export.validate.data import Table
+
+pytest.importorskip("optuna", reason="optuna is not installed: pip install optuna")
+Capture = pytest.CaptureFixture[str]
+
+
+class Random:
+    """Proposes anything that is allowed."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        return choices[int(self.rng.integers(len(choices)))]
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None) -> float:
+        assert step is not None
+        return low + step * int(self.rng.integers(round((high - low) / step) + 1))
+
+
+@pytest.mark.parametrize("points", [1, 2, 3, 6])
+def test_every_proposal_is_a_valid_setting(points: int) -> None:
+    seen = set()
+    for seed in range(300):
+        config = space.suggest(Random(seed), points)
+        assert config.select_layers(points)
+        assert MergeConfig.from_dict(config.to_dict()) == config
+        seen.add(config.method)
+    assert seen == set(space.METHODS) <= set(OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("where", "layers"),
+    [("all", None), ("first half", (0, 1, 2)), ("second half", (2, 3, 4)), ("not the first", (1, 2, 3, 4))],
+)
+def test_layers_by_name(where: str, layers: tuple[int, ...] | None) -> None:
+    assert space.layers_of(where, 5) == layers
+    assert space.layers_of(where, 1) is None
+
+
+def one(upper: float, speedup: float, merge: MergeConfig = NONE, error: str | None = None) -> Tried:
+    return Tried("m", merge, upper - 1, upper, speedup, error)
+
+
+def test_pareto_front() -> None:
+    points = [
+        one(0, 1),
+        one(5, 2),
+        one(5, 1.5),
+        one(4, 2.5),
+        one(9, 3),
+        one(-1, 0.5),
+        one(0, 9, error="boom"),
+    ]
+    assert [(t.upper, t.speedup) for t in pareto(points)] == [(9, 3), (4, 2.5), (0, 1), (-1, 0.5)]
+
+
+def test_finalists_keep_to_the_budget_and_add_the_best() -> None:
+    settings = [MergeConfig(r=n) for n in range(1, 6)]
+    tried = [
+        one(u, s, m)
+        for (u, s), m in zip([(2, 3), (4, 9), (1, 2), (0, 1.5), (-5, 1.1)], settings, strict=True)
+    ]
+    chosen = finalists(tried, 3.0)
+    assert [(t.upper, t.speedup) for t in chosen] == [(2, 3), (1, 2), (0, 1.5), (-5, 1.1)]
+
+
+@pytest.mark.parametrize(
+    ("tried", "words"),
+    [
+        ([one(0, 1), one(9, 1.02, MergeConfig(r=1))], "no setting is faster than the unmerged model by 5 %"),
+        (
+            [one(0, 1), one(9, 3, MergeConfig(r=1))],
+            "no setting keeps the error within 3 % with 90 % confidence",
+        ),
+        (
+            [one(0, 1), one(9, 3, MergeConfig(r=1)), one(1, 1, MergeConfig(r=2))],
+            "what stays within 3 % is not faster",
+        ),
+        ([one(0, 1), one(0, 0, MergeConfig(r=1), "boom")], "no merged setting could be measured"),
+    ],
+)
+def test_reasons_not_to_merge(tried: list[Tried], words: str) -> None:
+    (reason,) = verdict._reasons(tried, [], None, 3.0)
+    assert reason.startswith("do not merge: ")
+    assert words in reason
+
+
+def test_reasons_say_where_the_test_split_disagrees() -> None:
+    base = Final(one(0, 1), Increase(0, 0), 1.0)
+    good = Final(one(2, 3, MergeConfig(r=1)), Increase(2.5, 4), 2.8)
+    assert verdict._reasons([], [base, good], good, 3.0) == [
+        "2.80 times as fast as m unmerged, error +2.5 % on the test split (+1.0 % on validation)"
+    ]
+    bad = Final(good.tried, Increase(6.5, 9), 2.8)
+    assert "rises by more than the 3 %" in verdict._reasons([], [base, bad], bad, 3.0)[1]
+
+
+def table() -> Table:
+    rng = np.random.default_rng(0)
+    wave = np.sin(np.arange(900) * 2 * np.pi / 24)[:, None] + rng.normal(0, 0.1, (900, 2))
+    return Table("t", ("a", "b"), wave)
+
+
+def prepared(tmp_path: Path) -> subject.Subject:
+    return subject.prepare(
+        str(tiny_folder(tmp_path / "tiny")), table(), folder=tmp_path, windows=4, batch=2, length=120, threads=1,
+        seed=0, options={},
+    )  # fmt: skip
+
+
+def test_splits_do_not_overlap(tmp_path: Path) -> None:
+    made = prepared(tmp_path)
+    values = table().values.astype(np.float32)
+    seen = made.validation.context, made.validation.target
+    for part in seen:
+        for row in part[0]:
+            starts = [
+                s for s in range(900) if np.array_equal(values[s : s + len(row), 0], row.astype(np.float32))
+            ]
+            assert len(starts) == 1
+            assert starts[0] + len(row) <= 720
+    for row in made.test.target[0]:
+        start = next(s for s in range(900) if np.allclose(values[s : s + len(row), 0], row))
+        assert start >= 720
+    assert made.validation.context.shape[-1] == 120
+
+
+def test_search_records_continues_and_survives_failures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = prepared(tmp_path)
+    run_of = subject.Subject.run_of
+
+    def no_global(self: subject.Subject, merge: MergeConfig) -> Any:
+        if merge.method == "global":
+            raise UnsupportedError("model.onnx: no global here")
+        return run_of(self, merge)
+
+    monkeypatch.setattr(subject.Subject, "run_of", no_global)
+    monkeypatch.setattr(search, "time_against", lambda *args, **kwargs: 1.5)
+    study, identity = tmp_path / "study.log", identity_of(["tiny"], b"data", "mse", 2, 120, 4)
+    first = Search([made], "mse", study, identity)
+    told: list[Tried] = []
+    first.run(3600, lambda found, share: told.append(found), trials=5)
+    assert [t.merge.method for t in told] == ["local", "local", "local", "global", "dynamic"]
+    assert told[3].error == "model.onnx: no global here"
+    assert [t.error for t in told].count(None) == 4
+    # The figures are those of the windows: unmerged against merged, both through the files.
+    base = made.errors(NONE, made.validation)["mse"].sum(1)
+    merged = made.errors(told[1].merge, made.validation)["mse"].sum(1)
+    assert told[1].increase == pytest.approx(100 * (np.mean(merged / base) - 1))
+    assert abs(told[1].increase) > 1e-4
+
+    again = Search([made], "mse", study, identity)
+    assert again.tried == first.tried
+    again.run(3600, lambda found, share: told.append(found), trials=1)
+    assert len(again.tried) == 1 + 6
+    assert told[5].merge.method == "pitome"
+    with pytest.raises(
+        UsageError, match=r"study.log: belongs to a search with another batch, metric; remove it"
+    ):
+        Search([made], "mse", study, identity_of(["tiny"], b"data", "wql", 3, 120, 4))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    tiny_folder(tmp_path / "tiny")
+    np.savetxt("series.csv", table().values, delimiter=",", header="a,b", comments="")
+    return tmp_path
+
+
+FAST = ["--data", "series.csv", "--windows", "2", "--threads", "1", "--length", "120", "--batch", "1"]
+
+
+def test_command_exports_the_fastest_within_the_budget(
+    folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = corpus.cases
+    monkeypatch.setattr(corpus, "cases", lambda *args, **kwargs: list(whole(*args, **kwargs))[::20])
+
+    def speed(reference: Any, tried: Any, merge: MergeConfig, **_: Any) -> float:
+        return 3.0 if merge.method == "global" else 2.0 if merge.active else 1.0
+
+    monkeypatch.setattr(search, "time_against", speed)
+    monkeypatch.setattr(verdict, "time_against", speed)
+    run = Search.run
+    monkeypatch.setattr(Search, "run", lambda self, seconds, told: run(self, 3600, told, trials=6))
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install matplotlib")
+    flags = ["--max-increase", "1000%", "--json", "t.json", "--plot", "t.png"]
+    assert main(["tune", "tiny", *FAST, *flags]) == 0
+    out = capsys.readouterr().out
+    assert "3.00 times as fast as tiny unmerged" in out
+    assert "bundle: tiny-tuned" in out
+    manifest = json.loads(Path("tiny-tuned/manifest.json").read_text())
+    assert manifest["merge"]["method"] == "global"
+    assert manifest["verdicts"]["parity"]["passed"]
+    found = json.loads(Path("t.json").read_text())
+    assert found["answer"]["fastest"]["merge"]["method"] == "global"
+    assert len(found["tried"]) == 7
+    assert Path("t.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_command_says_do_not_merge(folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "time_against", lambda *args, **kwargs: 0.9)
+    monkeypatch.setattr(verdict, "time_against", lambda *args, **kwargs: 0.9)
+    assert main(["tune", "tiny", *FAST, "--budget", "3s"]) == 0
+    out = capsys.readouterr().out
+    assert "do not merge: no setting is faster than the unmerged model" in out
+    assert "is faster than unmerged at no length up to the context" in out
+    assert not Path("tiny-tuned").exists()
+    assert Path("tiny-tuned.tune.log").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "words"),
+    [
+        (["--data", "none.csv"], 2, "--data none.csv: no such file"),
+        (["--data", "short.csv"], 2, "rows are too few"),
+        (["--data", "flat.csv"], 2, "column 'b' is constant"),
+        (["--data", "series.csv", "--budget", "soon"], 2, "is not a time such as"),
+        (["--data", "series.csv", "--budget", "0s"], 2, "is not a time such as"),
+        (["--data", "series.csv", "--max-increase", "little"], 2, "is not a share such as 3%"),
+        (["--data", "series.csv", "--metric", "mape"], 2, "--metric"),
+        (["--data", "series.csv", "--length", "99999"], 2, "reads at most"),
+        (["--data", "series.csv", "--plot", "x.doc"], 2, "--plot x.doc"),
+        ([], 2, "--data"),
+    ],
+)
+def test_mistakes_are_one_line(
+    flags: list[str], code: int, words: str, folder: Path, capsys: Capture
+) -> None:
+    Path("short.csv").write_text("a\n" + "\n".join(map(str, range(30))) + "\n")
+    flat = np.stack([table().values[:, 0], np.ones(900)], axis=1)
+    np.savetxt("flat.csv", flat, delimiter=",", header="a,b", comments="")
+    assert main(["tune", "tiny", *flags]) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert words in captured.err
+    assert len(captured.err.strip().splitlines()) == 1

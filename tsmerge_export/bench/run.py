@@ -1,0 +1,134 @@
+"""Interleaved runs: all candidates of one size take turns, each in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tsmerge_export.bench.candidate import Candidate
+from tsmerge_export.errors import UsageError
+
+_WARM_UP = 2
+_PATIENCE = 600.0  # seconds for one answer: torch.compile may take minutes
+
+
+@dataclass
+class Timing:
+    """Of one candidate at one size: seconds of every run, peak memory in bytes, or what went wrong."""
+
+    candidate: Candidate
+    seconds: list[float] = field(default_factory=list)
+    peak: int | None = None
+    error: str | None = None
+
+
+class Worker:
+    """The process of one candidate; see :mod:`~tsmerge_export.bench.worker` for the protocol."""
+
+    def __init__(self, candidate: Candidate, component: str, inputs: Path, threads: int) -> None:
+        self.timing = Timing(candidate)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tsmerge_export.bench.worker"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+        order = {
+            "candidate": candidate.to_dict(), "component": component, "inputs": str(inputs), "threads": threads,
+        }  # fmt: skip
+        self.ask(json.dumps(order))
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still answers."""
+        return self.timing.error is None
+
+    def ask(self, line: str) -> dict[str, Any]:
+        """One line of the protocol and its answer; after a failure ``alive`` is False and the answer empty."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+            if not select.select([self._process.stdout], [], [], _PATIENCE)[0]:
+                self.timing.error = f"no answer in {_PATIENCE:.0f} s"
+                self.kill()
+                return {}
+            text = self._process.stdout.readline()
+        except BrokenPipeError:
+            text = ""
+        if not text:
+            code = self._process.wait()
+            self.timing.error = f"ended with signal {-code}" if code < 0 else f"ended with exit code {code}"
+            return {}
+        answer: dict[str, Any] = json.loads(text)
+        if "error" in answer:
+            self.timing.error = answer["error"]
+        return answer
+
+    def kill(self) -> None:
+        """End the process whatever it does."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None and not stream.closed:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+
+
+def interleave(
+    candidates: Sequence[Candidate],
+    component: str,
+    inputs: Path,
+    threads: int,
+    *,
+    runs: int = 20,
+    seconds: float = 60.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Timing]:
+    """Time all candidates at one size.
+
+    Args:
+        candidates: in the order of the table; the order within a turn alternates.
+        component: name of the model's component that eager candidates run.
+        inputs: ``.npz`` of the component's inputs.
+        threads: of every candidate.
+        runs: timed turns. seconds: no new turn after that long, yet at least 5.
+        progress: called with (turns done, turns in all).
+
+    Returns:
+        One timing per candidate; one that fails keeps its error and the others go on.
+    """
+    if runs < 1:
+        raise UsageError(f"--runs {runs} is not a whole number of at least 1")
+    workers: list[Worker] = []
+    total = runs + _WARM_UP
+    try:
+        for candidate in candidates:
+            workers.append(Worker(candidate, component, inputs, threads))
+            if progress is not None:
+                progress(0, total)
+        begin = time.monotonic()
+        for turn in range(total):
+            for worker in workers if turn % 2 == 0 else workers[::-1]:
+                if worker.alive:
+                    answer = worker.ask("run")
+                    if turn >= _WARM_UP and "seconds" in answer:
+                        worker.timing.seconds.append(answer["seconds"])
+                if progress is not None:
+                    progress(turn, total)
+            if turn - _WARM_UP >= 4 and time.monotonic() - begin > seconds:
+                break
+        for worker in workers:
+            if worker.alive:
+                worker.timing.peak = worker.ask("stop").get("peak")
+    finally:
+        for worker in workers:
+            worker.kill()
+    return [worker.timing for worker in workers]

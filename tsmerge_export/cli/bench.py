@@ -1,0 +1,110 @@
+"""``tsmerge bench MODEL|DIR...``: flags and command."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from tsmerge_export.cli.parser import add_merging, add_model_options, whole
+from tsmerge_export.errors import UsageError
+
+HELP = "time merged and unmerged models and their rivals against each other"
+
+
+def _wholes(text: str) -> tuple[int, ...]:
+    read: Callable[[str], int] = whole(1)
+    return tuple(dict.fromkeys(read(part) for part in text.split(",")))
+
+
+def fill(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
+    parser.add_argument(
+        "sources",
+        metavar="MODEL|DIR",
+        nargs="+",
+        help="models (folder, hub id, .pt), and bundles to compare with the model of their family",
+    )
+    add_merging(parser)
+    group = parser.add_argument_group("measuring")
+    group.add_argument(
+        "--batch", type=_wholes, default=(1, 8), metavar="N,...", help="series per call; default: 1,8"
+    )
+    group.add_argument(
+        "--length", type=_wholes, default=(512,), metavar="N,...", help="steps per series; default: 512"
+    )
+    group.add_argument("--threads", type=_wholes, default=(1,), metavar="N,...", help="default: 1")
+    group.add_argument(
+        "--against",
+        default="onnxruntime,eager",
+        metavar="NAME,...",
+        help="rivals: onnxruntime (always), eager, compile, openvino; default: onnxruntime,eager",
+    )
+    group.add_argument("--runs", type=whole(1), default=20, metavar="N", help="timed runs; default: 20")
+    group.add_argument(
+        "--seconds", type=whole(1), default=60, metavar="S", help="stop a size after so long; default: 60"
+    )
+    group.add_argument("--data", metavar="FILE", help="CSV of series to run on; default: a sample series")
+    group.add_argument("--json", metavar="FILE", help="also write the rows as JSON")
+    group.add_argument("--plot", metavar="FILE", help="draw time against length and batch (png, svg or pdf)")
+    add_model_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print. Returns 0."""
+    from tsmerge_export.bench.candidate import parse_rivals
+    from tsmerge_export.bundle import MANIFEST
+    from tsmerge_export.cli.commands import check_files, merge_config, write_json
+    from tsmerge_export.cli.handler import raise_if_interrupted
+
+    merge = merge_config(args)
+    check_files(args)
+    for source in args.sources:
+        if not (Path(source) / MANIFEST).is_file():
+            from tsmerge_export.checkpoint import check_source
+
+            check_source(source)
+    rivals, notes = parse_rivals(args.against)
+    if args.plot is not None:
+        from tsmerge_export.bench.plot import check_plot
+
+        check_plot(args.plot)
+    if args.config is not None and len(args.sources) > 1:
+        raise UsageError("--config goes with one model only; name one MODEL")
+
+    from tsmerge_export.bench.compare import bench
+    from tsmerge_export.bench.show import print_rows, verdict_lines, versions_line
+    from tsmerge_export.demo import SAMPLE_SERIES
+    from tsmerge_export.progress import BENCH_STEPS, RichProgress
+    from tsmerge_export.validate.data import read_table
+    from tsmerge_export.version import versions
+
+    table = read_table(SAMPLE_SERIES if args.data is None else args.data)
+    options = {name: getattr(args, name) for name in ("family", "config", "trust_remote_code")}
+    with RichProgress(BENCH_STEPS, raise_if_interrupted) as progress:
+        rows, more = bench(
+            args.sources,
+            merge,
+            table=table,
+            batches=args.batch,
+            lengths=args.length,
+            threads=args.threads,
+            rivals=rivals,
+            runs=args.runs,
+            seconds=args.seconds,
+            options=options,
+            progress=progress,
+        )
+    notes += more
+    write_json(args.json, {"rows": [row.to_dict() for row in rows], "notes": notes, "versions": versions()})
+    print_rows(rows, merge.describe())
+    print(versions_line())
+    for note in (*verdict_lines(rows), *notes):
+        print(f"note: {note}")
+    if args.plot is not None:
+        from tsmerge_export.bench.plot import plot
+
+        plot(rows, Path(args.plot))
+        print(f"plot: {args.plot}")
+    return 0

@@ -1,0 +1,178 @@
+"""``tsmerge tune MODEL... --data FILE``: flags and command."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import Any
+
+from tsmerge_export.cli.parser import add_model_options, whole
+from tsmerge_export.errors import UsageError
+
+HELP = "find the fastest merge setting whose error on your data stays within a budget"
+_UNITS = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
+
+
+def _seconds(text: str) -> float:
+    digits = text.rstrip("abcdefghijklmnopqrstuvwxyz ")
+    unit = text[len(digits) :].strip() or "min"
+    try:
+        value = float(digits) * _UNITS[unit]
+    except (ValueError, KeyError):
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 30s, 10min or 1h")
+    return value
+
+
+def _percent(text: str) -> float:
+    try:
+        value = float(text.strip().removesuffix("%"))
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share such as 3%")
+    return value
+
+
+def fill(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
+    parser.add_argument(
+        "models",
+        metavar="MODEL",
+        nargs="+",
+        help="folder, hub id or .pt; several: the front runs across them",
+    )
+    parser.add_argument(
+        "--data", metavar="FILE", required=True, help="CSV of series: validation and test split come from it"
+    )
+    parser.add_argument(
+        "--max-increase",
+        type=_percent,
+        default=3.0,
+        metavar="P",
+        help="how much the error may rise, with 90%% confidence; default: 3%%",
+    )
+    parser.add_argument("--metric", choices=("mse", "wql"), default="wql", help="default: wql")
+    parser.add_argument("--budget", type=_seconds, default=600.0, metavar="TIME", help="default: 10min")
+    parser.add_argument("-o", "--output", metavar="DIR", help="bundle to write; default: <model>-tuned")
+    parser.add_argument("--force", action="store_true", help="replace an existing bundle")
+    parser.add_argument(
+        "--batch", type=whole(1), default=8, metavar="N", help="series per timed call; default: 8"
+    )
+    parser.add_argument(
+        "--length", type=whole(1), metavar="N", help="context in steps; default: all that the model reads"
+    )
+    parser.add_argument(
+        "--windows", type=whole(2), default=16, metavar="N", help="windows per column and split; default: 16"
+    )
+    parser.add_argument("--threads", type=whole(1), metavar="N", help="threads of the runtime")
+    parser.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of proposals and sampling")
+    parser.add_argument("--json", metavar="FILE", help="also write everything that was tried as JSON")
+    parser.add_argument("--plot", metavar="FILE", help="draw the Pareto front (png, svg or pdf)")
+    add_model_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Search, choose, export. Returns 0, also where the answer is not to merge."""
+    from tsmerge_export.cli.commands import check_files, default_output, write_json
+    from tsmerge_export.cli.handler import raise_if_interrupted
+
+    check_files(args)
+    if args.config is not None and len(args.models) > 1:
+        raise UsageError("--config goes with one model only; name one MODEL")
+    if len(set(args.models)) < len(args.models):
+        raise UsageError(f"{args.models[0]}: is named twice; name every model once")
+    from tsmerge_export.bundle import check_output
+    from tsmerge_export.checkpoint import check_source
+
+    for model in args.models:
+        check_source(model)
+    output = args.output or default_output(args.models[0], "tuned")
+    check_output(output, args.force)
+    if args.plot is not None:
+        from tsmerge_export.bench.plot import check_plot
+
+        check_plot(args.plot)
+
+    from tempfile import TemporaryDirectory
+
+    from tsmerge_export.progress import TUNE_STEPS, RichProgress
+    from tsmerge_export.tune.search import Search, Tried, identity_of, pareto
+    from tsmerge_export.tune.show import front_table, plot, print_answer
+    from tsmerge_export.tune.subject import prepare
+    from tsmerge_export.tune.verdict import answer
+    from tsmerge_export.validate.data import read_table
+    from tsmerge_export.version import versions
+
+    table = read_table(args.data)
+    options: dict[str, Any] = {n: getattr(args, n) for n in ("family", "config", "trust_remote_code")}
+    study = Path(f"{output}.tune.log")
+    identity = identity_of(
+        args.models, Path(args.data).read_bytes(), args.metric, args.batch, args.length, args.windows
+    )
+    with TemporaryDirectory(prefix="tsmerge-tune-") as folder:
+        with RichProgress(TUNE_STEPS, raise_if_interrupted) as progress:
+            progress.step("load")
+            subjects = [
+                prepare(
+                    model, table, folder=Path(folder), windows=args.windows, batch=args.batch, length=args.length,
+                    threads=args.threads, seed=args.seed, options=options,
+                )
+                for model in args.models
+            ]  # fmt: skip
+            search = Search(subjects, args.metric, study, identity, args.seed)
+            progress.step("search")
+            progress.below(front_table(search.tried, args.metric, most=args.max_increase))
+
+            def told(found: Tried, share: float) -> None:
+                progress.update(round(1000 * share), 1000)
+                tried = search.tried
+                if any(found is t or found == t for t in pareto(tried)):
+                    progress.below(front_table(tried, args.metric, most=args.max_increase))
+
+            search.run(args.budget, told)
+            if not any(t.merge.active for t in search.tried):
+                raise UsageError(
+                    "--budget: over before one setting was measured; give more time (what is done is kept)"
+                )
+            progress.step("test")
+            tried = search.tried
+            chosen = answer(
+                subjects, search.reference, tried, args.metric, args.max_increase, progress.update
+            )
+        content = {
+            "answer": chosen.to_dict(),
+            "tried": [one.to_dict() for one in tried],
+            "identity": identity,
+            "max_increase_percent": args.max_increase,
+            "versions": versions(),
+        }
+        write_json(args.json, content)
+        print_answer(chosen, tried, args.metric, most=args.max_increase)
+        if args.plot is not None:
+            plot(tried, chosen, args.metric, args.max_increase, Path(args.plot))
+            print(f"plot: {args.plot}")
+    if chosen.fastest is None:
+        print(f"no bundle is written; the search is kept in {study}", flush=True)
+        return 0
+    _export(args, chosen.fastest.tried, output, options)
+    print(f"bundle: {output} (search kept in {study})", flush=True)
+    return 0
+
+
+def _export(args: argparse.Namespace, chosen: Any, output: str, options: dict[str, Any]) -> None:
+    """The usual export with the chosen setting, parity verdict and all."""
+    from tsmerge_export import api
+    from tsmerge_export.cli.handler import raise_if_interrupted
+    from tsmerge_export.progress import EXPORT_STEPS, RichProgress
+    from tsmerge_export.report import print_verdicts
+
+    with RichProgress(EXPORT_STEPS, raise_if_interrupted) as progress:
+        manifest = api.export(
+            chosen.source, chosen.merge, output=output, force=args.force, data=args.data, threads=args.threads,
+            seed=args.seed, progress=progress, **options,
+        ).manifest  # fmt: skip
+    print_verdicts(manifest["verdicts"], title=f"{manifest['family']}: {chosen.merge.describe()}")

@@ -1,0 +1,186 @@
+"""Token reduction for state-space models: the specification, in plain PyTorch.
+
+Source: "Rethinking Token Reduction for State Space Models", arXiv 2410.14725, section 4. Importance and similarity
+decide together, and what goes is partly pruned, partly merged. With y the tokens after a block (here: the metric)::
+
+    S_i = sum over channels c of max(0, y_ic)                  importance, clipped below at 0
+    A = the less important half, B = the more important half
+    f_i = argmax over j in B of cos(y_i, y_j)                  each i in A has one link
+    of the r most similar links a share q is pruned: i is dropped;
+    the rest is merged: i and its f_i become their mean
+
+The paper's mean over channels instead of the sum changes no order. What it leaves open, settled here:
+
+- Order is preserved, and a token that others went into stands at its own place.
+- Which of the r links are pruned: the n-th of them in order of time, from 0, if floor((n + 1) q) > floor(n q). So they
+  are spread over the row, floor(q r) in all, and no float noise has a say.
+- A pruned token is read from the token it was linked to when tokens are unmerged, and counts in its size.
+- Importance is divided by the largest of the row (of the real, unprotected tokens whose sum is finite) and rounded to
+  2^-20, so that equal tokens tie. Of equals the lower index is the more important. An odd one out belongs to B.
+- A token whose sum is not finite is less important than any number, padding less than that: it goes first.
+
+This file reduces one stream. The paper also lets the hidden states and the residual of a block differ in q.
+The cost is O(N^2): every a is compared with every b.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tsmerge_export.config import DEFAULT_PRUNE_SHARE, MergeConfig, parse_ratio, tokens_removed
+from tsmerge_export.errors import UsageError
+from tsmerge_export.merge.combine import Merged, combine, identity
+from tsmerge_export.merge.matching import check_tokens
+from tsmerge_export.merge.method import Attributes, Evidence, Place
+from tsmerge_export.merge.similarity import (
+    RANK_INTO_PADDING,
+    RANK_PADDING,
+    SCORE_STEP,
+    cosine,
+    norm,
+)
+from tsmerge_export.merge.ssm_evidence import Links, allows, margin
+from tsmerge_export.parse import parse_share
+
+# Ranks of importance that are none; importance lies between 0 and 1.
+_NOT_FINITE = -1.0
+_PADDING = -2.0
+
+
+def ssm_merge(
+    x: Tensor,
+    metric: Tensor | None = None,
+    size: Tensor | None = None,
+    *,
+    r: int | None = None,
+    ratio: Fraction | str | float | None = None,
+    prune_share: Fraction | str | float = DEFAULT_PRUNE_SHARE,
+    min_tokens: int = 0,
+    protect_first: int = 0,
+    protect_last: int = 0,
+) -> Merged:
+    """Remove the r less important tokens that are most like a more important one (arXiv 2410.14725, section 4).
+
+    Rules of NaN, ties and padding are those of :func:`~tsmerge_export.merge.local.local_merge`; a padding a goes into
+    the first b.
+
+    Args:
+        x: ``[B, N, D]`` float32, float16 or bfloat16.
+        metric: ``[B, N, Dm]``, the features y whose importance and similarity decide; default x.
+        size: ``[B, N]`` float32, original tokens per token, 0 is padding; default 1 everywhere.
+        r: tokens to remove, >= 0. Either r or ratio must be given.
+        ratio: share of N to remove (rounded down), 0 < ratio <= 1/2, exact.
+        prune_share: q, the share of the removed tokens that is pruned, 0 <= q <= 1, exact.
+        min_tokens: leave at least this many.
+        protect_first, protect_last: so many tokens at either end take no part.
+
+    Returns:
+        :class:`Merged` with M = N - r(N), where
+        ``r(N) = min(max(0, r or N*ratio), (N - protect_first - protect_last) // 2, max(0, N - min_tokens))``.
+
+    Raises:
+        UsageError: an argument is out of range or of the wrong shape.
+    """
+    check_tokens(x, metric, size)
+    if (r is None) == (ratio is None):
+        raise UsageError("give either r or ratio")
+    if (r is not None and r < 0) or min(min_tokens, protect_first, protect_last) < 0:
+        raise UsageError("r, min_tokens, protect_first and protect_last must not be negative")
+    share = parse_share(prune_share)
+    removed = tokens_removed(
+        x.shape[1],
+        r=r or 0,
+        ratio=None if ratio is None else parse_ratio(ratio),
+        min_tokens=min_tokens,
+        protected=protect_first + protect_last,
+    )
+    size = x.new_ones(x.shape[:2], dtype=torch.float32) if size is None else size.float()
+    if removed == 0:
+        return identity(x, size)
+    links = link((x if metric is None else metric).detach(), size, protect_first, protect_last)
+    # stable: the lowest index of equals; then in order of time
+    chosen = links.rank.sort(dim=-1, descending=True, stable=True).indices[:, :removed].sort(-1).values
+    source = protect_first + links.a.gather(1, chosen)
+    into = protect_first + links.b.gather(1, links.scores.argmax(-1)).gather(1, chosen)
+    turn = torch.arange(removed, device=x.device)
+    pruned = (turn + 1) * share.numerator // share.denominator > turn * share.numerator // share.denominator
+    return combine(x, size, source, into, pruned)
+
+
+def importance(y: Tensor, padding: Tensor) -> Tensor:
+    """``[B, U]`` float32 of ``y [B, U, Dm]`` and ``padding [B, U]``: 0 to 1 in whole steps, or a number below."""
+    total = torch.where(y <= 0, torch.zeros_like(y), y).sum(-1)
+    finite = total.isfinite()
+    largest = total.where(finite & ~padding, total.new_zeros(())).amax(1, keepdim=True)
+    share = torch.where(largest == 0, torch.zeros_like(total), total / largest)
+    steps = (share / SCORE_STEP).round() * SCORE_STEP
+    return steps.where(finite, steps.new_tensor(_NOT_FINITE)).masked_fill(padding, _PADDING)
+
+
+def link(metric: Tensor, size: Tensor, first: int, last: int) -> Links:
+    """Split the unprotected tokens of ``metric [B, N, Dm]``, at least two, and link the halves."""
+    end = metric.shape[1] - last
+    y, padding = metric[:, first:end].float(), size[:, first:end] == 0
+    weight = importance(y, padding)
+    order = weight.sort(dim=-1, descending=True, stable=True).indices
+    half = y.shape[1] - y.shape[1] // 2
+    b, a = order[:, :half].sort(-1).values, order[:, half:].sort(-1).values
+    batch = torch.arange(len(y), device=y.device)[:, None]
+    y_a, y_b = y[batch, a], y[batch, b]
+    scores = cosine(y_a @ y_b.transpose(1, 2), norm(y_a)[:, :, None], norm(y_b)[:, None, :])
+    padding_a, padding_b = padding.gather(1, a), padding.gather(1, b)
+    # All b's are the same to a padding a: it goes into the first, and no noise has a say.
+    scores = scores.masked_fill(padding_a[:, :, None] | padding_b[:, None, :], RANK_INTO_PADDING)
+    rank = scores.amax(-1).masked_fill(padding_a, RANK_PADDING)
+    return Links(weight, a, b, scores, rank, y, padding)
+
+
+class SsmMethod:
+    """Token reduction for state-space models as a method (see :mod:`tsmerge_export.merge.plan`)."""
+
+    name = "ssm"
+    op_type = "SsmMerge"
+
+    def attributes(self, config: MergeConfig, place: Place) -> Attributes:
+        """Attributes of the operator ``tsmerge::SsmMerge``."""
+        r, ratio = config.amount(place.turn, place.turns)
+        share = parse_share(DEFAULT_PRUNE_SHARE if config.prune_share is None else config.prune_share)
+        return {
+            "r": r,
+            "ratio_num": ratio.numerator,
+            "ratio_den": ratio.denominator,
+            "min_tokens": config.min_tokens,
+            "protect_first": place.protect_first,
+            "protect_last": place.protect_last,
+            "prune_num": share.numerator,
+            "prune_den": share.denominator,
+        }
+
+    def merge(self, x: Tensor, metric: Tensor, size: Tensor | None, attributes: Attributes) -> Merged:
+        """:func:`ssm_merge` with the operator's attributes."""
+        options: dict[str, Any] = dict(attributes)
+        ratio = Fraction(options.pop("ratio_num"), options.pop("ratio_den"))
+        share = Fraction(options.pop("prune_num"), options.pop("prune_den"))
+        r = options.pop("r")
+        amount: dict[str, Any] = {"ratio": ratio} if ratio else {"r": r}
+        return ssm_merge(x, metric, size, prune_share=share, **amount, **options)
+
+    def evidence(self, x: Tensor, metric: Tensor, size: Tensor | None, attributes: Attributes) -> Evidence:
+        """What a row's decision hangs on: which half a token belongs to, its best link, the last link that is taken."""
+        first, last = int(attributes["protect_first"]), int(attributes["protect_last"])
+        removed = tokens_removed(
+            x.shape[1],
+            r=int(attributes["r"]),
+            ratio=Fraction(int(attributes["ratio_num"]), int(attributes["ratio_den"])) or None,
+            min_tokens=int(attributes["min_tokens"]),
+            protected=first + last,
+        )
+        if removed == 0:
+            return Evidence(margin=x.new_full((x.shape[0],), torch.inf, dtype=torch.float32))
+        sizes = x.new_ones(x.shape[:2], dtype=torch.float32) if size is None else size.float()
+        links = link(metric.detach(), sizes, first, last)
+        return Evidence(margin=margin(links, removed), allows=allows(links, removed, first))

@@ -1,0 +1,147 @@
+"""Body of ``tsmerge.SsmMerge`` in standard ONNX operators (opset 18 and later).
+
+Specification: :mod:`tsmerge_export.merge.ssm`, which this file repeats operator by operator. Time and memory are
+quadratic in the unprotected tokens, U; with r(N) = 0 a single token takes part, and is compared with none. What
+:mod:`tsmerge_export.ops.pairs` lists about runtimes holds here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+
+from tsmerge_export.ops.local_match import best_candidate
+from tsmerge_export.ops.parts import COUNT, HEAD, MERGE_OR_PRUNE_ROWS, PLACE, POSITION, best_of
+from tsmerge_export.ops.text import parse_body
+
+# ``rank [B, U]``: importance in whole steps; below every number where it is not finite, and padding below that.
+_IMPORTANCE = """
+  steps = Constant<value_float = 1048576.0>()
+  finite_most = Constant<value_float = 3.4028234e38>()
+  weight_none = Constant<value_float = -1048576.0>()
+  weight_padding = Constant<value_float = -2097152.0>()
+  raw = Slice(metric, start, end, i1)
+  size_free = Slice(size, start, end, i1)
+  padding = Equal(size_free, f0)
+  y_free = Cast<to = 1>(raw)
+  negative = LessOrEqual(y_free, f0)
+  positive = Where(negative, f0, y_free)
+  sum = ReduceSum<keepdims = 0>(positive, i2)
+  finite = LessOrEqual(sum, finite_most)
+  real = Not(padding)
+  counts = And(finite, real)
+  sum_known = Where(counts, sum, f0)
+  largest = ReduceMax<keepdims = 1>(sum_known, i1)
+  all_zero = Equal(largest, f0)
+  part = Div(sum, largest)
+  part_known = Where(all_zero, f0, part)
+  part_steps = Mul(part_known, steps)
+  whole = Round(part_steps)
+  weight_real = Where(finite, whole, weight_none)
+  rank = Where(padding, weight_padding, weight_real)
+"""
+
+# The halves, ``a [B, P]`` and ``b [B, Q]``, Q >= 1: indices among the unprotected tokens, rising.
+_HALVES = """
+  compared_s = Squeeze(compared, i0)
+  n0 = Constant<value_int = 0>()
+  n1 = Constant<value_int = 1>()
+  number = Range(n0, compared_s, n1)
+  number_column = Unsqueeze(number, i1)
+"""
+
+_SPLIT = """
+  count_a = Div(compared, i2)
+  count_b = Sub(compared, count_a)
+  is_b = Less(position, count_b)
+  is_a = Not(is_b)
+  found_a = NonZero(is_a)
+  found_b = NonZero(is_b)
+  flat_a = Gather<axis = 0>(found_a, axis)
+  flat_b = Gather<axis = 0>(found_b, axis)
+  batch_a = Concat<axis = 0>(batch, count_a)
+  batch_b = Concat<axis = 0>(batch, count_b)
+  a = Reshape<allowzero = 1>(flat_a, batch_a)
+  b = Reshape<allowzero = 1>(flat_b, batch_b)
+"""
+
+# ``scores [B, P, Q]``; to a padding a all b's are the same.
+_SCORES = """
+  rank_padding = Constant<value_float = 2097152.0>()
+  rank_nan = Constant<value_float = -2097152.0>()
+  rank_into_padding = Constant<value_float = -3145728.0>()
+  rows_a = Unsqueeze(a, i2)
+  rows_b = Unsqueeze(b, i2)
+  y_a = GatherND<batch_dims = 1>(y_free, rows_a)
+  y_b = GatherND<batch_dims = 1>(y_free, rows_b)
+  y_bt = Transpose<perm = [0, 2, 1]>(y_b)
+  dot = MatMul(y_a, y_bt)
+  product_a = Mul(y_a, y_a)
+  square_a = ReduceSum<keepdims = 1>(product_a, i2)
+  product_b = Mul(y_b, y_b)
+  square_b0 = ReduceSum<keepdims = 0>(product_b, i2)
+  square_b = Unsqueeze(square_b0, i1)
+  norm_a = Sqrt(square_a)
+  norm_b = Sqrt(square_b)
+  scale = Mul(norm_a, norm_b)
+  no_scale = Equal(scale, f0)
+  quotient = Div(dot, scale)
+  cosine = Where(no_scale, f0, quotient)
+  finer = Mul(cosine, steps)
+  rounded = Round(finer)
+  unknown = IsNaN(rounded)
+  known = Where(unknown, rank_nan, rounded)
+  size_a = GatherElements<axis = 1>(size_free, a)
+  size_b = GatherElements<axis = 1>(size_free, b)
+  padding_a0 = Equal(size_a, f0)
+  padding_b0 = Equal(size_b, f0)
+  padding_a = Unsqueeze(padding_a0, i2)
+  padding_b = Unsqueeze(padding_b0, i1)
+  with_padding = Or(padding_a, padding_b)
+  scores = Where(with_padding, rank_into_padding, known)
+  count_b_s = Squeeze(count_b, i0)
+  j_row = Range(n0, count_b_s, n1)
+"""
+
+_ENDS = """
+  best_b = GatherElements<axis = 1>(b, best_index)
+  source0 = GatherElements<axis = 1>(a, best)
+  into0 = GatherElements<axis = 1>(best_b, best)
+  source = Add(source0, first)
+  into = Add(into0, first)
+"""
+
+# Which of the removed are pruned, by their turn in time.
+_PRUNE = """
+  prune_num = Constant<value_int: int = @prune_num>()
+  prune_den = Constant<value_int: int = @prune_den>()
+  removed_number = Squeeze(removed, i0)
+  turn_of = Range(n0, removed_number, n1)
+  turn_next = Add(turn_of, n1)
+  due = Mul(turn_of, prune_num)
+  due_next = Mul(turn_next, prune_num)
+  done = Div(due, prune_den)
+  done_next = Div(due_next, prune_den)
+  pruned = Greater(done_next, done)
+  weight_source = Where(pruned, f0, size_source)
+"""
+
+
+def variant(attributes: Mapping[str, int | float]) -> str:
+    """There is one body, and so one (empty) name."""
+    return ""
+
+
+def body(name: str, opset: int) -> onnx.FunctionProto:
+    """The function ``SsmMerge(x, metric, size) -> (y, size_out, kept, target)``."""
+    text = HEAD + COUNT + _IMPORTANCE + _HALVES + POSITION + _SPLIT + _SCORES
+    text += (
+        best_candidate(3, "j_row")
+        + best_of("best_rank", "some")
+        + _ENDS
+        + PLACE
+        + _PRUNE
+        + MERGE_OR_PRUNE_ROWS
+    )
+    return parse_body("SsmMerge", name, text, opset)

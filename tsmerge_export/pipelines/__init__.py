@@ -1,0 +1,63 @@
+"""Bundles as forecasters. Needs numpy and onnxruntime; neither torch nor transformers."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tsmerge_export.bundle import Bundle
+from tsmerge_export.errors import UnsupportedError
+from tsmerge_export.runtimes import Providers, check_runtime
+
+if TYPE_CHECKING:
+    from tsmerge_export.pipelines.base import Forecaster
+    from tsmerge_export.progress import Progress
+
+_FORECASTERS = {"chronos-t5": ("chronos_t5", "ChronosT5"), "chronos-bolt": ("chronos_bolt", "ChronosBolt")}
+
+DEFAULT_MEMORY = 512 * 2**20
+
+
+def pipeline(
+    directory: str | Path | Bundle,
+    runtime: str = "onnxruntime",
+    threads: int | None = None,
+    providers: Providers | None = None,
+    *,
+    memory: int = DEFAULT_MEMORY,
+    progress: Progress | None = None,
+) -> Forecaster:
+    """A bundle as a forecaster with the methods of chronos-forecasting's pipelines, on numpy arrays.
+
+    Args:
+        directory, runtime, threads, providers: see :func:`tsmerge_export.load`; hashes are checked as there.
+        memory: bytes for activations and caches, about; larger batches are forecast in parts.
+        progress: told how far a call is; by default a bar on stderr, if that is a terminal and a call takes long.
+
+    Returns:
+        ``predict``, ``predict_quantiles`` and ``predict_df``.
+
+    Raises:
+        UsageError: no bundle, a changed file, a bundle of another version, a bad argument.
+        UnsupportedError: a family without a forecaster.
+        MissingDependencyError: the runtime or a provider is not installed.
+    """
+    from tsmerge_export.pipelines.inputs import whole
+
+    check_runtime(runtime)
+    whole("memory", memory, 1, 2**62)
+    bundle = Bundle.open(directory.path if isinstance(directory, Bundle) else directory)
+    family = bundle.manifest.get("family")
+    if family not in _FORECASTERS:
+        raise UnsupportedError(
+            f"{bundle.path}: a bundle of {family} is no forecaster; supported are {', '.join(_FORECASTERS)}"
+        )
+    from tsmerge_export.progress import LateBar
+    from tsmerge_export.runtimes.onnxruntime import Session
+
+    module, name = _FORECASTERS[family]
+    make = getattr(import_module(f"tsmerge_export.pipelines.{module}"), name)
+    session = Session(bundle, threads=threads, providers=providers)
+    forecaster: Forecaster = make(bundle, session, memory=memory, progress=progress or LateBar("forecast"))
+    return forecaster

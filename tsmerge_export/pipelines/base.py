@@ -1,0 +1,168 @@
+"""What all forecasters have in common: the interface of chronos-forecasting's pipelines, on numpy arrays."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tsmerge_export.bundle import Bundle
+from tsmerge_export.errors import UsageError
+from tsmerge_export.pipelines import inputs as check
+from tsmerge_export.progress import Progress
+from tsmerge_export.runtimes.onnxruntime import Session
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Floats = NDArray[np.float32]
+
+LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+class Forecaster(ABC):
+    """A bundle as a forecaster. Needs numpy and onnxruntime, and pandas for data frames.
+
+    Attributes:
+        bundle: what it was made from. session: its components in ONNX Runtime.
+        forecast_type: ``samples`` or ``quantiles``, what :meth:`predict` returns.
+        progress: told how far a call is.
+    """
+
+    forecast_type: str
+
+    def __init__(self, bundle: Bundle, session: Session, *, memory: int, progress: Progress) -> None:
+        self.bundle, self.session, self.progress = bundle, session, progress
+        self._memory = memory
+        settings = bundle.manifest.get("pipeline")
+        if not isinstance(settings, dict):
+            raise UsageError(
+                f"{bundle.path}: its manifest has no pipeline settings; export it again with this version"
+            )
+        self._settings = settings
+        try:
+            self._context = int(settings["context_length"])
+            self._horizon = int(settings["prediction_length"])
+        except (KeyError, TypeError, ValueError):
+            raise UsageError(
+                f"{bundle.path}: its pipeline settings are incomplete; export it again"
+            ) from None
+
+    @property
+    def model_context_length(self) -> int:
+        """Steps that the model reads; longer series lose their beginning."""
+        return self._context
+
+    @property
+    def model_prediction_length(self) -> int:
+        """Steps that the model was made to forecast."""
+        return self._horizon
+
+    @abstractmethod
+    def predict(self, inputs: Any, prediction_length: int | None = None, *args: Any, **kwargs: Any) -> Floats:
+        """Forecast; layout, meaning and further arguments depend on the family."""
+
+    @abstractmethod
+    def predict_quantiles(
+        self,
+        inputs: Any,
+        prediction_length: int | None = None,
+        quantile_levels: Sequence[float] = LEVELS,
+        **predict_kwargs: Any,
+    ) -> tuple[Floats, Floats]:
+        """Quantiles ``[B, H, len(levels)]`` and point forecasts ``[B, H]``, float32.
+
+        Args:
+            inputs: a series, a 2-D array of series, or a list of series of any lengths; NaN is missing.
+            prediction_length: steps; the model's own for None.
+            quantile_levels: each from 0 to 1.
+            predict_kwargs: for :meth:`predict`.
+
+        Raises:
+            UsageError: inputs or numbers that make no sense.
+        """
+
+    def predict_df(
+        self,
+        df: pd.DataFrame,
+        *,
+        id_column: str = "item_id",
+        timestamp_column: str = "timestamp",
+        target: str = "target",
+        prediction_length: int | None = None,
+        quantile_levels: Sequence[float] = LEVELS,
+        batch_size: int = 256,
+        validate_inputs: bool = True,
+        freq: str | None = None,
+        **predict_kwargs: Any,
+    ) -> pd.DataFrame:
+        """Forecast the series of a long data frame, as chronos-forecasting's ``predict_df`` does.
+
+        Args:
+            df: a row per series and time; other columns are ignored.
+            id_column, timestamp_column, target: names of columns.
+            prediction_length, quantile_levels, predict_kwargs: see :meth:`predict_quantiles`.
+            batch_size: series per call; they are padded to the longest of them.
+            validate_inputs: sort and check first. Without it the rows must be grouped by id and sorted by time.
+            freq: pandas frequency of the timestamps; None finds it from series of at least three rows.
+
+        Returns:
+            ``prediction_length`` rows per series, in order of first appearance: id, timestamp, ``target_name``,
+            ``predictions`` and a column per quantile level.
+
+        Raises:
+            UsageError: a column is missing or not numeric, timestamps without a frequency, an empty series.
+            MissingDependencyError: pandas is not installed.
+        """
+        from tsmerge_export.pipelines import frame
+
+        levels = check.quantile_levels(quantile_levels)
+        steps = check.prediction_length(
+            prediction_length, self._horizon, predict_kwargs.pop("limit_prediction_length", False)
+        )
+        size = check.whole("batch_size", batch_size, 1, 2**31)
+        columns = frame.Columns(id_column, timestamp_column, target)
+        names, contexts, future = frame.read(df, columns, steps, freq, validate_inputs)
+        results = []
+        for start in range(0, len(contexts), size):
+            chunk = contexts[start : start + size]
+            with frame.naming(names[start : start + size]):
+                results.append(
+                    self.predict_quantiles(
+                        chunk,
+                        prediction_length=steps,
+                        quantile_levels=levels,
+                        **self._place(start),
+                        **predict_kwargs,
+                    )
+                )
+        quantiles, points = (np.concatenate(parts) for parts in zip(*results, strict=True))
+        return frame.result(future, target, quantiles, points, levels)
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """Takes a bar away that an exception, such as KeyboardInterrupt, would leave behind."""
+        try:
+            yield
+        finally:
+            close = getattr(self.progress, "close", None)
+            if close is not None:
+                close()
+
+    def _place(self, start: int) -> dict[str, Any]:
+        """Arguments of :meth:`predict_quantiles` that tell which series of a longer call these are."""
+        return {}
+
+
+def quantile(values: Floats, levels: Sequence[float], axis: int) -> Floats:
+    """Linear interpolation between order statistics in float32, as ``torch.quantile``; levels become the last axis."""
+    ordered = np.sort(np.moveaxis(values, axis, -1), axis=-1)
+    rank = np.asarray(levels, np.float32) * np.float32(ordered.shape[-1] - 1)
+    below = np.floor(rank).astype(np.int64)
+    above = np.ceil(rank).astype(np.int64)
+    low, high = ordered[..., below], ordered[..., above]
+    return (low + (high - low) * (rank - below.astype(np.float32))).astype(np.float32)

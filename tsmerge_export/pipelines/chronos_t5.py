@@ -1,0 +1,200 @@
+"""Chronos-T5: tokens in, sample paths out; the encoder once per series, the decoder step by step."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tsmerge_export.bundle import Bundle
+from tsmerge_export.errors import UsageError
+from tsmerge_export.pipelines import inputs as check
+from tsmerge_export.pipelines import sampling
+from tsmerge_export.pipelines.base import LEVELS, Floats, Forecaster, quantile
+from tsmerge_export.pipelines.decoder import CachedDecoder
+from tsmerge_export.pipelines.sampling import Sampling
+from tsmerge_export.pipelines.tokenizer import MeanScaleTokenizer
+from tsmerge_export.progress import Progress
+from tsmerge_export.runtimes.onnxruntime import Session
+
+Ints = NDArray[np.int64]
+
+
+class ChronosT5(Forecaster):
+    """A bundle of Chronos-T5; see :func:`tsmerge_export.pipeline`."""
+
+    forecast_type = "samples"
+
+    def __init__(self, bundle: Bundle, session: Session, *, memory: int, progress: Progress) -> None:
+        super().__init__(bundle, session, memory=memory, progress=progress)
+        missing = [name for name in ("encoder", "cross", "decoder") if name not in session.components]
+        if missing:
+            raise UsageError(
+                f"{bundle.path}: has no component {missing[0]!r}; export it again with this version"
+            )
+        self._encoder = session["encoder"]
+        self._decoder = CachedDecoder(session["cross"], session["decoder"])
+        try:
+            self.tokenizer = MeanScaleTokenizer.from_dict(self._settings["tokenizer"])
+            self._start = int(self._settings["decoder_start_token_id"])
+            self._defaults = {
+                name: self._settings[name] for name in ("num_samples", "temperature", "top_k", "top_p")
+            }
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, UsageError):
+                raise
+            raise UsageError(
+                f"{bundle.path}: its pipeline settings are incomplete; export it again"
+            ) from None
+
+    def predict(
+        self,
+        inputs: Any,
+        prediction_length: int | None = None,
+        num_samples: int | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        limit_prediction_length: bool = False,
+        *,
+        seed: int | None = None,
+        first_series: int = 0,
+    ) -> Floats:
+        """Sample paths ``[B, num_samples, prediction_length]`` float32.
+
+        A horizon beyond the model's own is forecast in pieces; each piece sees the median of the paths so far.
+
+        Args:
+            inputs: a series, a 2-D array of series, or a list of series of any lengths; NaN is missing.
+            prediction_length: steps; the model's own for None.
+            num_samples, temperature, top_k, top_p: of the sampling; the model's own for None. ``top_k=1`` is greedy.
+            limit_prediction_length: refuse horizons beyond the model's own.
+            seed: the same seed gives the same paths; every series draws from a stream of its own. None: a fresh one.
+            first_series: number of the first series in the seed's streams, to split a long call.
+
+        Raises:
+            UsageError: inputs or numbers that make no sense.
+        """
+        steps = check.prediction_length(prediction_length, self._horizon, limit_prediction_length)
+        samples, how = self._sampling(num_samples, temperature, top_k, top_p)
+        seed = check.seed(seed)
+        context = check.as_batch(inputs, self._context)
+        if steps > self._horizon:
+            warnings.warn(f"the model was made for {self._horizon} steps; {steps} may be worse")
+        blocks = [self._horizon] * (steps // self._horizon)
+        blocks += [steps % self._horizon] if steps % self._horizon else []
+        out = np.empty((len(context), samples, steps), np.float32)
+        done = 0
+        for index, length in enumerate(blocks):
+            if index:
+                # The lower of two medians, as torch has it.
+                middle = np.sort(out[:, :, done - blocks[index - 1] : done], axis=1)[:, (samples - 1) // 2]
+                context = np.concatenate([context, middle], axis=1)
+            with self._working():
+                out[:, :, done : done + length] = self._block(
+                    context, samples, length, how, seed, index, first_series, (done, steps)
+                )
+            done += length
+        return out
+
+    def predict_quantiles(
+        self,
+        inputs: Any,
+        prediction_length: int | None = None,
+        quantile_levels: Sequence[float] = LEVELS,
+        **predict_kwargs: Any,
+    ) -> tuple[Floats, Floats]:
+        levels = check.quantile_levels(quantile_levels)
+        paths = self.predict(inputs, prediction_length=prediction_length, **predict_kwargs)
+        return quantile(paths, levels, axis=1), paths.mean(axis=1)
+
+    def _place(self, start: int) -> dict[str, Any]:
+        return {"first_series": start}
+
+    def _sampling(self, num_samples: Any, temperature: Any, top_k: Any, top_p: Any) -> tuple[int, Sampling]:
+        given = {"num_samples": num_samples, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+        value = {name: self._defaults[name] if v is None else v for name, v in given.items()}
+        how = Sampling(
+            temperature=check.number("temperature", value["temperature"], 0, 1e6, above=True),
+            top_k=check.whole("top_k", value["top_k"], 0, 2**31),
+            top_p=check.number("top_p", value["top_p"], 0, 1),
+            banned=self.tokenizer.eos,
+        )
+        return check.whole("num_samples", value["num_samples"], 1, check.MAX_SAMPLES), how
+
+    def _block(
+        self,
+        context: Floats,
+        samples: int,
+        steps: int,
+        how: Sampling,
+        seed: int,
+        block: int,
+        first: int,
+        done: tuple[int, int],
+    ) -> Floats:
+        """``[B, samples, steps]``: one horizon, in as many parts as memory asks for."""
+        tokens = min(context.shape[1], self._context) + int(self.tokenizer.use_eos)
+        series, paths = self._parts(tokens, samples, steps)
+        out = np.empty((len(context), samples, steps), np.float32)
+        parts = [(b, s) for b in range(0, len(context), series) for s in range(0, samples, paths)]
+        total = len(parts) * done[1]
+        for index, (b, s) in enumerate(parts):
+            rows = context[b : b + series]
+            uniform = np.stack(
+                [
+                    sampling.uniforms(seed, first + b + i, block, samples, steps)[s : s + paths]
+                    for i in range(len(rows))
+                ]
+            )
+            ids, mask, scale = self.tokenizer.encode(rows)
+
+            def tell(step: int, base: int = len(parts) * done[0] + index * steps) -> None:
+                self.progress.update(base + step, total)
+
+            drawn = self.generate(ids, mask, uniform, how, tell)
+            out[b : b + series, s : s + paths] = self.tokenizer.decode(drawn, scale)
+        return out
+
+    def _parts(self, tokens: int, samples: int, steps: int) -> tuple[int, int]:
+        """Series and paths that fit into the memory budget together."""
+        heads, width = self._decoder.heads, self._encoder.outputs[0].dims[-1]
+        # Scores of one encoder layer, before and after softmax, and a feed-forward layer of usual width.
+        encoder = 4 * tokens * (2 * heads * tokens + 8 * int(width))
+
+        def need(paths: int) -> int:
+            return max(encoder, self._decoder.bytes_per_series(tokens, paths, steps))
+
+        paths = samples
+        while paths > 1 and need(paths) > self._memory:
+            paths = (paths + 1) // 2
+        return max(1, self._memory // need(paths)), paths
+
+    def generate(
+        self,
+        ids: Ints,
+        mask: Ints,
+        uniform: NDArray[np.float64],
+        how: Sampling,
+        tell: Any = None,
+    ) -> Ints:
+        """Tokens ``[B, S, T]`` drawn with given uniform numbers ``[B, S, T]``.
+
+        Args:
+            ids, mask: ``[B, N]`` int64, from the tokenizer.
+            tell: called with the number of steps done.
+        """
+        batch, samples, steps = uniform.shape
+        encoded = self._encoder.run({"input_ids": ids, "attention_mask": mask})
+        run = self._decoder.start(encoded, samples, steps)
+        del encoded
+        drawn = np.empty((steps, batch, samples), np.int64)
+        last = np.full((batch, samples), self._start, np.int64)
+        for step in range(steps):
+            last = drawn[step] = sampling.draw(run.step(last), uniform[:, :, step], how)
+            if tell is not None:
+                tell(step + 1)
+        return drawn.transpose(1, 2, 0)

@@ -1,0 +1,138 @@
+"""What a caller may give: series in any array-like form, numbers within limits. Everything else is one clear line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tsmerge_export.errors import UsageError
+
+Floats = NDArray[np.float32]
+
+MAX_PREDICTION_LENGTH = 65_536
+MAX_SAMPLES = 100_000
+
+
+def as_batch(inputs: Any, context_length: int) -> Floats:
+    """Series as one array, padded on the left with NaN to the longest and cut to what the model reads.
+
+    Args:
+        inputs: a series, a 2-D array of series, or a list of series of any lengths; arrays, lists, torch tensors. NaN
+            (or None in a list) is missing.
+        context_length: steps that the model reads.
+
+    Returns:
+        ``[B, L]`` float32, L at most ``context_length``.
+
+    Raises:
+        UsageError: no series, an empty one, one without an observed value, text, infinite values, other dims.
+    """
+    series = _split(inputs)
+    if not series:
+        raise UsageError("inputs hold no series")
+    rows = [_series(values, index)[-context_length:] for index, values in enumerate(series)]
+    batch = np.full((len(rows), max(map(len, rows))), np.nan, np.float32)
+    for index, row in enumerate(rows):
+        if np.isnan(row).all():
+            raise UsageError(
+                f"series {index} has no observed value in its last {len(row)} steps; leave it out"
+            )
+        batch[index, batch.shape[1] - len(row) :] = row
+    return batch
+
+
+def _split(inputs: Any) -> Sequence[Any]:
+    if hasattr(inputs, "detach"):  # a torch tensor; torch itself is not imported
+        inputs = inputs.detach().cpu().numpy() if str(inputs.dtype) != "torch.bfloat16" else inputs.float()
+    if isinstance(inputs, list | tuple):
+        scalars = [np.ndim(item) == 0 for item in inputs if not hasattr(item, "detach") or item.ndim == 0]
+        return [inputs] if inputs and len(scalars) == len(inputs) and all(scalars) else inputs
+    array = np.asarray(inputs)
+    if array.ndim not in (1, 2):
+        raise UsageError(
+            f"inputs have shape {list(array.shape)}; give one series, a 2-D array, or a list of series"
+        )
+    return [array] if array.ndim == 1 else list(array)
+
+
+def _series(values: Any, index: int) -> Floats:
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().float()
+    array = np.asarray(values)
+    if array.ndim != 1:
+        raise UsageError(f"series {index} has shape {list(array.shape)}, expected one dim")
+    if not len(array):
+        raise UsageError(f"series {index} is empty; leave it out")
+    try:
+        if array.dtype.kind not in "biufO":
+            raise ValueError(f"dtype {array.dtype}")
+        if array.dtype.kind == "O" and any(isinstance(value, str | bytes) for value in array):
+            raise ValueError("text")
+        with np.errstate(over="ignore"):
+            array = array.astype(np.float32)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"series {index} is not numeric ({error}); give numbers, NaN where missing"
+        ) from None
+    if np.isinf(array).any():
+        raise UsageError(f"series {index} has infinite values, or values beyond float32; give finite ones")
+    return array
+
+
+def prediction_length(value: Any, default: int, limit: bool) -> int:
+    """Steps to forecast, ``default`` for None.
+
+    Args:
+        limit: refuse more than the model was made for, ``default``.
+
+    Raises:
+        UsageError: not a whole number from 1 to :data:`MAX_PREDICTION_LENGTH`, or beyond the limit.
+    """
+    steps = default if value is None else whole("prediction_length", value, 1, MAX_PREDICTION_LENGTH)
+    if limit and steps > default:
+        raise UsageError(
+            f"prediction_length {steps} is longer than the model's own {default}; "
+            "set limit_prediction_length=False to allow it"
+        )
+    return steps
+
+
+def whole(name: str, value: Any, least: int, most: int) -> int:
+    """A whole number in a range; raises UsageError that names the argument."""
+    fits = isinstance(value, int | np.integer) and not isinstance(value, bool) and least <= value <= most
+    if not fits:
+        raise UsageError(f"{name} {value!r} is not a whole number from {least} to {most}")
+    return int(value)
+
+
+def number(name: str, value: Any, least: float, most: float, *, above: bool = False) -> float:
+    """A finite number in a range (``above``: without its lower end); raises UsageError that names the argument."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        raise UsageError(f"{name} {value!r} is not a number") from None
+    if not math.isfinite(found) or not least <= found <= most or (above and found == least):
+        ends = f"above {least:g}" if above else f"from {least:g}"
+        raise UsageError(f"{name} {value!r} is out of range; it must be {ends} to {most:g}")
+    return found
+
+
+def quantile_levels(levels: Any) -> tuple[float, ...]:
+    """Levels from 0 to 1, at least one; raises UsageError for anything else."""
+    if isinstance(levels, str) or not hasattr(levels, "__iter__"):
+        raise UsageError(f"quantile_levels {levels!r} is not a list of numbers")
+    found = tuple(number("quantile_levels", level, 0, 1) for level in levels)
+    if not found:
+        raise UsageError("quantile_levels is empty")
+    return found
+
+
+def seed(value: Any) -> int:
+    """A seed of at least 0; for None a fresh one from the operating system."""
+    if value is None:
+        return int(np.random.SeedSequence().entropy)  # type: ignore[arg-type]
+    return whole("seed", value, 0, 2**128)

@@ -1,0 +1,55 @@
+"""A picture of forecasts: history, point forecast and the bands between quantiles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_MOST_SERIES = 6
+_HISTORY = 3  # horizons
+
+
+def figure(
+    history: pd.DataFrame, found: pd.DataFrame, names: tuple[str, str, str], levels: Sequence[float]
+) -> Any:
+    """Draw the first six series, one below the other.
+
+    Args:
+        history: the data. found: forecasts as ``predict_df`` gives them. names: id, timestamp and target columns.
+        levels: quantile levels in ``found``; pairs that lie evenly around the median become bands.
+
+    Returns:
+        A matplotlib figure, made without a display.
+    """
+    from matplotlib.figure import Figure
+
+    from tsmerge_export.pipelines.frame import timestamps
+
+    identity, time, target = names
+    if found[time].dtype.kind == "M":
+        history = history.assign(**{time: timestamps(history[time], time)})
+    ids = list(found[identity].unique())[:_MOST_SERIES]
+    picture = Figure(figsize=(10, 1 + 2.4 * len(ids)), layout="constrained")
+    low = sorted(level for level in levels if level < 0.5)
+    bands = [(level, other) for level in low for other in levels if abs(level + other - 1) < 1e-9]
+    for index, name in enumerate(ids):
+        axes = picture.add_subplot(len(ids), 1, index + 1)
+        future = found[found[identity] == name]
+        past = history[history[identity] == name].sort_values(time)
+        past = past.tail(max(_HISTORY * len(future), 50))
+        axes.plot(past[time], past[target], color="black", linewidth=1, label="history")
+        for lower, upper in bands:
+            axes.fill_between(
+                future[time], future[str(lower)], future[str(upper)],
+                color="tab:blue", alpha=0.6 / len(bands), linewidth=0,
+                label=f"{lower:g} to {upper:g}" if (lower, upper) == bands[0] else None,
+            )  # fmt: skip
+        axes.plot(future[time], future["predictions"], color="tab:blue", label="forecast")
+        axes.set_title(str(name), loc="left", fontsize="medium")
+        axes.margins(x=0.01)
+        if index == 0:
+            axes.legend(loc="upper left", fontsize="small", frameon=False, ncols=3)
+    return picture

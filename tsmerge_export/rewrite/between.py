@@ -1,0 +1,278 @@
+"""Inserts merging between the blocks of a state-space model.
+
+Such a block mixes tokens by convolution and scan, and works at any length: nothing in it belongs to one token but the
+stream itself. So no operand is gathered. What follows a merge is left as it is, fed with fewer tokens; only what was
+computed *from the length* (reshape targets, pads, triangular masks) is computed again from the new one. A value of the
+old length from another source is no such thing, and is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from tsmerge_export.errors import UnsupportedError
+from tsmerge_export.merge.plan import MergeStep
+from tsmerge_export.rewrite.dims import Dim, dims
+from tsmerge_export.rewrite.emit import Emitter
+from tsmerge_export.rewrite.insert import DOMAIN, VERSION, MergeReport, RewriteReport
+from tsmerge_export.rewrite.points import Point
+
+
+class _Kind(IntEnum):
+    FIXED = 0  # constants, and what follows from other lengths than that of the tokens
+    LENGTH = 1  # follows from the number of tokens alone
+    DATA = 2
+
+
+@dataclass(frozen=True)
+class _Stage:
+    number: int
+    dim: str
+    length: ir.Value
+    size: ir.Value
+    target: ir.Value
+
+
+def insert_between_blocks(
+    model: ir.Model,
+    points: list[Point],
+    plan: Mapping[int, MergeStep],
+    *,
+    stay: Mapping[str, int] | None = None,
+) -> RewriteReport:
+    """Merge at the planned points, tokens compared by themselves and all of them real. Edits ``model`` in place.
+
+    Args:
+        model: plain ONNX, every value with dtype and dims.
+        points: from :func:`~tsmerge_export.rewrite.blocks.find_blocks`. plan: step by layer.
+        stay: outputs that may stay merged. Every other output with one entry per token is unmerged.
+
+    Raises:
+        UnsupportedError: the number of tokens is fixed, or a later block uses something else with one entry per token.
+    """
+    return _Walk(model, points, plan, set(stay or {})).run()
+
+
+class _Walk:
+    def __init__(
+        self, model: ir.Model, points: list[Point], plan: Mapping[int, MergeStep], stay: set[str]
+    ) -> None:
+        self._model, self._graph, self._stay = model, model.graph, stay
+        self._steps = {point.node: (point, plan[point.layer]) for point in points if point.layer in plan}
+        shape = dims(points[0].value)
+        if shape is None or not isinstance(shape[1], str):
+            raise UnsupportedError("merging between blocks needs a model with a dynamic number of tokens")
+        self._tokens, self._batch = shape[1], shape[0]
+        self._emit = Emitter(self._graph)
+        self._dims = {value: dims(value) for node in self._graph for value in node.outputs}
+        self._dims.update({value: dims(value) for value in self._graph.inputs})
+        self._kinds: dict[ir.Value, _Kind] = {}
+        self._stages: list[_Stage] = []
+        self._stage_of: dict[ir.Value, _Stage] = {}  # values that come from merged tokens
+        self._current: dict[ir.Value, ir.Value] = {}
+        self._again: dict[tuple[ir.Value, int], ir.Value] = {}
+        self._report = RewriteReport()
+
+    def run(self) -> RewriteReport:
+        nodes = list(self._graph)
+        for index, node in enumerate(nodes):
+            self._emit.move_before(node)
+            if self._stages and any(v in self._current or v in self._stage_of for v in node.inputs):
+                self._feed(node)
+            if node in self._steps:
+                self._emit.move_before(nodes[index + 1] if index + 1 < len(nodes) else None)
+                self._merge(*self._steps[node])
+        self._emit.move_before(None)
+        self._finish_outputs()
+        if self._report.merges:
+            self._model.opset_imports[DOMAIN] = VERSION
+        self._graph.sort()
+        RemoveUnusedNodesPass()(self._model)
+        return self._report
+
+    # -- what a value follows from ---------------------------------------------------------------------------------
+
+    def _depends(self, dim: Dim) -> bool:
+        return isinstance(dim, str) and re.search(rf"\b{re.escape(self._tokens)}\b", dim) is not None
+
+    def _kind(self, value: ir.Value | None) -> _Kind:
+        if value is None or value.is_initializer():
+            return _Kind.FIXED
+        if value not in self._kinds:
+            self._kinds[value] = self._find_kind(value)
+        return self._kinds[value]
+
+    def _find_kind(self, value: ir.Value) -> _Kind:
+        node = value.producer()
+        if node is None or any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
+            return _Kind.DATA
+        if node.op_type != "Shape":
+            return max((self._kind(v) for v in node.inputs), default=_Kind.FIXED)
+        shape = None if node.inputs[0] is None else self._dims.get(node.inputs[0])
+        if shape is None:
+            return (
+                _Kind.FIXED if node.inputs[0] is not None and node.inputs[0].is_initializer() else _Kind.DATA
+            )
+        return _Kind.LENGTH if any(self._depends(shape[axis]) for axis in _axes(node, shape)) else _Kind.FIXED
+
+    # -- one node --------------------------------------------------------------------------------------------------
+
+    def _feed(self, node: ir.Node) -> None:
+        """Give a node behind a merge inputs of the current length."""
+        stage = self._stages[-1]
+        if all(self._kind(value) != _Kind.DATA for value in node.outputs):
+            # Computed again where it is needed; a length that is read from the merged stream is right as it is.
+            source = self._at_stage(node.inputs[0], node) if node.op_type == "Shape" else None
+            if source is not None and self._stage_of.get(source) is stage:
+                node.replace_input_with(0, source)
+                self._again[(node.outputs[0], stage.number)] = node.outputs[0]
+            return
+        for index, value in enumerate(node.inputs):
+            node.replace_input_with(index, self._at_stage(value, node))
+        for value in node.outputs:
+            shape = self._dims.get(value)
+            if shape is not None:
+                value.shape = ir.Shape([self._renamed(dim, stage) for dim in shape])
+            self._stage_of[value] = stage
+
+    def _renamed(self, dim: Dim, stage: _Stage) -> Dim:
+        if not self._depends(dim):
+            return dim
+        return re.sub(rf"\b{re.escape(self._tokens)}\b", stage.dim, str(dim))
+
+    def _at_stage(self, value: ir.Value | None, user: ir.Node) -> ir.Value | None:
+        if value is None:
+            return None
+        if value in self._current:
+            return self._current[value]
+        stage = self._stages[-1]
+        if self._stage_of.get(value) is stage:
+            return value
+        kind = self._kind(value)
+        if kind == _Kind.LENGTH:
+            return self._computed_again(value, stage)
+        if kind == _Kind.DATA and any(self._depends(dim) for dim in self._dims.get(value) or ()):
+            raise UnsupportedError(
+                f"node {user.name!r} uses {value.name!r}, which has one entry per token and does not pass the merge; "
+                "merging between blocks follows the residual stream only"
+            )
+        return value
+
+    def _computed_again(self, value: ir.Value, stage: _Stage) -> ir.Value:
+        """A value that follows from the length, from that of ``stage``."""
+        key = (value, stage.number)
+        if key in self._again:
+            return self._again[key]
+        node = value.producer()
+        if self._kind(value) != _Kind.LENGTH or node is None:
+            return value
+        if node.op_type == "Shape":
+            self._again[key] = self._shape_again(node, stage)
+            return self._again[key]
+        inputs = [None if v is None else self._computed_again(v, stage) for v in node.inputs]
+        outputs = [
+            (
+                out.dtype,
+                None if (shape := self._dims.get(out)) is None else [self._renamed(d, stage) for d in shape],
+            )
+            for out in node.outputs
+        ]
+        twin = self._emit.node(
+            node.op_type, inputs, {}, outputs, f"length_{node.op_type}", domain=node.domain
+        )
+        twin.attributes.update(node.attributes)
+        for old, new in zip(node.outputs, twin.outputs, strict=True):
+            self._again[(old, stage.number)] = new
+        return self._again[key]
+
+    def _shape_again(self, node: ir.Node, stage: _Stage) -> ir.Value:
+        source = node.inputs[0]
+        assert source is not None
+        shape = self._dims[source] or []
+        parts = []
+        for axis in _axes(node, shape):
+            dim = shape[axis]
+            if dim == self._tokens:
+                parts.append(stage.length)
+            elif self._depends(dim):
+                raise UnsupportedError(f"node {node.name!r} reads a length {dim} of {source.name!r}")
+            else:
+                parts.append(
+                    self._emit.const([dim]) if isinstance(dim, int) else self._emit.length(source, axis)
+                )
+        if len(parts) == 1:
+            return parts[0]
+        return self._emit.op("Concat", parts, {"axis": 0}, ir.DataType.INT64, [len(parts)], "shape")
+
+    # -- one merge -------------------------------------------------------------------------------------------------
+
+    def _merge(self, point: Point, step: MergeStep) -> None:
+        x = self._current.get(point.value, point.value)
+        emit, int64, float32 = self._emit, ir.DataType.INT64, ir.DataType.FLOAT
+        before = self._stages[-1].dim if self._stages else self._tokens
+        if self._stages:
+            size = self._stages[-1].size
+        else:
+            rows = emit.op("Shape", [x], {"start": 0, "end": 2}, int64, [2], "rows")
+            size = emit.op(
+                "Expand", [emit.const(1.0, "float32"), rows], {}, float32, [self._batch, before], "size"
+            )
+        symbol = f"tokens_after_layer_{point.layer}"
+        rows_out = [self._batch, symbol]
+        features = (dims(x) or [None])[-1]
+        outputs = [
+            (x.dtype, [*rows_out, features]),
+            (float32, rows_out),
+            (int64, rows_out),
+            (int64, [self._batch, before]),
+        ]
+        hint = f"merge_layer_{point.layer}"
+        node = emit.node(step.op_type, [x, x, size], step.attributes, outputs, hint, domain=DOMAIN)
+        node.metadata_props["tsmerge.layer"] = str(point.layer)
+        if point.scope:
+            node.metadata_props["tsmerge.scope"] = point.scope
+        y, size_out, kept, target = node.outputs
+        stage = _Stage(len(self._stages), symbol, emit.length(kept, 1), size_out, target)
+        self._stages.append(stage)
+        self._current[point.value] = y
+        self._stage_of[y] = stage
+        self._report.merges.append(
+            MergeReport(
+                point.layer, node.name or "", step.op_type, point.scope, before, symbol, dict(step.attributes)
+            )
+        )
+
+    # -- outputs ---------------------------------------------------------------------------------------------------
+
+    def _finish_outputs(self) -> None:
+        for index, old in enumerate(list(self._graph.outputs)):
+            value, name = self._current.get(old, old), old.name or ""
+            stage, shape = self._stage_of.get(value), dims(value) or []
+            if stage is not None and name not in self._stay:
+                at = [axis for axis, dim in enumerate(shape) if isinstance(dim, str) and stage.dim in dim]
+                if at and (at != [1] or shape[1] != stage.dim):
+                    raise UnsupportedError(
+                        f"output {name!r} has its tokens elsewhere than on axis 1: {shape}"
+                    )
+                for step in reversed(self._stages[: stage.number + 1]) if at else ():
+                    before = self._stages[step.number - 1].dim if step.number else self._tokens
+                    out = [shape[0], before, *shape[2:]]
+                    value = self._emit.op(
+                        "Unmerge", [value, step.target], {}, value.dtype, out, "unmerged", DOMAIN
+                    )
+            if value is not old:
+                old.name, value.name = f"{name}/before_merging", name
+                self._graph.outputs[index] = value
+
+
+def _axes(node: ir.Node, shape: list[Dim]) -> range:
+    """The axes whose lengths a Shape node gives."""
+    rank = len(shape)
+    start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", rank)
+    return range(rank)[slice(start, end)]

@@ -1,0 +1,102 @@
+"""The table and the picture of ``tsmerge tune``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tsmerge_export.tune.search import Tried, pareto
+from tsmerge_export.tune.verdict import Answer, Final
+
+
+def name_of(one: Tried, several: bool) -> str:
+    """A setting in words, with the model in front where there is more than one."""
+    words = one.merge.describe() if one.merge.active else "unmerged"
+    words = words.replace(" min-tokens=4", "").replace(" positions=gather", "")
+    return f"{Path(one.source).name}: {words}" if several else words
+
+
+def front_table(tried: Sequence[Tried], metric: str, *, most: float) -> Table:
+    """The Pareto front so far, fastest first; within budget is what stays below it with 90 % confidence."""
+    several = len({one.source for one in tried}) > 1
+    table = Table(title=f"Pareto front of {len(tried)} settings", title_justify="left")
+    table.add_column("setting", overflow="fold")
+    table.add_column(f"{metric} (validation)", justify="right")
+    table.add_column("at most", justify="right")
+    table.add_column("speed-up", justify="right")
+    table.add_column("within budget")
+    for one in pareto(tried):
+        mark = "yes" if one.upper <= most else ""
+        cells = (f"{one.increase:+.1f} %", f"{one.upper:+.1f} %", f"{one.speedup:.2f}", mark)
+        table.add_row(name_of(one, several), *cells)
+    return table
+
+
+def print_answer(answer: Answer, tried: Sequence[Tried], metric: str, *, most: float) -> None:
+    """The front, the finalists on the test split, and what to do, on stdout."""
+    console = Console(width=max(110, Console().width))
+    console.print(front_table(tried, metric, most=most))
+    several = len({one.source for one in tried}) > 1
+    table = Table(title="Finalists, on the test split that the search did not see", title_justify="left")
+    table.add_column("setting", overflow="fold")
+    for title in (f"{metric} (validation)", f"{metric} (test)", "speed-up"):
+        table.add_column(title, justify="right")
+    table.add_column("")
+    for final in answer.finals:
+        table.add_row(
+            name_of(final.tried, several),
+            f"{final.tried.increase:+.1f} %",
+            f"{final.test.mean:+.1f} %",
+            f"{final.speedup:.2f}",
+            _role(final, answer),
+        )
+    console.print(table)
+    for reason in answer.reasons:
+        print(reason)
+    if answer.pays_from is not None:
+        _, _, length = answer.pays_from
+        where = "at no length up to the context" if length is None else f"from {length} steps on"
+        words = name_of(Tried(answer.pays_from[0], answer.pays_from[1], 0, 0, 0), several)
+        print(f"{words} is faster than unmerged {where}")
+
+
+def _role(final: Final, answer: Answer) -> str:
+    roles = []
+    if final is answer.reference:
+        roles.append("reference")
+    if final is answer.fastest:
+        roles.append("fastest within budget")
+    if final is answer.best:
+        roles.append("best quality")
+    return ", ".join(roles)
+
+
+def plot(tried: Sequence[Tried], answer: Answer, metric: str, most: float, path: Path) -> None:
+    """Speed-up against change of error: everything that was tried, the front, and the choice."""
+    from matplotlib.figure import Figure
+
+    good = [one for one in tried if one.error is None]
+    front = pareto(tried)
+    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    axes: Any = figure.add_subplot()
+    for source in dict.fromkeys(one.source for one in good):
+        mine = [one for one in good if one.source == source]
+        axes.scatter(
+            [o.speedup for o in mine], [o.upper for o in mine], s=18, alpha=0.6, label=Path(source).name
+        )
+    axes.step([o.speedup for o in front], [o.upper for o in front], where="post", color="k", lw=1)
+    axes.axhline(most, color="tab:red", lw=1, ls="--", label=f"budget {most:g} %")
+    axes.axvline(1.0, color="0.6", lw=1)
+    if answer.fastest is not None:
+        chosen = answer.fastest.tried
+        axes.scatter([chosen.speedup], [chosen.upper], s=140, facecolors="none", edgecolors="tab:red")
+    axes.set_xlabel("speed-up over the unmerged reference")
+    axes.set_ylabel(f"change of {metric} on validation, 90 % bound (%)")
+    axes.set_yscale("symlog", linthresh=10)
+    axes.legend(fontsize=8)
+    axes.grid(visible=True, alpha=0.3)
+    figure.savefig(path, dpi=130)

@@ -1,0 +1,146 @@
+"""One checkpoint in a search: exported once, then merged, scored and timed for every setting that is tried."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from tsmerge_export import families
+from tsmerge_export.build import merge_and_lower
+from tsmerge_export.checkpoint import LoadedModel, load_model
+from tsmerge_export.config import MergeConfig
+from tsmerge_export.errors import UsageError
+from tsmerge_export.families.base import Arrays, Component, Family
+from tsmerge_export.onnx_export import DEFAULT_OPSET, export_component, prove_dynamic
+from tsmerge_export.tune.quality import Errors
+from tsmerge_export.validate.cost import run_named, window_errors
+from tsmerge_export.validate.data import Table, Windows, need_rows, rolling_windows
+from tsmerge_export.validate.sessions import open_session
+from tsmerge_export.validate.threads import torch_threads
+
+Run = Callable[[Arrays], Arrays]
+
+
+@dataclass
+class Subject:
+    """A loaded and exported model with the windows that it is judged on.
+
+    Attributes:
+        source: as the user named it. plain: its first component without merging.
+        validation: windows that the search looks at. test: windows that it never sees.
+        feed: inputs of the timed call. threads: of ONNX Runtime.
+    """
+
+    source: str
+    loaded: LoadedModel
+    family: Family
+    component: Component
+    plain: ir.Model
+    points: int
+    validation: Windows
+    test: Windows
+    feed: Arrays
+    threads: int | None
+    folder: Path
+    seed: int = 0
+    runs: dict[MergeConfig, Run] = field(default_factory=dict, repr=False)
+
+    def run_of(self, merge: MergeConfig) -> Run:
+        """A call of the file merged by ``merge``; the last few are kept open.
+
+        Raises:
+            UnsupportedError: the setting cannot be built for this model.
+        """
+        if merge not in self.runs:
+            while len(self.runs) > 3:
+                del self.runs[next(key for key in self.runs if key.active)]
+            with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
+                built = merge_and_lower(
+                    self.component,
+                    self.plain,
+                    merge,
+                    inline=False,
+                    folder=Path(scratch),
+                    scratch=Path(scratch),
+                )
+                names = [spec.name for spec in self.component.outputs]
+                session = open_session(built.merged, self.threads, timed=True)
+            self.runs[merge] = partial(run_named, session, names)
+        return self.runs[merge]
+
+    def errors(self, merge: MergeConfig, windows: Windows) -> dict[str, Errors]:
+        """By metric ``[C, W]``: the error of every window, see :func:`~tsmerge_export.validate.cost.window_errors`."""
+        run = self.run_of(merge)
+        with torch_threads(self.threads):
+            columns = [
+                window_errors(self.family, self.loaded.model, run, windows, c, self.seed)
+                for c in range(len(windows.columns))
+            ]
+        return {name: np.stack([column[name] for column in columns]) for name in columns[0]}
+
+    def with_feed(self, feed: Arrays) -> Subject:
+        """The same model, its open files shared, timed on other inputs."""
+        return replace(self, feed=feed)
+
+    def call(self, merge: MergeConfig) -> Callable[[], object]:
+        """The call that is timed."""
+        run = self.run_of(merge)
+        return lambda: run(self.feed)
+
+
+def split(table: Table) -> Table:
+    """The table without its last fifth, which the search must not see."""
+    return Table(table.name, table.columns, table.values[: int(len(table.values) * 0.8)])
+
+
+def prepare(
+    source: str,
+    table: Table,
+    *,
+    folder: Path,
+    windows: int | None,
+    batch: int,
+    length: int | None,
+    threads: int | None,
+    seed: int,
+    options: dict[str, Any],
+) -> Subject:
+    """Load and export a model, and cut its windows.
+
+    Args:
+        source: model as for ``tsmerge-export``. table: all rows; the last 20 % are the test split, the 20 % before
+            the end of the rest the validation split.
+        windows: at most so many per column and split; None is all.
+        batch: series per timed call. length: context in steps; None is the longest that model and data allow.
+
+    Raises:
+        UsageError: the table is too short, constant, or ``length`` is more than the model reads.
+    """
+    loaded = load_model(source, **options)
+    family = families.get(loaded.family)
+    component = family.components(loaded.model)[0]
+    horizon, longest = family.horizon(loaded.model), family.context(loaded.model)
+    seen = split(table)
+    need_rows(table.name, len(seen.values), horizon, horizon)
+    context = min(length or longest, len(seen.values) - horizon)
+    if length is not None and length > longest:
+        raise UsageError(f"--length {length}: {source} reads at most {longest} steps")
+    for name, column in zip(table.columns, table.values.T, strict=True):
+        if np.nanmax(column) == np.nanmin(column):
+            raise UsageError(f"--data {table.name}: column {name!r} is constant; remove it")
+    plain = export_component(component, loaded.model, opset=DEFAULT_OPSET)
+    prove_dynamic(component, loaded.model, plain)
+    validation = rolling_windows(seen, context, horizon, limit=windows)
+    pool = validation.context.reshape(-1, context)
+    feed = component.from_series(loaded.model, np.resize(pool, (batch, context)))
+    return Subject(
+        source, loaded, family, component, plain, family.merge_points(loaded.model).count, validation,
+        rolling_windows(table, context, horizon, limit=windows), feed, threads, folder, seed,
+    )  # fmt: skip
