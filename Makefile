@@ -11,12 +11,15 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 DEMO = tsmerge_export/demo/chronos-bolt-nano
 
+# The plugin's tests use NVIDIA's compiler and TensorRT-RTX, wheels for Linux on x86-64; elsewhere they are skipped.
+PLUGIN_TESTS = $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),$(VENV)/.installed-plugin-tests)
+
 .PHONY: demo test lint format clean
 
 demo: $(VENV)/.installed-cpu
 	$(BIN)/tsmerge-export $(DEMO) --merge local --ratio 1/10 -o build/demo --force
 
-test: $(VENV)/.installed-dev
+test: $(VENV)/.installed-dev $(PLUGIN_TESTS)
 	if command -v npm >/dev/null; then cd tests/web && npm ci --no-audit --no-fund --silent; fi
 	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
 
@@ -34,6 +37,12 @@ $(BIN)/python:
 
 $(VENV)/.torch: | $(BIN)/python
 	$(BIN)/python -c "import torch" 2>/dev/null || $(PIP) install "$(TORCH)"
+	touch $@
+
+# Of kernel-lens only the headers of TensorRT are used, not what it depends on.
+$(VENV)/.installed-plugin-tests: $(VENV)/.installed-dev
+	$(PIP) install -e ".[plugin-tests]"
+	$(PIP) install --no-deps "kernel-lens>=2.0"
 	touch $@
 
 $(VENV)/.installed-%: pyproject.toml $(VENV)/.torch

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,9 +78,10 @@ def contract(cxx: str, headers: Path, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="session")
 def libraries(headers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the CMake build for all default architectures: the libraries, and what ptxas said (``ptxas.txt``)."""
-    for tool in ("cmake", "ninja"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"no {tool} (pip install {tool})")
+    search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    cmake, ninja = (shutil.which(tool, path=search) for tool in ("cmake", "ninja"))
+    if cmake is None or ninja is None:
+        pytest.skip("no cmake or ninja (pip install cmake ninja)")
     nvcc = find_nvcc()
     if nvcc is None:
         pytest.skip("no nvcc (pip install 'tsmerge-export[plugin-tests]')")
@@ -103,7 +105,7 @@ def libraries(headers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run(configure, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     made = subprocess.run(
-        ["cmake", "--build", str(folder), "-v"], capture_output=True, text=True, env=environment
+        [cmake, "--build", str(folder), "-v"], capture_output=True, text=True, env=environment
     )
     assert made.returncode == 0, made.stdout[-4000:] + made.stderr[-4000:]
     (folder / "ptxas.txt").write_text(made.stdout)

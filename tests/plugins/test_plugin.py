@@ -15,6 +15,9 @@ import pytest
 from tests.plugins.emulated import KERNELS
 from tsmerge_export.ops import schema
 
+#: Attributes that the plugin does not know: targets.py refuses what they would change.
+WITHOUT = ("similarity", "causal")
+
 ARCHITECTURES = ("80", "86", "89", "90", "100", "120")
 
 
@@ -36,7 +39,7 @@ def test_fields_are_the_attributes_of_the_operator() -> None:
         name: (int(least), numbers[most])
         for name, least, most in re.findall(r'\{"(\w+)", (\d+), (\w+), &Settings', source)
     }
-    assert found == {a.name: (a.least, a.most) for a in schema("LocalMerge").attributes}
+    assert found == {a.name: (a.least, a.most) for a in schema("LocalMerge").attributes if a.name not in WITHOUT}
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -121,5 +124,5 @@ def test_tensorrt_rtx_loads_the_library_and_creates_the_plugin(libraries: Path) 
         {"index_bits": 8},
     ]
     found = _registry(libraries / "libtsmerge_trt.so", [*good, *bad])
-    assert found["names"] == [*(a.name for a in schema("LocalMerge").attributes), "index_bits"]
+    assert found["names"] == [*(a.name for a in schema("LocalMerge").attributes if a.name not in WITHOUT), "index_bits"]
     assert found["made"] == [True] * len(good) + [False] * len(bad)

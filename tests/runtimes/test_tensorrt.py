@@ -1,4 +1,4 @@
-"""TensorRT as far as a machine without it goes: preflight, engines with a stand-in, provider options."""
+"""TensorRT as far as a machine without it goes: preflight, engines by a stand-in, provider options."""
 
 from __future__ import annotations
 

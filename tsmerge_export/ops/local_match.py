@@ -182,8 +182,10 @@ def match_dense(similarity: str) -> str:
   {_scores(3, similarity)}
   k = Constant<value_int: int = @k>()
   no_limit = Less(k, i1)
-  count_a_s = Squeeze(count_a, i0)
-  count_b_s = Squeeze(count_b, i0)
+  count_a_real = Shape<start = 1, end = 2>(raw_a)
+  count_b_real = Shape<start = 1, end = 2>(raw_b)
+  count_a_s = Squeeze(count_a_real, i0)
+  count_b_s = Squeeze(count_b_real, i0)
   s0 = Constant<value_int = 0>()
   s1 = Constant<value_int = 1>()
   i_row = Range(s0, count_a_s, s1)

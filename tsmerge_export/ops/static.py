@@ -7,6 +7,9 @@ one scatter without duplicates. A function has the same name, inputs and outputs
 k = 1 is the specification (:mod:`tsmerge_export.merge.local`) but for the payload of NaNs in half precision. For other
 k several tokens may go into one: they are summed by a matrix product over all N tokens, which costs ``2 * M * N * D``
 operations and spreads a NaN or an infinity to all merged tokens of its row.
+
+Lengths of ranges are read from tensors that were cut to them: of a length by arithmetic alone the compiler does not see
+how large it can be, and plans memory for more than there can be.
 """
 
 from __future__ import annotations
@@ -146,7 +149,8 @@ _ROWS_MANY = """
   into = Add(partner_twice, first_b)
   goes = Where(gone, into, token_rows)
   target = GatherElements<axis = 1>(before, goes)
-  left_s = Squeeze(left, i0)
+  left_real = Shape<start = 1, end = 2>(kept)
+  left_s = Squeeze(left_real, i0)
   slot = Range(p0, left_s, p1)
   slot_column = Unsqueeze(slot, i1)
   target_row = Unsqueeze(target, i1)
