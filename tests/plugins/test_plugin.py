@@ -39,7 +39,9 @@ def test_fields_are_the_attributes_of_the_operator() -> None:
         name: (int(least), numbers[most])
         for name, least, most in re.findall(r'\{"(\w+)", (\d+), (\w+), &Settings', source)
     }
-    assert found == {a.name: (a.least, a.most) for a in schema("LocalMerge").attributes if a.name not in WITHOUT}
+    assert found == {
+        a.name: (a.least, a.most) for a in schema("LocalMerge").attributes if a.name not in WITHOUT
+    }
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -124,5 +126,8 @@ def test_tensorrt_rtx_loads_the_library_and_creates_the_plugin(libraries: Path) 
         {"index_bits": 8},
     ]
     found = _registry(libraries / "libtsmerge_trt.so", [*good, *bad])
-    assert found["names"] == [*(a.name for a in schema("LocalMerge").attributes if a.name not in WITHOUT), "index_bits"]
+    assert found["names"] == [
+        *(a.name for a in schema("LocalMerge").attributes if a.name not in WITHOUT),
+        "index_bits",
+    ]
     assert found["made"] == [True] * len(good) + [False] * len(bad)

@@ -15,11 +15,12 @@ from tsmerge_export.families.base import Family
 from tsmerge_export.pipelines.decoder import CachedDecoder
 from tsmerge_export.runtimes.onnxruntime import GraphSession
 from tsmerge_export.validate import corpus, tolerances
-from tsmerge_export.validate.parity import OnnxArtefact, Outputs, ParityReport, judge_cases, unreadable
+from tsmerge_export.validate.artefact import OnnxArtefact, Outputs
+from tsmerge_export.validate.parity import ParityReport, judge_cases, unreadable
 
 
 class _Chain:
-    """The files in a row, as a :class:`~tsmerge_export.validate.parity.Artefact`."""
+    """The files in a row, as a :class:`~tsmerge_export.validate.artefact.Artefact`."""
 
     def __init__(self, files: dict[str, Path], with_decisions: Path | None, threads: int | None) -> None:
         names = [value.name for value in onnx.load(files["encoder"], load_external_data=False).graph.output]

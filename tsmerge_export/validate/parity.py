@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
-import onnxruntime as ort
 import torch
 from torch import nn
 
@@ -18,12 +16,10 @@ from tsmerge_export.config import MergeConfig
 from tsmerge_export.families.base import Component, Family
 from tsmerge_export.merge.apply import merging
 from tsmerge_export.validate import corpus, decisions, tolerances
-from tsmerge_export.validate.decisions import Decision, Tap, Verdict
-from tsmerge_export.validate.sessions import open_session
+from tsmerge_export.validate.artefact import Artefact, OnnxArtefact, Outputs
+from tsmerge_export.validate.decisions import Decision, Verdict
 from tsmerge_export.validate.threads import torch_threads
 from tsmerge_export.validate.tolerances import Tolerance
-
-Outputs = dict[str, npt.NDArray[Any]]
 
 # Above this share of flipped rows among series that are not degenerate, the report warns: parity then says little.
 FLIP_SHARE = 0.05
@@ -185,56 +181,6 @@ def unreadable(name: str, artefact: Path, tolerance: Tolerance, error: Exception
     return ParityReport(name, tolerance, [failed])
 
 
-class Artefact(Protocol):
-    """What was exported, ready to run: one file, or several in a row."""
-
-    taps: Sequence[Tap]
-
-    def run(self, inputs: Outputs) -> Outputs:
-        """The outputs of the files as they are."""
-
-    def tapped(self, inputs: Outputs) -> Outputs:
-        """The outputs of a copy that also outputs the decisions at ``taps``."""
-
-
-class OnnxArtefact:
-    """One file, and its copy with decisions.
-
-    Args:
-        file: .onnx. names: its outputs that are compared. threads: for ONNX Runtime.
-        with_decisions: for a file whose functions are inlined, the same model with its merge nodes.
-        values_from: runs what was made from the file (an engine) instead of the file itself.
-    """
-
-    def __init__(
-        self,
-        file: Path,
-        names: Sequence[str],
-        threads: int | None,
-        with_decisions: Path | None,
-        values_from: Callable[[Outputs], Outputs] | None = None,
-    ) -> None:
-        self._names = list(names)
-        self._values_from = values_from
-        self._session = open_session(file, threads)
-        proto = onnx.load(with_decisions or file)
-        self.taps: Sequence[Tap] = decisions.tap(proto)
-        self._tapped = open_session(proto, threads) if self.taps else None
-
-    def run(self, inputs: Outputs) -> Outputs:
-        """See :class:`Artefact`."""
-        if self._values_from is not None:
-            return self._values_from(inputs)
-        return _run(self._session, self._names, inputs)
-
-    def tapped(self, inputs: Outputs) -> Outputs:
-        """See :class:`Artefact`. A graph without merges has no such copy: it is :meth:`run`."""
-        if self._tapped is None:
-            return self.run(inputs)
-        extra = [name for t in self.taps for name in (t.kept, t.target)]
-        return _run(self._tapped, [*self._names, *extra], inputs)
-
-
 def judge_cases(
     component: Component,
     model: nn.Module,
@@ -287,10 +233,6 @@ def run_eager(
         outputs = component.eager(model, tensors)
         steps = decisions.from_steps(run.steps)
     return {name: value.numpy() for name, value in outputs.items()}, steps
-
-
-def _run(session: ort.InferenceSession, names: Sequence[str], inputs: Outputs) -> Outputs:
-    return dict(zip(names, session.run(list(names), inputs), strict=True))
 
 
 def _one_line(error: Exception) -> str:
