@@ -11,8 +11,7 @@ import pytest
 
 from tests.artefacts import built, component, model
 from tests.cases import Case, random_case
-from tests.ops.harness import feed, merge_model, session
-from tests.ops.test_local_merge import difference
+from tests.ops.harness import difference, feed, merge_model, session
 from tsmerge_export import ops
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UnsupportedError

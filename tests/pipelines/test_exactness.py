@@ -14,6 +14,9 @@ from tsmerge_export.validate import parity
 from tsmerge_export.validate.decisions import near_tie
 from tsmerge_export.validate.tolerances import SCORE_NOISE
 
+#: Probabilities of two float32 implementations differ by less.
+DRAW_NOISE = 2e-6
+
 NONE = MergeConfig(method="none")
 MERGES = [NONE, MergeConfig(ratio="1/4"), MergeConfig(ratio="1/3", prop_attn=True, metric="key")]
 
@@ -43,17 +46,22 @@ def test_tokens_of_a_horizon_in_pieces() -> None:
 def check(
     name: str, merge: MergeConfig, batch: int, length: int, samples: int, steps: int, **settings: float
 ) -> None:
-    """Values are compared bit for bit: token and scale, both."""
+    """Values are compared bit for bit, up to the first draw of a path that hangs on float noise."""
     series = decided(name, merge, batch, length)
     ours = tsm.pipeline(artefacts.bundle(name, merge), threads=1)
     got = ours.predict(series, steps, num_samples=samples, seed=11, **settings)
     theirs = upstream.t5(name)
     own = theirs.model_prediction_length
     lengths = [min(own, steps - start) for start in range(0, steps, own)]
-    with tsm.merging(theirs.model.model, merge), upstream.drawing(11, len(series), samples, lengths):
+    with (
+        tsm.merging(theirs.model.model, merge),
+        upstream.drawing(11, len(series), samples, lengths) as margins,
+    ):
         want = theirs.predict(torch.from_numpy(series), steps, num_samples=samples, **settings)
     assert got.dtype == np.float32
-    np.testing.assert_array_equal(got, want.numpy())
+    sure = (torch.stack(margins).cummin(0).values > DRAW_NOISE).T.reshape(len(series), samples, steps).numpy()
+    assert sure.mean() > 0.95
+    np.testing.assert_array_equal(got[sure], want.numpy()[sure])
     assert settings.get("top_k") != 1 or (got == got[:, :1]).all()
     assert settings.get("top_k") == 1 or (got != got[:, :1]).any()
 

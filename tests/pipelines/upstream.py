@@ -29,12 +29,17 @@ def bolt(name: str) -> ChronosBoltPipeline:
 
 
 @contextmanager
-def drawing(seed: int, batch: int, samples: int, lengths: list[int]) -> Iterator[None]:
+def drawing(seed: int, batch: int, samples: int, lengths: list[int]) -> Iterator[list[torch.Tensor]]:
     """Inside the block ``torch.multinomial`` inverts the cumulative distribution at the numbers that a forecaster uses.
 
     Args:
         lengths: of the pieces in which the horizon is forecast.
+
+    Yields:
+        A list that gets a tensor ``[batch * samples]`` per step: how far, as a probability, each number was from the
+        nearest edge between two tokens. A draw closer than float noise may go either way.
     """
+    margins: list[torch.Tensor] = []
     numbers = [
         number
         for block, steps in enumerate(lengths)
@@ -48,11 +53,12 @@ def drawing(seed: int, batch: int, samples: int, lengths: list[int]) -> Iterator
         assert num_samples == 1
         cumulative = probs.double().cumsum(1)
         aim = torch.from_numpy(numbers.pop(0).copy()) * cumulative[:, -1]
+        margins.append(((cumulative - aim[:, None]).abs().amin(1) / cumulative[:, -1]).cpu())
         return torch.searchsorted(cumulative, aim[:, None], right=True)
 
     torch.multinomial = multinomial  # type: ignore[assignment]
     try:
-        yield
+        yield margins
     finally:
         torch.multinomial = original
     assert not numbers

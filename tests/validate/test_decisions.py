@@ -8,7 +8,8 @@ import torch
 from onnx import parser
 
 from tsmerge_export.merge.dynamic import DynamicMethod
-from tsmerge_export.merge.local import local_merge, ranks
+from tsmerge_export.merge.local import local_merge
+from tsmerge_export.merge.matching import ranks
 from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.validate.decisions import Decision, Tap, Verdict, compare, count_tie, near_tie, tap
 

@@ -91,10 +91,11 @@ def test_a_file_that_cannot_be_read_fails(tmp_path: Path) -> None:
 
 def test_forecasts_of_the_merge_cost_weigh_merged_tokens() -> None:
     """The exported encoder with the original decoder draws what the original model with merging draws."""
-    family, model, series = artefacts.family(NAME), artefacts.model(NAME), upstream.walks(1, 100, seed=4)
+    family, model, pool = artefacts.family(NAME), artefacts.model(NAME), upstream.walks(16, 100, seed=4)
     component = artefacts.component(NAME)
-    _, decided = parity.run_eager(component, model, MERGE, component.from_series(model, series))
-    assert not near_tie(decided, SCORE_NOISE, 1).any()
+    _, decided = parity.run_eager(component, model, MERGE, component.from_series(model, pool))
+    series = pool[~near_tie(decided, SCORE_NOISE, len(pool))][:1]  # no decision that hangs on float noise
+    assert len(series) == 1
     session = open_session(artefacts.bundle(NAME, MERGE) / "encoder.onnx", 1)
     names = [spec.name for spec in component.outputs]
     got = family.forecast(
