@@ -19,7 +19,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -105,6 +104,8 @@ def make(folder: Path, model: str, ratios: list[str | None]) -> None:
 
 def work(kind: str, path: str, threads: int) -> None:
     """Answer every line on stdin by one timed call; an empty line ends."""
+    from tsmerge_export.bench.worker import peak_bytes
+
     warnings.simplefilter("ignore")
     series = np.random.default_rng(0).standard_normal((BATCH, CONTEXT)).cumsum(1).astype(np.float32)
     if kind == BASE:
@@ -127,10 +128,7 @@ def work(kind: str, path: str, threads: int) -> None:
         found = pipeline.predict(inputs, HORIZON, **options)
         seconds = time.perf_counter() - start
         assert found.shape[0] == BATCH and found.shape[-1] == HORIZON
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
-            2**20 if sys.platform == "darwin" else 2**10
-        )
-        print(json.dumps({"seconds": seconds, "peak_mb": peak}), flush=True)
+        print(json.dumps({"seconds": seconds, "peak_mb": peak_bytes() / 2**20}), flush=True)
 
 
 class Worker:
@@ -320,7 +318,7 @@ def main() -> None:
                 {
                     "candidate": ("", ""), "median_s": ("median s", ".3f"), "min_s": ("min s", ".3f"),
                     "speedup": ("speed-up", ".2f"), "series_per_s": ("series/s", ".1f"),
-                    "peak_mb": ("peak MB", ".0f"), "memory_ratio": ("of upstream's", ".2f"),
+                    "peak_mb": ("peak MiB", ".0f"), "memory_ratio": ("of upstream's", ".2f"),
                 },
             )  # fmt: skip
         if args.data is not None:

@@ -45,8 +45,9 @@ MERGES = {
     # Random tokens are hardly alike: a low threshold, so that about a quarter of them exceeds it.
     "dynamic k=1": MergeConfig(method="dynamic", k=1, threshold=0.0),
     "pitome": MergeConfig(method="pitome", ratio="1/4"),
+    "ssm": MergeConfig(method="ssm", ratio="1/4"),
 }
-QUADRATIC = ("global", "pitome")
+QUADRATIC = ("global", "pitome", "ssm")
 COPY = "copy"
 
 

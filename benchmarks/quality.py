@@ -47,6 +47,8 @@ MERGES: dict[str, tsm.MergeConfig] = {
     },
     **{f"pitome, {ratio}": tsm.MergeConfig(method="pitome", ratio=ratio) for ratio in RATIOS},
     "pitome gaussian, 1/4": tsm.MergeConfig(method="pitome", ratio="1/4", energy="gaussian"),
+    **{f"ssm, {ratio}": tsm.MergeConfig(method="ssm", ratio=ratio) for ratio in RATIOS},
+    "local k=1, 1/4, l2": tsm.MergeConfig(k=1, ratio="1/4", similarity="l2"),
     "local k=1, 1/4, metric key": tsm.MergeConfig(k=1, ratio="1/4", metric="key"),
     "local k=1, 1/4, linear": tsm.MergeConfig(k=1, ratio="1/4", schedule="linear"),
     **{
