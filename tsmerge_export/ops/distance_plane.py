@@ -2,7 +2,7 @@
 
 A row of the plane is a run of its table. Runs of BLOCK numbers are laid out first, one for every start; the plane is
 then gathered from them, which copies BLOCK numbers at a time and has the heads where attention wants them. The Gather
-is in both branches of the If because a branch copies what it only passes on.
+is in both branches of the If, and the Reshape behind it, because a branch copies what it only passes on.
 """
 
 from __future__ import annotations
@@ -49,17 +49,18 @@ _BODY = f"""
   width = Mul(blocks, block)
   fits = Equal(width, tokens)
   fits_s = Squeeze(fits, i0)
-  plane = If (fits_s) <
+  one_lane = Constant<value_ints = [0, 0, -1, 1]>()
+  runs_of_row = If (fits_s) <
     then_branch = whole_blocks () => (whole) {{
-      whole_runs = Gather<axis = 1>(runs, run)
-      whole = Reshape(whole_runs, flat)
+      whole = Gather<axis = 1>(runs, run)
     }},
     else_branch = part_of_block () => (part) {{
       wide_runs = Gather<axis = 1>(runs, run)
-      wide = Reshape(wide_runs, flat)
+      wide = Reshape(wide_runs, one_lane)
       part = Slice(wide, i0, tokens, i2)
     }}
   >
+  plane = Reshape(runs_of_row, flat)
 """
 
 
