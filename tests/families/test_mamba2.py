@@ -19,6 +19,7 @@ import tsmerge_export as tsm
 from tests.models import tiny, tiny_folder
 from tsmerge_export import families
 from tsmerge_export.build import Built, merge_and_lower
+from tsmerge_export.cli import main_export
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.merge import local_merge, ssm_merge, unmerge
@@ -26,7 +27,7 @@ from tsmerge_export.merge.apply import current_run
 from tsmerge_export.onnx_export import export_component, prove_dynamic
 from tsmerge_export.rewrite.blocks import find_blocks
 from tsmerge_export.rewrite.merge_graph import merge_graph
-from tsmerge_export.validate import parity
+from tsmerge_export.validate import corpus, parity
 from tsmerge_export.validate.corpus import ENTRIES, Case
 
 FAMILY = families.get("mamba2")
@@ -248,3 +249,23 @@ def test_a_folder_is_loaded_as_this_family(tmp_path: Path) -> None:
     with torch.no_grad():
         got, want = (m(input_ids=ids(1, 9), use_cache=False).logits for m in (loaded.model, model()))  # type: ignore[operator]
     assert torch.equal(got, want)
+
+
+def test_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    whole = corpus.cases
+    monkeypatch.setattr(corpus, "cases", lambda *args, **kwargs: list(whole(*args, **kwargs))[::20])
+    tiny_folder(Path("tiny"), "mamba2", seed=3)
+    np.savetxt("series.csv", np.sin(np.arange(500) / 4), header="a", comments="")
+    flags = ["--threads", "1", "--data", "series.csv"]
+    assert main_export(["tiny", "--merge", "ssm", "--ratio", "1/4", *flags]) == 0
+    out = capsys.readouterr().out
+    assert "mamba2: ssm ratio=1/4 prune-share=1/2" in out
+    assert "passed" in out
+    assert main_export(["tiny", "--metric", "key", "-o", "other", *flags]) == 3
+    error = capsys.readouterr().err
+    assert "attention" in error
+    assert len(error.strip().splitlines()) == 1
+    assert not Path("other").exists()
