@@ -250,14 +250,12 @@ class OptionCase(Case):
     """A problem of local merging by another similarity than the cosine, whose noise is larger, or causal."""
 
     table = OPTION_SETTINGS
-    margin = 2.5e-6
 
 
 class DynamicOptionCase(DynamicCase):
     """The same of dynamic merging."""
 
     table = DYNAMIC_OPTION_SETTINGS
-    margin = 2.5e-6
 
 
 def _optional(setting: dict[str, Any]) -> dict[str, int]:

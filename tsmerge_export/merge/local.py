@@ -8,13 +8,12 @@ arXiv 2210.09461, section 3. Every exported operator is proved against this file
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from tsmerge_export.config import MergeConfig, parse_ratio, tokens_removed
-from tsmerge_export.errors import UsageError
+from tsmerge_export.config import MergeConfig
+from tsmerge_export.merge.amount import amount_attributes, amount_options, read_removed
 from tsmerge_export.merge.combine import Merged, identity
 from tsmerge_export.merge.matching import check_tokens, match, merge_best, read_matching
 from tsmerge_export.merge.method import Attributes, Evidence, Place
@@ -81,15 +80,11 @@ def local_merge(
         UsageError: an argument is out of range or of the wrong shape.
     """
     check_tokens(x, metric, size)
-    if (r is None) == (ratio is None):
-        raise UsageError("give either r or ratio")
-    if (r is not None and r < 0) or min_tokens < 0:
-        raise UsageError("r and min_tokens must not be negative")
-    how = read_matching(k, similarity, causal, protect_first, protect_last)
     batch, tokens, _ = x.shape
-    exact = None if ratio is None else parse_ratio(ratio)
-    protected = protect_first + protect_last
-    removed = tokens_removed(tokens, r=r or 0, ratio=exact, min_tokens=min_tokens, protected=protected)
+    removed = read_removed(
+        tokens, r, ratio, min_tokens=min_tokens, protect_first=protect_first, protect_last=protect_last
+    )
+    how = read_matching(k, similarity, causal, protect_first, protect_last)
     size = x.new_ones((batch, tokens), dtype=torch.float32) if size is None else size.float()
     if removed == 0:
         return identity(x, size)
@@ -107,23 +102,11 @@ class LocalMethod:
 
     def attributes(self, config: MergeConfig, place: Place) -> Attributes:
         """Attributes of the operator ``tsmerge::LocalMerge``; k = 0 stands for global."""
-        r, ratio = config.amount(place.turn, place.turns)
-        return {
-            "r": r,
-            "ratio_num": ratio.numerator,
-            "ratio_den": ratio.denominator,
-            **pair_attributes(config, place),
-        }
+        return {**amount_attributes(config, place), **pair_attributes(config, place)}
 
     def merge(self, x: Tensor, metric: Tensor, size: Tensor | None, attributes: Attributes) -> Merged:
         """:func:`local_merge` with the operator's attributes."""
-        options: dict[str, Any] = dict(attributes)
-        ratio = Fraction(options.pop("ratio_num"), options.pop("ratio_den"))
-        r = options.pop("r")
-        options |= pair_options(attributes)
-        if ratio:
-            return local_merge(x, metric, size, ratio=ratio, **options)
-        return local_merge(x, metric, size, r=r, **options)
+        return local_merge(x, metric, size, **amount_options(attributes), **pair_options(attributes))
 
     def evidence(self, x: Tensor, metric: Tensor, size: Tensor | None, attributes: Attributes) -> Evidence:
         """:func:`ranks` with the operator's attributes."""

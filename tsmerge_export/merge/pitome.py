@@ -26,9 +26,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tsmerge_export.config import ENERGIES, MergeConfig, parse_ratio, tokens_removed
+from tsmerge_export.config import ENERGIES, MergeConfig
 from tsmerge_export.errors import UsageError
+from tsmerge_export.merge.amount import amount_attributes, amount_options, read_removed, removed_by
 from tsmerge_export.merge.combine import Merged, combine, identity
+from tsmerge_export.merge.matching import check_tokens
 from tsmerge_export.merge.method import Attributes, Evidence, Place
 from tsmerge_export.merge.pitome_energy import Kernel, compare, order_of, pairs_of, rank_of
 from tsmerge_export.merge.pitome_evidence import Scores
@@ -80,27 +82,13 @@ def pitome_merge(
     Raises:
         UsageError: an argument is out of range or of the wrong shape.
     """
-    if x.dim() != 3:
-        raise UsageError(f"x must be [batch, tokens, features], not {list(x.shape)}")
-    if (r is None) == (ratio is None):
-        raise UsageError("give either r or ratio")
-    if (r is not None and r < 0) or min(min_tokens, protect_first, protect_last) < 0:
-        raise UsageError("r, min_tokens, protect_first and protect_last must not be negative")
+    check_tokens(x, metric, size)
+    removed = read_removed(
+        x.shape[1], r, ratio, min_tokens=min_tokens, protect_first=protect_first, protect_last=protect_last
+    )
     if energy not in ENERGIES:
         raise UsageError(f"energy {energy!r} is not known; choose one of: {', '.join(ENERGIES)}")
-    for name, value in (("metric", metric), ("size", size)):
-        if value is not None and value.shape[:2] != x.shape[:2]:
-            raise UsageError(
-                f"{name} must be [batch, tokens, ...] = {list(x.shape[:2])}, not {list(value.shape)}"
-            )
     kernel = Kernel(number("margin", margin, -1, 1), number("alpha", alpha, 0, ALPHA_MOST), energy)
-    removed = tokens_removed(
-        x.shape[1],
-        r=r or 0,
-        ratio=None if ratio is None else parse_ratio(ratio),
-        min_tokens=min_tokens,
-        protected=protect_first + protect_last,
-    )
     size = x.new_ones(x.shape[:2], dtype=torch.float32) if size is None else size.float()
     if removed == 0:
         return identity(x, size)
@@ -122,16 +110,10 @@ class PitomeMethod:
 
         The margin falls with the depth of the merge point in the whole model, whether or not others merge.
         """
-        r, ratio = config.amount(place.turn, place.turns)
         by_depth = 0.9 - 0.9 * place.layer / place.layers
         margin = config.margin[place.turn] if isinstance(config.margin, tuple) else config.margin
         return {
-            "r": r,
-            "ratio_num": ratio.numerator,
-            "ratio_den": ratio.denominator,
-            "min_tokens": config.min_tokens,
-            "protect_first": place.protect_first,
-            "protect_last": place.protect_last,
+            **amount_attributes(config, place),
             "margin": by_depth if margin is None else float(margin),
             "alpha": 1.0 if config.alpha is None else float(config.alpha),
             "energy": ENERGIES.index(config.energy or ENERGIES[0]),
@@ -139,24 +121,16 @@ class PitomeMethod:
 
     def merge(self, x: Tensor, metric: Tensor, size: Tensor | None, attributes: Attributes) -> Merged:
         """:func:`pitome_merge` with the operator's attributes."""
-        options: dict[str, Any] = dict(attributes)
-        ratio = Fraction(options.pop("ratio_num"), options.pop("ratio_den"))
-        energy = ENERGIES[options.pop("energy")]
-        r = options.pop("r")
-        amount: dict[str, Any] = {"ratio": ratio} if ratio else {"r": r}
-        return pitome_merge(x, metric, size, energy=energy, **amount, **options)
+        return pitome_merge(
+            x, metric, size, margin=float(attributes["margin"]), alpha=float(attributes["alpha"]),
+            energy=ENERGIES[int(attributes["energy"])], **amount_options(attributes),
+        )  # fmt: skip
 
     def evidence(self, x: Tensor, metric: Tensor, size: Tensor | None, attributes: Attributes) -> Evidence:
         """What :class:`~tsmerge_export.merge.pitome_evidence.Scores` make of the operator's attributes."""
         options: dict[str, Any] = dict(attributes)
         first, last = (options[name] for name in ("protect_first", "protect_last"))
-        removed = tokens_removed(
-            x.shape[1],
-            r=options["r"],
-            ratio=Fraction(options["ratio_num"], options["ratio_den"]) or None,
-            min_tokens=options["min_tokens"],
-            protected=first + last,
-        )
+        removed = removed_by(attributes, x.shape[1])
         if removed == 0:
             return Evidence(margin=x.new_full((x.shape[0],), torch.inf, dtype=torch.float32))
         sizes = x.new_ones(x.shape[:2], dtype=torch.float32) if size is None else size.float()

@@ -26,13 +26,12 @@ The cost is O(N^2): every a is compared with every b.
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from tsmerge_export.config import DEFAULT_PRUNE_SHARE, MergeConfig, parse_ratio, tokens_removed
-from tsmerge_export.errors import UsageError
+from tsmerge_export.config import DEFAULT_PRUNE_SHARE, MergeConfig
+from tsmerge_export.merge.amount import amount_attributes, amount_options, read_removed, removed_by
 from tsmerge_export.merge.combine import Merged, combine, identity
 from tsmerge_export.merge.matching import check_tokens
 from tsmerge_export.merge.method import Attributes, Evidence, Place
@@ -86,18 +85,10 @@ def ssm_merge(
         UsageError: an argument is out of range or of the wrong shape.
     """
     check_tokens(x, metric, size)
-    if (r is None) == (ratio is None):
-        raise UsageError("give either r or ratio")
-    if (r is not None and r < 0) or min(min_tokens, protect_first, protect_last) < 0:
-        raise UsageError("r, min_tokens, protect_first and protect_last must not be negative")
-    share = parse_share(prune_share)
-    removed = tokens_removed(
-        x.shape[1],
-        r=r or 0,
-        ratio=None if ratio is None else parse_ratio(ratio),
-        min_tokens=min_tokens,
-        protected=protect_first + protect_last,
+    removed = read_removed(
+        x.shape[1], r, ratio, min_tokens=min_tokens, protect_first=protect_first, protect_last=protect_last
     )
+    share = parse_share(prune_share)
     size = x.new_ones(x.shape[:2], dtype=torch.float32) if size is None else size.float()
     if removed == 0:
         return identity(x, size)
@@ -147,38 +138,22 @@ class SsmMethod:
 
     def attributes(self, config: MergeConfig, place: Place) -> Attributes:
         """Attributes of the operator ``tsmerge::SsmMerge``."""
-        r, ratio = config.amount(place.turn, place.turns)
         share = parse_share(DEFAULT_PRUNE_SHARE if config.prune_share is None else config.prune_share)
         return {
-            "r": r,
-            "ratio_num": ratio.numerator,
-            "ratio_den": ratio.denominator,
-            "min_tokens": config.min_tokens,
-            "protect_first": place.protect_first,
-            "protect_last": place.protect_last,
+            **amount_attributes(config, place),
             "prune_num": share.numerator,
             "prune_den": share.denominator,
         }
 
     def merge(self, x: Tensor, metric: Tensor, size: Tensor | None, attributes: Attributes) -> Merged:
         """:func:`ssm_merge` with the operator's attributes."""
-        options: dict[str, Any] = dict(attributes)
-        ratio = Fraction(options.pop("ratio_num"), options.pop("ratio_den"))
-        share = Fraction(options.pop("prune_num"), options.pop("prune_den"))
-        r = options.pop("r")
-        amount: dict[str, Any] = {"ratio": ratio} if ratio else {"r": r}
-        return ssm_merge(x, metric, size, prune_share=share, **amount, **options)
+        share = Fraction(int(attributes["prune_num"]), int(attributes["prune_den"]))
+        return ssm_merge(x, metric, size, prune_share=share, **amount_options(attributes))
 
     def evidence(self, x: Tensor, metric: Tensor, size: Tensor | None, attributes: Attributes) -> Evidence:
         """What a row's decision hangs on: which half a token belongs to, its best link, the last link that is taken."""
         first, last = int(attributes["protect_first"]), int(attributes["protect_last"])
-        removed = tokens_removed(
-            x.shape[1],
-            r=int(attributes["r"]),
-            ratio=Fraction(int(attributes["ratio_num"]), int(attributes["ratio_den"])) or None,
-            min_tokens=int(attributes["min_tokens"]),
-            protected=first + last,
-        )
+        removed = removed_by(attributes, x.shape[1])
         if removed == 0:
             return Evidence(margin=x.new_full((x.shape[0],), torch.inf, dtype=torch.float32))
         sizes = x.new_ones(x.shape[:2], dtype=torch.float32) if size is None else size.float()

@@ -8,6 +8,7 @@ What they compare by is a text too: the cosine, or one of the two of :mod:`tsmer
 
 from __future__ import annotations
 
+from tsmerge_export.ops.parts import COSINE_OF_SQUARES
 from tsmerge_export.ops.similarity import LENGTHS, scores_by_length
 
 #: How many a's a block of the banded body holds.
@@ -21,7 +22,7 @@ _SPAN_ONE = """
 """
 
 # k = 1: ``score [B, P]`` of each pair.
-_COSINE_ONE = """
+_COSINE_ONE = f"""
   raw_a = Slice(metric, start_a, end, i1, i2)
   raw_b = Slice(metric, first_b, end, i1, i2)
   metric_a = Cast<to = 1>(raw_a)
@@ -32,15 +33,7 @@ _COSINE_ONE = """
   square_a = ReduceSum<keepdims = 0>(product_a, i2)
   product_b = Mul(metric_b, metric_b)
   square_b = ReduceSum<keepdims = 0>(product_b, i2)
-  norm_a = Sqrt(square_a)
-  norm_b = Sqrt(square_b)
-  scale = Mul(norm_a, norm_b)
-  no_scale = Equal(scale, f0)
-  quotient = Div(dot, scale)
-  cosine = Where(no_scale, f0, quotient)
-  finer = Mul(cosine, steps)
-  rounded = Round(finer)
-  unknown = IsNaN(rounded)
+  {COSINE_OF_SQUARES}
   score = Where(unknown, rank_nan, rounded)
 """
 
@@ -89,16 +82,8 @@ def match_one(similarity: str, causal: bool) -> str:
     return _SPAN_ONE + score + _RANK_ONE + (_BEFORE_ONE if causal else _ANY_BEFORE_ONE) + _END_ONE
 
 
-_COSINE_MANY = """
-  norm_a = Sqrt(square_a)
-  norm_b = Sqrt(square_b)
-  scale = Mul(norm_a, norm_b)
-  no_scale = Equal(scale, f0)
-  quotient = Div(dot, scale)
-  cosine = Where(no_scale, f0, quotient)
-  finer = Mul(cosine, steps)
-  rounded = Round(finer)
-  unknown = IsNaN(rounded)
+_COSINE_MANY = f"""
+  {COSINE_OF_SQUARES}
   known = Where(unknown, rank_nan, rounded)
 """
 

@@ -19,6 +19,38 @@ HEAD = """
 """
 
 
+#: Cosines in whole steps, ``rounded``, and where they are none, ``unknown``: from products ``dot`` and products of
+#: norms ``scale`` of one shape or broadcast. Reads ``steps``. A zero vector has the cosine 0.
+COSINE = """
+  no_scale = Equal(scale, f0)
+  quotient = Div(dot, scale)
+  cosine = Where(no_scale, f0, quotient)
+  finer = Mul(cosine, steps)
+  rounded = Round(finer)
+  unknown = IsNaN(rounded)
+"""
+
+#: The same from squared norms ``square_a`` and ``square_b``.
+COSINE_OF_SQUARES = f"""
+  norm_a = Sqrt(square_a)
+  norm_b = Sqrt(square_b)
+  scale = Mul(norm_a, norm_b)
+  {COSINE}
+"""
+
+#: ``scores [B, P, Q]`` from ``known``: no a goes into padding, and to a padding a all b's are the same. Reads
+#: ``a [B, P]``, ``b [B, Q]``, indices in ``size_free [B, U]``.
+KEEP_FROM_PADDING = """
+  size_a = GatherElements<axis = 1>(size_free, a)
+  size_b = GatherElements<axis = 1>(size_free, b)
+  padding_a0 = Equal(size_a, f0)
+  padding_b0 = Equal(size_b, f0)
+  padding_a = Unsqueeze(padding_a0, i2)
+  padding_b = Unsqueeze(padding_b0, i1)
+  with_padding = Or(padding_a, padding_b)
+  scores = Where(with_padding, rank_into_padding, known)
+"""
+
 #: r(N), and the tokens that are compared by methods that compare all: ``start`` to ``end``, at least one. [1] int64.
 COUNT = """
   first = Constant<value_int: int = @protect_first>()

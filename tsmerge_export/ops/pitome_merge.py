@@ -20,11 +20,12 @@ from collections.abc import Mapping
 import onnx
 
 from tsmerge_export.config import ENERGIES
-from tsmerge_export.ops.parts import COUNT, HEAD, MERGE_ROWS, PLACE, POSITION
+from tsmerge_export.ops.local_match import best_candidate
+from tsmerge_export.ops.parts import COSINE, COUNT, HEAD, KEEP_FROM_PADDING, MERGE_ROWS, PLACE, POSITION
 from tsmerge_export.ops.text import parse_body
 
 # Cosines of all pairs [B, U, U], ``rounded`` to steps of 2^-20, and ``neighbour``: whether j counts in the energy of i.
-_SCORES = """
+_SCORES = f"""
   steps = Constant<value_float = 1048576.0>()
   step = Constant<value_float = 0.00000095367431640625>()
   f1 = Constant<value_float = 1.0>()
@@ -40,12 +41,7 @@ _SCORES = """
   norm_column = Unsqueeze(norm, i2)
   norm_row = Unsqueeze(norm, i1)
   scale = Mul(norm_column, norm_row)
-  no_scale = Equal(scale, f0)
-  quotient = Div(dot, scale)
-  cosine = Where(no_scale, f0, quotient)
-  finer = Mul(cosine, steps)
-  rounded = Round(finer)
-  unknown = IsNaN(rounded)
+  {COSINE}
   compared_s = Squeeze(compared, i0)
   n0 = Constant<value_int = 0>()
   n1 = Constant<value_int = 1>()
@@ -123,7 +119,7 @@ _ORDER = """
 """
 
 # Every a's best b: the first in the order of energy whose score is the best. Indices are compared as float32.
-_PARTNER = """
+_PARTNER = f"""
   rank_nan = Constant<value_float = -2097152.0>()
   rank_into_padding = Constant<value_float = -3145728.0>()
   a_rows = Unsqueeze(a, i2)
@@ -134,25 +130,12 @@ _PARTNER = """
   found = Transpose<perm = [0, 2, 1]>(b_to_a)
   found_nan = IsNaN(found)
   known = Where(found_nan, rank_nan, found)
-  size_a = GatherElements<axis = 1>(size_free, a)
-  size_b = GatherElements<axis = 1>(size_free, b)
-  padding_a0 = Equal(size_a, f0)
-  padding_b0 = Equal(size_b, f0)
-  padding_a = Unsqueeze(padding_a0, i2)
-  padding_b = Unsqueeze(padding_b0, i1)
-  with_padding = Or(padding_a, padding_b)
-  scores = Where(with_padding, rank_into_padding, known)
-  best_score = ReduceMax<keepdims = 1>(scores, i2)
-  is_best = Equal(scores, best_score)
+  {KEEP_FROM_PADDING}
   count_b = Shape<start = 1, end = 2>(b)
   count_b_s = Squeeze(count_b, i0)
   place_b = Range(n0, count_b_s, n1)
-  place_b_number = Cast<to = 1>(place_b)
-  no_place = Constant<value_float = 16777216.0>()
-  place_or_none = Where(is_best, place_b_number, no_place)
-  best_place_number = ReduceMin<keepdims = 0>(place_or_none, i2)
-  best_place = Cast<to = 7>(best_place_number)
-  best_b = GatherElements<axis = 1>(b, best_place)
+  {best_candidate(3, "place_b")}
+  best_b = GatherElements<axis = 1>(b, best_index)
   source = Add(a, first)
   into = Add(best_b, first)
   batch_removed = Concat<axis = 0>(batch, removed)

@@ -12,7 +12,16 @@ from collections.abc import Mapping
 import onnx
 
 from tsmerge_export.ops.local_match import best_candidate
-from tsmerge_export.ops.parts import COUNT, HEAD, MERGE_OR_PRUNE_ROWS, PLACE, POSITION, best_of
+from tsmerge_export.ops.parts import (
+    COSINE_OF_SQUARES,
+    COUNT,
+    HEAD,
+    KEEP_FROM_PADDING,
+    MERGE_OR_PRUNE_ROWS,
+    PLACE,
+    POSITION,
+    best_of,
+)  # fmt: skip
 from tsmerge_export.ops.text import parse_body
 
 # ``rank [B, U]``: importance in whole steps; below every number where it is not finite, and padding below that.
@@ -67,7 +76,7 @@ _SPLIT = """
 """
 
 # ``scores [B, P, Q]``; to a padding a all b's are the same.
-_SCORES = """
+_SCORES = f"""
   rank_padding = Constant<value_float = 2097152.0>()
   rank_nan = Constant<value_float = -2097152.0>()
   rank_into_padding = Constant<value_float = -3145728.0>()
@@ -82,24 +91,9 @@ _SCORES = """
   product_b = Mul(y_b, y_b)
   square_b0 = ReduceSum<keepdims = 0>(product_b, i2)
   square_b = Unsqueeze(square_b0, i1)
-  norm_a = Sqrt(square_a)
-  norm_b = Sqrt(square_b)
-  scale = Mul(norm_a, norm_b)
-  no_scale = Equal(scale, f0)
-  quotient = Div(dot, scale)
-  cosine = Where(no_scale, f0, quotient)
-  finer = Mul(cosine, steps)
-  rounded = Round(finer)
-  unknown = IsNaN(rounded)
+  {COSINE_OF_SQUARES}
   known = Where(unknown, rank_nan, rounded)
-  size_a = GatherElements<axis = 1>(size_free, a)
-  size_b = GatherElements<axis = 1>(size_free, b)
-  padding_a0 = Equal(size_a, f0)
-  padding_b0 = Equal(size_b, f0)
-  padding_a = Unsqueeze(padding_a0, i2)
-  padding_b = Unsqueeze(padding_b0, i1)
-  with_padding = Or(padding_a, padding_b)
-  scores = Where(with_padding, rank_into_padding, known)
+  {KEEP_FROM_PADDING}
   count_b_s = Squeeze(count_b, i0)
   j_row = Range(n0, count_b_s, n1)
 """

@@ -13,6 +13,7 @@ from tsmerge_export.bundle import Bundle, TensorInfo
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError
 from tsmerge_export.runtimes import Providers
 from tsmerge_export.runtimes.arrays import prepare
+from tsmerge_export.runtimes.components import BundleSession
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -136,11 +137,8 @@ def _info(arg: Any) -> TensorInfo:
     return TensorInfo(arg.name, _DTYPES.get(arg.type, arg.type), dims)
 
 
-class Session:
-    """A bundle in ONNX Runtime, one graph session per component.
-
-    A bundle with one component runs directly; otherwise ``session["encoder"].run(...)``.
-    """
+class Session(BundleSession[GraphSession]):
+    """A bundle in ONNX Runtime, one graph session per component."""
 
     def __init__(
         self,
@@ -151,41 +149,10 @@ class Session:
         files: Mapping[str, Path] | None = None,
     ) -> None:
         files = files or {}
-        self.bundle = bundle
-        self._sessions = {
+        sessions = {
             component.name: GraphSession(
                 files.get(component.name, component.file), threads=threads, providers=providers
             )
             for component in bundle.components
         }
-
-    @property
-    def components(self) -> tuple[str, ...]:
-        """Names of the components."""
-        return tuple(self._sessions)
-
-    def __getitem__(self, name: str) -> GraphSession:
-        if name not in self._sessions:
-            raise UsageError(f"the bundle has no component {name!r}; it has {', '.join(self._sessions)}")
-        return self._sessions[name]
-
-    def _only(self) -> GraphSession:
-        if len(self._sessions) != 1:
-            raise UsageError(
-                f"the bundle has several components ({', '.join(self._sessions)}); use session[name]"
-            )
-        return next(iter(self._sessions.values()))
-
-    @property
-    def inputs(self) -> tuple[TensorInfo, ...]:
-        """Inputs of the only component: name, dtype, dims."""
-        return self._only().inputs
-
-    @property
-    def outputs(self) -> tuple[TensorInfo, ...]:
-        """Outputs of the only component: name, dtype, dims."""
-        return self._only().outputs
-
-    def run(self, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-        """Run the only component; see :meth:`GraphSession.run`."""
-        return self._only().run(inputs)
+        super().__init__(bundle, sessions)

@@ -20,6 +20,7 @@ from tsmerge_export.bundle import Bundle, ComponentInfo, TensorInfo
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError
 from tsmerge_export.lower.names import PLUGIN, PLUGIN_NAMESPACE, PLUGIN_VERSION
 from tsmerge_export.runtimes.arrays import prepare
+from tsmerge_export.runtimes.components import BundleSession
 from tsmerge_export.shapes import Profile
 
 #: Where the plugin library is, unless a flag or an argument says so.
@@ -170,69 +171,39 @@ class EngineSession:
         return {info.name: np.asarray(found[info.name]) for info in self.outputs}
 
 
-class TensorrtSession:
+class TensorrtSession(BundleSession[EngineSession]):
     """A bundle in TensorRT: one engine per component that merges, from the bundle or built now from its plugin form."""
 
     def __init__(self, bundle: Bundle, plugin: str | Path | None = None) -> None:
         from tsmerge_export.targets import entry_of
 
-        self.bundle = bundle
         target = entry_of(bundle.manifest, "tensorrt")
         library = find_plugin(plugin)
         require(library)
-        self._sessions = {
-            c.name: self._open(c, target["components"][c.name], library)
+        sessions = {
+            c.name: _open(bundle, c, target["components"][c.name], library)
             for c in bundle.components
             if c.name in target["components"]
         }
+        super().__init__(bundle, sessions)
 
-    def _open(
-        self, component: ComponentInfo, entry: Mapping[str, Any], library: Path | None
-    ) -> EngineSession:
-        import tempfile
 
-        engine = self.bundle.file(entry["engine"]) if entry.get("engine") else None
-        if engine is not None:
-            return EngineSession(engine, component.inputs, component.outputs, library)
-        shapes = {
-            name: tuple(tuple(sizes[key]) for key in ("min", "opt", "max"))
-            for name, sizes in entry["profile"].items()
-        }
-        with tempfile.TemporaryDirectory(prefix="tsmerge-") as folder:
-            built = Path(folder, "model.engine")
-            build_engine(self.bundle.file(entry["onnx"]), built, Profile(shapes), library)  # type: ignore[arg-type]
-            return EngineSession(built, component.inputs, component.outputs, library)
+def _open(
+    bundle: Bundle, component: ComponentInfo, entry: Mapping[str, Any], library: Path | None
+) -> EngineSession:
+    import tempfile
 
-    @property
-    def components(self) -> tuple[str, ...]:
-        """Names of the components."""
-        return tuple(self._sessions)
-
-    def __getitem__(self, name: str) -> EngineSession:
-        if name not in self._sessions:
-            raise UsageError(f"the bundle has no component {name!r}; it has {', '.join(self._sessions)}")
-        return self._sessions[name]
-
-    def _only(self) -> EngineSession:
-        if len(self._sessions) != 1:
-            raise UsageError(
-                f"the bundle has several components ({', '.join(self._sessions)}); use session[name]"
-            )
-        return next(iter(self._sessions.values()))
-
-    @property
-    def inputs(self) -> tuple[TensorInfo, ...]:
-        """Inputs of the only component: name, dtype, dims."""
-        return self._only().inputs
-
-    @property
-    def outputs(self) -> tuple[TensorInfo, ...]:
-        """Outputs of the only component: name, dtype, dims."""
-        return self._only().outputs
-
-    def run(self, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-        """Run the only component; see :meth:`EngineSession.run`."""
-        return self._only().run(inputs)
+    engine = bundle.file(entry["engine"]) if entry.get("engine") else None
+    if engine is not None:
+        return EngineSession(engine, component.inputs, component.outputs, library)
+    shapes = {
+        name: tuple(tuple(sizes[key]) for key in ("min", "opt", "max"))
+        for name, sizes in entry["profile"].items()
+    }
+    with tempfile.TemporaryDirectory(prefix="tsmerge-") as folder:
+        built = Path(folder, "model.engine")
+        build_engine(bundle.file(entry["onnx"]), built, Profile(shapes), library)  # type: ignore[arg-type]
+        return EngineSession(built, component.inputs, component.outputs, library)
 
 
 def _one_line(error: Exception) -> str:

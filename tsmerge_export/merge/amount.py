@@ -1,0 +1,60 @@
+"""How many tokens a step removes, for methods that remove a number or a share: arguments, attributes and the count."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+from tsmerge_export.config import MergeConfig, tokens_removed
+from tsmerge_export.errors import UsageError
+from tsmerge_export.merge.method import Attributes, Place
+from tsmerge_export.parse import parse_ratio
+
+
+def read_removed(
+    tokens: int,
+    r: int | None,
+    ratio: Fraction | str | float | None,
+    *,
+    min_tokens: int,
+    protect_first: int,
+    protect_last: int,
+) -> int:
+    """r(N) of a reference's arguments; see :func:`~tsmerge_export.config.tokens_removed`.
+
+    Raises:
+        UsageError: both or none of r and ratio, or an argument out of range.
+    """
+    if (r is None) == (ratio is None):
+        raise UsageError("give either r or ratio")
+    if (r is not None and r < 0) or min(min_tokens, protect_first, protect_last) < 0:
+        raise UsageError("r, min_tokens, protect_first and protect_last must not be negative")
+    exact = None if ratio is None else parse_ratio(ratio)
+    return tokens_removed(
+        tokens, r=r or 0, ratio=exact, min_tokens=min_tokens, protected=protect_first + protect_last
+    )
+
+
+def amount_attributes(config: MergeConfig, place: Place) -> Attributes:
+    """``r``, ``ratio_num``, ``ratio_den``, ``min_tokens``, ``protect_first`` and ``protect_last`` of one step."""
+    r, ratio = config.amount(place.turn, place.turns)
+    return {
+        "r": r,
+        "ratio_num": ratio.numerator,
+        "ratio_den": ratio.denominator,
+        "min_tokens": config.min_tokens,
+        "protect_first": place.protect_first,
+        "protect_last": place.protect_last,
+    }
+
+
+def amount_options(attributes: Attributes) -> dict[str, Any]:
+    """From attributes to arguments of a reference: ``r`` or ``ratio``, and the three bounds."""
+    ratio = Fraction(int(attributes["ratio_num"]), int(attributes["ratio_den"]))
+    bounds = {name: int(attributes[name]) for name in ("min_tokens", "protect_first", "protect_last")}
+    return {**bounds, **({"ratio": ratio} if ratio else {"r": int(attributes["r"])})}
+
+
+def removed_by(attributes: Attributes, tokens: int) -> int:
+    """r(N) of an operator's attributes."""
+    return read_removed(tokens, **{"r": None, "ratio": None, **amount_options(attributes)})
