@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,18 +13,19 @@ from torch import nn
 from tsmerge_export import families, targets
 from tsmerge_export.build import Built, build
 from tsmerge_export.bundle import Bundle, BundleWriter
-from tsmerge_export.checkpoint import LoadedModel, load_model
+from tsmerge_export.checkpoint import IN_MEMORY, LoadedModel, load_model
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.demo import SAMPLE_SERIES
 from tsmerge_export.errors import UsageError, VerdictError
+from tsmerge_export.html_report import report_page
 from tsmerge_export.merge.apply import remove
 from tsmerge_export.model_card import model_card
 from tsmerge_export.onnx_export import DEFAULT_OPSET, EXAMPLE
-from tsmerge_export.progress import NoProgress, Progress
-from tsmerge_export.report import report_dict
+from tsmerge_export.progress import NoProgress, Progress, Stopwatch
+from tsmerge_export.report import REPORT_ONLY, json_text, report_dict
 from tsmerge_export.shared_weights import share
 from tsmerge_export.targets import Target
-from tsmerge_export.validate import cost, generation, parity, tolerances
+from tsmerge_export.validate import cost, example, generation, parity, tolerances
 from tsmerge_export.validate.data import Table, need_rows, read_table
 from tsmerge_export.version import versions
 
@@ -47,6 +47,7 @@ def export(
     force: bool = False,
     trust_remote_code: bool = False,
     target: Target | None = None,
+    search: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """Export a model with merging, prove the result, measure its cost, write a bundle.
@@ -61,6 +62,7 @@ def export(
         atol, rtol: instead of the family's parity tolerance, see :mod:`~tsmerge_export.validate.tolerances`.
         threads: for ONNX Runtime. seed: of the parity corpus and of sampling.
         target: a runtime beside ONNX Runtime, see :class:`~tsmerge_export.targets.Target`.
+        search: what `tsmerge tune` tried before it came to this setting (JSON-ready), for the report.
         progress: told about each step.
 
     Returns:
@@ -70,7 +72,7 @@ def export(
         VerdictError: parity failed; nothing is written, ``error.manifest`` holds the verdicts.
         UsageError, UnsupportedError, MissingDependencyError: the user can mend it; nothing is written.
     """
-    progress = progress or NoProgress()
+    progress = watch = Stopwatch(progress or NoProgress())
     merge = merge or MergeConfig()
     target = target or Target()
     target.check(merge, inline=inline)
@@ -95,6 +97,9 @@ def export(
             for component in chosen.components(loaded.model)
         ]  # fmt: skip
         share([item.merged for item in built], writer.path)
+        verdicts, shown = _verdicts(
+            loaded, merge, built, table, atol, rtol, threads, seed, progress, show=True
+        )
         manifest: dict[str, Any] = {
             "source": loaded.source,
             "family": loaded.family,
@@ -103,9 +108,20 @@ def export(
             "inline": inline,
             "components": [item.to_dict() for item in built],
             "pipeline": chosen.pipeline(loaded.model),
-            "verdicts": _verdicts(loaded, merge, built, table, atol, rtol, threads, seed, progress),
+            "verdicts": verdicts,
             "versions": versions(),
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "run": {
+                "output": Path(output).name,
+                "data": None if data is None else str(data),
+                "atol": atol,
+                "rtol": rtol,
+                "threads": threads,
+                "seed": seed,
+                "target": target.flags(),
+            },
+            **shown,
+            **({} if search is None else {"search": dict(search)}),
         }
         if not manifest["verdicts"]["parity"]["passed"]:
             first = next(iter(manifest["verdicts"]["parity"]["failures"]), "no row was compared")
@@ -118,8 +134,9 @@ def export(
                 threads=threads, seed=seed, progress=progress,
             )  # fmt: skip
         progress.step("bundle")
-        _write_texts(writer.path, manifest)
-        return writer.commit(manifest)
+        watch.stop()
+        _write_texts(writer.path, manifest | {"seconds": watch.seconds})
+        return writer.commit({key: value for key, value in manifest.items() if key not in REPORT_ONLY})
 
 
 def validate(
@@ -178,7 +195,7 @@ def validate(
             built.append(
                 Built(component, fresh.unmerged, file, fresh.merged if inlined else None, fresh.report)
             )
-        return _verdicts(loaded, merge, built, table, atol, rtol, threads, seed, progress)
+        return _verdicts(loaded, merge, built, table, atol, rtol, threads, seed, progress)[0]
 
 
 def _inputs(
@@ -214,7 +231,7 @@ def _load(
         tensor.is_floating_point() and str(tensor.dtype) != "torch.float32" for tensor in core.parameters()
     ):
         raise UsageError("the model is not float32; export model.float()")
-    return LoadedModel(remove(core).eval(), found.name, found.config_of(core), "a model in memory")
+    return LoadedModel(remove(core).eval(), found.name, found.config_of(core), IN_MEMORY)
 
 
 def _verdicts(
@@ -227,7 +244,9 @@ def _verdicts(
     threads: int | None,
     seed: int,
     progress: Progress,
-) -> dict[str, Any]:
+    show: bool = False,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The verdicts, and with ``show`` what the report shows beside them."""
     family = families.get(loaded.family)
     progress.step("parity")
     reports = [
@@ -254,13 +273,25 @@ def _verdicts(
             threads=threads, seed=seed, with_decisions=first.decisions, progress=progress.update,
         )  # fmt: skip
         verdicts["cost"] = measured.to_dict()
-    return verdicts
+    if not show or "cost" not in verdicts:
+        return verdicts, {}
+    progress.step("example")
+    shown = example.make(
+        family, first.component, loaded.model, first.unmerged, first.merged, table, measured,
+        threads=threads, seed=seed, with_decisions=first.decisions,
+    )  # fmt: skip
+    return verdicts, {"example": shown}
 
 
 def _write_texts(folder: Path, manifest: dict[str, Any]) -> None:
     from tsmerge_export.inspect import inspect_file
 
     tokens = [inspect_file(folder / component["file"]) for component in manifest["components"]]
-    report = json.dumps(report_dict(manifest), indent=2, allow_nan=False)
-    (folder / "report.json").write_text(report + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(model_card(manifest, tokens), encoding="utf-8")
+    report = report_dict({**manifest, "tokens": tokens})
+    texts = {
+        "report.json": json_text(report),
+        "report.html": report_page(report),
+        "README.md": model_card(manifest, tokens),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")

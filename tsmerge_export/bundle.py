@@ -98,6 +98,19 @@ class Bundle:
         verdicts = self.manifest.get("verdicts")
         return verdicts if isinstance(verdicts, dict) else {}
 
+    @property
+    def report(self) -> dict[str, Any]:
+        """The content of ``report.json``. Raises UsageError where the bundle has none that can be read."""
+        try:
+            report = json.loads(self.file("report.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            if isinstance(error, UsageError):
+                raise
+            raise UsageError(
+                f"{self.path / 'report.json'}: cannot be read; export the bundle again"
+            ) from None
+        return report if isinstance(report, dict) else {}
+
     def file(self, name: str) -> Path:
         """Absolute path of a file that the manifest lists. Raises UsageError for any other."""
         if name not in self.manifest["files"]:

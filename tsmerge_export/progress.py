@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 # Steps of an export in order; a step that is left out is simply never announced.
-EXPORT_STEPS = ("load", "export", "rewrite", "lower", "parity", "cost", "engine", "bundle")
+EXPORT_STEPS = ("load", "export", "rewrite", "lower", "parity", "cost", "example", "engine", "bundle")
 BENCH_STEPS = ("load", "export", "rewrite", "lower", "bench")
 TUNE_STEPS = ("load", "search", "test")
 # A call that takes less shows no bar.
@@ -35,6 +35,37 @@ class NoProgress:
 
     def update(self, done: int, total: int) -> None:
         """Ignored."""
+
+
+class Stopwatch:
+    """Passes on what it is told, and notes how long each step took.
+
+    Attributes:
+        seconds: by step, in order of their first beginning; a step that comes several times is summed up. The step
+            that runs is counted up to its last :meth:`stop` only.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.seconds: dict[str, float] = {}
+        self._running: tuple[str, float] | None = None
+
+    def step(self, name: str) -> None:
+        """A step begins, and the one before is done."""
+        self.stop()
+        self._running = (name, time.monotonic())
+        self._progress.step(name)
+
+    def update(self, done: int, total: int) -> None:
+        """Passed on."""
+        self._progress.update(done, total)
+
+    def stop(self) -> None:
+        """The current step is done."""
+        if self._running is not None:
+            name, begin = self._running
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - begin
+        self._running = None
 
 
 class RichProgress:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,13 @@ if TYPE_CHECKING:
 NO_GPU = "Nothing here has run on a GPU; no GPU speed is claimed."
 #: How tokens are counted where their number depends on the data.
 GENERATED_INPUT = "the method decides by the data how many tokens stay: these are counts on generated input"
+_NUMBERS = re.compile(r"\[\n(?:\s+(?:-?[0-9.eE+-]+|null),?\n)+\s+\]")
+#: What ``report.json`` holds beyond the manifest: ``run`` (the arguments of the export), ``seconds`` (by step of the
+#: export), ``tokens`` (per component what ``inspect`` counts), ``example`` (see
+#: :mod:`tsmerge_export.validate.example`) and ``search`` (what ``tsmerge tune`` tried).
+REPORT_ONLY = ("run", "seconds", "tokens", "example", "search")
+#: Metrics of the merge cost in a word or two.
+METRIC_NAMES = {"wql": "weighted quantile loss", "mse": "MSE", "mae": "MAE"}
 _METRICS = {
     "mse": "MSE of the median, in standard deviations squared",
     "mae": "MAE of the median, in standard deviations",
@@ -26,6 +35,7 @@ def report_dict(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         manifest: of a bundle; ``verdicts`` holds ``parity`` and ``cost`` as their reports' ``to_dict()`` gives them.
+            During an export it also holds what only the report keeps, see :data:`REPORT_ONLY`.
     """
     keys = (
         "source",
@@ -38,12 +48,27 @@ def report_dict(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "target",
         "versions",
         "created",
+        *REPORT_ONLY,
     )
     return {
         "format": "tsmerge-report",
         "format_version": 1,
         **{k: manifest[k] for k in keys if k in manifest},
     }
+
+
+def json_text(content: Any) -> str:
+    """JSON for people and machines: indented, but a list of numbers stays on a line.
+
+    Raises:
+        ValueError: a number that JSON does not have (NaN, infinity).
+    """
+    text = json.dumps(content, indent=2, allow_nan=False)
+    # Strings hold no line breaks in JSON, so that only real lists match.
+    return (
+        _NUMBERS.sub(lambda found: " ".join(found[0].split()).replace("[ ", "[").replace(" ]", "]"), text)
+        + "\n"
+    )
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -82,6 +107,17 @@ def parity_rows(parity: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows + [("failure", text) for text in (parity.get("failures") or ())[:5]]
 
 
+def speed_place(speed: Mapping[str, Any]) -> str:
+    """At which size a speed was measured."""
+    return f"batch {speed.get('batch')}, length {speed.get('length')}, threads {speed.get('threads') or 'default'}"
+
+
+def speed_words(speed: Mapping[str, Any]) -> str:
+    """How many times faster or slower the merged file is."""
+    ratio: float = speed["ratio"]
+    return f"{ratio:.2f}x faster" if ratio >= 1 else f"{1 / ratio:.2f}x slower"
+
+
 def cost_rows(cost: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     """Lines of the merge cost as metric, unmerged, merged, change; medians over the columns of the data."""
     overall = (cost.get("overall") or {}).get("median") or {}
@@ -93,15 +129,12 @@ def cost_rows(cost: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     ]
     speed = cost.get("speed") or {}
     if speed.get("unmerged_ms") is not None:
-        where = f"batch {speed.get('batch')}, length {speed.get('length')}, threads {speed.get('threads') or 'default'}"
-        ratio = speed["ratio"]
-        gain = f"{ratio:.2f}x faster" if ratio >= 1 else f"{1 / ratio:.2f}x slower"
         rows.append(
             (
-                f"time per call ({where})",
+                f"time per call ({speed_place(speed)})",
                 f"{speed['unmerged_ms']:.2f} ms",
                 f"{speed['merged_ms']:.2f} ms",
-                gain,
+                speed_words(speed),
             )
         )
     tokens = cost.get("tokens")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UnsupportedError, UsageError, VerdictError
 from tsmerge_export.runtimes import RUNTIMES, check_runtime
-from tsmerge_export.shapes import Profile, make_profile
+from tsmerge_export.shapes import FLAGS, Profile, make_profile
 
 if TYPE_CHECKING:
     import onnx
@@ -53,6 +53,18 @@ class Target:
     def needs_more(self) -> bool:
         """Whether the bundle holds more than the portable file."""
         return self.runtime != RUNTIMES[0]
+
+    def flags(self) -> list[str]:
+        """The flags of the command line that ask for it; none for the default."""
+        if not self.needs_more:
+            return []
+        out = ["--runtime", self.runtime, "--dtype", self.dtype]
+        for flag, shapes in zip(FLAGS, self.shapes, strict=True):
+            if shapes is not None:
+                out += [flag, ",".join(f"{name}:{'x'.join(map(str, dims))}" for name, dims in shapes.items())]
+        if self.capabilities:
+            out += ["--compute-capability", ",".join(self.capabilities)]
+        return out if self.plugin is None else [*out, "--plugin", str(self.plugin)]
 
     def check(self, merge: MergeConfig, *, inline: bool) -> None:
         """Fail on what cannot work, before any work.

@@ -18,13 +18,14 @@ from tsmerge_export.validate.sessions import open_session
 _RUNS = 5
 
 
-def merge_share(path: Path, inputs: Mapping[str, NDArray[Any]], threads: int) -> float | None:
+def merge_share(path: Path, inputs: Mapping[str, NDArray[Any]], threads: int | None) -> float | None:
     """Share of node time in what merging adds: the ``tsmerge`` operators and whatever lets other values follow.
 
     The functions are inlined first and every node is renamed, so that the profiler's events can be told apart.
 
     Args:
-        path: a merged file with its functions. inputs: of one run. threads: of ONNX Runtime.
+        path: a merged file with its functions. inputs: of one run.
+        threads: of ONNX Runtime; None is its choice.
 
     Returns:
         A number from 0 to 1, or None for a file without merge nodes (also one whose functions are inlined).

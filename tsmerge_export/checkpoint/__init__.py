@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
     from tsmerge_export.families import Family
 
-__all__ = ["LoadedModel", "check_source", "load_model", "save_checkpoint"]
+__all__ = ["IN_MEMORY", "LoadedModel", "check_source", "load_model", "save_checkpoint"]
 
+#: ``LoadedModel.source`` of a module that the caller gave.
+IN_MEMORY = "a model in memory"
 _NOT_YET = (".onnx", ".pt2")
 _PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,9 +68,10 @@ def write_json(path: str | None, content: Any) -> None:
     if path is None:
         return
     from tsmerge_export.atomic import write_text
+    from tsmerge_export.report import json_text
 
     try:
-        write_text(Path(path), json.dumps(content, indent=2, allow_nan=False) + "\n")
+        write_text(Path(path), json_text(content))
     except OSError as error:
         raise UsageError(f"--json {path}: cannot be written ({error.strerror})") from None
 
@@ -102,7 +102,7 @@ def export(args: argparse.Namespace) -> int:
     failed = None
     with RichProgress(EXPORT_STEPS, raise_if_interrupted) as progress:
         try:
-            manifest = api.export(
+            bundle = api.export(
                 args.model,
                 merge,
                 output=args.output,
@@ -112,12 +112,13 @@ def export(args: argparse.Namespace) -> int:
                 target=target,
                 progress=progress,
                 **_shared(args),
-            ).manifest
+            )
+            manifest, report = bundle.manifest, bundle.report
         except VerdictError as error:
             if not error.manifest:
                 raise
-            failed, manifest = error, error.manifest
-    write_json(args.json, report_dict(manifest))
+            failed, manifest, report = error, error.manifest, report_dict(error.manifest)
+    write_json(args.json, report)
     print_verdicts(manifest["verdicts"], title=f"{manifest['family']}: {merge.describe()}")
     if failed is not None:
         raise failed

@@ -146,8 +146,15 @@ def run(args: argparse.Namespace) -> int:
         content = {
             "answer": chosen.to_dict(),
             "tried": [one.to_dict() for one in tried],
+            "front": [tried.index(one) for one in pareto(tried)],
             "identity": identity,
             "max_increase_percent": args.max_increase,
+            "run": {
+                "data": args.data,
+                "budget_seconds": args.budget,
+                "threads": args.threads,
+                "seed": args.seed,
+            },
             "versions": versions(),
         }
         write_json(args.json, content)
@@ -158,13 +165,15 @@ def run(args: argparse.Namespace) -> int:
     if chosen.fastest is None:
         print(f"no bundle is written; the search is kept in {study}", flush=True)
         return 0
-    _export(args, chosen.fastest.tried, output, options)
+    _export(args, chosen.fastest.tried, output, options, content)
     print(f"bundle: {output} (search kept in {study})", flush=True)
     return 0
 
 
-def _export(args: argparse.Namespace, chosen: Any, output: str, options: dict[str, Any]) -> None:
-    """The usual export with the chosen setting, parity verdict and all."""
+def _export(
+    args: argparse.Namespace, chosen: Any, output: str, options: dict[str, Any], search: dict[str, Any]
+) -> None:
+    """The usual export with the chosen setting, parity verdict and all; ``search`` goes into its report."""
     from tsmerge_export import api
     from tsmerge_export.cli.handler import raise_if_interrupted
     from tsmerge_export.progress import EXPORT_STEPS, RichProgress
@@ -173,6 +182,6 @@ def _export(args: argparse.Namespace, chosen: Any, output: str, options: dict[st
     with RichProgress(EXPORT_STEPS, raise_if_interrupted) as progress:
         manifest = api.export(
             chosen.source, chosen.merge, output=output, force=args.force, data=args.data, threads=args.threads,
-            seed=args.seed, progress=progress, **options,
+            seed=args.seed, search=search, progress=progress, **options,
         ).manifest  # fmt: skip
     print_verdicts(manifest["verdicts"], title=f"{manifest['family']}: {chosen.merge.describe()}")
