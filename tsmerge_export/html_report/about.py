@@ -64,15 +64,13 @@ def _settings(report: Mapping[str, Any]) -> list[Html]:
     ]
     run = report.get("run") or {}
     rows = [
-        ("source", str(report.get("source"))),
-        ("family", str(report.get("family"))),
+        *((name, str(report[name])) for name in ("source", "family") if name in report),
         *merge,
-        ("opset", str(report.get("opset"))),
+        *((name, str(report[name])) for name in ("opset", "created") if name in report),
         ("functions", "inlined" if report.get("inline") else "model-local"),
         ("data", str(run.get("data") or "the sample series")),
         ("threads", str(run.get("threads") or "the runtime's choice")),
         ("seed", str(run.get("seed", 0))),
-        ("created", str(report.get("created"))),
     ]
     versions = list((report.get("versions") or {}).items())
     return [

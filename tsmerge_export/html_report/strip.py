@@ -171,8 +171,8 @@ def _strip(tokens: Mapping[str, Any], series: Mapping[str, Any]) -> Html:
         "figcaption",
         f"The history of {series['column']}, {tokens['steps']} steps.{each}{special} "
         "Blocks are original tokens, cut as they stand after each layer: grey are unmerged ones, the stronger the "
-        "colour the more were merged. A token that merged with one further off is drawn at both places; point at a block for its "
-        "tokens.",
+        "colour the more were merged. A token that merged with one further off is drawn at both places; "
+        "point at a block for its tokens.",
     )
     legend = tag(
         "ul",
