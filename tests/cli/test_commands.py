@@ -51,7 +51,7 @@ def bundle(made: Path) -> Path:
 
 def test_bundle(made: Path, bundle: Path) -> None:
     opened = tsm.Bundle.open(bundle)
-    assert set(opened.manifest["files"]) == {"model.onnx", "report.json", "README.md"}
+    assert set(opened.manifest["files"]) == {"model.onnx", "report.html", "report.json", "README.md"}
     assert opened.manifest["merge"]["ratio"] == "1/4"
     assert opened.verdicts["parity"]["passed"]
     report = json.loads((bundle / "report.json").read_text())

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tsmerge_export.lowpass.spectrum import FAINT
 from tsmerge_export.lowpass.study import Effect
 
 HEADER = (
@@ -65,20 +66,21 @@ def print_table(effects: Sequence[Effect], settings: str) -> None:
 
 
 def plot(effects: Sequence[Effect], path: Path) -> None:
-    """Spectra of original, merged and filtered signals: a row for each signal, and below it what they look like."""
+    """A row for each kind of signal: its spectra by level, the linear gains of all levels, and what it looks like."""
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(one.noise for one in effects))
     by = {name: [one for one in effects if one.noise == name] for name in names}
     width = max(len(own) for own in by.values())
-    figure = Figure(figsize=(4.2 * (width + 1), 3.1 * len(names)), layout="constrained")
-    grid: Any = figure.subplots(len(names), width + 1, squeeze=False)
+    figure = Figure(figsize=(3.9 * (width + 2), 3.1 * len(names)), layout="constrained")
+    grid: Any = figure.subplots(len(names), width + 2, squeeze=False)
     for line, name in zip(grid, names, strict=True):
         for panel, one in zip(line, by[name], strict=False):
             _spectrum(panel, one)
         for panel in line[len(by[name]) : width]:
             panel.set_axis_off()
-        _signal(line[width], by[name][-1])
+        _gains(line[width], by[name])
+        _signal(line[width + 1], by[name][-1])
     grid[0][0].legend(fontsize=8)
     figure.savefig(path, dpi=80)
 
@@ -99,6 +101,24 @@ def _spectrum(panel: Any, one: Effect) -> None:
     panel.set_xlabel("cycles per step")
     panel.set_ylabel("power")
     panel.set_ylim(bottom=floor)
+    panel.grid(visible=True, alpha=0.3)
+
+
+def _gains(panel: Any, effects: Sequence[Effect]) -> None:
+    """Linear part of merging's gain by level, and the Gaussian's, without bands of next to no power."""
+    for number, one in enumerate(effects):
+        heard = one.spectrum.share >= FAINT
+        frequency = one.spectrum.frequency[heard]
+        shade = str(0.75 - 0.75 * (number + 1) / len(effects)) if len(effects) > 1 else "tab:blue"
+        label = "merged" if one.level is None else f"merged, level {one.level:g}"
+        panel.semilogx(frequency, one.spectrum.linear_merged[heard], color=shade, lw=1.6, label=label)
+        if number == len(effects) - 1:
+            gaussian = one.spectrum.linear_gaussian[heard]
+            panel.semilogx(frequency, gaussian, "--", color="tab:orange", lw=1.6, label="gaussian")
+    panel.axhline(0.5**0.5, color="0.4", lw=0.8, ls=":")
+    panel.set_title("linear gain (dotted: half power)", fontsize=10)
+    panel.set_xlabel("cycles per step")
+    panel.legend(fontsize=7)
     panel.grid(visible=True, alpha=0.3)
 
 
