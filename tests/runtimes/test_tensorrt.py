@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 
 import tsmerge_export as tsm
+from tests.html_report.reading import part, read
 from tests.models import tiny
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import MissingDependencyError, UsageError, VerdictError
 from tsmerge_export.runtimes import providers, tensorrt
 from tsmerge_export.runtimes.onnxruntime import GraphSession
-from tsmerge_export.targets import Target
+from tsmerge_export.targets import ON_GPU, Target
 
 MERGE = MergeConfig(ratio="1/4")
 FEED = {"context": np.random.default_rng(0).standard_normal((2, 128)).cumsum(1).astype(np.float32)}
@@ -93,6 +94,11 @@ def test_bundle_without_tensorrt_says_what_is_missing(bundle: Bundle) -> None:
     compile(bundle.file("build_engine.py").read_text(), "build_engine.py", "exec")
     card = (bundle.path / "README.md").read_text()
     assert "trtexec --onnx=model.trt.onnx --stronglyTyped --dynamicPlugins=libtsmerge_trt.so" in card
+    page = read((bundle.path / "report.html").read_text())
+    assert part(page, "target").one("p", class_="note").text == ON_GPU
+    assert "trtexec --onnx=model.trt.onnx --stronglyTyped" in part(page, "target").text
+    assert "no plugin library" in part(page, "target").text
+    assert bundle.report["run"]["target"] == ["--runtime", "tensorrt", "--dtype", "fp32"]
     with pytest.raises(MissingDependencyError, match=r"TensorRT cannot be used here: .*plugin library"):
         tsm.load(bundle.path, runtime="tensorrt")
 

@@ -220,6 +220,16 @@ def test_command_exports_the_fastest_within_the_budget(
     assert found["answer"]["fastest"]["merge"]["method"] == "global"
     assert len(found["tried"]) == 7
     assert Path("t.png").read_bytes()[:4] == b"\x89PNG"
+    assert json.loads(Path("tiny-tuned/report.json").read_text())["search"] == found
+    front = [found["tried"][index] for index in found["front"]]
+    assert [one["speedup"] for one in front] == sorted({one["speedup"] for one in front}, reverse=True)
+    assert [one["upper_percent"] for one in front] == sorted(
+        (o["upper_percent"] for o in front), reverse=True
+    )
+    page = Path("tiny-tuned/report.html").read_text()
+    assert "tsmerge tune tried 7 settings" in page
+    assert page.count('class="on-front"') == len(front)
+    assert "tsmerge tune tiny --data series.csv" in page
 
 
 def test_command_says_do_not_merge(folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
