@@ -118,6 +118,16 @@ def test_strip(family: str) -> None:
     assert counts == [[str(len(one["target"])), str(len(one["kept"]))] for one in tokens["layers"]]
 
 
+def test_pruned_tokens_are_counted() -> None:
+    """ssm prunes a share; the sizes that are left sum up to what was merged."""
+    layers = report("mamba2")["example"]["tokens"]["layers"]
+    gone = 128 - sum(layers[-1]["size"])
+    assert gone >= 1
+    words = f"Pruned, and drawn where they are read from: {gone:g} tokens."
+    assert words in part(page("mamba2"), "tokens").text
+    assert "Pruned" not in part(page("chronos-bolt"), "tokens").text
+
+
 def test_steps_of_a_block() -> None:
     """Chronos-Bolt: patches of 8 steps, and a REG token behind them."""
     titles = [

@@ -167,12 +167,15 @@ def _strip(tokens: Mapping[str, Any], series: Mapping[str, Any]) -> Html:
     special = ""
     if any(tokens["special"] or ()):
         special = f" Tokens at the ends that stand for no time step: {sum(tokens['special'])}."
+    pruned = sum(tokens["size"]) - sum(tokens["layers"][-1]["size"])
+    gone = "" if pruned < 0.5 else f" Pruned, and drawn where they are read from: {label(pruned)} tokens."
     caption = tag(
         "figcaption",
         f"The history of {series['column']}, {tokens['steps']} steps.{each}{special} "
         "Blocks are original tokens, cut as they stand after each layer: grey are unmerged ones, the stronger the "
         "colour the more were merged. A token that merged with one further off is drawn at both places; "
         "point at a block for its tokens.",
+        gone,
     )
     legend = tag(
         "ul",
