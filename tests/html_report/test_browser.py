@@ -23,13 +23,14 @@ api = pytest.importorskip("playwright.sync_api", reason="playwright is not insta
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
 
+_PATIENCE = 180_000  # milliseconds; a loaded machine is slow to draw
 SCREENS = {"phone": (390, 844), "desktop": (1280, 900)}
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with api.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=_PATIENCE)
         yield opened
         opened.close()
 
@@ -43,6 +44,7 @@ class Visit:
             viewport={"width": width, "height": height}, color_scheme=scheme, is_mobile=screen == "phone",
             has_touch=screen == "phone",
         )  # fmt: skip
+        self.context.set_default_timeout(_PATIENCE)
         self.page = self.context.new_page()
         self.said: list[str] = []
         self.requests: list[str] = []
