@@ -118,14 +118,12 @@ def test_strip(family: str) -> None:
     assert counts == [[str(len(one["target"])), str(len(one["kept"]))] for one in tokens["layers"]]
 
 
-def test_pruned_tokens_are_counted() -> None:
-    """ssm prunes a share; the sizes that are left sum up to what was merged."""
-    layers = report("mamba2")["example"]["tokens"]["layers"]
-    gone = 128 - sum(layers[-1]["size"])
-    assert gone >= 1
-    words = f"Pruned, and drawn where they are read from: {gone:g} tokens."
+def test_pruning_is_said() -> None:
+    words = "Of the tokens removed the share 1/2 was pruned"
     assert words in part(page("mamba2"), "tokens").text
-    assert "Pruned" not in part(page("chronos-bolt"), "tokens").text
+    content = report("mamba2")
+    content["merge"]["prune_share"] = "0"
+    assert "pruned" not in part(read(report_page(content)), "tokens").text
 
 
 def test_steps_of_a_block() -> None:

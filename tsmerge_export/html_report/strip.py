@@ -66,7 +66,7 @@ def strip_section(report: Mapping[str, Any]) -> Html:
         return Html("")
     parts = [counts]
     if tokens:
-        parts += [_strip(tokens, example["series"][0]), _moves(tokens)]
+        parts += [_strip(tokens, example["series"][0], report["merge"].get("prune_share")), _moves(tokens)]
     else:
         parts.append(
             tag(
@@ -120,7 +120,8 @@ def _kind(members: int) -> str:
     return f"s{min(6, 1 + (members - 1).bit_length())}"
 
 
-def _strip(tokens: Mapping[str, Any], series: Mapping[str, Any]) -> Html:
+def _strip(tokens: Mapping[str, Any], series: Mapping[str, Any], pruned: str | None) -> Html:
+    """Rows of blocks; ``pruned`` is the share of the removed tokens that was not merged, where the method has one."""
     count = tokens["count"]
     width = min(_WIDEST, max(320, _PIXELS * count))
     unit = width / count
@@ -167,8 +168,11 @@ def _strip(tokens: Mapping[str, Any], series: Mapping[str, Any]) -> Html:
     special = ""
     if any(tokens["special"] or ()):
         special = f" Tokens at the ends that stand for no time step: {sum(tokens['special'])}."
-    pruned = sum(tokens["size"]) - sum(tokens["layers"][-1]["size"])
-    gone = "" if pruned < 0.5 else f" Pruned, and drawn where they are read from: {label(pruned)} tokens."
+    gone = ""
+    if pruned not in (None, "0"):
+        gone = (
+            f" Of the tokens removed the share {pruned} was pruned: these are drawn where they are read from."
+        )
     caption = tag(
         "figcaption",
         f"The history of {series['column']}, {tokens['steps']} steps.{each}{special} "
