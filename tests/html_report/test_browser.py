@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import matplotlib.image
 import numpy as np
 import pytest
 
@@ -20,6 +19,7 @@ from tsmerge_export.html_report import report_page
 from tsmerge_export.html_report.page import policy
 
 api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+image = pytest.importorskip("matplotlib.image", reason="matplotlib is not installed: pip install matplotlib")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
 
@@ -89,7 +89,7 @@ def test_opens(family: str, screen: str, browser: Any, tmp_path: Path) -> None:
 
 def colours(file: Path, page: str | None = None) -> None:
     """There is real content: several colours, none of which is all of it; the style sheet was applied."""
-    pixels = (matplotlib.image.imread(file)[..., :3] * 255).round().astype(int)
+    pixels = (image.imread(file)[..., :3] * 255).round().astype(int)
     count = Counter(map(tuple, pixels.reshape(-1, 3).tolist()))
     assert len(count) > 20
     assert count.most_common(1)[0][1] < 0.97 * pixels[..., 0].size
