@@ -340,7 +340,7 @@ def export_parser() -> argparse.ArgumentParser:
 
 def tsmerge_parser() -> argparse.ArgumentParser:
     """The parser of ``tsmerge``."""
-    from tsmerge_export.cli import bench, tune
+    from tsmerge_export.cli import advise, bench, tune
 
     parser = _Parser(prog="tsmerge", description="Token merging in time-series models, exported and proved.")
     _add_version(parser)
@@ -351,6 +351,7 @@ def tsmerge_parser() -> argparse.ArgumentParser:
         ("inspect", _INSPECT_HELP, _fill_inspect),
         ("bench", bench.HELP, bench.fill),
         ("tune", tune.HELP, tune.fill),
+        ("advise", advise.HELP, advise.fill),
         ("forecast", _FORECAST_HELP, _fill_forecast),
     ):
         own_help = fill is _fill_forecast
