@@ -185,7 +185,7 @@ def _too_short(figures: Figures, ratio: str, others: tuple[str, ...]) -> Advice:
     pays = figures.pays_from(ratio)
     here = (
         f"at {figures.length} steps ({speed.tokens} tokens) removing {ratio} per layer, the most that may go, is "
-        f"expected to run at {speed.expected:.2f} times the speed of the unmerged file ({speed.ideal:.2f} by FLOPs alone)"
+        f"expected to run at {speed.expected:.2f} times the speed of the unmerged file ({speed.ideal:.2f} by FLOPs)"
     )
     below = (
         "at no length up to the model's context is it expected to be 5 % faster"
