@@ -80,6 +80,17 @@ class Subject:
     candidates: list[Candidate] = field(default_factory=list)
 
 
+def first_only(family: families.base.Family, model: Any) -> str | None:
+    """What a user must know about times where a model has more components than the one that is timed."""
+    parts = [part.name for part in family.components(model)]
+    if len(parts) == 1:
+        return None
+    return (
+        f"{family.name}: times, FLOPs and speed-ups are those of the {parts[0]} alone, where tokens merge; a whole "
+        f"forecast also runs {' and '.join(parts[1:])}"
+    )
+
+
 def _subject(
     source: str,
     merge: MergeConfig,
@@ -185,6 +196,7 @@ def bench(
         ]
         for path in bundles:
             _add_bundle(path, subjects)
+        notes += [n for n in dict.fromkeys(first_only(s.family, s.loaded.model) for s in subjects) if n]
         progress.step("bench")
         sizes = []
         for subject in subjects:
@@ -195,7 +207,7 @@ def bench(
                     continue
                 sizes += [(subject, b, length, t) for b in batches for t in threads]
         if not sizes:
-            raise UsageError(f"--length {','.join(map(str, lengths))}: {notes[0]}")
+            raise UsageError(f"--length {','.join(map(str, lengths))}: {notes[-1]}")
         for number, (subject, batch, length, count_of_threads) in enumerate(sizes):
             done, total = number, len(sizes)
 

@@ -5,17 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tsmerge_export.cli.parser import add_model_options, whole
+from tsmerge_export.cli.parser import add_model_options, names, whole
 
 HELP = "foretell from data and model whether merging will help, without a search"
-
-
-def names(text: str) -> tuple[str, ...]:
-    """Type of ``--column``: names with commas between them."""
-    found = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} names no column")
-    return found
 
 
 def fill(parser: argparse.ArgumentParser) -> None:

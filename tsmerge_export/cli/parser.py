@@ -50,6 +50,14 @@ def whole(least: int) -> Callable[[str], int]:
     return parse
 
 
+def names(text: str) -> tuple[str, ...]:
+    """Type of ``--column``: names with commas between them."""
+    found = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} names no column")
+    return found
+
+
 def _tolerance(limit: float) -> Callable[[str], float]:
     def parse(text: str) -> float:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from torch import nn
 
+from tsmerge_export.build import Built
 from tsmerge_export.families.base import Arrays, Family
 from tsmerge_export.pipelines import DEFAULT_MEMORY, sampling
 from tsmerge_export.pipelines.base import quantile
@@ -77,6 +78,16 @@ class DecodedForecast:
         paths = self._tokenizer.decode(draw_paths(decoding, self._start, uniform, self._how), scale)
         # [B, S, H] -> [B, H, Q] -> [B, Q, H]
         return quantile(paths, self._levels, axis=1).transpose(0, 2, 1)
+
+
+def decoded_by(
+    family: Family, model: nn.Module, built: Sequence[Built], threads: int | None = None
+) -> DecodedForecast | None:
+    """The decoder among a model's files; None for a family that does not generate step by step."""
+    if family.generation(model) is None:
+        return None
+    files = {item.component.name: item.merged for item in built}
+    return DecodedForecast(family, model, files["cross"], files["decoder"], threads)
 
 
 def _quiet_session(path: Path, threads: int | None) -> GraphSession:
