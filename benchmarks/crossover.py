@@ -5,9 +5,9 @@
 
 The first components of the trained models that ship (for Chronos-T5 the encoder alone), with their context raised to
 the longest length. At every length all files take turns in one process, in alternating order; a speed-up is the median
-of the ratios of neighbouring runs. Beside it stands what the cost model of ``tsmerge advise`` expects, whose constants are
-fitted to the unmerged file's times in this run and which never sees a merged one. Merging pays where it is faster by
-5 % or more at that length and at all longer ones.
+of the ratios of neighbouring runs. Beside it stands what the cost model of ``tsmerge advise`` expects; its constants
+are fitted to the unmerged file's times in this run, it never sees a merged one. Merging pays where it is faster by 5 %
+or more at that length and at all longer ones.
 """
 
 from __future__ import annotations
