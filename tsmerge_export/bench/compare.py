@@ -42,7 +42,9 @@ class Row:
         runs: timed. p50_ms, p90_ms, p99_ms: milliseconds per call. series_per_second: batch by the median.
         peak_mib: largest resident memory of the candidate's own process, with its libraries, in MiB.
         ratio: how many times as fast as unmerged ONNX Runtime, the median over neighbouring runs; fastest: the same of
-            the fastest runs. gflops: billions of operations of the file's matrix products in one call. flop_ideal: ratio of the matrix products. efficiency: ratio by flop_ideal.
+            the fastest runs.
+        gflops: billions of operations in the matrix products of one call of an ONNX file. flop_ideal: ratio of the
+            unmerged file's to them. efficiency: ratio by flop_ideal.
         merge_share: share of ONNX Runtime's time that merging takes.
         error: why there are no figures.
     """
