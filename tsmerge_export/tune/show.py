@@ -65,7 +65,7 @@ def print_answer(answer: Answer, tried: Sequence[Tried], metric: str, *, most: f
         _, _, length = answer.pays_from
         where = "at no length that the model reads" if length is None else f"from {length} steps on"
         words = name_of(Tried(answer.pays_from[0], answer.pays_from[1], 0, 0, 0), several)
-        below = "" if length is None else ", not below"
+        below = "" if length is None or answer.fastest is not None else f"; below {length} do not merge"
         print(f"{words} is faster than unmerged by {100 * WORTH - 100:.0f} % or more {where}{below}")
     best = answer.best
     if best is not answer.fastest:
