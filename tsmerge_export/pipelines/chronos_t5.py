@@ -203,9 +203,12 @@ def draw_paths(
     """
     batch, samples, steps = uniform.shape
     drawn = np.empty((steps, batch, samples), np.int64)
-    last = np.full((batch, samples), start, np.int64)
+    last = np.full((batch, 1), start, np.int64)
     for step in range(steps):
-        last = drawn[step] = sampling.draw(run.step(last), uniform[:, :, step], how)
+        logits = run.step(last)
+        if logits.shape[1] != samples:
+            logits = logits.repeat(samples, axis=1)
+        last = drawn[step] = sampling.draw(logits, uniform[:, :, step], how)
         if tell is not None:
             tell(step + 1)
     return drawn.transpose(1, 2, 0)
