@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tsmerge_export import demo
+from tsmerge_export.cli.tune import percent, seconds
 from tsmerge_export.config import MergeConfig
 
 MODELS = {"bolt": demo.CHRONOS_BOLT, "t5": demo.CHRONOS_T5}
@@ -29,7 +30,7 @@ FILES = ("ETTh1.csv", "ETTh2.csv", "exchange_rate.txt.gz")
 def flags(model: str, file: str, args: argparse.Namespace) -> list[str]:
     """The command as a user types it, model and data by name."""
     return [
-        "tune", MODELS[model].name, "--data", file, "--max-increase", args.max_increase, "--metric", args.metric,
+        "tune", f"tsmerge_export/demo/{MODELS[model].name}", "--data", file, "--max-increase", args.max_increase, "--metric", args.metric,
         "--budget", args.budget, "--threads", str(args.threads),
     ]  # fmt: skip
 
@@ -43,6 +44,17 @@ def run(model: str, file: str, args: argparse.Namespace, result: Path) -> None:
     start = "import sys; from tsmerge_export.cli import main; sys.exit(main())"
     subprocess.run([sys.executable, "-c", start, *told], check=True, stdout=sys.stderr)
     Path(f"{result}.part").replace(result)
+
+
+def check(found: dict[str, Any], args: argparse.Namespace) -> list[str]:
+    """What a result that is read was made with and the flags say otherwise: the commands in the table must be true."""
+    wanted = {
+        "metric": args.metric,
+        "max_increase_percent": percent(args.max_increase),
+        "budget_seconds": seconds(args.budget),
+    }
+    other = [name for name, value in wanted.items() if found[name] != value]
+    return other + (["threads"] if found["identity"]["threads"] != args.threads else [])
 
 
 def _words(merge: dict[str, Any]) -> str:
@@ -137,7 +149,12 @@ def main() -> int:
                 except subprocess.CalledProcessError as error:
                     print(f"error: {model}, {file}: tune ended with {error.returncode}", file=sys.stderr)
                     return 1
-            results[model, file] = json.loads(result.read_text())
+            found = json.loads(result.read_text())
+            other = check(found, args)
+            if other:
+                print(f"error: {result}: made with another {', '.join(other)}; delete it", file=sys.stderr)
+                return 2
+            results[model, file] = found
     text = page(results, args)
     print(text)
     if args.output is not None:

@@ -15,7 +15,8 @@ HELP = "find the fastest merge setting whose error on your data stays within a b
 _UNITS = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
+    """Type of ``--budget``: seconds of a time such as 30s, 10min or 1h."""
     digits = text.rstrip("abcdefghijklmnopqrstuvwxyz ")
     unit = text[len(digits) :].strip() or "min"
     try:
@@ -27,7 +28,8 @@ def _seconds(text: str) -> float:
     return value
 
 
-def _percent(text: str) -> float:
+def percent(text: str) -> float:
+    """Type of ``--max-increase``: 3 of ``3%`` or ``3``."""
     try:
         value = float(text.strip().removesuffix("%"))
     except ValueError:
@@ -51,13 +53,13 @@ def fill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--column", type=names, metavar="NAME,...", help="columns to look at; default: all")
     parser.add_argument(
         "--max-increase",
-        type=_percent,
+        type=percent,
         default=3.0,
         metavar="P",
         help="how much the error may rise, with 90%% confidence; default: 3%%",
     )
     parser.add_argument("--metric", choices=("mse", "wql"), default="wql", help="default: wql")
-    parser.add_argument("--budget", type=_seconds, default=600.0, metavar="TIME", help="default: 10min")
+    parser.add_argument("--budget", type=seconds, default=600.0, metavar="TIME", help="default: 10min")
     parser.add_argument("-o", "--output", metavar="DIR", help="bundle to write; default: <model>-tuned")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     parser.add_argument(
