@@ -30,8 +30,8 @@ FILES = ("ETTh1.csv", "ETTh2.csv", "exchange_rate.txt.gz")
 def flags(model: str, file: str, args: argparse.Namespace) -> list[str]:
     """The command as a user types it, model and data by name."""
     return [
-        "tune", f"tsmerge_export/demo/{MODELS[model].name}", "--data", file, "--max-increase", args.max_increase, "--metric", args.metric,
-        "--budget", args.budget, "--threads", str(args.threads),
+        "tune", f"tsmerge_export/demo/{MODELS[model].name}", "--data", file, "--max-increase", args.max_increase,
+        "--metric", args.metric, "--budget", args.budget, "--threads", str(args.threads),
     ]  # fmt: skip
 
 
