@@ -27,6 +27,7 @@ from tsmerge_export.shared_weights import share
 from tsmerge_export.targets import Target
 from tsmerge_export.validate import cost, example, generation, parity, tolerances
 from tsmerge_export.validate.data import Table, need_rows, read_table
+from tsmerge_export.validate.decoded import decoded_by
 from tsmerge_export.version import versions
 
 
@@ -271,6 +272,7 @@ def _verdicts(
         measured = cost.measure(
             family, first.component, loaded.model, first.unmerged, first.merged, table,
             threads=threads, seed=seed, with_decisions=first.decisions, progress=progress.update,
+            forecast=decoded_by(family, loaded.model, built, threads),
         )  # fmt: skip
         verdicts["cost"] = measured.to_dict()
     if not show or "cost" not in verdicts:

@@ -194,3 +194,19 @@ def without_merging(model: onnx.ModelProto) -> onnx.ModelProto:
                 if attribute.name == "min_tokens":
                     attribute.i = _ALL_TOKENS
     return copy
+
+
+def shrinking_share(merged: onnx.ModelProto, inputs: Mapping[str, NDArray[Any]]) -> float:
+    """Share of the unmerged model's FLOPs in products that merging makes smaller, 0 to 1.
+
+    The rest (what runs before the first merge, heads, a decoder's own tokens) stays as it is however much merges.
+
+    Args:
+        merged: a file with merge nodes. inputs: see :func:`feeds`.
+    """
+    nodes = _products(merged)
+    names = [name for node in nodes for name in node.input[:2]]
+    after, before = (run_shapes(model, names, inputs) for model in (merged, without_merging(merged)))
+    pairs = [(_flops_of(node, before), _flops_of(node, after)) for node in nodes]
+    whole = sum(old for old, _ in pairs)
+    return sum(old for old, new in pairs if new < old) / whole if whole else 0.0

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 # Steps of an export in order; a step that is left out is simply never announced.
 EXPORT_STEPS = ("load", "export", "rewrite", "lower", "parity", "cost", "example", "engine", "bundle")
 BENCH_STEPS = ("load", "export", "rewrite", "lower", "bench")
+ADVISE_STEPS = ("load", "data", "export", "speed")
 TUNE_STEPS = ("load", "search", "test")
 # A call that takes less shows no bar.
 _LATE_SECONDS = 2.0

@@ -12,7 +12,7 @@ import pytest
 from tests import artefacts
 from tests.models import tiny_folder
 from tsmerge_export.bench.candidate import Candidate
-from tsmerge_export.bench.compare import Row, _row, series_of
+from tsmerge_export.bench.compare import Row, _row, first_only, series_of
 from tsmerge_export.bench.profile import merge_share
 from tsmerge_export.bench.run import Timing
 from tsmerge_export.bench.show import verdict_lines
@@ -111,6 +111,20 @@ def test_command(model: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) 
         assert row["p50_ms"] > 0
         assert row["peak_mib"] > 10
     assert rows[0]["ratio"] == 1
+    assert rows[0]["gflops"] / rows[2]["gflops"] == pytest.approx(rows[2]["flop_ideal"])
+    assert rows[1]["gflops"] is None
+
+    # As if it had been interrupted behind the first size: that one stays as it is, the other is measured.
+    kept = [{**row, "p50_ms": 123.0} for row in rows if row["batch"] == 1]
+    Path("b.json").write_text(json.dumps({**found, "rows": kept}))
+    again = ["bench", "tiny", "made", *sizes, "--against", "eager", "--json", "b.json", "--resume"]
+    assert main(again) == 0
+    capsys.readouterr()
+    resumed = json.loads(Path("b.json").read_text())
+    assert [row["p50_ms"] == 123.0 for row in resumed["rows"]] == [True] * 4 + [False] * 4
+    assert resumed["complete"]
+    assert main([*again, "--runs", "3"]) == 2
+    assert "of a run with another runs; leave out --resume" in capsys.readouterr().err
     # Half of the tokens per layer save more than two in all do.
     assert rows[2]["flop_ideal"] > rows[3]["flop_ideal"] > 1
     assert rows[2]["efficiency"] == pytest.approx(rows[2]["ratio"] / rows[2]["flop_ideal"])
@@ -127,6 +141,7 @@ def test_command(model: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) 
     ("flags", "code", "words"),
     [
         (["--against", "tvm"], 2, "--against tvm: not a rival"),
+        (["--resume"], 2, "--resume goes on with what --json FILE holds"),
         (["--batch", "0"], 2, "--batch"),
         (["--length", "99999"], 2, "reads at most"),
         (["--plot", "b.txt"], 2, "--plot b.txt: give a file that ends in"),
@@ -141,6 +156,15 @@ def test_mistakes_are_one_line(flags: list[str], code: int, words: str, model: P
     assert captured.out == ""
     assert words in captured.err
     assert len(captured.err.strip().splitlines()) == 1
+
+
+def test_who_runs_one_component_of_several_says_so() -> None:
+    family, t5 = artefacts.family("t5-tiny"), artefacts.model("t5-tiny")
+    note = first_only(family, t5)
+    assert note is not None
+    assert "those of the encoder alone" in note
+    assert "also runs cross and decoder" in note
+    assert first_only(artefacts.family("bolt-tiny"), artefacts.model("bolt-tiny")) is None
 
 
 def test_a_missing_model_is_named(capsys: Capture) -> None:

@@ -219,6 +219,13 @@ def test_command_exports_the_fastest_within_the_budget(
     found = json.loads(Path("t.json").read_text())
     assert found["answer"]["fastest"]["merge"]["method"] == "global"
     assert len(found["tried"]) == 7
+    assert found["answer"]["fastest"]["test"]["speedup"] == 3.0
+    assert found["answer"]["fastest"]["test"]["speedup_over_eager"] > 0
+    assert (found["context"], found["max_increase_percent"], found["timed_component"]) == (
+        120,
+        1000.0,
+        "model",
+    )
     assert Path("t.png").read_bytes()[:4] == b"\x89PNG"
     assert json.loads(Path("tiny-tuned/report.json").read_text())["search"] == found
     front = [found["tried"][index] for index in found["front"]]
@@ -238,9 +245,107 @@ def test_command_says_do_not_merge(folder: Path, capsys: Capture, monkeypatch: p
     assert main(["tune", "tiny", *FAST, "--budget", "3s"]) == 0
     out = capsys.readouterr().out
     assert "do not merge: no setting is faster than the unmerged model" in out
-    assert "is faster than unmerged at no length up to the context" in out
+    assert "is faster than unmerged by 5 % or more at no length that the model reads" in out
     assert not Path("tiny-tuned").exists()
     assert Path("tiny-tuned.tune.log").exists()
+
+
+def test_a_crash_of_the_process_is_a_row_and_an_interrupt_is_taken_up_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = prepared(tmp_path)
+    monkeypatch.setattr(search, "time_against", lambda *args, **kwargs: 1.5)
+    study, identity = tmp_path / "study.log", identity_of(["tiny"], b"data", "mse", 2, 120, 4)
+    first = Search([made], "mse", study, identity)
+
+    def interrupted(*args: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(subject.Subject, "errors", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            first.step()
+    # What a process leaves that is killed in the middle of a setting: a trial that never ended.
+    trial = first._study.ask()
+    trial.suggest_categorical("model", (made.source,))
+    killed = space.suggest(trial, made.points)
+
+    again = Search([made], "mse", study, identity)
+    (lost,) = [one for one in again.tried if one.error is not None]
+    assert (lost.merge, lost.error) == (killed, "ended the process (crashed or killed)")
+    # The guesses that are left come first, then the one that was interrupted.
+    told: list[Tried] = []
+    again.run(3600, lambda found, share: told.append(found), trials=6)
+    assert [t.merge.method for t in told] == ["local", "global", "dynamic", "pitome", "ssm", "local"]
+    assert told[-1].merge.ratio == MergeConfig(ratio="1/10").ratio
+    assert killed not in [t.merge for t in told]
+    assert all(t.error is None for t in told)
+
+
+def test_several_models_in_one_front(folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_folder(folder / "small", seed=1)
+    monkeypatch.setattr(search, "time_against", lambda *args, **kwargs: 0.5)
+    monkeypatch.setattr(verdict, "time_against", lambda *args, **kwargs: 0.5)
+    run = Search.run
+    monkeypatch.setattr(Search, "run", lambda self, seconds, told: run(self, 3600, told, trials=4))
+    assert main(["tune", "tiny", "small", *FAST, "--json", "t.json"]) == 0
+    out = capsys.readouterr().out
+    assert "tiny: unmerged" in out
+    found = json.loads(Path("t.json").read_text())
+    assert [one["source"] for one in found["tried"][:2]] == ["tiny", "small"]
+    assert {one["source"] for one in found["tried"][2:]} == {"tiny", "small"}
+    # All figures are against one reference: the unmerged model with the lowest error.
+    unmerged = found["tried"][:2]
+    assert min(one["increase_percent"] for one in unmerged) == 0
+    assert max(one["increase_percent"] for one in unmerged) > 0
+    reference = min(unmerged, key=lambda one: one["increase_percent"])["source"]
+    assert found["answer"]["reference"]["source"] == reference
+
+
+def test_columns_without_information_are_left_out_by_name(
+    folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.concatenate([table().values, np.ones((900, 1)), np.full((900, 1), np.nan)], axis=1)
+    np.savetxt("odd.csv", values, delimiter=",", header="a,b,flat,none", comments="")
+    monkeypatch.setattr(search, "time_against", lambda *args, **kwargs: 0.5)
+    monkeypatch.setattr(verdict, "time_against", lambda *args, **kwargs: 0.5)
+    run = Search.run
+    monkeypatch.setattr(Search, "run", lambda self, seconds, told: run(self, 3600, told, trials=1))
+    assert main(["tune", "tiny", *FAST, "--data", "odd.csv", "--json", "t.json"]) == 0
+    out = capsys.readouterr().out
+    notes = ["column 'flat' is constant: left out", "column 'none' holds no values: left out"]
+    assert all(f"note: {note}" in out for note in notes)
+    assert json.loads(Path("t.json").read_text())["notes"] == notes
+
+
+def test_chronos_t5_is_scored_on_what_its_files_decode(tmp_path: Path) -> None:
+    made = subject.prepare(
+        str(tiny_folder(tmp_path / "t5", "chronos-t5")), table(), folder=tmp_path, windows=3, batch=2, length=64,
+        threads=1, seed=0, options={},
+    )  # fmt: skip
+    assert made.forecast is not None
+    merge = MergeConfig(ratio="1/2")
+    plain, merged = (made.errors(m, made.validation)["wql"] for m in (NONE, merge))
+    assert plain.shape == (2, 3)
+    assert np.isfinite(merged).all()
+    assert not np.allclose(plain, merged)
+    # The same numbers are drawn again, so that two settings differ by what they merge alone.
+    np.testing.assert_array_equal(plain, made.errors(NONE, made.validation)["wql"])
+
+
+def test_the_answer_names_the_length_from_which_merging_pays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = prepared(tmp_path)
+
+    def by_length(reference: subject.Subject, *_: Any, **__: Any) -> float:
+        return 1.5 if reference.feed["context"].shape[1] >= 200 else 0.9
+
+    monkeypatch.setattr(verdict, "time_against", by_length)
+    # The search ran at 120 steps; the model reads 256.
+    assert verdict.pays_from(made, MergeConfig(r=1)) == 256
+    monkeypatch.setattr(verdict, "time_against", lambda *args, **kwargs: 1.5)
+    assert verdict.pays_from(made, MergeConfig(r=1)) == 16
 
 
 @pytest.mark.parametrize(
@@ -248,7 +353,13 @@ def test_command_says_do_not_merge(folder: Path, capsys: Capture, monkeypatch: p
     [
         (["--data", "none.csv"], 2, "--data none.csv: no such file"),
         (["--data", "short.csv"], 2, "rows are too few"),
-        (["--data", "flat.csv"], 2, "column 'b' is constant"),
+        (
+            ["--data", "flat.csv", "--column", "b,c"],
+            2,
+            "no column to work with: column 'b' is constant, column 'c' holds",
+        ),
+        (["--data", "series.csv", "--column", "z"], 2, "--column z: not in series.csv; choose from a, b"),
+        (["--data", "series.csv", "--column", ","], 2, "names no column"),
         (["--data", "series.csv", "--budget", "soon"], 2, "is not a time such as"),
         (["--data", "series.csv", "--budget", "0s"], 2, "is not a time such as"),
         (["--data", "series.csv", "--max-increase", "little"], 2, "is not a share such as 3%"),
@@ -262,8 +373,8 @@ def test_mistakes_are_one_line(
     flags: list[str], code: int, words: str, folder: Path, capsys: Capture
 ) -> None:
     Path("short.csv").write_text("a\n" + "\n".join(map(str, range(30))) + "\n")
-    flat = np.stack([table().values[:, 0], np.ones(900)], axis=1)
-    np.savetxt("flat.csv", flat, delimiter=",", header="a,b", comments="")
+    flat = np.stack([table().values[:, 0], np.ones(900), np.full(900, np.nan)], axis=1)
+    np.savetxt("flat.csv", flat, delimiter=",", header="a,b,c", comments="")
     assert main(["tune", "tiny", *flags]) == code
     captured = capsys.readouterr()
     assert captured.out == ""

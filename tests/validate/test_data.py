@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tsmerge_export.errors import UsageError
-from tsmerge_export.validate.data import Table, read_table, rolling_windows
+from tsmerge_export.validate.data import Table, read_table, rolling_windows, usable_columns
 
 REPO = Path(__file__).parents[2]
 SAMPLE = REPO / "tsmerge_export" / "demo" / "sample.csv"
@@ -158,3 +158,28 @@ def test_the_sample_is_what_its_script_makes() -> None:
     assert sample.columns == script.COLUMNS
     # Not bit for bit: sines may differ in the last digit between machines.
     np.testing.assert_allclose(sample.values, script.make(), atol=2e-3)
+
+
+def test_columns_are_chosen_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_text("date,a,words,b\n2024-01-01,1,x,4\n2024-01-02,2,y,5\n")
+    table = read_table(file, ["b", "a"])  # the column of words is not looked at
+    assert table.columns == ("b", "a")
+    assert table.values.tolist() == [[4, 1], [5, 2]]
+    with pytest.raises(UsageError, match=r"--column z: not in .*t.csv; choose from a, words, b"):
+        read_table(file, ["z"])
+    with pytest.raises(UsageError, match="choose from a, words, b"):
+        read_table(file, ["date"])
+
+
+def test_columns_that_say_nothing_are_left_out_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_text("a,flat,none\n1,7,\n,7,nan\n2,,\n")
+    with pytest.raises(UsageError, match="column 'none' holds no values"):
+        read_table(file)
+    table, notes = usable_columns(read_table(file, empty_allowed=True))
+    assert table.columns == ("a",)
+    np.testing.assert_array_equal(table.values, [[1], [np.nan], [2]])
+    assert notes == ["column 'flat' is constant: left out", "column 'none' holds no values: left out"]
+    with pytest.raises(UsageError, match="no column to work with: column 'flat' is constant; give series"):
+        usable_columns(read_table(file, ["flat"]))

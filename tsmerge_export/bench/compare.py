@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -41,7 +42,9 @@ class Row:
         runs: timed. p50_ms, p90_ms, p99_ms: milliseconds per call. series_per_second: batch by the median.
         peak_mib: largest resident memory of the candidate's own process, with its libraries, in MiB.
         ratio: how many times as fast as unmerged ONNX Runtime, the median over neighbouring runs; fastest: the same of
-            the fastest runs. flop_ideal: ratio of the matrix products. efficiency: ratio by flop_ideal.
+            the fastest runs.
+        gflops: billions of operations in the matrix products of one call of an ONNX file. flop_ideal: ratio of the
+            unmerged file's to them. efficiency: ratio by flop_ideal.
         merge_share: share of ONNX Runtime's time that merging takes.
         error: why there are no figures.
     """
@@ -59,6 +62,7 @@ class Row:
     peak_mib: float | None = None
     ratio: float | None = None
     fastest: float | None = None
+    gflops: float | None = None
     flop_ideal: float | None = None
     efficiency: float | None = None
     merge_share: float | None = None
@@ -78,6 +82,17 @@ class Subject:
     loaded: LoadedModel
     component: families.base.Component
     candidates: list[Candidate] = field(default_factory=list)
+
+
+def first_only(family: families.base.Family, model: Any) -> str | None:
+    """What a user must know about times where a model has more components than the one that is timed."""
+    parts = [part.name for part in family.components(model)]
+    if len(parts) == 1:
+        return None
+    return (
+        f"{family.name}: times, FLOPs and speed-ups are those of the {parts[0]} alone, where tokens merge; a whole "
+        f"forecast also runs {' and '.join(parts[1:])}"
+    )
 
 
 def _subject(
@@ -128,6 +143,26 @@ def _add_bundle(path: str, subjects: Sequence[Subject]) -> None:
     mine[0].candidates.append(Candidate(name, "onnxruntime", mine[0].name, file, {}, merged=merge.active))
 
 
+def earlier_rows(path: str | None, settings: dict[str, Any]) -> list[Row]:
+    """Rows that an interrupted run with the same settings left in its JSON; none where there is no such file.
+
+    Raises:
+        UsageError: not such a file, or of a run with other settings.
+    """
+    if path is None or not Path(path).exists():
+        return []
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        before = content["settings"]
+        rows = [Row(**row) for row in content["rows"]]
+    except (OSError, ValueError, TypeError, KeyError):
+        raise UsageError(f"--json {path}: not the result of a bench; leave out --resume") from None
+    other = sorted(name for name in settings if before.get(name) != settings[name])
+    if other:
+        raise UsageError(f"--json {path}: of a run with another {', '.join(other)}; leave out --resume")
+    return rows
+
+
 def series_of(table: Table, batch: int, length: int) -> np.ndarray[Any, np.dtype[np.float32]]:
     """``[batch, length]`` float32 from a table: the ends of its columns in turn, repeated where they are too short."""
     rows = []
@@ -151,6 +186,8 @@ def bench(
     seconds: float = 60.0,
     options: dict[str, Any] | None = None,
     progress: Progress | None = None,
+    done: Sequence[Row] = (),
+    told: Callable[[list[Row]], None] | None = None,
 ) -> tuple[list[Row], list[str]]:
     """Time models and bundles against each other and against their rivals.
 
@@ -163,6 +200,8 @@ def bench(
         runs, seconds: see :func:`~tsmerge_export.bench.run.interleave`.
         options: for :func:`~tsmerge_export.checkpoint.load_model`.
         progress: told about each step.
+        done: rows of an earlier run with the same settings; their sizes are not measured again.
+        told: called after every size with the rows so far.
 
     Returns:
         The rows, and notes on what was left out.
@@ -185,6 +224,7 @@ def bench(
         ]
         for path in bundles:
             _add_bundle(path, subjects)
+        notes += [n for n in dict.fromkeys(first_only(s.family, s.loaded.model) for s in subjects) if n]
         progress.step("bench")
         sizes = []
         for subject in subjects:
@@ -195,14 +235,20 @@ def bench(
                     continue
                 sizes += [(subject, b, length, t) for b in batches for t in threads]
         if not sizes:
-            raise UsageError(f"--length {','.join(map(str, lengths))}: {notes[0]}")
+            raise UsageError(f"--length {','.join(map(str, lengths))}: {notes[-1]}")
         for number, (subject, batch, length, count_of_threads) in enumerate(sizes):
-            done, total = number, len(sizes)
+            place = (subject.name, batch, length, count_of_threads)
+            known = [row for row in done if (row.group, row.batch, row.length, row.threads) == place]
+            if {row.candidate for row in known} == {candidate.name for candidate in subject.candidates}:
+                rows += known
+                continue
 
-            def update(turn: int, turns: int, done: int = done, total: int = total) -> None:
-                progress.update(done * turns + turn, total * turns)
+            def update(turn: int, turns: int, before: int = number, total: int = len(sizes)) -> None:
+                progress.update(before * turns + turn, total * turns)
 
             rows += _measure(subject, table, batch, length, count_of_threads, root, runs, seconds, update)
+            if told is not None:
+                told(rows)
     return rows, notes
 
 
@@ -259,10 +305,14 @@ def _row(
     if base is not None:
         found["ratio"] = statistics.median(b / t for b, t in zip(base.seconds, times, strict=False))
         found["fastest"] = min(base.seconds) / min(times)
+    if candidate.name == UNMERGED and base_flops is not None:
+        found["gflops"] = base_flops / 1e9
     if candidate.merged:
         file = Path(candidate.source)
         found["merge_share"] = merge_share(file, inputs, threads)
+        flops = count(onnx.load(file), inputs).total
+        found["gflops"] = flops / 1e9
         if base_flops is not None:
-            found["flop_ideal"] = base_flops / count(onnx.load(file), inputs).total
+            found["flop_ideal"] = base_flops / flops
             found["efficiency"] = found["ratio"] / found["flop_ideal"]
     return Row(*place, **found)

@@ -22,6 +22,7 @@ _COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("peak MiB", "peak_mib", ".0f"),
     ("speed-up", "ratio", ".2f"),
     ("(fastest)", "fastest", ".2f"),
+    ("GFLOP", "gflops", ".2f"),
     ("FLOP ideal", "flop_ideal", ".2f"),
     ("efficiency", "efficiency", ".2f"),
     ("merging", "merge_share", ".0%"),

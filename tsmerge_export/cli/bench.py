@@ -46,6 +46,9 @@ def fill(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--data", metavar="FILE", help="CSV of series to run on; default: a sample series")
     group.add_argument("--json", metavar="FILE", help="also write the rows as JSON")
+    group.add_argument(
+        "--resume", action="store_true", help="keep the sizes that --json holds from an interrupted run"
+    )
     group.add_argument("--plot", metavar="FILE", help="draw time against length and batch (png, svg or pdf)")
     add_model_options(parser)
     parser.set_defaults(run=run)
@@ -70,10 +73,12 @@ def run(args: argparse.Namespace) -> int:
         from tsmerge_export.bench.plot import check_plot
 
         check_plot(args.plot)
+    if args.resume and args.json is None:
+        raise UsageError("--resume goes on with what --json FILE holds; name it")
     if args.config is not None and len(args.sources) > 1:
         raise UsageError("--config goes with one model only; name one MODEL")
 
-    from tsmerge_export.bench.compare import bench
+    from tsmerge_export.bench.compare import Row, bench, earlier_rows
     from tsmerge_export.bench.show import print_rows, verdict_lines, versions_line
     from tsmerge_export.demo import SAMPLE_SERIES
     from tsmerge_export.progress import BENCH_STEPS, RichProgress
@@ -82,6 +87,17 @@ def run(args: argparse.Namespace) -> int:
 
     table = read_table(SAMPLE_SERIES if args.data is None else args.data)
     options = {name: getattr(args, name) for name in ("family", "config", "trust_remote_code")}
+    settings = {
+        "sources": args.sources, "merge": merge.to_dict(), "rivals": rivals, "runs": args.runs, "seconds": args.seconds,
+        "data": args.data, "versions": versions(),
+    }  # fmt: skip
+    done = earlier_rows(args.json, settings) if args.resume else []
+
+    def told(rows: list[Row]) -> None:
+        write_json(
+            args.json, {"rows": [row.to_dict() for row in rows], "complete": False, "settings": settings}
+        )
+
     with RichProgress(BENCH_STEPS, raise_if_interrupted) as progress:
         rows, more = bench(
             args.sources,
@@ -95,9 +111,17 @@ def run(args: argparse.Namespace) -> int:
             seconds=args.seconds,
             options=options,
             progress=progress,
+            done=done,
+            told=told,
         )
     notes += more
-    write_json(args.json, {"rows": [row.to_dict() for row in rows], "notes": notes, "versions": versions()})
+    content = {
+        "rows": [row.to_dict() for row in rows],
+        "notes": notes,
+        "complete": True,
+        "settings": settings,
+    }
+    write_json(args.json, content | {"versions": versions()})
     print_rows(rows, merge.describe())
     print(versions_line())
     for note in (*verdict_lines(rows), *notes):

@@ -50,6 +50,14 @@ def whole(least: int) -> Callable[[str], int]:
     return parse
 
 
+def names(text: str) -> tuple[str, ...]:
+    """Type of ``--column``: names with commas between them."""
+    found = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} names no column")
+    return found
+
+
 def _tolerance(limit: float) -> Callable[[str], float]:
     def parse(text: str) -> float:
         try:
@@ -340,7 +348,7 @@ def export_parser() -> argparse.ArgumentParser:
 
 def tsmerge_parser() -> argparse.ArgumentParser:
     """The parser of ``tsmerge``."""
-    from tsmerge_export.cli import bench, lowpass, tune
+    from tsmerge_export.cli import advise, bench, lowpass, tune
 
     parser = _Parser(prog="tsmerge", description="Token merging in time-series models, exported and proved.")
     _add_version(parser)
@@ -351,6 +359,7 @@ def tsmerge_parser() -> argparse.ArgumentParser:
         ("inspect", _INSPECT_HELP, _fill_inspect),
         ("bench", bench.HELP, bench.fill),
         ("tune", tune.HELP, tune.fill),
+        ("advise", advise.HELP, advise.fill),
         ("lowpass", lowpass.HELP, lowpass.fill),
         ("forecast", _FORECAST_HELP, _fill_forecast),
     ):

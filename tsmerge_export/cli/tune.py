@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import math
 from pathlib import Path
 from typing import Any
 
-from tsmerge_export.cli.parser import add_model_options, whole
+from tsmerge_export.cli.parser import add_model_options, names, whole
 from tsmerge_export.errors import UsageError
 
 HELP = "find the fastest merge setting whose error on your data stays within a budget"
 _UNITS = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
+    """Type of ``--budget``: seconds of a time such as 30s, 10min or 1h."""
     digits = text.rstrip("abcdefghijklmnopqrstuvwxyz ")
     unit = text[len(digits) :].strip() or "min"
     try:
@@ -26,7 +28,8 @@ def _seconds(text: str) -> float:
     return value
 
 
-def _percent(text: str) -> float:
+def percent(text: str) -> float:
+    """Type of ``--max-increase``: 3 of ``3%`` or ``3``."""
     try:
         value = float(text.strip().removesuffix("%"))
     except ValueError:
@@ -47,15 +50,16 @@ def fill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", metavar="FILE", required=True, help="CSV of series: validation and test split come from it"
     )
+    parser.add_argument("--column", type=names, metavar="NAME,...", help="columns to look at; default: all")
     parser.add_argument(
         "--max-increase",
-        type=_percent,
+        type=percent,
         default=3.0,
         metavar="P",
         help="how much the error may rise, with 90%% confidence; default: 3%%",
     )
     parser.add_argument("--metric", choices=("mse", "wql"), default="wql", help="default: wql")
-    parser.add_argument("--budget", type=_seconds, default=600.0, metavar="TIME", help="default: 10min")
+    parser.add_argument("--budget", type=seconds, default=600.0, metavar="TIME", help="default: 10min")
     parser.add_argument("-o", "--output", metavar="DIR", help="bundle to write; default: <model>-tuned")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     parser.add_argument(
@@ -99,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
 
     from tempfile import TemporaryDirectory
 
+    from tsmerge_export.bench.compare import first_only
     from tsmerge_export.progress import TUNE_STEPS, RichProgress
     from tsmerge_export.tune.search import Search, Tried, identity_of, pareto
     from tsmerge_export.tune.show import front_table, plot, print_answer
@@ -107,12 +112,13 @@ def run(args: argparse.Namespace) -> int:
     from tsmerge_export.validate.data import read_table
     from tsmerge_export.version import versions
 
-    table = read_table(args.data)
+    table = read_table(args.data, args.column, empty_allowed=True)
     options: dict[str, Any] = {n: getattr(args, n) for n in ("family", "config", "trust_remote_code")}
     study = Path(f"{output}.tune.log")
     identity = identity_of(
-        args.models, Path(args.data).read_bytes(), args.metric, args.batch, args.length, args.windows
-    )
+        args.models, Path(args.data).read_bytes(), args.metric, args.batch, args.length, args.windows,
+        columns=args.column, threads=args.threads,
+    )  # fmt: skip
     with TemporaryDirectory(prefix="tsmerge-tune-") as folder:
         with RichProgress(TUNE_STEPS, raise_if_interrupted) as progress:
             progress.step("load")
@@ -143,11 +149,14 @@ def run(args: argparse.Namespace) -> int:
             chosen = answer(
                 subjects, search.reference, tried, args.metric, args.max_increase, progress.update
             )
+        notes = list(dict.fromkeys(note for subject in subjects for note in subject.notes))
+        notes += [n for n in dict.fromkeys(first_only(s.family, s.loaded.model) for s in subjects) if n]
         content = {
             "answer": chosen.to_dict(),
             "tried": [one.to_dict() for one in tried],
             "front": [tried.index(one) for one in pareto(tried)],
             "identity": identity,
+            "metric": args.metric,
             "max_increase_percent": args.max_increase,
             "run": {
                 "data": args.data,
@@ -155,10 +164,16 @@ def run(args: argparse.Namespace) -> int:
                 "threads": args.threads,
                 "seed": args.seed,
             },
+            "context": int(subjects[0].validation.context.shape[-1]),
+            "timed_component": subjects[search.reference].component.name,
+            "notes": notes,
+            "date": datetime.date.today().isoformat(),
             "versions": versions(),
         }
         write_json(args.json, content)
         print_answer(chosen, tried, args.metric, most=args.max_increase)
+        for note in notes:
+            print(f"note: {note}")
         if args.plot is not None:
             plot(tried, chosen, args.metric, args.max_increase, Path(args.plot))
             print(f"plot: {args.plot}")

@@ -14,7 +14,7 @@ from tsmerge_export.errors import UsageError
 from tsmerge_export.pipelines import inputs as check
 from tsmerge_export.pipelines import sampling
 from tsmerge_export.pipelines.base import LEVELS, Floats, Forecaster, quantile
-from tsmerge_export.pipelines.decoder import CachedDecoder
+from tsmerge_export.pipelines.decoder import CachedDecoder, DecoderRun
 from tsmerge_export.pipelines.sampling import Sampling
 from tsmerge_export.pipelines.tokenizer import MeanScaleTokenizer
 from tsmerge_export.progress import Progress
@@ -187,17 +187,28 @@ class ChronosT5(Forecaster):
             ids, mask: ``[B, N]`` int64, from the tokenizer.
             tell: called with the number of steps done.
         """
-        batch, samples, steps = uniform.shape
         encoded = self._encoder.run({"input_ids": ids, "attention_mask": mask})
-        run = self._decoder.start(encoded, samples, steps)
+        run = self._decoder.start(encoded, *uniform.shape[1:])
         del encoded
-        drawn = np.empty((steps, batch, samples), np.int64)
-        last = np.full((batch, 1), self._start, np.int64)
-        for step in range(steps):
-            logits = run.step(last)
-            if logits.shape[1] != samples:
-                logits = logits.repeat(samples, axis=1)
-            last = drawn[step] = sampling.draw(logits, uniform[:, :, step], how)
-            if tell is not None:
-                tell(step + 1)
-        return drawn.transpose(1, 2, 0)
+        return draw_paths(run, self._start, uniform, how, tell)
+
+
+def draw_paths(
+    run: DecoderRun, start: int, uniform: NDArray[np.float64], how: Sampling, tell: Any = None
+) -> Ints:
+    """Tokens ``[B, S, T]`` of a decoder run, drawn with given uniform numbers ``[B, S, T]``.
+
+    Args:
+        start: the token that the decoder begins with. tell: called with the number of steps done.
+    """
+    batch, samples, steps = uniform.shape
+    drawn = np.empty((steps, batch, samples), np.int64)
+    last = np.full((batch, 1), start, np.int64)
+    for step in range(steps):
+        logits = run.step(last)
+        if logits.shape[1] != samples:
+            logits = logits.repeat(samples, axis=1)
+        last = drawn[step] = sampling.draw(logits, uniform[:, :, step], how)
+        if tell is not None:
+            tell(step + 1)
+    return drawn.transpose(1, 2, 0)

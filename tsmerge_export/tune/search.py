@@ -117,6 +117,7 @@ class Search:
             raise UsageError(
                 f"{study}: belongs to a search with another {', '.join(different)}; remove it or give another -o"
             )
+        self._bury()
         unmerged = [subject.errors(NONE, subject.validation)[metric] for subject in self.subjects]
         self.reference = reference_of(unmerged)
         self._base = unmerged[self.reference]
@@ -140,6 +141,19 @@ class Search:
                     )
                 )  # fmt: skip
         return found
+
+    def _bury(self) -> None:
+        """A setting that a run before this one began and never ended took the process down: a row, and not again."""
+        for trial in self._study.get_trials(deepcopy=False, states=(self._optuna.trial.TrialState.RUNNING,)):
+            chosen = {s.source: s for s in self.subjects}.get(trial.params.get("model", ""))
+            if chosen is not None:
+                try:
+                    merge = suggest(self._optuna.trial.FixedTrial(trial.params), chosen.points)
+                except ValueError:  # it ended before all of it was proposed
+                    continue
+                lost = Tried(chosen.source, merge, 0.0, 0.0, 0.0, "ended the process (crashed or killed)")
+                self._study._storage.set_trial_user_attr(trial._trial_id, "record", lost.to_dict())
+            self._study.tell(trial.number, state=self._optuna.trial.TrialState.FAIL)
 
     def _figures(self, subject: Subject, merge: MergeConfig, errors: Errors) -> Tried:
         worse = increase(errors, self._base)
@@ -166,6 +180,10 @@ class Search:
         except Exception as error:  # whatever a setting runs into is a row of the table
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             found = Tried(subject.source, merge, 0.0, 0.0, 0.0, reason)
+        except BaseException:  # interrupted: the next run begins with it
+            self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+            self._study.enqueue_trial(trial.params)
+            raise
         trial.set_user_attr("record", found.to_dict())
         if found.error is None:
             self._study.tell(trial, [found.upper, found.speedup])
@@ -195,7 +213,15 @@ def time_against(
 
 
 def identity_of(
-    sources: Sequence[str], data: bytes, metric: str, batch: int, length: int | None, windows: int | None
+    sources: Sequence[str],
+    data: bytes,
+    metric: str,
+    batch: int,
+    length: int | None,
+    windows: int | None,
+    *,
+    columns: Sequence[str] | None = None,
+    threads: int | None = None,
 ) -> dict[str, Any]:
     """What the figures of a search depend on, besides the machine."""
     return {
@@ -205,4 +231,6 @@ def identity_of(
         "batch": batch,
         "length": length,
         "windows": windows,
+        "columns": None if columns is None else list(columns),
+        "threads": threads,
     }

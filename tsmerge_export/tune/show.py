@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tsmerge_export.tune.search import Tried, pareto
-from tsmerge_export.tune.verdict import Answer, Final
+from tsmerge_export.tune.verdict import WORTH, Answer, Final
 
 
 def name_of(one: Tried, several: bool) -> str:
@@ -43,7 +43,7 @@ def print_answer(answer: Answer, tried: Sequence[Tried], metric: str, *, most: f
     several = len({one.source for one in tried}) > 1
     table = Table(title="Finalists, on the test split that the search did not see", title_justify="left")
     table.add_column("setting", overflow="fold")
-    for title in (f"{metric} (validation)", f"{metric} (test)", "speed-up"):
+    for title in (f"{metric} (validation)", f"{metric} (test)", "speed-up", "over eager"):
         table.add_column(title, justify="right")
     table.add_column("")
     for final in answer.finals:
@@ -52,16 +52,36 @@ def print_answer(answer: Answer, tried: Sequence[Tried], metric: str, *, most: f
             f"{final.tried.increase:+.1f} %",
             f"{final.test.mean:+.1f} %",
             f"{final.speedup:.2f}",
+            "" if final.over_eager is None else f"{final.over_eager:.2f}",
             _role(final, answer),
         )
     console.print(table)
+    failed = [one for one in tried if one.error is not None]
+    if failed:
+        console.print(_failures(failed, several))
     for reason in answer.reasons:
         print(reason)
     if answer.pays_from is not None:
         _, _, length = answer.pays_from
-        where = "at no length up to the context" if length is None else f"from {length} steps on"
+        where = "at no length that the model reads" if length is None else f"from {length} steps on"
         words = name_of(Tried(answer.pays_from[0], answer.pays_from[1], 0, 0, 0), several)
-        print(f"{words} is faster than unmerged {where}")
+        below = "" if length is None or answer.fastest is not None else f"; below {length} do not merge"
+        print(f"{words} is faster than unmerged by {100 * WORTH - 100:.0f} % or more {where}{below}")
+    best = answer.best
+    if best is not answer.fastest:
+        words = name_of(best.tried, several)
+        print(
+            f"best quality: {words}, {best.test.mean:+.1f} % on the test split, speed-up {best.speedup:.2f}"
+        )
+
+
+def _failures(failed: Sequence[Tried], several: bool) -> Table:
+    table = Table(title=f"{len(failed)} settings failed", title_justify="left")
+    for title in ("setting", "reason"):
+        table.add_column(title, overflow="fold")
+    for one in failed:
+        table.add_row(name_of(one, several), one.error)
+    return table
 
 
 def _role(final: Final, answer: Answer) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import torch
 
 from tsmerge_export import families
 from tsmerge_export.build import merge_and_lower
@@ -21,7 +23,8 @@ from tsmerge_export.families.base import Arrays, Component, Family
 from tsmerge_export.onnx_export import DEFAULT_OPSET, export_component, prove_dynamic
 from tsmerge_export.tune.quality import Errors
 from tsmerge_export.validate.cost import run_named, window_errors
-from tsmerge_export.validate.data import Table, Windows, need_rows, rolling_windows
+from tsmerge_export.validate.data import Table, Windows, need_rows, rolling_windows, usable_columns
+from tsmerge_export.validate.decoded import Forecast, decoded_by
 from tsmerge_export.validate.sessions import open_session
 from tsmerge_export.validate.threads import torch_threads
 
@@ -36,6 +39,8 @@ class Subject:
         source: as the user named it. plain: its first component without merging.
         validation: windows that the search looks at. test: windows that it never sees.
         feed: inputs of the timed call. threads: of ONNX Runtime.
+        forecast: where the family generates step by step: its exported decoder around a run of the first component.
+        notes: what of the data was left out.
     """
 
     source: str
@@ -50,6 +55,8 @@ class Subject:
     threads: int | None
     folder: Path
     seed: int = 0
+    forecast: Forecast | None = None
+    notes: tuple[str, ...] = ()
     runs: dict[MergeConfig, Run] = field(default_factory=dict, repr=False)
 
     def run_of(self, merge: MergeConfig) -> Run:
@@ -80,7 +87,7 @@ class Subject:
         run = self.run_of(merge)
         with torch_threads(self.threads):
             columns = [
-                window_errors(self.family, self.loaded.model, run, windows, c, self.seed)
+                window_errors(self.family, self.loaded.model, run, windows, c, self.seed, self.forecast)
                 for c in range(len(windows.columns))
             ]
         return {name: np.stack([column[name] for column in columns]) for name in columns[0]}
@@ -93,6 +100,27 @@ class Subject:
         """The call that is timed."""
         run = self.run_of(merge)
         return lambda: run(self.feed)
+
+    @contextmanager
+    def eager(self) -> Iterator[Callable[[], object]]:
+        """The same call of the unmerged model in eager PyTorch, with sdpa attention where the model has it."""
+        model: Any = self.loaded.model
+        before = getattr(getattr(model, "config", None), "_attn_implementation", None)
+        switch = getattr(model, "set_attn_implementation", None)
+        tensors = {name: torch.from_numpy(value) for name, value in self.feed.items()}
+
+        def call() -> object:
+            with torch.inference_mode():
+                return self.component.eager(model, tensors)
+
+        with torch_threads(self.threads):
+            try:
+                if switch is not None:
+                    switch("sdpa")
+                yield call
+            finally:
+                if switch is not None and before is not None:
+                    switch(before)
 
 
 def split(table: Table) -> Table:
@@ -121,8 +149,9 @@ def prepare(
         batch: series per timed call. length: context in steps; None is the longest that model and data allow.
 
     Raises:
-        UsageError: the table is too short, constant, or ``length`` is more than the model reads.
+        UsageError: the table is too short, has no column that varies, or ``length`` is more than the model reads.
     """
+    table, notes = usable_columns(table)
     loaded = load_model(source, **options)
     family = families.get(loaded.family)
     component = family.components(loaded.model)[0]
@@ -132,9 +161,6 @@ def prepare(
     context = min(length or longest, len(seen.values) - horizon)
     if length is not None and length > longest:
         raise UsageError(f"--length {length}: {source} reads at most {longest} steps")
-    for name, column in zip(table.columns, table.values.T, strict=True):
-        if np.nanmax(column) == np.nanmin(column):
-            raise UsageError(f"--data {table.name}: column {name!r} is constant; remove it")
     plain = export_component(component, loaded.model, opset=DEFAULT_OPSET)
     prove_dynamic(component, loaded.model, plain)
     validation = rolling_windows(seen, context, horizon, limit=windows)
@@ -143,4 +169,20 @@ def prepare(
     return Subject(
         source, loaded, family, component, plain, family.merge_points(loaded.model).count, validation,
         rolling_windows(table, context, horizon, limit=windows), feed, threads, folder, seed,
+        _decoded(family, loaded, folder, threads), tuple(notes),
     )  # fmt: skip
+
+
+def _decoded(family: Family, loaded: LoadedModel, folder: Path, threads: int | None) -> Forecast | None:
+    """The exported decoder, where the family generates step by step; merging leaves it as it is."""
+    if family.generation(loaded.model) is None:
+        return None
+    place = Path(tempfile.mkdtemp(dir=folder))
+    built = [
+        merge_and_lower(
+            part, export_component(part, loaded.model, opset=DEFAULT_OPSET), MergeConfig(method="none"), inline=False,
+            folder=place, scratch=place,
+        )
+        for part in family.components(loaded.model)[1:]
+    ]  # fmt: skip
+    return decoded_by(family, loaded.model, built, threads)

@@ -13,6 +13,7 @@ from tsmerge_export.errors import UsageError
 from tsmerge_export.tune.quality import Increase, increase
 from tsmerge_export.tune.search import NONE, Tried, pareto, time_against
 from tsmerge_export.tune.subject import Subject
+from tsmerge_export.validate.speed import interleaved
 
 #: A speed-up below this is within what timings scatter: nobody should merge for it.
 WORTH = 1.05
@@ -28,15 +29,22 @@ class Final:
     Attributes:
         tried: what the search found. test: increase of the metric over the reference on the test windows.
         speedup: over the reference, from a longer interleaved run than the search's.
+        over_eager: over the reference in eager PyTorch (sdpa), in an interleaved run of its own; None: eager failed.
     """
 
     tried: Tried
     test: Increase
     speedup: float
+    over_eager: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        test = {"increase_percent": self.test.mean, "upper_percent": self.test.upper, "speedup": self.speedup}
+        test = {
+            "increase_percent": self.test.mean,
+            "upper_percent": self.test.upper,
+            "speedup": self.speedup,
+            "speedup_over_eager": self.over_eager,
+        }
         return {**self.tried.to_dict(), "test": test}
 
 
@@ -113,7 +121,7 @@ def answer(
     base_tried = next((t for t in tried if t.source == base.source and not t.merge.active), None)
     if base_tried is None:
         raise UsageError(f"{base.source}: could not be measured")
-    whole = Final(base_tried, Increase(0.0, 0.0), 1.0)
+    whole = Final(base_tried, Increase(0.0, 0.0), 1.0, over_eager(base, base, NONE))
     chosen = [t for t in finalists(tried, most) if t is not base_tried]
     finals = [whole]
     for number, one in enumerate(chosen):
@@ -121,7 +129,7 @@ def answer(
         subject = by_source[one.source]
         worse = increase(subject.errors(one.merge, subject.test)[metric], base_errors)
         speedup = time_against(base, subject, one.merge, runs=_RUNS, seconds=_SECONDS)
-        finals.append(Final(one, worse, speedup))
+        finals.append(Final(one, worse, speedup, over_eager(base, subject, one.merge)))
     within = [f for f in finals if f.tried.upper <= most and f is not whole and f.speedup >= WORTH]
     fastest = max(within, key=lambda f: f.speedup, default=None)
     best = min(finals, key=lambda f: (f.tried.increase, -f.speedup))
@@ -132,6 +140,16 @@ def answer(
         probe = fastest.tried if fastest is not None and fastest.tried.merge.active else pareto(merged)[0]
         pays = (probe.source, probe.merge, pays_from(by_source[probe.source], probe.merge))
     return Answer(whole, fastest, best, tuple(finals), pays, tuple(reasons))
+
+
+def over_eager(reference: Subject, subject: Subject, merge: MergeConfig) -> float | None:
+    """How many times as fast as the unmerged reference in eager PyTorch; None where that does not run."""
+    try:
+        with reference.eager() as call:
+            _, eager, found = interleaved(call, subject.call(merge), runs=_RUNS, seconds=_SECONDS)
+    except Exception:  # a rival that fails leaves a gap, not an end
+        return None
+    return eager / found
 
 
 def _reasons(
@@ -167,19 +185,21 @@ def _reasons(
 
 
 def pays_from(subject: Subject, merge: MergeConfig) -> int | None:
-    """Shortest of the lengths 32, 64, ... up to the context from which on the setting is faster by :data:`WORTH`.
+    """Shortest of the lengths 16, 32, ... up to the model's own from which on the setting is faster by :data:`WORTH`.
 
     Timed at the batch of the search, every length in an interleaved run of its own. None: at no length.
     """
     context = subject.validation.context.shape[-1]
     pool = subject.validation.context.reshape(-1, context)
     batch = next(iter(subject.feed.values())).shape[0]
-    lengths = [length for length in (2**n for n in range(5, 20)) if length < context] + [context]
+    longest = subject.family.context(subject.loaded.model)
+    powers = [2**n for n in range(4, 20)]
+    lengths = sorted({*(length for length in powers if length < longest), context, longest})
     found: int | None = None
     for length in reversed(lengths):
-        feed = subject.component.from_series(
-            subject.loaded.model, np.resize(pool[:, -length:], (batch, length))
-        )
+        # Longer than the windows: a window over and over.
+        repeated = np.tile(pool, -(-length // context))[:, -length:]
+        feed = subject.component.from_series(subject.loaded.model, np.resize(repeated, (batch, length)))
         shorter = subject.with_feed(feed)
         if time_against(shorter, shorter, merge, runs=10, seconds=3.0) < WORTH:
             break

@@ -19,6 +19,7 @@ from tsmerge_export.ops import DOMAIN, schema
 from tsmerge_export.validate import metrics
 from tsmerge_export.validate.data import Table, Windows, need_rows, rolling_windows
 from tsmerge_export.validate.decisions import tap
+from tsmerge_export.validate.decoded import Forecast, Run
 from tsmerge_export.validate.sessions import open_session
 from tsmerge_export.validate.speed import SpeedReport, interleaved
 from tsmerge_export.validate.threads import torch_threads
@@ -107,12 +108,13 @@ def measure(
     runs: int = 20,
     seed: int = 0,
     with_decisions: Path | None = None,
+    forecast: Forecast | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> CostReport:
     """Forecast rolling windows with both artefacts (see :func:`~tsmerge_export.validate.data.rolling_windows`).
 
     Args:
-        family, component, model: the original module, for what of a forecast is not exported.
+        family, component, model: the original module, for what of a forecast no file does.
         unmerged, merged: .onnx files of the component.
         table: series; errors are taken on its last fifth.
         context: steps before each forecast; None is all that the model reads, or what the table has room for.
@@ -122,6 +124,7 @@ def measure(
         batch: series per call when timing; their length is ``context``.
         runs: timed calls.
         seed: for families that sample; the same for both artefacts.
+        forecast: instead of ``family.forecast``, see :class:`~tsmerge_export.validate.decoded.DecodedForecast`.
         with_decisions: for an artefact whose functions are inlined, the same model with its merge nodes.
         progress: called with (columns done, columns in all).
 
@@ -146,12 +149,13 @@ def measure(
     sessions = [open_session(path, threads, timed=True) for path in (unmerged, merged)]
     run_unmerged, run_merged = (partial(run_named, session, names) for session in sessions)
     levels = family.quantile_levels(model)
+    forecast = forecast or _own_forecast(family, model)
 
     columns = []
     with torch_threads(threads):
         for c, column in enumerate(cut.columns):
             scores = [
-                _score(_forecast(family, model, run, cut.context[c], seed), cut, c, levels)
+                _score(_in_chunks(forecast, run, cut.context[c], seed), cut, c, levels)
                 for run in (run_unmerged, run_merged)
             ]
             naive = _point_errors(metrics.seasonal_naive(cut.context[c], horizon, season), cut, c)
@@ -180,11 +184,13 @@ def window_errors(
     cut: Windows,
     column: int,
     seed: int = 0,
+    forecast: Forecast | None = None,
 ) -> dict[str, npt.NDArray[np.float64]]:
     """Errors of the forecasts of one column, window by window; for comparisons of two models on the same windows.
 
     Args:
         run: as in ``Family.forecast``. cut, column: the windows. seed: for families that sample.
+        forecast: as in :func:`measure`.
 
     Returns:
         ``mse`` and ``wql``, each ``[W]``: the MSE of the median forecast in standard deviations squared, and the
@@ -192,7 +198,7 @@ def window_errors(
         quantile loss: in a ratio of two losses the denominator cancels). NaN where a window has no observed target.
     """
     levels = family.quantile_levels(model)
-    quantiles = _forecast(family, model, run, cut.context[column], seed)
+    quantiles = _in_chunks(forecast or _own_forecast(family, model), run, cut.context[column], seed)
     median = _median(quantiles, levels)
     target = cut.target[column]
     found: dict[str, list[float]] = {"mse": [], "wql": []}
@@ -223,17 +229,16 @@ def run_named(session: Any, names: Sequence[str], inputs: Arrays) -> Arrays:
     return dict(zip(names, session.run(list(names), inputs), strict=True))
 
 
-def _forecast(
-    family: Family,
-    model: nn.Module,
-    run: Callable[[Arrays], Arrays],
-    series: npt.NDArray[np.float32],
-    seed: int,
+def _own_forecast(family: Family, model: nn.Module) -> Forecast:
+    return lambda run, series, seed: family.forecast(model, run, series, seed)
+
+
+def _in_chunks(
+    forecast: Forecast, run: Run, series: npt.NDArray[np.float32], seed: int
 ) -> npt.NDArray[np.float32]:
-    chunks = [
-        family.forecast(model, run, series[i : i + _CHUNK], seed) for i in range(0, len(series), _CHUNK)
-    ]
-    return np.concatenate(chunks)
+    return np.concatenate(
+        [forecast(run, series[i : i + _CHUNK], seed) for i in range(0, len(series), _CHUNK)]
+    )
 
 
 def _point_errors(point: npt.NDArray[np.floating], cut: Windows, column: int) -> dict[str, float]:

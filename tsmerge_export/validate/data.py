@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,15 +35,22 @@ class Table:
     values: npt.NDArray[np.float64]
 
 
-def read_table(path: str | Path) -> Table:
+def read_table(
+    path: str | Path, columns: Sequence[str] | None = None, *, empty_allowed: bool = False
+) -> Table:
     """Read series from a text file, plain or gzipped (.csv, .txt, .csv.gz, .txt.gz); one column is one series.
 
     Separated by commas, semicolons or tabs (what the first line has most of). A first line with any cell that is
     neither a number, a date nor empty is the header. A first column of dates is dropped, and so is one with an empty
     name, which pandas writes for its index. Empty cells and ``nan`` are missing values.
 
+    Args:
+        columns: names of the columns to read, in this order; the others are not looked at. None is all.
+        empty_allowed: return a column without values as NaN, for :func:`usable_columns` to leave out.
+
     Raises:
-        UsageError: no such file, not a text table, a column that is not numeric, holds infinities or is empty.
+        UsageError: no such file, not a text table, no such column, a column that is not numeric, holds infinities or
+            is empty.
     """
     path = Path(path)
     text = _read_text(path)
@@ -67,8 +75,35 @@ def read_table(path: str | Path) -> Table:
     start = 1 if (header and width > 1 and not header[0]) or _are_dates(cells[0]) else 0
     if start == width:
         raise UsageError(f"--data {path}: no numeric column; give one column per series")
-    columns = [_numbers(path, names[i], cells[i]) for i in range(start, width)]
-    return Table(path.name, tuple(names[start:]), np.stack(columns, axis=1))
+    wanted = range(start, width) if columns is None else [_find(path, names, name, start) for name in columns]
+    series = [_numbers(path, names[i], cells[i], empty_allowed) for i in wanted]
+    return Table(path.name, tuple(names[i] for i in wanted), np.stack(series, axis=1))
+
+
+def _find(path: Path, names: Sequence[str], name: str, start: int) -> int:
+    if name not in names[start:]:
+        raise UsageError(f"--column {name}: not in {path}; choose from {', '.join(names[start:])}")
+    return names.index(name, start)
+
+
+def usable_columns(table: Table) -> tuple[Table, list[str]]:
+    """The columns that say something, and a sentence for each that is left out: constant, or without a value.
+
+    Raises:
+        UsageError: nothing is left.
+    """
+    notes, kept = [], []
+    for index, name in enumerate(table.columns):
+        seen = table.values[:, index][~np.isnan(table.values[:, index])]
+        if not len(seen) or seen.min() == seen.max():
+            why = "is constant" if len(seen) else "holds no values"
+            notes.append(f"column {name!r} {why}: left out")
+        else:
+            kept.append(index)
+    if not kept:
+        named = ", ".join(note.removesuffix(": left out") for note in notes)
+        raise UsageError(f"--data {table.name}: no column to work with: {named}; give series that vary")
+    return Table(table.name, tuple(table.columns[i] for i in kept), table.values[:, kept]), notes
 
 
 def _read_text(path: Path) -> str:
@@ -118,7 +153,7 @@ def _are_dates(column: pd.Series) -> bool:
         return bool(pd.to_datetime(column, errors="coerce", utc=True, format="mixed").notna().all())
 
 
-def _numbers(path: Path, name: str, column: pd.Series) -> npt.NDArray[np.float64]:
+def _numbers(path: Path, name: str, column: pd.Series, empty_allowed: bool) -> npt.NDArray[np.float64]:
     column = column.reset_index(drop=True)
     values = pd.to_numeric(column.where(column.str.lower().ne("nan"), ""), errors="coerce").to_numpy(
         np.float64
@@ -131,7 +166,7 @@ def _numbers(path: Path, name: str, column: pd.Series) -> npt.NDArray[np.float64
         )
     if np.isinf(values).any():
         raise UsageError(f"--data {path}: column {name!r} holds infinite values; leave those cells empty")
-    if np.isnan(values).all():
+    if np.isnan(values).all() and not empty_allowed:
         raise UsageError(f"--data {path}: column {name!r} holds no values; remove it")
     return values
 

@@ -1,0 +1,80 @@
+"""``tsmerge advise MODEL --data FILE``: flags and command."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tsmerge_export.cli.parser import add_model_options, names, whole
+
+HELP = "foretell from data and model whether merging will help, without a search"
+
+
+def fill(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
+    parser.add_argument("model", metavar="MODEL", help="folder, hub id or .pt")
+    parser.add_argument("--data", metavar="FILE", required=True, help="CSV of series, one per column")
+    parser.add_argument("--column", type=names, metavar="NAME,...", help="columns to look at; default: all")
+    parser.add_argument(
+        "--length", type=whole(1), metavar="N", help="context in steps; default: all that the model reads"
+    )
+    parser.add_argument("--batch", type=whole(1), default=8, metavar="N", help="series per call; default: 8")
+    parser.add_argument(
+        "--windows", type=whole(1), default=16, metavar="N", help="windows per column; default: 16"
+    )
+    parser.add_argument("--threads", type=whole(1), metavar="N", help="threads of the runtime")
+    parser.add_argument("--json", metavar="FILE", help="also write figures and advice as JSON")
+    parser.add_argument(
+        "--plot", metavar="FILE", help="draw spectra, cosines and speed-ups (png, svg or pdf)"
+    )
+    add_model_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Look, judge, print. Returns 0 whatever the advice."""
+    from tsmerge_export.cli.commands import check_files, write_json
+    from tsmerge_export.cli.handler import raise_if_interrupted
+
+    check_files(args)
+    if args.plot is not None:
+        from tsmerge_export.bench.plot import check_plot
+
+        check_plot(args.plot)
+    from tsmerge_export.advise.spectrum import require_scipy
+
+    require_scipy()
+
+    from tsmerge_export.advise.advice import judge
+    from tsmerge_export.advise.show import command_of, plot, print_study
+    from tsmerge_export.advise.study import study
+    from tsmerge_export.checkpoint import load_model
+    from tsmerge_export.families import get
+    from tsmerge_export.progress import ADVISE_STEPS, RichProgress
+    from tsmerge_export.validate.data import read_table
+    from tsmerge_export.version import versions
+
+    table = read_table(args.data, args.column, empty_allowed=True)
+    options = {name: getattr(args, name) for name in ("family", "config", "trust_remote_code")}
+    with RichProgress(ADVISE_STEPS, raise_if_interrupted) as progress:
+        progress.step("load")
+        loaded = load_model(args.model, **options)
+        found = study(
+            loaded, table, length=args.length, batch=args.batch, windows=args.windows, threads=args.threads,
+            progress=progress,
+        )  # fmt: skip
+    advice = judge(found.figures)
+    content = {
+        "model": args.model,
+        "data": args.data,
+        "advice": advice.to_dict() | {"command": command_of(args.model, advice)},
+        "figures": found.figures.to_dict(),
+        "notes": list(found.notes),
+        "versions": versions(),
+    }
+    write_json(args.json, content)
+    print_study(found, advice, args.model, get(loaded.family).components(loaded.model)[0].name)
+    if args.plot is not None:
+        plot(found, advice, Path(args.plot))
+        print(f"plot: {args.plot}")
+    return 0
