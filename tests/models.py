@@ -81,7 +81,15 @@ MAMBA2: dict[str, Any] = {
     "series_config": {"low_limit": -8.0, "high_limit": 8.0, "context_length": 128},
 }
 
-CONFIGS = {"chronos-bolt": BOLT, "chronos-t5": T5, "mamba2": MAMBA2}
+MAMBA: dict[str, Any] = {
+    **{name: MAMBA2[name] for name in ("vocab_size", "hidden_size", "num_hidden_layers", "series_config")},
+    "model_type": "mamba",
+    "architectures": ["MambaForCausalLM"],
+    "state_size": 8,
+    "time_step_rank": 4,
+}
+
+CONFIGS = {"chronos-bolt": BOLT, "chronos-t5": T5, "mamba": MAMBA, "mamba2": MAMBA2}
 
 
 def tiny(family: str, seed: int = 0) -> nn.Module:
