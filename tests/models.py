@@ -89,7 +89,24 @@ MAMBA: dict[str, Any] = {
     "time_step_rank": 4,
 }
 
-CONFIGS = {"chronos-bolt": BOLT, "chronos-t5": T5, "mamba": MAMBA, "mamba2": MAMBA2}
+PATCH_MAMBA: dict[str, Any] = {
+    "architectures": ["PatchMambaForForecasting"],
+    "patch_length": 4,
+    "context_length": 256,
+    "prediction_length": 8,
+    "quantiles": [0.1, 0.5, 0.9],
+    "backbone": {
+        key: value for key, value in MAMBA2.items() if key not in ("architectures", "series_config")
+    },
+}
+
+CONFIGS = {
+    "chronos-bolt": BOLT,
+    "chronos-t5": T5,
+    "mamba": MAMBA,
+    "mamba2": MAMBA2,
+    "patch-mamba": PATCH_MAMBA,
+}
 
 
 def tiny(family: str, seed: int = 0) -> nn.Module:

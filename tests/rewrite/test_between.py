@@ -20,6 +20,7 @@ from tsmerge_export.lower.portable import to_portable
 from tsmerge_export.merge import local_merge, unmerge
 from tsmerge_export.rewrite.between import captured
 from tsmerge_export.rewrite.blocks import find_blocks
+from tsmerge_export.rewrite.lengths import token_counts
 from tsmerge_export.rewrite.merge_graph import merge_graph
 
 
@@ -208,3 +209,59 @@ def test_a_value_that_goes_round_the_merge_is_refused(skip: bool) -> None:
             merge_graph(graph, MergeConfig("ssm"))
     else:
         assert len(merge_graph(graph, MergeConfig("ssm"))[1].merges) == 2
+
+
+class Patches(nn.Module):
+    """Two blocks over patches of 4 steps: the number of tokens is ``(length + 3) // 4``, which every block reads to pad
+    its tokens to a multiple of 8, to mix groups of 8, to cut them to their number and to weigh them by it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(4, 6)
+        self.mix = nn.ModuleList(nn.Conv1d(6, 6, 3, padding=1, groups=6) for _ in range(2))
+
+    def read(self, series: Tensor) -> Tensor:
+        batch, length = series.shape
+        patches = (length + 3) // 4
+        padded = torch.cat([series.new_zeros((batch, patches * 4 - length)), series], 1)
+        return self.embed(padded.reshape(batch, patches, 4))
+
+    def block(self, number: int, h: Tensor) -> Tensor:
+        batch, tokens, _ = h.shape
+        inner = self.mix[number](h.transpose(1, 2)).transpose(1, 2)
+        groups = (tokens + 7) // 8
+        inner = nn.functional.pad(inner, (0, 0, 0, groups * 8 - tokens)).reshape(batch, groups, 8, 6)
+        inner = (inner + inner.mean(2, keepdim=True)).reshape(batch, groups * 8, 6)[:, :tokens]
+        return h + torch.tanh(inner) * torch.arange(tokens)[None, :, None] / tokens
+
+    def forward(self, series: Tensor) -> Tensor:
+        h = self.read(series)
+        for number in range(2):
+            h = self.block(number, h)
+        return h[:, -1]
+
+
+def test_a_number_of_tokens_that_is_computed_from_the_length_is_that_of_the_merged_ones() -> None:
+    torch.manual_seed(5)
+    module, dynamic = Patches().eval(), ({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC},)
+    with torch.no_grad():
+        program = torch.export.export(
+            module, (torch.randn(3, 85),), dynamic_shapes=dynamic, strict=False,
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )  # fmt: skip
+        found = torch.onnx.export(
+            program, dynamo=True, opset_version=18, verbose=False, input_names=["x"], output_names=["y"]
+        )
+    assert found is not None
+    model, report = merge_graph(found.model, MergeConfig(ratio="1/3", min_tokens=0), protect_last=1)
+    assert "//" in report.merges[0].before
+    assert token_counts(found.model.graph, report.merges[0].before)
+    session = ort.InferenceSession(to_portable(model).SerializeToString())
+    for batch, length in ((1, 3), (2, 37), (3, 161)):
+        x, size = torch.randn(batch, length), None
+        with torch.no_grad():
+            h = module.read(x)
+            for number in range(2):
+                out = local_merge(module.block(number, h), size=size, ratio="1/3", protect_last=1)
+                h, size = out.y, out.size
+        np.testing.assert_allclose(session.run(None, {"x": x.numpy()})[0], h[:, -1], rtol=1e-4, atol=1e-5)

@@ -67,6 +67,12 @@ def selective_scan(u: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Te
     return out
 
 
+def scan_mixers(backbone: Any) -> None:
+    """Give every block of a ``MambaModel`` a :class:`ScanMixer`, in place."""
+    for block in backbone.layers:
+        block.mixer = ScanMixer(block.mixer)
+
+
 class Mamba(StateSpaceFamily):
     """``MambaForCausalLM`` of transformers."""
 
@@ -82,6 +88,5 @@ class Mamba(StateSpaceFamily):
         return config_dict(model, "MambaForCausalLM")
 
     def exportable(self, twin: Any) -> nn.Module:
-        for block in twin.backbone.layers:
-            block.mixer = ScanMixer(block.mixer)
+        scan_mixers(twin.backbone)
         return twin

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -18,6 +18,16 @@ def _number(value: Any) -> Any:
     return float(value["__float__"]) if isinstance(value, Mapping) and "__float__" in value else value
 
 
+def readable_limit(limit: Iterable[Any]) -> list[Any]:
+    """``time_step_limit`` as the config class takes it."""
+    return [_number(end) for end in limit]
+
+
+def stored_limit(limit: Iterable[float]) -> list[Any]:
+    """``time_step_limit`` as config.json holds it, which knows no infinity."""
+    return [end if math.isfinite(end) else {"__float__": "Infinity"} for end in readable_limit(limit)]
+
+
 class Mamba2(StateSpaceFamily):
     """``Mamba2ForCausalLM`` of transformers; its chunked scan exports as it is."""
 
@@ -27,12 +37,10 @@ class Mamba2(StateSpaceFamily):
         return "Mamba2ForCausalLM" in (config.get("architectures") or ())
 
     def build(self, config: Mapping[str, Any]) -> nn.Module:
-        limit = [_number(end) for end in config.get("time_step_limit", (0.0, math.inf))]
+        limit = readable_limit(config.get("time_step_limit", (0.0, math.inf)))
         return from_config(Mamba2ForCausalLM, Mamba2Config, {**config, "time_step_limit": limit})
 
     def config_of(self, model: Any) -> dict[str, Any]:
         config = config_dict(model, "Mamba2ForCausalLM")
-        config["time_step_limit"] = [
-            end if math.isfinite(end) else {"__float__": "Infinity"} for end in config["time_step_limit"]
-        ]
+        config["time_step_limit"] = stored_limit(config["time_step_limit"])
         return config

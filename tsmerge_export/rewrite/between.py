@@ -9,7 +9,6 @@ treated alone (:mod:`tsmerge_export.rewrite.tail`), and are unmerged before anyt
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
@@ -23,6 +22,7 @@ from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.rewrite.dims import Dim, dims
 from tsmerge_export.rewrite.emit import Emitter
 from tsmerge_export.rewrite.insert import DOMAIN, VERSION, BarrierReport, MergeReport, RewriteReport
+from tsmerge_export.rewrite.lengths import symbols_of, token_counts
 from tsmerge_export.rewrite.points import Point, scope_of
 from tsmerge_export.rewrite.tail import works_token_by_token
 
@@ -79,6 +79,10 @@ class _Walk:
         if shape is None or not isinstance(shape[1], str):
             raise UnsupportedError("merging between blocks needs a model with a dynamic number of tokens")
         self._tokens, self._batch = shape[1], shape[0]
+        self._symbols = symbols_of(self._tokens) - symbols_of(self._batch)
+        # A number of patches is an expression of the input's length, which blocks do not read from their tokens.
+        self._counts = token_counts(self._graph, self._tokens) if self._tokens not in self._symbols else set()
+        self._names: dict[tuple[str, int], str] = {}
         self._emit = Emitter(self._graph)
         self._dims = {value: dims(value) for node in self._graph for value in node.outputs}
         self._dims.update({value: dims(value) for value in self._graph.inputs})
@@ -114,7 +118,8 @@ class _Walk:
     # -- what a value follows from ---------------------------------------------------------------------------------
 
     def _depends(self, dim: Dim) -> bool:
-        return isinstance(dim, str) and re.search(rf"\b{re.escape(self._tokens)}\b", dim) is not None
+        """Behind the first block, what has a symbol of the number of tokens in it follows from that number."""
+        return not self._symbols.isdisjoint(symbols_of(dim))
 
     def _kind(self, value: ir.Value | None) -> _Kind:
         if value is None or value.is_initializer():
@@ -194,7 +199,10 @@ class _Walk:
     def _renamed(self, dim: Dim, stage: _Stage) -> Dim:
         if not self._depends(dim):
             return dim
-        return re.sub(rf"\b{re.escape(self._tokens)}\b", stage.dim, str(dim))
+        if dim == self._tokens:
+            return stage.dim
+        # A symbol of its own: equal dims stay equal, and no other is.
+        return self._names.setdefault((str(dim), stage.number), f"{stage.dim}_{len(self._names)}")
 
     def _at_stage(self, value: ir.Value | None, user: ir.Node) -> ir.Value | None:
         if value is None:
@@ -218,6 +226,16 @@ class _Walk:
         """A value that follows from the length, from that of ``stage``."""
         key = (value, stage.number)
         if key in self._again:
+            return self._again[key]
+        if value in self._counts:
+            scalar = dims(value) == []
+            self._again[key] = (
+                self._emit.op(
+                    "Squeeze", [stage.length, self._emit.const([0])], {}, ir.DataType.INT64, [], "count"
+                )
+                if scalar
+                else stage.length
+            )
             return self._again[key]
         node = value.producer()
         if self._kind(value) != _Kind.LENGTH or node is None:
