@@ -72,12 +72,16 @@ class Layer(nn.Module):
         super().__init__()
         self.heads = heads
         self.first, self.second = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
-        self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.q, self.k, self.v, self.out = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
         self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, N, D]`` -> ``[B, N, D]``."""
-        q, k, v = self.qkv(self.first(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        normed = self.first(x)
+        q, k, v = (
+            read(normed).reshape(*x.shape[:2], self.heads, WIDTH // self.heads).transpose(1, 2)
+            for read in (self.q, self.k, self.v)
+        )
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         x = x + self.out((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
         hidden: Tensor = self.down(torch.relu(self.up(self.second(x))))
@@ -120,7 +124,10 @@ def files_of(part: str, args: argparse.Namespace, folder: Path) -> dict[str, Pat
     write_model(to_portable(plain.clone()), files[BASE])
     for number, (name, merge) in enumerate(merges.items()):
         files[name] = folder / f"{part}-{number}.onnx"
-        write_model(to_portable(merge_graph(plain.clone(), merge, **protected)[0]), files[name])
+        model, report = merge_graph(plain.clone(), merge, **protected)
+        if report.barriers:
+            raise SystemExit(f"{part}, {name}: not merged all the way: {report.barriers[0]}")
+        write_model(to_portable(model), files[name])
     return files
 
 

@@ -4,7 +4,8 @@ python recipes/mamba_forecaster.py                        # Mamba-2, three minut
 python recipes/mamba_forecaster.py --backbone mamba --minutes 5 --data series.csv --merge local --ratio 1/8
 
 Series are cut into patches; each is one token. Training forecasts behind every patch, on the rows before the test share
-of the data, which the merge cost is measured on. The checkpoint is one file that every command of tsmerge takes.
+of the data, which the merge cost is measured on; in its second half the model merges as the exported one does, so that
+it learns to live with it. The checkpoint is one file that every command of tsmerge takes.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ _TEST_SHARE = 0.2  # as the merge cost takes it
 _BATCH = 16
 
 
-def config(kind: str, context: int, horizon: int) -> PatchMambaConfig:
-    """A model of about 0.2 million parameters."""
-    backbone = {"model_type": kind, "hidden_size": 64, "num_hidden_layers": 4, "state_size": 8}
+def config(kind: str, context: int, horizon: int, layers: int) -> PatchMambaConfig:
+    """A model of about 0.2 million parameters with 4 layers."""
+    backbone = {"model_type": kind, "hidden_size": 64, "num_hidden_layers": layers, "state_size": 8}
     if kind == "mamba2":
         backbone |= {"head_dim": 32, "num_heads": 4, "n_groups": 1, "chunk_size": 16}
     return PatchMambaConfig(backbone, patch_length=8, context_length=context, prediction_length=horizon)
@@ -73,10 +74,11 @@ def loss_of(model: PatchMambaForForecasting, window: Tensor) -> Tensor:
     return torch.maximum(levels * error, (levels - 1) * error).clamp(max=20).mean()
 
 
-def train(kind: str, table: Table, context: int, horizon: int, minutes: float) -> PatchMambaForForecasting:
-    """Train for so many minutes; the learning rate falls with time."""
+def train(args: argparse.Namespace, table: Table, merge: tsm.MergeConfig) -> PatchMambaForForecasting:
+    """Train for ``--minutes``, the last ``--merged-share`` of them merged; the learning rate falls with time."""
     torch.manual_seed(0)
-    model = PatchMambaForForecasting(config(kind, context, horizon)).train()
+    context, horizon, minutes = args.context, args.horizon, args.minutes
+    model = PatchMambaForForecasting(config(args.backbone, context, horizon, args.layers)).train()
     series = windows(table, context + horizon)
     rng, optimizer = np.random.default_rng(0), torch.optim.AdamW(model.parameters(), lr=2e-3)
     start, smooth, steps = time.monotonic(), 0.0, 0
@@ -85,6 +87,8 @@ def train(kind: str, table: Table, context: int, horizon: int, minutes: float) -
         task = bar.add_task("", total=60 * minutes)
         while (passed := time.monotonic() - start) < 60 * minutes or steps < 2:
             done = min(1.0, passed / (60 * minutes))
+            if done > 1 - args.merged_share:
+                tsm.apply(model, merge)
             optimizer.param_groups[0]["lr"] = 2e-3 * min(1.0, (steps + 1) / 50) * (1 - done) + 1e-5
             loss = loss_of(model, draw(series, context + horizon, rng))
             optimizer.zero_grad()
@@ -95,7 +99,7 @@ def train(kind: str, table: Table, context: int, horizon: int, minutes: float) -
             smooth += (loss.item() - smooth) / min(steps, 100)
             bar.update(task, completed=passed, description=f"step {steps}, loss {smooth:.3f}")
     print(f"trained {steps} steps in {minutes:g} minutes, loss {smooth:.4f}")
-    return model.eval()
+    return tsm.remove(model).eval()
 
 
 def main() -> None:
@@ -104,6 +108,13 @@ def main() -> None:
     )
     parser.add_argument("--backbone", choices=("mamba2", "mamba"), default="mamba2")
     parser.add_argument("--minutes", type=float, default=3, help="of training (default: %(default)s)")
+    parser.add_argument(
+        "--merged-share",
+        type=float,
+        default=0.5,
+        help="of the training, merged as the export is (default: 0.5)",
+    )
+    parser.add_argument("--layers", type=int, default=4, help="blocks (default: %(default)s)")
     parser.add_argument("--context", type=int, default=512, help="steps read (default: %(default)s)")
     parser.add_argument("--horizon", type=int, default=48, help="steps forecast (default: %(default)s)")
     parser.add_argument("--merge", choices=("ssm", "local"), default="ssm")
@@ -123,7 +134,7 @@ def main() -> None:
         if Path(args.output).exists() and not args.force:
             raise UsageError(f"{args.output} exists; choose another -o, or add --force")
         data = demo.SAMPLE_SERIES if args.data is None else args.data
-        model = train(args.backbone, read_table(data), args.context, args.horizon, args.minutes)
+        model = train(args, read_table(data), merge)
         Path(args.output).parent.mkdir(parents=True, exist_ok=True)
         checkpoint = tsm.save_checkpoint(model, f"{args.output}.pt")
         with RichProgress(EXPORT_STEPS) as progress:

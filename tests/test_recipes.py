@@ -46,18 +46,8 @@ def test_recipe(recipe: str, family: str, says: str, tmp_path: Path) -> None:
 def test_mamba_forecaster(tmp_path: Path) -> None:
     rows = np.sin(np.arange(400)[:, None] / (4, 7)).round(3)
     np.savetxt(tmp_path / "series.csv", rows, delimiter=",", header="a,b", comments="", fmt="%g")
-    flags = [
-        "--data",
-        "series.csv",
-        "--minutes",
-        "0.01",
-        "--context",
-        "96",
-        "--horizon",
-        "8",
-        "-o",
-        "out/mamba",
-    ]
+    sizes = ["--minutes", "0.01", "--context", "96", "--horizon", "8", "--layers", "2"]
+    flags = ["--data", "series.csv", *sizes, "-o", "out/mamba"]
     command = [sys.executable, str(ROOT / "recipes" / "mamba_forecaster.py"), "--backbone", "mamba", *flags]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -6,6 +6,8 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.parser
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
@@ -20,6 +22,7 @@ from tsmerge_export.lower.portable import to_portable
 from tsmerge_export.merge import local_merge, unmerge
 from tsmerge_export.rewrite.between import captured
 from tsmerge_export.rewrite.blocks import find_blocks
+from tsmerge_export.rewrite.infer import infer_shapes
 from tsmerge_export.rewrite.lengths import token_counts
 from tsmerge_export.rewrite.merge_graph import merge_graph
 
@@ -198,6 +201,25 @@ def test_a_captured_value_with_one_entry_per_token_is_refused() -> None:
         UnsupportedError, match="'x', which has one entry per token and does not pass the merge"
     ):
         merge_graph(plain, MergeConfig(ratio="1/3"))
+
+
+def test_the_residual_is_what_the_convolution_comes_from() -> None:
+    """An Add of something else of the same shape, and one of two values behind the convolution, close no block."""
+    text = """
+        <ir_version: 10, opset_import: ["" : 18]>
+        g (float[B, N, 2] x) => (float[B, N, 2] y)
+        <float[2, 1, 3] w = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}> {
+            t = Transpose<perm = [0, 2, 1]>(x)
+            mixed = Conv<group = 2, pads = [1, 1]>(t, w)
+            u = Transpose<perm = [0, 2, 1]>(mixed)
+            side = Cos(x)
+            inner = Add(u, side)
+            gate = Sigmoid(u)
+            both = Add(inner, gate)
+            y = Add(x, both)
+        }"""
+    points = find_blocks(infer_shapes(ir.serde.deserialize_model(onnx.parser.parse_model(text))).graph)
+    assert [(point.value.name, point.hidden) for point in points] == [("y", 1)]
 
 
 @pytest.mark.parametrize("skip", [False, True])
