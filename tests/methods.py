@@ -6,7 +6,7 @@ import pytest
 
 from tests.cases import Case, DynamicCase, DynamicOptionCase, OptionCase
 from tests.pitome import PitomeCase
-from tests.ssm import SsmCase
+from tests.ssm import SsmBranchCase, SsmCase
 
 CASES: dict[str, type[Case]] = {
     "local": Case,
@@ -15,6 +15,7 @@ CASES: dict[str, type[Case]] = {
     "dynamic-options": DynamicOptionCase,
     "pitome": PitomeCase,
     "ssm": SsmCase,
+    "ssm-branches": SsmBranchCase,
 }
 
 #: Runs a test once for each method, as argument ``of``.

@@ -81,7 +81,32 @@ MAMBA2: dict[str, Any] = {
     "series_config": {"low_limit": -8.0, "high_limit": 8.0, "context_length": 128},
 }
 
-CONFIGS = {"chronos-bolt": BOLT, "chronos-t5": T5, "mamba2": MAMBA2}
+MAMBA: dict[str, Any] = {
+    **{name: MAMBA2[name] for name in ("vocab_size", "hidden_size", "num_hidden_layers", "series_config")},
+    "model_type": "mamba",
+    "architectures": ["MambaForCausalLM"],
+    "state_size": 8,
+    "time_step_rank": 4,
+}
+
+PATCH_MAMBA: dict[str, Any] = {
+    "architectures": ["PatchMambaForForecasting"],
+    "patch_length": 4,
+    "context_length": 256,
+    "prediction_length": 8,
+    "quantiles": [0.1, 0.5, 0.9],
+    "backbone": {
+        key: value for key, value in MAMBA2.items() if key not in ("architectures", "series_config")
+    },
+}
+
+CONFIGS = {
+    "chronos-bolt": BOLT,
+    "chronos-t5": T5,
+    "mamba": MAMBA,
+    "mamba2": MAMBA2,
+    "patch-mamba": PATCH_MAMBA,
+}
 
 
 def tiny(family: str, seed: int = 0) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, ClassVar
 
@@ -36,6 +36,14 @@ SETTINGS: tuple[dict[str, Any], ...] = tuple(
 )
 
 
+#: The same with hidden states and residual apart.
+BRANCH_SETTINGS = tuple(
+    {**setting, "residual": residual}
+    for number, setting in enumerate(SETTINGS)
+    for residual in (((0, 1), (1, 1), (1, 2)) if number % 2 else ((1, 3), (0, 1)))
+)
+
+
 @dataclass(frozen=True)
 class SsmCase(Case):
     """One problem of token reduction for state-space models."""
@@ -49,6 +57,8 @@ class SsmCase(Case):
         """Arguments of the reference."""
         settings = super().settings
         settings["prune_share"] = Fraction(*settings.pop("prune"))
+        if "residual" in settings:
+            settings["residual_prune_share"] = Fraction(*settings.pop("residual"))
         return settings
 
     @property
@@ -64,6 +74,7 @@ class SsmCase(Case):
             **{name: setting[name] for name in names},
             "prune_num": prune_num,
             "prune_den": prune_den,
+            **dict(zip(("residual_num", "residual_den"), setting.get("residual", ()), strict=False)),
         }
 
     def reference(self) -> Merged:
@@ -73,3 +84,20 @@ class SsmCase(Case):
     def expected_row(self, x: np.ndarray, metric: np.ndarray, size: np.ndarray) -> oracle.Row:
         """What the naive oracle makes of one row, all float32."""
         return ssm_oracle.merge_row(x, metric, size, **self.settings)
+
+
+class SsmBranchCase(SsmCase):
+    """The same with a choice of their own for hidden states, the metric, and residual; x is the sum of both."""
+
+    table = BRANCH_SETTINGS
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As of :class:`Case`, x of the metric's width."""
+        residual, hidden, size = replace(self, metric_features=self.features).plain_arrays()
+        with np.errstate(all="ignore"):
+            x = (residual.astype(np.float32) + hidden.astype(np.float32)).astype(hidden.dtype)
+        return x, hidden, size
+
+    def plain_arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Residual, hidden states and size."""
+        return super().arrays()

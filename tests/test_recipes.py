@@ -43,6 +43,26 @@ def test_recipe(recipe: str, family: str, says: str, tmp_path: Path) -> None:
     assert again.stderr.count("\n") == 1
 
 
+def test_mamba_forecaster(tmp_path: Path) -> None:
+    rows = np.sin(np.arange(400)[:, None] / (4, 7)).round(3)
+    np.savetxt(tmp_path / "series.csv", rows, delimiter=",", header="a,b", comments="", fmt="%g")
+    sizes = ["--minutes", "0.01", "--context", "96", "--horizon", "8", "--layers", "2"]
+    flags = ["--data", "series.csv", *sizes, "-o", "out/mamba"]
+    command = [sys.executable, str(ROOT / "recipes" / "mamba_forecaster.py"), "--backbone", "mamba", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "mamba: ssm ratio=1/8 prune-share=1/2 residual-prune-share=0" in done.stdout
+    assert "passed" in done.stdout
+    assert (tmp_path / "out" / "mamba.pt").is_file()
+    for more, says in (([], "out/mamba exists"), (["--force", "--context", "999"], "a window needs 1007")):
+        again = subprocess.run(
+            [*command, *more], capture_output=True, text=True, timeout=600, check=False, cwd=tmp_path
+        )
+        assert again.returncode == 2
+        assert says in again.stderr
+        assert "Traceback" not in again.stderr
+
+
 def test_readme_flags_are_known() -> None:
     text = (ROOT / "README.md").read_text()
     table = text[text.index("| flag |") : text.index("\n\n", text.index("| flag |"))]

@@ -23,7 +23,7 @@ from tsmerge_export.parse import (
 Positions = Literal["gather", "compact"]
 
 Schedule = Literal["constant", "linear"]
-Metric = Literal["x", "key"]
+Metric = Literal["x", "key", "hidden"]
 
 DEFAULT_RATIO = Fraction(1, 4)
 DEFAULT_THRESHOLD = 0.9
@@ -43,14 +43,14 @@ OPTIONS: Mapping[str, frozenset[str]] = {
     "global": frozenset({"ratio", "r", "schedule", "similarity"}),
     "dynamic": frozenset({"k", "threshold", "similarity"}),
     "pitome": frozenset({"ratio", "r", "schedule", "alpha", "margin", "energy"}),
-    "ssm": frozenset({"ratio", "r", "schedule", "prune_share"}),
+    "ssm": frozenset({"ratio", "r", "schedule", "prune_share", "residual_prune_share"}),
 }
 
 
 # In this order in a description.
 _DESCRIBED = (
     *("k", "r", "ratio", "schedule", "threshold", "similarity"),
-    *("margin", "alpha", "energy", "prune_share"),
+    *("margin", "alpha", "energy", "prune_share", "residual_prune_share"),
 )
 
 
@@ -82,14 +82,17 @@ class MergeConfig:
         energy: of pitome, ``"elu"`` (default) or ``"gaussian"`` (a kernel of width 1 - margin, without alpha).
         prune_share: of ssm, the share of the removed tokens that is pruned instead of merged, from 0 to 1, exact.
             Default 1/2.
+        residual_prune_share: of ssm with ``metric="hidden"``, the same for the residual alone; ``prune_share`` is then
+            that of the hidden states, and both are reduced along the same links. Default: both as one.
         min_tokens: no merge step leaves fewer tokens than this, >= 0.
         layers: indices of the layers to merge in, counted from 0 in order of execution; None is all of them.
         positions: ``"gather"`` keeps true distances between surviving tokens; ``"compact"`` renumbers them
             0..M-1 (cheaper; distances shrink). Masks are always gathered.
         causal: of local and dynamic merging with k = 1, for models whose tokens see only earlier ones: unmerging reads
             no slot from a later token (see :func:`~tsmerge_export.merge.local.local_merge` for what exactly holds).
-        metric: what is compared: ``"x"``, the tokens themselves, or ``"key"``, the keys of the attention just computed,
-            averaged over its heads (ToMe, section 3).
+        metric: what is compared: ``"x"``, the tokens themselves; ``"key"``, the keys of the attention just computed,
+            averaged over its heads (ToMe, section 3); or ``"hidden"``, the hidden states of a state-space block: what
+            it computed, before its residual is added (arXiv 2410.14725, section 4).
         prop_attn: proportional attention (ToMe, section 3): the logarithm of its size is added to the score of every
             merged token that a later layer, or a decoder, attends to; a token of size s then counts s times.
 
@@ -108,6 +111,7 @@ class MergeConfig:
     alpha: float | str | None = None
     energy: str | None = None
     prune_share: Fraction | str | float | None = None
+    residual_prune_share: Fraction | str | float | None = None
     min_tokens: int = 4
     layers: tuple[int, ...] | None = None
     positions: Positions = "gather"
@@ -122,8 +126,8 @@ class MergeConfig:
             )
         if self.positions not in ("gather", "compact"):
             raise UsageError(f"--positions {self.positions} is not known; choose gather or compact")
-        if self.metric not in ("x", "key"):
-            raise UsageError(f"--metric {self.metric} is not known; choose x or key")
+        if self.metric not in ("x", "key", "hidden"):
+            raise UsageError(f"--metric {self.metric} is not known; choose x, key or hidden")
         self._check_options()
         put = object.__setattr__  # the dataclass is frozen; this is its own constructor
         automatic = 1 if self.takes("k") else None
@@ -138,12 +142,7 @@ class MergeConfig:
             put(self, "threshold", per_layer(threshold, parse_threshold))
         self._read_similarity(put)
         self._read_energy(put)
-        if self.takes("prune_share"):
-            put(
-                self,
-                "prune_share",
-                parse_share(DEFAULT_PRUNE_SHARE if self.prune_share is None else self.prune_share),
-            )
+        self._read_shares(put)
         whole("--min-tokens", self.min_tokens, 0)
         if self.layers is not None:
             layers = tuple(sorted({whole("--layers", i, 0) for i in self.layers}))
@@ -199,6 +198,19 @@ class MergeConfig:
             if self.energy == "gaussian":
                 raise UsageError("--alpha has no effect with --energy gaussian; leave it out")
             put(self, "alpha", number("--alpha", self.alpha, 0, ALPHA_MOST))
+
+    def _read_shares(self, put: Any) -> None:
+        if self.takes("prune_share"):
+            share = DEFAULT_PRUNE_SHARE if self.prune_share is None else self.prune_share
+            put(self, "prune_share", parse_share(share))
+        if self.residual_prune_share is not None:
+            put(
+                self, "residual_prune_share", parse_share(self.residual_prune_share, "--residual-prune-share")
+            )
+            if self.metric != "hidden":
+                raise UsageError(
+                    "--residual-prune-share needs --metric hidden, where hidden states and residual are apart; add it"
+                )
 
     @property
     def active(self) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import torch
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import nn
 
 from tsmerge_export.errors import UnsupportedError, VerdictError
@@ -96,6 +97,7 @@ def export_component(component: Component, model: nn.Module, *, opset: int = DEF
     if program is None:
         raise UnsupportedError(f"component {component.name!r} does not export to ONNX")
     result: ir.Model = program.model
+    RemoveUnusedNodesPass()(result)  # bodies of loops leave constants behind, which runtimes warn about
     _name_dims(result, component)
     return result
 

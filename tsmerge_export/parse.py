@@ -50,20 +50,16 @@ def parse_ratio(value: str | float | Fraction) -> Fraction:
     return ratio
 
 
-def parse_share(value: str | float | Fraction) -> Fraction:
+def parse_share(value: str | float | Fraction, flag: str = "--prune-share") -> Fraction:
     """Read the share of tokens to prune as an exact fraction from 0 to 1. Raises UsageError for anything else."""
     try:
         share = value if isinstance(value, Fraction) else Fraction(str(value).strip())
     except (ValueError, ZeroDivisionError):
-        raise UsageError(f"--prune-share {value} is not a number; write it as 1/2 or 0.5") from None
+        raise UsageError(f"{flag} {value} is not a number; write it as 1/2 or 0.5") from None
     if not 0 <= share <= 1:
-        raise UsageError(
-            f"--prune-share {value} is out of range; it must be from 0 (merge all) to 1 (prune all)"
-        )
+        raise UsageError(f"{flag} {value} is out of range; it must be from 0 (merge all) to 1 (prune all)")
     if share.denominator > _MAX_DENOMINATOR:
-        raise UsageError(
-            f"--prune-share {value} has more than six decimals; write it as a fraction such as 1/3"
-        )
+        raise UsageError(f"{flag} {value} has more than six decimals; write it as a fraction such as 1/3")
     return share
 
 

@@ -275,6 +275,8 @@ def _settings(attributes: Mapping[str, Any]) -> str:
         parts.append(f"similarity {SIMILARITIES[values.pop('similarity')]}")
     if "prune_num" in values:
         parts.append(f"prune share {values.pop('prune_num')}/{values.pop('prune_den')}")
+    if "residual_den" in values:
+        parts.append(f"of the residual {values.pop('residual_num')}/{values.pop('residual_den')}")
     if "energy" in values:
         parts.append(f"energy {ENERGIES[values.pop('energy')]}")
         parts += [f"{name} {values.pop(name):.4g}" for name in ("margin", "alpha")]

@@ -40,6 +40,7 @@ def merge_row(
     min_tokens: int = 0,
     protect_first: int = 0,
     protect_last: int = 0,
+    residual_prune_share: Fraction | None = None,
 ) -> Row:
     """Reduce one row: x ``[N, D]``, metric ``[N, Dm]`` and size ``[N]`` are float32."""
     n, noise, margin = len(x), noise_of("cosine"), math.inf
@@ -85,24 +86,36 @@ def merge_row(
             margin = min(margin, _margin(*numbers[taken - 1 : taken + 1], noise))
         goes_into = {entry[2]: entry[3] for entry in sorted(links[:count], key=lambda entry: entry[2])}
 
-    pruned, budget = set(), Fraction(0)
-    for token in goes_into:  # in order of time
-        before, budget = budget, budget + prune_share
-        if math.floor(budget) > math.floor(before):
-            pruned.add(token)
+    # (values, tokens that are pruned) of each branch
+    branches = [(x.astype(np.float64), _pruned(goes_into, prune_share))]
+    if residual_prune_share is not None:
+        residual = x.astype(np.float64) - metric.astype(np.float64)
+        branches = [(metric.astype(np.float64), branches[0][1])]
+        branches.append((residual, _pruned(goes_into, residual_prune_share)))
     kept = [t for t in range(n) if t not in goes_into]
     place = {t: i for i, t in enumerate(kept)}
     y, sizes, touched = [], [], []
     for token in kept:
         members = [a for a, b in goes_into.items() if b == token]
         sizes.append(float(size[token]) + sum(float(size[a]) for a in members))
-        merged = [a for a in members if a not in pruned and size[a] > 0]
-        touched.append(bool(merged))
-        group = [*merged, token] if size[token] > 0 else merged
-        total = sum(float(size[t]) for t in group)
-        y.append(
-            [sum(float(x[t][d]) * float(size[t]) for t in group) / total for d in range(x.shape[1])]
-            if merged
-            else [float(v) for v in x[token]]
-        )
+        out, changed = [0.0] * x.shape[1], False
+        for values, pruned in branches:
+            merged = [a for a in members if a not in pruned and size[a] > 0]
+            changed = changed or bool(merged)
+            group = [*merged, token] if merged and size[token] > 0 else merged or [token]
+            weights = [float(size[t]) for t in group] if merged else [1.0]
+            for d in range(x.shape[1]):
+                out[d] += sum(values[t][d] * w for t, w in zip(group, weights, strict=True)) / sum(weights)
+        touched.append(changed)
+        y.append(out if changed else [float(v) for v in x[token]])
     return Row(y, sizes, kept, [place[goes_into.get(t, t)] for t in range(n)], touched, margin)
+
+
+def _pruned(goes_into: dict[int, int], share: Fraction) -> set[int]:
+    """Of the tokens that go, in order of time, those that are pruned."""
+    pruned, budget = set(), Fraction(0)
+    for token in goes_into:
+        before, budget = budget, budget + share
+        if math.floor(budget) > math.floor(before):
+            pruned.add(token)
+    return pruned

@@ -178,3 +178,12 @@ def test_gradients_flow_through_merging(merge: tsm.MergeConfig) -> None:
         p.grad is not None and torch.isfinite(p.grad).all() and p.grad.abs().sum() > 0
         for p in model.encoder.block.parameters()
     )
+
+
+def test_hidden_states_of_a_block_are_refused_where_there_are_none() -> None:
+    model = tiny("chronos-bolt")
+    with (
+        tsm.merging(model, tsm.MergeConfig(metric="hidden")),
+        pytest.raises(UnsupportedError, match="--metric hidden needs the blocks of a state-space model"),
+    ):
+        model(torch.randn(1, 64))

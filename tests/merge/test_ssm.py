@@ -123,8 +123,43 @@ def test_config() -> None:
     assert MergeConfig("local").prune_share is None
     with pytest.raises(UsageError, match="--prune-share has no effect with --merge local"):
         MergeConfig(prune_share=0.3)
-    with pytest.raises(UsageError, match="own settings are: --prune-share, --r, --ratio, --schedule"):
+    with pytest.raises(
+        UsageError, match="own settings are: --prune-share, --r, --ratio, --residual-prune-share"
+    ):
         MergeConfig("ssm", threshold=0.3)
+
+
+def test_hidden_states_and_residual_choose_apart() -> None:
+    """Token 0 goes into 3, token 5 into 1: by hand for shares of one half, all and none."""
+    hidden, residual = row(), 10 * row().flip(1)
+    x = hidden + residual
+    merged = ssm_merge(x, hidden, r=2, prune_share="1/2", residual_prune_share=0)
+    assert merged.target[0].tolist() == [2, 0, 1, 2, 3, 0]
+    of_1 = hidden[0, 1] + (residual[0, 1] + residual[0, 5]) / 2  # its source is the second in time: pruned
+    of_3 = (x[0, 3] + x[0, 0]) / 2
+    torch.testing.assert_close(merged.y[0, [0, 2]], torch.stack([of_1, of_3]), rtol=0, atol=1e-5)
+    assert torch.equal(merged.y[0, [1, 3]], x[0, [2, 4]])
+    pruned = ssm_merge(x, hidden, r=2, prune_share=1, residual_prune_share=1)
+    assert torch.equal(pruned.y, x[:, [1, 2, 3, 4]])
+    both, one = (
+        ssm_merge(x, hidden, r=2, prune_share="1/2", residual_prune_share=share) for share in ("1/2", None)
+    )
+    torch.testing.assert_close(both.y, one.y)
+    with pytest.raises(UsageError, match="needs a metric of the shape of x"):
+        ssm_merge(x, hidden[..., :1], r=2, residual_prune_share=0)
+
+
+def test_config_of_the_branches() -> None:
+    config = MergeConfig("ssm", ratio="1/4", metric="hidden", residual_prune_share="0.25")
+    assert config.residual_prune_share == Fraction(1, 4)
+    assert "prune-share=1/2 residual-prune-share=1/4" in config.describe()
+    assert MergeConfig.from_dict(config.to_dict()) == config
+    with pytest.raises(UsageError, match="--residual-prune-share needs --metric hidden"):
+        MergeConfig("ssm", residual_prune_share=0)
+    with pytest.raises(UsageError, match=r"--residual-prune-share 1\.5 is out of range"):
+        MergeConfig("ssm", metric="hidden", residual_prune_share=1.5)
+    with pytest.raises(UsageError, match="--residual-prune-share has no effect with --merge local"):
+        MergeConfig(metric="hidden", residual_prune_share=0)
 
 
 @pytest.mark.parametrize("removed", [3, 8])

@@ -184,3 +184,8 @@ def test_batch_and_values_matter() -> None:
     session, _ = merged(exported("rope-pre-tokens"), MergeConfig(ratio="1/3"))
     with pytest.raises(AssertionError):
         compare("rope-pre-tokens", session, 3, 21, k=1, ratio="1/4", min_tokens=4)
+
+
+def test_hidden_states_of_a_block_are_not_those_of_attention() -> None:
+    with pytest.raises(Exception, match="--metric hidden needs the blocks of a state-space model"):
+        merged(exported("rope-pre-tokens"), MergeConfig(metric="hidden"))

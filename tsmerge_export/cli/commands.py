@@ -25,6 +25,7 @@ _MERGE_FLAGS = (
     "alpha",
     "energy",
     "prune_share",
+    "residual_prune_share",
     "min_tokens",
     "layers",
     "positions",

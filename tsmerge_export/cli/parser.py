@@ -203,6 +203,11 @@ def add_merging(parser: argparse.ArgumentParser) -> None:
         metavar="Q",
         help="ssm: share of the removed tokens that is pruned, not merged, 0 to 1; default: 1/2",
     )
+    group.add_argument(
+        "--residual-prune-share",
+        metavar="Q",
+        help="ssm with --metric hidden: the same for the residual; --prune-share is then for the hidden states",
+    )
     group.add_argument("--min-tokens", type=whole(0), metavar="N", help="leave at least so many; default: 4")
     group.add_argument("--layers", type=_layers, metavar="I,J,...", help="layers to merge in; default: all")
     group.add_argument("--positions", metavar="HOW", help="gather (true distances, default) or compact")
@@ -213,7 +218,9 @@ def add_merging(parser: argparse.ArgumentParser) -> None:
         help="local or dynamic with --k 1, for decoders: no slot is read from a later token when tokens are unmerged",
     )
     group.add_argument(
-        "--metric", metavar="WHAT", help="what is compared: x (the tokens, default) or key (attention keys)"
+        "--metric",
+        metavar="WHAT",
+        help="what is compared: x (the tokens, default), key (attention keys) or hidden (of a state-space block)",
     )
     group.add_argument(
         "--prop-attn",

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _MODULES = {
     "chronos-bolt": ("tsmerge_export.families.chronos_bolt", "ChronosBolt"),
     "chronos-t5": ("tsmerge_export.families.chronos_t5", "ChronosT5"),
+    "mamba": ("tsmerge_export.families.mamba", "Mamba"),
+    "patch-mamba": ("tsmerge_export.families.patch_mamba", "PatchMamba"),
     "mamba2": ("tsmerge_export.families.mamba2", "Mamba2"),
 }
 

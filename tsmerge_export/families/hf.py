@@ -24,16 +24,8 @@ def from_config(
         raise UsageError(f"config.json has no {missing[0]!r}; it is not a {model_class.__name__}")
     try:
         return model_class(config_class.from_dict(dict(config))).eval()  # type: ignore[attr-defined]
-    except (
-        TypeError,
-        ValueError,
-        KeyError,
-        AttributeError,
-        AssertionError,
-        ZeroDivisionError,
-        RuntimeError,
-    ) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except Exception as error:  # only the config decides what happens here, and it is the user's
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UsageError(f"config.json does not describe a {model_class.__name__}: {reason}") from error
 
 

@@ -68,29 +68,67 @@ def combine(x: Tensor, size: Tensor, source: Tensor, into: Tensor, pruned: Tenso
     Returns:
         :class:`Merged` with M = N - r.
     """
-    batch, tokens, _ = x.shape
+    size_out, kept, target = _places(size, source, into)
+    mean, received = _means(x, size, source, kept, target, pruned)
+    y = torch.where(received[..., None], mean.to(x.dtype), unmerge(x, kept))
+    return Merged(y, size_out, kept, target)
+
+
+def combine_branches(
+    x: Tensor,
+    hidden: Tensor,
+    size: Tensor,
+    source: Tensor,
+    into: Tensor,
+    pruned_hidden: Tensor,
+    pruned_residual: Tensor,
+) -> Merged:
+    """The same where ``x = hidden + residual``, and each of the two has sources of its own that are pruned.
+
+    Args:
+        hidden: ``[B, N, D]``. pruned_hidden, pruned_residual: as ``pruned`` of :func:`combine`.
+
+    Returns:
+        :class:`Merged`, y the sum of both, computed in float32; a token that neither changed keeps its bits in x.
+    """
+    size_out, kept, target = _places(size, source, into)
+    residual = x.float() - hidden.float()
+    parts, changed = [], torch.zeros_like(kept, dtype=torch.bool)
+    for values, pruned in ((residual, pruned_residual), (hidden.float(), pruned_hidden)):
+        mean, received = _means(values, size, source, kept, target, pruned)
+        parts.append(torch.where(received[..., None], mean, unmerge(values, kept)))
+        changed = changed | received
+    y = torch.where(changed[..., None], (parts[0] + parts[1]).to(x.dtype), unmerge(x, kept))
+    return Merged(y, size_out, kept, target)
+
+
+def _places(size: Tensor, source: Tensor, into: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """``size_out [B, M]``, ``kept [B, M]`` and ``target [B, N]``."""
+    batch, tokens = size.shape
     left = tokens - source.shape[1]
-    index = torch.arange(tokens, device=x.device).expand(batch, tokens)
+    index = torch.arange(tokens, device=size.device).expand(batch, tokens)
     goes = index.scatter(1, source, into)
     survives = torch.ones_like(index, dtype=torch.bool).scatter(1, source, False)
     kept = survives.nonzero()[:, 1].view(batch, left)
     target = (survives.cumsum(1) - 1).gather(1, goes)
+    return size.new_zeros((batch, left)).scatter_add(1, target, size), kept, target
 
-    size_out = size.new_zeros((batch, left)).scatter_add(1, target, size)
-    weight, weight_out = size, size_out
+
+def _means(
+    x: Tensor, size: Tensor, source: Tensor, kept: Tensor, target: Tensor, pruned: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Per survivor the weighted mean ``[B, M, D]`` float32 of its members, and whether it received any ``[B, M]``."""
+    weight = size
     if pruned is not None:
         counts = size.gather(1, source).masked_fill(pruned.expand_as(source), 0)
         weight = size.scatter(1, source, counts)
-        weight_out = torch.zeros_like(size_out).scatter_add(1, target, weight)
+    weight_out = size.new_zeros(kept.shape).scatter_add(1, target, weight)
     # Padding is left out by selection, not by a factor of 0: it may hold NaN.
     weighted = torch.where(
         (weight > 0)[..., None], x.float() * weight[..., None], x.new_zeros((), dtype=torch.float32)
     )
-    total = weighted.new_zeros((batch, left, x.shape[2])).index_put(
-        (torch.arange(batch, device=x.device)[:, None], target), weighted, accumulate=True
+    total = weighted.new_zeros((*kept.shape, x.shape[2])).index_put(
+        (torch.arange(len(x), device=x.device)[:, None], target), weighted, accumulate=True
     )
-    survivor_size = size.gather(1, kept)
-    received = (weight_out > survivor_size) & (weight_out > 0)
-    mean = (total / torch.where(received, weight_out, torch.ones_like(size_out))[..., None]).to(x.dtype)
-    y = torch.where(received[..., None], mean, unmerge(x, kept))
-    return Merged(y, size_out, kept, target)
+    received = (weight_out > size.gather(1, kept)) & (weight_out > 0)
+    return total / torch.where(received, weight_out, torch.ones_like(weight_out))[..., None], received

@@ -14,6 +14,10 @@ from tsmerge_export.merge.combine import unmerge
 from tsmerge_export.merge.method import Evidence
 from tsmerge_export.merge.plan import MergeStep
 
+HIDDEN_NEEDS_BLOCKS = (
+    "--metric hidden needs the blocks of a state-space model, and this model has none; use --metric x"
+)
+
 
 @dataclass
 class StepRecord:
@@ -71,19 +75,22 @@ class MergeRun:
         """``[B, M]`` int64: index among the original tokens of each surviving one; None before the first step."""
         return self._kept
 
-    def merge(self, layer: int, x: Tensor, keys: Tensor | None = None) -> Tensor:
+    def merge(
+        self, layer: int, x: Tensor, keys: Tensor | None = None, hidden: Tensor | None = None
+    ) -> Tensor:
         """Run the step planned for ``layer``.
 
         Args:
             layer: index of the merge point.
             x: ``[B, N, D]``, the residual stream after attention.
             keys: ``[B, N, H, d]``, that attention's keys by head, for a metric of keys.
+            hidden: ``[B, N, D]``, what the block computed before its residual was added, for a metric of hidden states.
 
         Returns:
             ``[B, M, D]``, or x where no step is planned.
 
         Raises:
-            UnsupportedError: the metric is the keys, and the family gives none.
+            UnsupportedError: the metric is the keys or the hidden states, and the family gives none.
         """
         step = self._plan.get(layer)
         if step is None:
@@ -95,6 +102,10 @@ class MergeRun:
                     "--metric key: this family does not tell its attention keys; use --metric x"
                 )
             metric = keys.mean(2)
+        elif self._metric == "hidden":
+            if hidden is None:
+                raise UnsupportedError(HIDDEN_NEEDS_BLOCKS)
+            metric = hidden
         evidence = step.evidence(x, self._size, metric) if self.record else None
         result = step(x, self._size, metric)
         removed = x.shape[1] - result.y.shape[1]

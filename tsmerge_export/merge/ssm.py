@@ -19,7 +19,14 @@ The paper's mean over channels instead of the sum changes no order. What it leav
   2^-20, so that equal tokens tie. Of equals the lower index is the more important. An odd one out belongs to B.
 - A token whose sum is not finite is less important than any number, padding less than that: it goes first.
 
-This file reduces one stream. The paper also lets the hidden states and the residual of a block differ in q.
+A block gives ``x = hidden states + residual``, and the paper reduces the two branches by choices of their own along the
+same links, which follow from the hidden states y (``--metric hidden``): for each, all links merge, all are pruned, or a
+mix (``residual_prune_share`` = 0, 1 or between; ``prune_share`` is then that of the hidden states). So::
+
+    x_out = reduce(y; prune_share) + reduce(x - y; residual_prune_share)
+
+with the same kept and target, and each branch a mean of its own members. The n-th link is pruned in either branch by
+the rule above. A token that neither branch changed keeps its bits. Without ``residual_prune_share`` x is one branch.
 The cost is O(N^2): every a is compared with every b.
 """
 
@@ -31,8 +38,9 @@ import torch
 from torch import Tensor
 
 from tsmerge_export.config import DEFAULT_PRUNE_SHARE, MergeConfig
+from tsmerge_export.errors import UsageError
 from tsmerge_export.merge.amount import amount_attributes, amount_options, read_removed, removed_by
-from tsmerge_export.merge.combine import Merged, combine, identity
+from tsmerge_export.merge.combine import Merged, combine, combine_branches, identity
 from tsmerge_export.merge.matching import check_tokens
 from tsmerge_export.merge.method import Attributes, Evidence, Place
 from tsmerge_export.merge.similarity import (
@@ -58,6 +66,7 @@ def ssm_merge(
     r: int | None = None,
     ratio: Fraction | str | float | None = None,
     prune_share: Fraction | str | float = DEFAULT_PRUNE_SHARE,
+    residual_prune_share: Fraction | str | float | None = None,
     min_tokens: int = 0,
     protect_first: int = 0,
     protect_last: int = 0,
@@ -74,6 +83,8 @@ def ssm_merge(
         r: tokens to remove, >= 0. Either r or ratio must be given.
         ratio: share of N to remove (rounded down), 0 < ratio <= 1/2, exact.
         prune_share: q, the share of the removed tokens that is pruned, 0 <= q <= 1, exact.
+        residual_prune_share: q of the residual ``x - metric``; ``prune_share`` is then that of the hidden states
+            ``metric``, which needs Dm = D. None: one choice for x.
         min_tokens: leave at least this many.
         protect_first, protect_last: so many tokens at either end take no part.
 
@@ -89,6 +100,13 @@ def ssm_merge(
         x.shape[1], r, ratio, min_tokens=min_tokens, protect_first=protect_first, protect_last=protect_last
     )
     share = parse_share(prune_share)
+    of_residual = (
+        None if residual_prune_share is None else parse_share(residual_prune_share, "--residual-prune-share")
+    )
+    if of_residual is not None and (metric is None or metric.shape != x.shape):
+        raise UsageError(
+            "--residual-prune-share needs a metric of the shape of x, the hidden states that x contains"
+        )
     size = x.new_ones(x.shape[:2], dtype=torch.float32) if size is None else size.float()
     if removed == 0:
         return identity(x, size)
@@ -97,9 +115,16 @@ def ssm_merge(
     chosen = links.rank.sort(dim=-1, descending=True, stable=True).indices[:, :removed].sort(-1).values
     source = protect_first + links.a.gather(1, chosen)
     into = protect_first + links.b.gather(1, links.scores.argmax(-1)).gather(1, chosen)
-    turn = torch.arange(removed, device=x.device)
-    pruned = (turn + 1) * share.numerator // share.denominator > turn * share.numerator // share.denominator
-    return combine(x, size, source, into, pruned)
+    pruned = _pruned(removed, share, x.device)
+    if of_residual is None or metric is None:
+        return combine(x, size, source, into, pruned)
+    return combine_branches(x, metric, size, source, into, pruned, _pruned(removed, of_residual, x.device))
+
+
+def _pruned(removed: int, share: Fraction, device: torch.device) -> Tensor:
+    """``[removed]`` bool: which of the removed tokens, in order of time, are pruned."""
+    turn = torch.arange(removed, device=device)
+    return (turn + 1) * share.numerator // share.denominator > turn * share.numerator // share.denominator
 
 
 def importance(y: Tensor, padding: Tensor) -> Tensor:
@@ -139,16 +164,30 @@ class SsmMethod:
     def attributes(self, config: MergeConfig, place: Place) -> Attributes:
         """Attributes of the operator ``tsmerge::SsmMerge``."""
         share = parse_share(DEFAULT_PRUNE_SHARE if config.prune_share is None else config.prune_share)
-        return {
+        attributes: dict[str, int | float] = {
             **amount_attributes(config, place),
             "prune_num": share.numerator,
             "prune_den": share.denominator,
         }
+        if config.residual_prune_share is not None:
+            residual = parse_share(config.residual_prune_share)
+            attributes |= {"residual_num": residual.numerator, "residual_den": residual.denominator}
+        return attributes
 
     def merge(self, x: Tensor, metric: Tensor, size: Tensor | None, attributes: Attributes) -> Merged:
         """:func:`ssm_merge` with the operator's attributes."""
         share = Fraction(int(attributes["prune_num"]), int(attributes["prune_den"]))
-        return ssm_merge(x, metric, size, prune_share=share, **amount_options(attributes))
+        residual = None
+        if attributes.get("residual_den"):
+            residual = Fraction(int(attributes["residual_num"]), int(attributes["residual_den"]))
+        return ssm_merge(
+            x,
+            metric,
+            size,
+            prune_share=share,
+            residual_prune_share=residual,
+            **amount_options(attributes),
+        )
 
     def evidence(self, x: Tensor, metric: Tensor, size: Tensor | None, attributes: Attributes) -> Evidence:
         """What a row's decision hangs on: which half a token belongs to, its best link, the last link that is taken."""

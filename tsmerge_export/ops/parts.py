@@ -148,10 +148,10 @@ _PLACES = """
   size_out = ScatterElements<axis = 1, reduction = "add">(size_kept, place, size_source)
 """
 
-_ROWS = """
+_SLOTS = """
   size_into = GatherElements<axis = 1>(size_kept, place)
-  size_row = GatherElements<axis = 1>(weight_out, place)
-  received = Greater(size_row, size_into)
+  into_real0 = Greater(size_into, f0)
+  into_real = Unsqueeze(into_real0, i2)
   removed_s = Squeeze(removed, i0)
   r0 = Constant<value_int = 0>()
   r1 = Constant<value_int = 1>()
@@ -160,10 +160,6 @@ _ROWS = """
   no_slot = Sub(kept, kept)
   slot_of_place = ScatterElements<axis = 1, reduction = "max">(no_slot, place, slots)
   leader = GatherElements<axis = 1>(slot_of_place, place)
-  weight_a0 = Div(weight_source, size_row)
-  weight_b0 = Div(size_into, size_row)
-  weight_a = Unsqueeze(weight_a0, i2)
-  weight_b = Unsqueeze(weight_b0, i2)
   source_index = Unsqueeze(source, i2)
   into_index = Unsqueeze(into, i2)
   leader_index = Unsqueeze(leader, i2)
@@ -171,20 +167,11 @@ _ROWS = """
   x_b = GatherND<batch_dims = 1>(x, into_index)
   x_a32 = Cast<to = 1>(x_a)
   x_b32 = Cast<to = 1>(x_b)
-  product_part_a = Mul(x_a32, weight_a)
-  product_part_b = Mul(x_b32, weight_b)
-  source_real0 = Greater(weight_source, f0)
-  source_real = Unsqueeze(source_real0, i2)
-  into_real0 = Greater(size_into, f0)
-  into_real = Unsqueeze(into_real0, i2)
-  part_a = Where(source_real, product_part_a, f0)
-  part_b = Where(into_real, product_part_b, f0)
-  rows_shape = Shape(part_a)
+  rows_shape = Shape(x_a32)
   leader_element = Expand(leader_index, rows_shape)
-  sums = ScatterElements<axis = 1, reduction = "add">(part_b, leader_element, part_a)
-  mean = GatherND<batch_dims = 1>(sums, leader_index)
-  received_row = Unsqueeze(received, i2)
-  row32 = Where(received_row, mean, x_b32)
+"""
+
+_WRITE = """
   row = CastLike(row32, x)
   place_index = Unsqueeze(place, i2)
   b0 = Constant<value_int = 0>()
@@ -204,14 +191,67 @@ _WEIGHT_IS_SIZE = """
   weight_out = Identity(size_out)
 """
 
-_WEIGHT = """
-  weight_out = ScatterElements<axis = 1, reduction = "add">(size_kept, place, weight_source)
+
+def weight_of(branch: str = "") -> str:
+    """``weight_out`` of a branch from its ``weight_source``, where not all that goes counts."""
+    return f"""
+  weight_out{branch} = ScatterElements<axis = 1, reduction = "add">(size_kept, place, weight_source{branch})
+"""
+
+
+def means_of(sources: str, survivors: str, out: str, branch: str = "") -> str:
+    """``out [B, removed, D]`` float32: the means of what goes into the survivor of each source, or its own value.
+
+    Args:
+        sources, survivors: names of the values ``[B, removed, D]`` float32 of the sources, and of where they go.
+        branch: end of the names that belong to one of several branches; ``received_row`` says which rows changed.
+    """
+    return f"""
+  size_row{branch} = GatherElements<axis = 1>(weight_out{branch}, place)
+  received{branch} = Greater(size_row{branch}, size_into)
+  weight_a0{branch} = Div(weight_source{branch}, size_row{branch})
+  weight_b0{branch} = Div(size_into, size_row{branch})
+  weight_a{branch} = Unsqueeze(weight_a0{branch}, i2)
+  weight_b{branch} = Unsqueeze(weight_b0{branch}, i2)
+  product_part_a{branch} = Mul({sources}, weight_a{branch})
+  product_part_b{branch} = Mul({survivors}, weight_b{branch})
+  source_real0{branch} = Greater(weight_source{branch}, f0)
+  source_real{branch} = Unsqueeze(source_real0{branch}, i2)
+  part_a{branch} = Where(source_real{branch}, product_part_a{branch}, f0)
+  part_b{branch} = Where(into_real, product_part_b{branch}, f0)
+  sums{branch} = ScatterElements<axis = 1, reduction = "add">(part_b{branch}, leader_element, part_a{branch})
+  mean{branch} = GatherND<batch_dims = 1>(sums{branch}, leader_index)
+  received_row{branch} = Unsqueeze(received{branch}, i2)
+  {out} = Where(received_row{branch}, mean{branch}, {survivors})
+"""
+
+
+_ONE_BRANCH = means_of("x_a32", "x_b32", "row32")
+
+#: ``x`` is a sum of hidden states ``metric`` and a residual, with a ``weight_source`` each.
+_TWO_BRANCHES = f"""
+  hidden_a0 = GatherND<batch_dims = 1>(metric, source_index)
+  hidden_b0 = GatherND<batch_dims = 1>(metric, into_index)
+  hidden_a = Cast<to = 1>(hidden_a0)
+  hidden_b = Cast<to = 1>(hidden_b0)
+  residual_a = Sub(x_a32, hidden_a)
+  residual_b = Sub(x_b32, hidden_b)
+  {means_of("hidden_a", "hidden_b", "row_hidden", "_hidden")}
+  {means_of("residual_a", "residual_b", "row_residual", "_residual")}
+  row_both = Add(row_residual, row_hidden)
+  changed = Or(received_row_hidden, received_row_residual)
+  row32 = Where(changed, row_both, x_b32)
 """
 
 #: Merges ``source`` into the surviving tokens ``into [B, removed]`` of any distance: all that share one are added up in
 #: the slot of one of them (its leader), then each takes its leader's sum. A token that received only padding keeps its
 #: own bits. Leaves the outputs ``y``, ``size_out`` and ``target``.
-MERGE_ROWS = _PLACES + _WEIGHT_IS_SIZE + _ROWS
+MERGE_ROWS = _PLACES + _WEIGHT_IS_SIZE + _SLOTS + _ONE_BRANCH + _WRITE
 
 #: The same where a source counts ``weight_source [B, removed]`` in the value, 0 if pruned, and its size in the size.
-MERGE_OR_PRUNE_ROWS = _PLACES + _WEIGHT + _ROWS
+MERGE_OR_PRUNE_ROWS = _PLACES + weight_of() + _SLOTS + _ONE_BRANCH + _WRITE
+
+#: The same of hidden states ``metric`` and residual apart, ``weight_source_hidden`` and ``weight_source_residual``.
+MERGE_OR_PRUNE_BRANCHES = (
+    _PLACES + weight_of("_hidden") + weight_of("_residual") + _SLOTS + _TWO_BRANCHES + _WRITE
+)

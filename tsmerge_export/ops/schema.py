@@ -96,6 +96,8 @@ class Schema:
             )
         if "prune_den" in names and attributes["prune_num"] > attributes["prune_den"]:
             raise UsageError(f"{self.op_type}: the share to prune must be at most 1")
+        if attributes.get("residual_num", 0) > attributes.get("residual_den", 0):
+            raise UsageError(f"{self.op_type}: the residual's share to prune must be at most 1")
         if attributes.get("causal") and (attributes["k"] != 1 or attributes["protect_first"] < 1):
             raise UsageError(f"{self.op_type}: causal needs k = 1 and protect_first >= 1")
         if "ratio_num" in names and attributes["ratio_num"] and attributes["r"]:
@@ -194,9 +196,19 @@ SSM_MERGE = Schema(
         *LOCAL_MERGE.attributes[1:-2],  # without k, similarity and causal
         Attribute("prune_num", "share of the removed tokens that is pruned, numerator", most=1_000_000),
         Attribute("prune_den", "the same, denominator", least=1, most=1_000_000),
+        Attribute(
+            "residual_num",
+            "with residual_den, the share of the residual x - metric; prune_num is then of the metric",
+            most=1_000_000,
+            optional=True,
+        ),
+        Attribute(
+            "residual_den", "the same, denominator; 0: one choice for x", most=1_000_000, optional=True
+        ),
     ),
     doc="Token reduction of arXiv 2410.14725, section 4: the r(N) less important tokens that are most like a more "
-    "important one are merged into it, or pruned. r(N) as of LocalMerge.",
+    "important one are merged into it, or pruned. r(N) as of LocalMerge. With residual_den, D = Dm, and the metric "
+    "(hidden states) and x - metric (residual) are reduced apart along the same links.",
     merges=True,
 )
 

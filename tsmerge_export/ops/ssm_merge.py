@@ -17,6 +17,7 @@ from tsmerge_export.ops.parts import (
     COUNT,
     HEAD,
     KEEP_FROM_PADDING,
+    MERGE_OR_PRUNE_BRANCHES,
     MERGE_OR_PRUNE_ROWS,
     PLACE,
     POSITION,
@@ -106,36 +107,44 @@ _ENDS = """
   into = Add(into0, first)
 """
 
-# Which of the removed are pruned, by their turn in time.
-_PRUNE = """
-  prune_num = Constant<value_int: int = @prune_num>()
-  prune_den = Constant<value_int: int = @prune_den>()
+_TURNS = """
   removed_number = Squeeze(removed, i0)
   turn_of = Range(n0, removed_number, n1)
   turn_next = Add(turn_of, n1)
-  due = Mul(turn_of, prune_num)
-  due_next = Mul(turn_next, prune_num)
-  done = Div(due, prune_den)
-  done_next = Div(due_next, prune_den)
-  pruned = Greater(done_next, done)
-  weight_source = Where(pruned, f0, size_source)
 """
 
 
+def _prune(share: str, branch: str = "") -> str:
+    """Which of the removed are pruned in a branch, by their turn in time: ``weight_source``."""
+    return f"""
+  share_num{branch} = Constant<value_int: int = @{share}_num>()
+  share_den{branch} = Constant<value_int: int = @{share}_den>()
+  due{branch} = Mul(turn_of, share_num{branch})
+  due_next{branch} = Mul(turn_next, share_num{branch})
+  done{branch} = Div(due{branch}, share_den{branch})
+  done_next{branch} = Div(due_next{branch}, share_den{branch})
+  pruned{branch} = Greater(done_next{branch}, done{branch})
+  weight_source{branch} = Where(pruned{branch}, f0, size_source)
+"""
+
+
+# By variant: how the removed tokens leave their mark.
+_REDUCE = {
+    "": _TURNS + _prune("prune") + MERGE_OR_PRUNE_ROWS,
+    "branches": _TURNS
+    + _prune("prune", "_hidden")
+    + _prune("residual", "_residual")
+    + MERGE_OR_PRUNE_BRANCHES,
+}
+
+
 def variant(attributes: Mapping[str, int | float]) -> str:
-    """There is one body, and so one (empty) name."""
-    return ""
+    """``branches``: hidden states and residual apart; else there is one body, and so an empty name."""
+    return "branches" if attributes.get("residual_den") else ""
 
 
 def body(name: str, opset: int) -> onnx.FunctionProto:
     """The function ``SsmMerge(x, metric, size) -> (y, size_out, kept, target)``."""
     text = HEAD + COUNT + _IMPORTANCE + _HALVES + POSITION + _SPLIT + _SCORES
-    text += (
-        best_candidate(3, "j_row")
-        + best_of("best_rank", "some")
-        + _ENDS
-        + PLACE
-        + _PRUNE
-        + MERGE_OR_PRUNE_ROWS
-    )
+    text += best_candidate(3, "j_row") + best_of("best_rank", "some") + _ENDS + PLACE + _REDUCE[name]
     return parse_body("SsmMerge", name, text, opset)

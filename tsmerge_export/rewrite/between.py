@@ -3,12 +3,12 @@
 Such a block mixes tokens by convolution and scan, and works at any length: nothing in it belongs to one token but the
 stream itself. So no operand is gathered. What follows a merge is left as it is, fed with fewer tokens; only what was
 computed *from the length* (reshape targets, pads, triangular masks) is computed again from the new one. A value of the
-old length from another source is no such thing, and is refused.
+old length from another source is no such thing, and is refused. Behind the last block tokens stay merged while each is
+treated alone (:mod:`tsmerge_export.rewrite.tail`), and are unmerged before anything else.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
@@ -16,12 +16,15 @@ from enum import IntEnum
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from tsmerge_export.config import Metric
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.rewrite.dims import Dim, dims
 from tsmerge_export.rewrite.emit import Emitter
-from tsmerge_export.rewrite.insert import DOMAIN, VERSION, MergeReport, RewriteReport
-from tsmerge_export.rewrite.points import Point
+from tsmerge_export.rewrite.insert import DOMAIN, VERSION, BarrierReport, MergeReport, RewriteReport
+from tsmerge_export.rewrite.lengths import symbols_of, token_counts
+from tsmerge_export.rewrite.points import Point, scope_of
+from tsmerge_export.rewrite.tail import works_token_by_token
 
 
 class _Kind(IntEnum):
@@ -45,30 +48,41 @@ def insert_between_blocks(
     plan: Mapping[int, MergeStep],
     *,
     stay: Mapping[str, int] | None = None,
+    metric: Metric = "x",
 ) -> RewriteReport:
-    """Merge at the planned points, tokens compared by themselves and all of them real. Edits ``model`` in place.
+    """Merge at the planned points, all tokens real. Edits ``model`` in place.
 
     Args:
         model: plain ONNX, every value with dtype and dims.
         points: from :func:`~tsmerge_export.rewrite.blocks.find_blocks`. plan: step by layer.
         stay: outputs that may stay merged. Every other output with one entry per token is unmerged.
+        metric: ``x``, the tokens themselves, or ``hidden``, what the block computed before its residual was added.
 
     Raises:
         UnsupportedError: the number of tokens is fixed, or a later block uses something else with one entry per token.
     """
-    return _Walk(model, points, plan, set(stay or {})).run()
+    return _Walk(model, points, plan, set(stay or {}), metric).run()
 
 
 class _Walk:
     def __init__(
-        self, model: ir.Model, points: list[Point], plan: Mapping[int, MergeStep], stay: set[str]
+        self,
+        model: ir.Model,
+        points: list[Point],
+        plan: Mapping[int, MergeStep],
+        stay: set[str],
+        metric: Metric,
     ) -> None:
-        self._model, self._graph, self._stay = model, model.graph, stay
+        self._model, self._graph, self._stay, self._metric = model, model.graph, stay, metric
         self._steps = {point.node: (point, plan[point.layer]) for point in points if point.layer in plan}
         shape = dims(points[0].value)
         if shape is None or not isinstance(shape[1], str):
             raise UnsupportedError("merging between blocks needs a model with a dynamic number of tokens")
         self._tokens, self._batch = shape[1], shape[0]
+        self._symbols = symbols_of(self._tokens) - symbols_of(self._batch)
+        # A number of patches is an expression of the input's length, which blocks do not read from their tokens.
+        self._counts = token_counts(self._graph, self._tokens) if self._tokens not in self._symbols else set()
+        self._names: dict[tuple[str, int], str] = {}
         self._emit = Emitter(self._graph)
         self._dims = {value: dims(value) for node in self._graph for value in node.outputs}
         self._dims.update({value: dims(value) for value in self._graph.inputs})
@@ -78,16 +92,21 @@ class _Walk:
         self._current: dict[ir.Value, ir.Value] = {}
         self._again: dict[tuple[ir.Value, int], ir.Value] = {}
         self._report = RewriteReport()
+        self._last, self._behind = points[-1].node, False
+        self._keeps_last = all(step.attributes.get("protect_last", 0) for step in plan.values())
 
     def run(self) -> RewriteReport:
         nodes = list(self._graph)
         for index, node in enumerate(nodes):
             self._emit.move_before(node)
-            if self._stages and any(v in self._current or v in self._stage_of for v in node.inputs):
+            if self._stages and any(
+                v in self._current or v in self._stage_of for v in (*node.inputs, *captured(node))
+            ):
                 self._feed(node)
             if node in self._steps:
                 self._emit.move_before(nodes[index + 1] if index + 1 < len(nodes) else None)
                 self._merge(*self._steps[node])
+            self._behind = self._behind or node is self._last
         self._emit.move_before(None)
         self._finish_outputs()
         if self._report.merges:
@@ -99,7 +118,8 @@ class _Walk:
     # -- what a value follows from ---------------------------------------------------------------------------------
 
     def _depends(self, dim: Dim) -> bool:
-        return isinstance(dim, str) and re.search(rf"\b{re.escape(self._tokens)}\b", dim) is not None
+        """Behind the first block, what has a symbol of the number of tokens in it follows from that number."""
+        return not self._symbols.isdisjoint(symbols_of(dim))
 
     def _kind(self, value: ir.Value | None) -> _Kind:
         if value is None or value.is_initializer():
@@ -126,6 +146,9 @@ class _Walk:
     def _feed(self, node: ir.Node) -> None:
         """Give a node behind a merge inputs of the current length."""
         stage = self._stages[-1]
+        if self._behind and not self._treats_tokens_alone(node):
+            self._unmerge_inputs(node)
+            return
         if all(self._kind(value) != _Kind.DATA for value in node.outputs):
             # Computed again where it is needed; a length that is read from the merged stream is right as it is.
             source = self._at_stage(node.inputs[0], node) if node.op_type == "Shape" else None
@@ -135,16 +158,51 @@ class _Walk:
             return
         for index, value in enumerate(node.inputs):
             node.replace_input_with(index, self._at_stage(value, node))
+        for value in captured(node):
+            now = self._at_stage(value, node)
+            for inner in _inside(node):
+                for index, given in enumerate(inner.inputs):
+                    if given is value and now is not value:
+                        inner.replace_input_with(index, now)
         for value in node.outputs:
             shape = self._dims.get(value)
             if shape is not None:
                 value.shape = ir.Shape([self._renamed(dim, stage) for dim in shape])
             self._stage_of[value] = stage
 
+    def _unmerge_inputs(self, node: ir.Node) -> None:
+        before = list(node.inputs)
+        for index, value in enumerate(before):
+            if value is not None:
+                node.replace_input_with(index, self._unmerged(self._current.get(value, value)))
+        if node.op_type != "Shape" and any(
+            old is not None and new is not self._current.get(old, old)
+            for old, new in zip(before, node.inputs, strict=True)
+        ):
+            reason = "behind the last block, and does not treat every token alone"
+            node.metadata_props["tsmerge.barrier"] = reason
+            self._report.barriers.append(BarrierReport(node.name or "", node.op_type, scope_of(node), reason))
+
+    def _treats_tokens_alone(self, node: ir.Node) -> bool:
+        return not captured(node) and works_token_by_token(
+            node, lambda v: self._tokens_at(self._current.get(v, v)) == [1], self._keeps_last
+        )
+
+    def _tokens_at(self, value: ir.Value) -> list[int]:
+        """The axes of merged tokens."""
+        stage = self._stage_of.get(value)
+        shape = dims(value) or []
+        return (
+            [] if stage is None else [a for a, d in enumerate(shape) if isinstance(d, str) and stage.dim in d]
+        )
+
     def _renamed(self, dim: Dim, stage: _Stage) -> Dim:
         if not self._depends(dim):
             return dim
-        return re.sub(rf"\b{re.escape(self._tokens)}\b", stage.dim, str(dim))
+        if dim == self._tokens:
+            return stage.dim
+        # A symbol of its own: equal dims stay equal, and no other is.
+        return self._names.setdefault((str(dim), stage.number), f"{stage.dim}_{len(self._names)}")
 
     def _at_stage(self, value: ir.Value | None, user: ir.Node) -> ir.Value | None:
         if value is None:
@@ -168,6 +226,16 @@ class _Walk:
         """A value that follows from the length, from that of ``stage``."""
         key = (value, stage.number)
         if key in self._again:
+            return self._again[key]
+        if value in self._counts:
+            scalar = dims(value) == []
+            self._again[key] = (
+                self._emit.op(
+                    "Squeeze", [stage.length, self._emit.const([0])], {}, ir.DataType.INT64, [], "count"
+                )
+                if scalar
+                else stage.length
+            )
             return self._again[key]
         node = value.producer()
         if self._kind(value) != _Kind.LENGTH or node is None:
@@ -233,7 +301,9 @@ class _Walk:
             (int64, [self._batch, before]),
         ]
         hint = f"merge_layer_{point.layer}"
-        node = emit.node(step.op_type, [x, x, size], step.attributes, outputs, hint, domain=DOMAIN)
+        # The Add's operands are at the current length: it was fed before.
+        compared = x if self._metric == "x" or point.hidden is None else point.node.inputs[point.hidden]
+        node = emit.node(step.op_type, [x, compared, size], step.attributes, outputs, hint, domain=DOMAIN)
         node.metadata_props["tsmerge.layer"] = str(point.layer)
         if point.scope:
             node.metadata_props["tsmerge.scope"] = point.scope
@@ -253,22 +323,45 @@ class _Walk:
     def _finish_outputs(self) -> None:
         for index, old in enumerate(list(self._graph.outputs)):
             value, name = self._current.get(old, old), old.name or ""
-            stage, shape = self._stage_of.get(value), dims(value) or []
-            if stage is not None and name not in self._stay:
-                at = [axis for axis, dim in enumerate(shape) if isinstance(dim, str) and stage.dim in dim]
-                if at and (at != [1] or shape[1] != stage.dim):
-                    raise UnsupportedError(
-                        f"output {name!r} has its tokens elsewhere than on axis 1: {shape}"
-                    )
-                for step in reversed(self._stages[: stage.number + 1]) if at else ():
-                    before = self._stages[step.number - 1].dim if step.number else self._tokens
-                    out = [shape[0], before, *shape[2:]]
-                    value = self._emit.op(
-                        "Unmerge", [value, step.target], {}, value.dtype, out, "unmerged", DOMAIN
-                    )
+            if name not in self._stay:
+                value = self._unmerged(value)
             if value is not old:
                 old.name, value.name = f"{name}/before_merging", name
                 self._graph.outputs[index] = value
+
+    def _unmerged(self, value: ir.Value) -> ir.Value:
+        """``value``, where it has one entry per merged token, with one per original token."""
+        stage, shape = self._stage_of.get(value), dims(value) or []
+        at = self._tokens_at(value)
+        if stage is None or not at:
+            return value
+        if at != [1] or shape[1] != stage.dim:
+            raise UnsupportedError(f"{value.name!r} has its tokens elsewhere than on axis 1: {shape}")
+        for step in reversed(self._stages[: stage.number + 1]):
+            before = self._stages[step.number - 1].dim if step.number else self._tokens
+            out = [shape[0], before, *shape[2:]]
+            value = self._emit.op("Unmerge", [value, step.target], {}, value.dtype, out, "unmerged", DOMAIN)
+        return value
+
+
+def _inside(node: ir.Node) -> list[ir.Node]:
+    """The nodes of a node's subgraphs (the body of a Scan), at any depth."""
+    graphs = [a.as_graph() for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH]
+    inner = [item for graph in graphs for item in graph]
+    return inner + [deeper for item in inner for deeper in _inside(item)]
+
+
+def captured(node: ir.Node) -> list[ir.Value]:
+    """Values from outside that a node's subgraphs use without its taking them as inputs."""
+    inner = _inside(node)
+    own = {value for item in inner for value in item.outputs}
+    for item in (node, *inner):
+        for attribute in item.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH:
+                graph = attribute.as_graph()
+                own.update(graph.inputs, graph.initializers.values())
+    found = dict.fromkeys(v for item in inner for v in item.inputs if v is not None and v not in own)
+    return [value for value in found if not value.is_initializer()]
 
 
 def _axes(node: ir.Node, shape: list[Dim]) -> range:

@@ -41,7 +41,7 @@ def find_blocks(graph: ir.Graph) -> list[Point]:
             if node.op_type == "Add" and sum(mine) == 1 and shape is not None and len(shape) == 3:
                 other = node.inputs[mine.index(False)]
                 if other is not None and other in before and dims(other) == shape:
-                    points.append(Point(len(points), node, scope_of(node)))
+                    points.append(Point(len(points), node, scope_of(node), hidden=mine.index(True)))
                     break
             behind.update(node.outputs)
     return points

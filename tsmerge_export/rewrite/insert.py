@@ -12,6 +12,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from tsmerge_export.config import Metric, Positions
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.merge.plan import MergeStep
+from tsmerge_export.merge.run import HIDDEN_NEEDS_BLOCKS
 from tsmerge_export.rewrite.align import Aligner
 from tsmerge_export.rewrite.dims import dims
 from tsmerge_export.rewrite.distances import fold_distances
@@ -258,6 +259,8 @@ class _Walk:
         """The metric ``[B, N, Dm]`` at the stage of ``x``."""
         if self._metric == "x":
             return x
+        if self._metric == "hidden":
+            raise UnsupportedError(HIDDEN_NEEDS_BLOCKS)
         keys = None if point.keys is None else self._current.get(point.keys, point.keys)
         shape = None if keys is None else dims(keys)
         if keys is None or shape is None or len(shape) != 4:

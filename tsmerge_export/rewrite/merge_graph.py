@@ -87,4 +87,4 @@ def _between(
     if token_mask is not None:
         raise UnsupportedError("merging between the blocks of a state-space model does not support padding")
     plan = make_plan(merge, len(blocks), protect_first=protect_first, protect_last=protect_last)
-    return insert_between_blocks(model, blocks, plan, stay=stay)
+    return insert_between_blocks(model, blocks, plan, stay=stay, metric=merge.metric)

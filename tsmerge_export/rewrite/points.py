@@ -35,12 +35,14 @@ class Point:
         node: the residual Add, or in a post-norm block the normalisation behind it; its output is ``[B, N, D]``.
         scope: the exporter's module scope, empty where the file has none.
         keys: right operand of the scores' product, ``[B, .., d, N]``; None where there is no such product.
+        hidden: which operand of the Add is what the block computed (the other is the residual); None after attention.
     """
 
     layer: int
     node: ir.Node
     scope: str
     keys: ir.Value | None = None
+    hidden: int | None = None
 
     @property
     def value(self) -> ir.Value:
