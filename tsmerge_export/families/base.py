@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,8 @@ class Hints:
         token_log_size: name of an output ``[B, N]`` float32 that shall hold, under proportional attention, the
             logarithm of the sizes of the tokens that the outputs stand for; 0 otherwise.
         protect_first, protect_last: see :class:`MergePoints`.
+        at_most: the largest length of input dims, by name; what takes that many last tokens, all of them protected,
+            needs no unmerge.
     """
 
     token_mask: str | None = None
@@ -68,6 +70,7 @@ class Hints:
     scope: str | None = None
     protect_first: int = 0
     protect_last: int = 0
+    at_most: Mapping[str, int] = field(default_factory=dict)
 
 
 class Component(ABC):

@@ -17,7 +17,7 @@ from tsmerge_export.rewrite.dims import dims
 from tsmerge_export.rewrite.distances import fold_distances
 from tsmerge_export.rewrite.emit import Emitter
 from tsmerge_export.rewrite.points import Point, scope_of
-from tsmerge_export.rewrite.rules import RULES, Barrier, Context, Outcome
+from tsmerge_export.rewrite.rules import RULES, Barrier, Context, Ends, Outcome
 from tsmerge_export.rewrite.stages import Stage, deepest
 
 DOMAIN = "tsmerge"
@@ -74,6 +74,7 @@ def insert_merges(
     positions: Positions = "gather",
     metric: Metric = "x",
     prop_attn: bool = False,
+    at_most: Mapping[str, int] | None = None,
 ) -> RewriteReport:
     """Merge at the planned points and let everything with a token axis follow. Edits ``model`` in place.
 
@@ -88,13 +89,16 @@ def insert_merges(
         positions: ``gather`` or ``compact`` for operands that encode positions.
         metric: ``x``, the tokens themselves, or ``key``, the keys of the attention before, averaged over the heads.
         prop_attn: add the logarithm of their sizes to the attention scores of merged tokens.
+        at_most: the largest length of dims of the graph's inputs, by symbol.
 
     Raises:
         UnsupportedError: a point or output cannot be handled.
     """
-    return _Walk(
+    walk = _Walk(
         model, points, plan, token_mask, token_log_size, dict(stay or {}), positions, metric, prop_attn
-    ).run()
+    )
+    walk.protect(at_most or {})
+    return walk.run()
 
 
 class _Walk:
@@ -127,6 +131,21 @@ class _Walk:
             if not found:
                 raise UnsupportedError(f"the graph has no output {token_mask!r} to take the token mask from")
             self._mask = found[0]
+
+    def protect(self, at_most: Mapping[str, int]) -> None:
+        """Tell the rules which tokens at either end stay where they are at every merge."""
+        attributes = [step.attributes for _, step in self._steps.values()]
+        lengths = {
+            symbol: (value, axis)
+            for value in self._graph.inputs
+            for axis, symbol in enumerate(dims(value) or ())
+            if isinstance(symbol, str)
+        }
+        self._context.ends = Ends(
+            min((int(each.get("protect_first", 0)) for each in attributes), default=0),
+            min((int(each.get("protect_last", 0)) for each in attributes), default=0),
+            {symbol: (most, *lengths[symbol]) for symbol, most in at_most.items() if symbol in lengths},
+        )
 
     def run(self) -> RewriteReport:
         nodes = list(self._graph)

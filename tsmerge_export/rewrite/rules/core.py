@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -33,16 +33,31 @@ class Outcome:
     replace: dict[int, ir.Value] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Ends:
+    """Tokens at either end of the sequence that no merge touches: counted from their end, they stay where they are.
+
+    Attributes:
+        first, last: how many at the least.
+        at_most: symbol of a graph input's dim -> its largest length, that input, and the axis.
+    """
+
+    first: int = 0
+    last: int = 0
+    at_most: Mapping[str, tuple[int, ir.Value, int]] = field(default_factory=dict)
+
+
 @dataclass
 class Context:
     """The state of the walk that rules read: which axes are merged, and the tools to mend operands.
 
-    ``prop_attn``: add the logarithm of the tokens' sizes to attention scores.
+    ``prop_attn``: add the logarithm of the tokens' sizes to attention scores. ``ends``: what merging never touches.
     """
 
     emit: Emitter
     aligner: Aligner
     prop_attn: bool = False
+    ends: Ends = field(default_factory=Ends)
     state: dict[ir.Value, Tags] = field(default_factory=dict)
 
     def tags(self, value: ir.Value | None) -> Tags:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from tsmerge_export.rewrite.constants import scalar
+from tsmerge_export.rewrite.dims import dims
 from tsmerge_export.rewrite.rules.core import (
     Barrier,
     Context,
@@ -15,6 +17,9 @@ from tsmerge_export.rewrite.rules.core import (
     rule,
     unify,
 )
+
+# Exporters write the end of an axis as the largest int64, some as the largest int32.
+_FAR = 2**31 - 1
 
 
 @rule("Transpose")
@@ -71,17 +76,48 @@ def split(node: ir.Node, context: Context) -> Outcome:
 
 @rule("Slice")
 def slice_(node: ir.Node, context: Context) -> Outcome:
-    """Along axes that are not tokens: an index among tokens means an original one."""
+    """Along axes that are not tokens: an index among tokens means an original one.
+
+    Protected tokens at either end are an exception: they are all there, and counted from their end at the same index.
+    """
     value = operand(node, 0)
     rank = len(context.base_dims(value))
     axes = constant_ints(node, 3, "axes")
     if axes is None:
         starts = constant_ints(node, 1, "starts")
         axes = list(range(len(starts))) if starts is not None else list(range(rank))
-    refuse_axes(context.tags(value), [axis % rank for axis in axes], "slices")
-    if 0 in (axis % rank for axis in axes):
+    axes = [axis % rank for axis in axes]
+    tags = dict(context.tags(value))
+    if 0 in axes:
         raise Barrier("it slices the batch axis")
-    return Outcome([dict(context.tags(value))])
+    if len(axes) == 1 and axes[0] in tags:
+        inputs = _slice_of_ends(node, context, axes[0])
+        if inputs is not None:
+            del tags[axes[0]]
+            return Outcome([tags], inputs)
+    refuse_axes(tags, axes, "slices")
+    return Outcome([tags])
+
+
+def _slice_of_ends(node: ir.Node, context: Context, axis: int) -> dict[int, ir.Value] | None:
+    """Inputs to replace where a Slice takes nothing but tokens that no merge touches; None where it may take others."""
+    start, end = (scalar(operand(node, index)) for index in (1, 2))
+    ends, step = context.ends, scalar(node.inputs[4]) if len(node.inputs) > 4 else 1
+    if step != 1 or end is None:
+        return None
+    to_the_end = end >= _FAR
+    if start is not None:
+        if start >= 0:
+            return {} if 0 <= end <= ends.first else None
+        return {} if -ends.last <= start and (to_the_end or start <= end < 0) else None
+    taken = (dims(node.outputs[0]) or [])[axis]
+    known = ends.at_most.get(taken) if isinstance(taken, str) else None
+    if not to_the_end or known is None or known[0] > ends.last:
+        return None
+    # Where it starts is computed from the original number of tokens; from the end it is this many before.
+    length = context.emit.length(*known[1:])
+    start_value = context.emit.op("Neg", [length], {}, ir.DataType.INT64, [1], "from_the_end")
+    return {1: start_value}
 
 
 @rule("Pad")
@@ -129,9 +165,12 @@ def gather(node: ir.Node, context: Context) -> Outcome:
         raise Barrier("it looks up merged indices in merged data")
     if picked:
         return Outcome([dict(picked)])
-    refuse_axes(tags, [axis], "picks from")
+    index = constant(indices)
+    # Protected tokens are all there, and counted from their end at the same index.
+    if index is None or not ((-context.ends.last <= index) & (index < context.ends.first)).all():
+        refuse_axes(tags, [axis], "picks from")
     if axis == 0:
         raise Barrier("it picks from the batch axis")
-    index = constant(indices)
     found = len(context.base_dims(indices)) if index is None else index.ndim
-    return Outcome([{own + (found - 1 if own > axis else 0): stage for own, stage in tags.items()}])
+    left = {own: stage for own, stage in tags.items() if own != axis}
+    return Outcome([{own + (found - 1 if own > axis else 0): stage for own, stage in left.items()}])
