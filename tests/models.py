@@ -108,6 +108,22 @@ MAMBA2: dict[str, Any] = {
     "series_config": {"low_limit": -8.0, "high_limit": 8.0, "context_length": 128},
 }
 
+TIMESFM: dict[str, Any] = {
+    "architectures": ["TimesFmModelForPrediction"],
+    "model_type": "timesfm",
+    "patch_length": 8,
+    "context_length": 256,
+    "horizon_length": 16,
+    "num_hidden_layers": 2,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "head_dim": 8,
+    "num_attention_heads": 2,
+    "quantiles": [0.1, 0.5, 0.9],
+    "use_positional_embedding": True,
+    "initializer_range": 0.2,
+}
+
 TIMESFM2_5: dict[str, Any] = {
     "architectures": ["TimesFm2_5ModelForPrediction"],
     "model_type": "timesfm2_5",
@@ -130,8 +146,9 @@ CONFIGS = {
     "chronos-bolt": BOLT,
     "chronos-2": CHRONOS2,
     "chronos-t5": T5,
-    "mamba2": MAMBA2,
+    "timesfm": TIMESFM,
     "timesfm-2.5": TIMESFM2_5,
+    "mamba2": MAMBA2,
 }
 
 

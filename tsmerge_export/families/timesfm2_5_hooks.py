@@ -8,43 +8,30 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from tsmerge_export.families.timesfm_hooks import Follower
 from tsmerge_export.merge.run import MergeRun
 
 
-class _Follower:
-    """The hooks of one decoder."""
-
+class _Follower(Follower):
     def __init__(self, run: MergeRun, patch: int) -> None:
-        self.run, self.patch = run, patch
-        self.real: Tensor  # [B, N]
-        self.key: Tensor
+        super().__init__(run)
+        self.patch = patch
         self.merged: Tensor
         self.update: Tensor
 
-    def begin(self, _module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def start(self, _module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         values, padding = kwargs["past_values"], kwargs.get("past_values_padding")
         padding = torch.zeros_like(values) if padding is None else padding[:, : values.shape[1]]
-        self.real = (padding.unflatten(1, (-1, self.patch))[..., -1] < 0.5).float()
-        self.run.begin(self.real)
+        self.begin((padding.unflatten(1, (-1, self.patch))[..., -1] < 0.5).float())
 
     def align(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        run, mask = self.run, kwargs.get("attention_mask")
-        if not run.merged:
+        if not self.run.merged:
             return None
         # Positions count from the first real token, in each row another one: they are gathered, never cut.
-        rope = tuple(run.align(each, 1) for each in kwargs["position_embeddings"])
-        mask = None if mask is None else run.align(mask, 2, 3)
-        proportion = run.proportion(len(self.real))
-        if proportion is not None:
-            mask = _additive(mask, args[0]) + proportion
+        rope = tuple(self.run.align(each, 1) for each in kwargs["position_embeddings"])
+        mask = self.mask(kwargs.get("attention_mask"), args[0])
         aligned = {"position_embeddings": rope, "attention_mask": mask}
-        return args, {**kwargs, **aligned, "position_ids": run.align(kwargs["position_ids"], 1)}
-
-    def keep_out_padding(self, _module: nn.Module, _args: Any, output: tuple[Tensor, Any]) -> Any:
-        """A padded token has nobody to attend to, and what it gets depends on how attention is computed. Nothing reads
-        it, but merging compares it."""
-        real = self.run.align(self.real, 1)[..., None]
-        return (torch.where(real > 0, output[0], 0.0), *output[1:])
+        return args, {**kwargs, **aligned, "position_ids": self.run.align(kwargs["position_ids"], 1)}
 
     def keep_key(self, _module: nn.Module, _args: Any, output: Tensor) -> None:
         self.key = output.transpose(1, 2)
@@ -64,24 +51,11 @@ class _Follower:
     def add(self, _module: nn.Module, _args: Any, _output: Tensor) -> Tensor:
         return self.update + self.merged
 
-    def unmerge(self, _module: nn.Module, _args: Any, output: Any) -> Any:
-        output.last_hidden_state = self.run.unmerge(output.last_hidden_state)
-        return output
-
-
-def _additive(mask: Tensor | None, x: Tensor) -> Tensor:
-    """``[B or 1, 1, M, M]`` to add to scores: of a mask of booleans, or a causal one where attention was given none."""
-    if mask is None:
-        mask = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).tril()[None, None]
-    if mask.dtype != torch.bool:
-        return mask
-    return torch.where(mask, 0.0, torch.finfo(x.dtype).min)
-
 
 def instrument_decoder(decoder: Any, run: MergeRun) -> list[RemovableHandle]:
     """Merge after the attention residual of each layer; every token is given its output back at the end."""
     follow = _Follower(run, decoder.config.patch_length)
-    handles = [decoder.register_forward_pre_hook(follow.begin, with_kwargs=True)]
+    handles = [decoder.register_forward_pre_hook(follow.start, with_kwargs=True)]
     for index, layer in enumerate(decoder.layers):
         handles += [
             layer.register_forward_pre_hook(follow.align, with_kwargs=True),
