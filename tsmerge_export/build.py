@@ -119,7 +119,6 @@ def merge_and_lower(
         scope=hints.scope,
         protect_first=hints.protect_first,
         protect_last=hints.protect_last,
-        at_most=hints.at_most,
     )
     _finished(merged, component)
     progress.step("lower")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 import tsmerge_export as tsm
 from tests.families.whole import CORPUS, OTHERS, Whole
-from tests.models import TIMESFM2_5
+from tests.models import TIMESFM2_5, tiny_folder
 from tsmerge_export import families
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UsageError
@@ -155,3 +157,12 @@ def test_configs_that_cannot_be_exported_are_refused(change: dict[str, Any], say
     config = {**TIMESFM2_5, **change}
     with pytest.raises(UsageError, match=says):
         families.detect(config).build(config)
+
+
+def test_checkpoints_name_some_weights_otherwise(tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path / "model", "timesfm-2.5", seed=3)
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        assert any(".ff0." in name for name in file.keys())  # noqa: SIM118 (it is no dict)
+    loaded = tsm.load_model(folder).model.state_dict()
+    for name, want in TIMESFM.model.state_dict().items():
+        assert torch.equal(loaded[name], want), name

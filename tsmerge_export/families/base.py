@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,8 +61,6 @@ class Hints:
         token_log_size: name of an output ``[B, N]`` float32 that shall hold, under proportional attention, the
             logarithm of the sizes of the tokens that the outputs stand for; 0 otherwise.
         protect_first, protect_last: see :class:`MergePoints`.
-        at_most: the largest length of input dims, by name; what takes that many last tokens, all of them protected,
-            needs no unmerge.
     """
 
     token_mask: str | None = None
@@ -70,7 +68,6 @@ class Hints:
     scope: str | None = None
     protect_first: int = 0
     protect_last: int = 0
-    at_most: Mapping[str, int] = field(default_factory=dict)
 
 
 class Component(ABC):
@@ -111,9 +108,14 @@ class Component(ABC):
 
 
 class Family(ABC):
-    """A model family: how to recognise, build, export and instrument it."""
+    """A model family: how to recognise, build, export and instrument it.
+
+    Attributes:
+        weight_names: parts of the names of weights in checkpoint files -> in the module, where they differ.
+    """
 
     name: str
+    weight_names: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def matches(self, config: Mapping[str, Any]) -> bool:

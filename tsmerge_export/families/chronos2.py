@@ -45,6 +45,9 @@ class _ExportModule(nn.Module):
         """``[G, V, L]``, ``[G, V, P, patch]``, ``[G, V]`` float32 -> ``[G, V, Q, P, patch]``, token mask ``[G, N]``."""
         model = self.model
         groups, series, horizon, _ = future.shape
+        # So that no horizon is longer than the tokens at the end that merging leaves alone; the graph says so itself.
+        horizon = torch.sym_min(horizon, model.chronos_config.max_output_patches)
+        future = future[:, :, :horizon]
         x, real, (loc, scale) = self._tokens(context, future, series_mask)
         x = self._encode(x, real, series_mask)
         x = x[:, -horizon:].reshape(groups, horizon, series, model.model_dim)
@@ -147,15 +150,15 @@ class _Model(Component):
             TensorSpec("series_mask", "float32", rows),
         )
         self.outputs = (TensorSpec("quantiles", "float32", (*rows, len(config.quantiles), "horizon", patch)),)
-        self.hints = Hints(token_mask="token_mask", protect_last=1 + most, at_most={"horizon": most})
+        self.hints = Hints(token_mask="token_mask", protect_last=1 + most)
 
     def module(self, model: Any) -> nn.Module:
         return _ExportModule(detached_twin(model))
 
     def eager(self, model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The original on a flat batch of the series that are there."""
+        """The original on a flat batch of the series that are there, with the longest horizon at most."""
         there = inputs["series_mask"] > 0
-        future = inputs["future"]
+        future = inputs["future"][:, :, : self._most]
         rows = model(
             context=inputs["context"][there],
             future_covariates=future[there].flatten(1),

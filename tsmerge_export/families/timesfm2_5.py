@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -148,6 +148,7 @@ class TimesFm25(Family):
     """Google's TimesFM 2.5."""
 
     name = "timesfm-2.5"
+    weight_names: ClassVar[Mapping[str, str]] = {".mlp.ff0.": ".mlp.fc1.", ".mlp.ff1.": ".mlp.fc2."}
 
     def matches(self, config: Mapping[str, Any]) -> bool:
         return "TimesFm2_5ModelForPrediction" in (config.get("architectures") or ())

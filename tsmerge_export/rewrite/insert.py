@@ -74,7 +74,6 @@ def insert_merges(
     positions: Positions = "gather",
     metric: Metric = "x",
     prop_attn: bool = False,
-    at_most: Mapping[str, int] | None = None,
 ) -> RewriteReport:
     """Merge at the planned points and let everything with a token axis follow. Edits ``model`` in place.
 
@@ -89,16 +88,13 @@ def insert_merges(
         positions: ``gather`` or ``compact`` for operands that encode positions.
         metric: ``x``, the tokens themselves, or ``key``, the keys of the attention before, averaged over the heads.
         prop_attn: add the logarithm of their sizes to the attention scores of merged tokens.
-        at_most: the largest length of dims of the graph's inputs, by symbol.
 
     Raises:
         UnsupportedError: a point or output cannot be handled.
     """
-    walk = _Walk(
+    return _Walk(
         model, points, plan, token_mask, token_log_size, dict(stay or {}), positions, metric, prop_attn
-    )
-    walk.protect(at_most or {})
-    return walk.run()
+    ).run()
 
 
 class _Walk:
@@ -121,7 +117,7 @@ class _Walk:
         self._emit = Emitter(self._graph)
         tables = fold_distances(self._graph, self._emit)
         aligner = Aligner(self._emit, compact=positions == "compact", tables=tables)
-        self._context = Context(self._emit, aligner, prop_attn)
+        self._context = Context(self._emit, aligner, prop_attn, self._ends())
         self._current: dict[ir.Value, ir.Value] = {}
         self._roots: dict[str | int, Stage] = {}
         self._report = RewriteReport()
@@ -132,20 +128,14 @@ class _Walk:
                 raise UnsupportedError(f"the graph has no output {token_mask!r} to take the token mask from")
             self._mask = found[0]
 
-    def protect(self, at_most: Mapping[str, int]) -> None:
-        """Tell the rules which tokens at either end stay where they are at every merge."""
+    def _ends(self) -> Ends:
+        """Tokens at either end that take part in no merge."""
         attributes = [step.attributes for _, step in self._steps.values()]
-        lengths = {
-            symbol: (value, axis)
-            for value in self._graph.inputs
-            for axis, symbol in enumerate(dims(value) or ())
-            if isinstance(symbol, str)
-        }
-        self._context.ends = Ends(
-            min((int(each.get("protect_first", 0)) for each in attributes), default=0),
-            min((int(each.get("protect_last", 0)) for each in attributes), default=0),
-            {symbol: (most, *lengths[symbol]) for symbol, most in at_most.items() if symbol in lengths},
+        first, last = (
+            min((int(each.get(name, 0)) for each in attributes), default=0)
+            for name in ("protect_first", "protect_last")
         )
+        return Ends(first, last)
 
     def run(self) -> RewriteReport:
         nodes = list(self._graph)

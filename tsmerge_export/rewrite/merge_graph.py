@@ -26,14 +26,13 @@ def merge_graph(
     scope: str | None = None,
     protect_first: int = 0,
     protect_last: int = 0,
-    at_most: Mapping[str, int] | None = None,
 ) -> tuple[ir.Model, RewriteReport]:
     """Insert merging into a plain ONNX graph.
 
     Args:
         model: plain ONNX with or without value_info; it may be edited or copied.
         merge: the settings; layers count the points found, in order of execution.
-        token_mask, token_log_size, stay, at_most: see :func:`~tsmerge_export.rewrite.insert.insert_merges`.
+        token_mask, token_log_size, stay: see :func:`~tsmerge_export.rewrite.insert.insert_merges`.
         scope: regular expression on exporter scopes, see :func:`~tsmerge_export.rewrite.points.find_points`.
         protect_first, protect_last: tokens at either end that take no part.
 
@@ -66,7 +65,6 @@ def merge_graph(
         positions=merge.positions,
         metric=merge.metric,
         prop_attn=merge.prop_attn,
-        at_most=at_most,
     )
     return model, report
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -35,16 +35,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Ends:
-    """Tokens at either end of the sequence that no merge touches: counted from their end, they stay where they are.
-
-    Attributes:
-        first, last: how many at the least.
-        at_most: symbol of a graph input's dim -> its largest length, that input, and the axis.
-    """
+    """How many tokens at either end no merge touches: counted from their end, they stay where they are."""
 
     first: int = 0
     last: int = 0
-    at_most: Mapping[str, tuple[int, ir.Value, int]] = field(default_factory=dict)
 
 
 @dataclass

@@ -5,7 +5,6 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from tsmerge_export.rewrite.constants import scalar
-from tsmerge_export.rewrite.dims import dims
 from tsmerge_export.rewrite.rules.core import (
     Barrier,
     Context,
@@ -20,6 +19,7 @@ from tsmerge_export.rewrite.rules.core import (
 
 # Exporters write the end of an axis as the largest int64, some as the largest int32.
 _FAR = 2**31 - 1
+_SAME_NUMBER = {"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
 
 
 @rule("Transpose")
@@ -90,34 +90,49 @@ def slice_(node: ir.Node, context: Context) -> Outcome:
     tags = dict(context.tags(value))
     if 0 in axes:
         raise Barrier("it slices the batch axis")
-    if len(axes) == 1 and axes[0] in tags:
-        inputs = _slice_of_ends(node, context, axes[0])
-        if inputs is not None:
-            del tags[axes[0]]
-            return Outcome([tags], inputs)
+    if len(axes) == 1 and axes[0] in tags and _takes_ends_alone(node, context):
+        del tags[axes[0]]
+        return Outcome([tags])
     refuse_axes(tags, axes, "slices")
     return Outcome([tags])
 
 
-def _slice_of_ends(node: ir.Node, context: Context, axis: int) -> dict[int, ir.Value] | None:
-    """Inputs to replace where a Slice takes nothing but tokens that no merge touches; None where it may take others."""
-    start, end = (scalar(operand(node, index)) for index in (1, 2))
+def _takes_ends_alone(node: ir.Node, context: Context) -> bool:
+    """Whether a Slice of tokens takes none but those that no merge touches, by its indices."""
+    start, end = operand(node, 1), scalar(operand(node, 2))
     ends, step = context.ends, scalar(node.inputs[4]) if len(node.inputs) > 4 else 1
     if step != 1 or end is None:
+        return False
+    first = scalar(start)
+    if first is None:
+        most = _most_from_the_end(start)
+        return end >= _FAR and most is not None and most <= ends.last
+    if first >= 0:
+        return 0 <= end <= ends.first
+    return -ends.last <= first and (end >= _FAR or first <= end < 0)
+
+
+def _behind(value: ir.Value | None) -> ir.Node | None:
+    """What computes an index, casts and changes of shape left out."""
+    node = None if value is None else value.producer()
+    while node is not None and node.op_type in _SAME_NUMBER:
+        node = None if node.inputs[0] is None else node.inputs[0].producer()
+    return node
+
+
+def _most_from_the_end(start: ir.Value) -> int | None:
+    """The largest m of a computed start -m, where that is the smaller one of lengths and a constant; else None."""
+    minus = _behind(start)
+    least = _behind(minus.inputs[0]) if minus is not None and minus.op_type == "Neg" else None
+    if least is None or least.op_type != "Min":
         return None
-    to_the_end = end >= _FAR
-    if start is not None:
-        if start >= 0:
-            return {} if 0 <= end <= ends.first else None
-        return {} if -ends.last <= start and (to_the_end or start <= end < 0) else None
-    taken = (dims(node.outputs[0]) or [])[axis]
-    known = ends.at_most.get(taken) if isinstance(taken, str) else None
-    if not to_the_end or known is None or known[0] > ends.last:
+    bounds = [scalar(value) for value in least.inputs]
+    known = [bound for bound in bounds if bound is not None]
+    lengths = [value for value, bound in zip(least.inputs, bounds, strict=True) if bound is None]
+    sources = [_behind(value) for value in lengths]
+    if not known or min(known) < 1 or any(node is None or node.op_type != "Shape" for node in sources):
         return None
-    # Where it starts is computed from the original number of tokens; from the end it is this many before.
-    length = context.emit.length(*known[1:])
-    start_value = context.emit.op("Neg", [length], {}, ir.DataType.INT64, [1], "from_the_end")
-    return {1: start_value}
+    return int(min(known))
 
 
 @rule("Pad")
