@@ -75,7 +75,7 @@ NO_NORMS = {
     "over tokens": _MEAN.format("one") + "last = Div(out, s)",
     "of another value": _MEAN.format("minus").replace("out", "x") + "last = Div(out, s)",
     "the other way round": _MEAN.format("minus") + "last = Div(s, out)",
-    "read elsewhere as well": _MEAN.format("minus") + "f = Div(out, s) g = Neg(out) last = Add(f, g)",
+    "read elsewhere as well": _MEAN.format("minus") + "g = Neg(out) last = Div(out, s)",
     "its scale read elsewhere": _MEAN.format("minus") + "f = Div(out, s) last = Mul(f, s)",
     "a product with other tokens": "last = Mul(out, x)",
     "a number per feature from data": "last = Mul(out, gate)",
