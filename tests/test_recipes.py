@@ -21,6 +21,9 @@ ROOT = Path(__file__).parent.parent
     [
         ("chronos_bolt", "chronos-bolt", "[1, 3, 16]"),
         ("chronos_t5", "chronos-t5", "median of the next 8 steps: ["),
+        ("chronos2", "chronos-2", "[1, 3, 3, 2, 8]"),
+        ("timesfm2_5", "timesfm-2.5", "[1, 16, 4]"),
+        ("timesfm", "timesfm", "[1, 16, 4]"),
     ],
 )
 def test_recipe(recipe: str, family: str, says: str, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tsmerge_export.errors import MissingDependencyError, UnsupportedError
 
 _DOMAIN = "tsmerge"
 _PREFIX = "tsmerge_shape_of/"
-_USUAL = {"samples": 20, "capacity": 64}
+_USUAL = {"samples": 20, "capacity": 64, "series": 1, "horizon": 4}
 _ALL_TOKENS = 1_000_000_000
 # Products that are not counted; a file that has them says so.
 UNCOUNTED = ("Attention", "Conv", "ConvTranspose", "Einsum", "GroupQueryAttention", "MultiHeadAttention")
@@ -59,8 +59,8 @@ def load_graph(path: Path) -> onnx.ModelProto:
 def feeds(model: onnx.ModelProto, batch: int, length: int, seed: int = 0) -> dict[str, NDArray[Any]]:
     """Inputs of a size: floats random, integers and booleans 1 (a token id that exists, a mask that keeps all).
 
-    The dim called ``batch``, or a first dim of another name, is the batch; those of a decoder's samples and caches have
-    usual sizes; every other dynamic dim is the length.
+    The dim called ``batch``, or a first dim of another name, is the batch; those of a decoder's samples and caches, of
+    series in a group and of horizons in patches have usual sizes; every other dynamic dim is the length.
     """
     rng = np.random.default_rng(seed)
     constants = {tensor.name for tensor in model.graph.initializer}

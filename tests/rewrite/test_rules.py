@@ -125,10 +125,10 @@ def run(model: onnx.ModelProto, feed: dict[str, np.ndarray]) -> np.ndarray:
     return session.run(["y"], {name: value for name, value in feed.items() if name in known})[0]
 
 
-def rewritten(statements: str, dims: str) -> tuple[np.ndarray, RewriteReport]:
+def rewritten(statements: str, dims: str, ends: tuple[int, int] = (0, 0)) -> tuple[np.ndarray, RewriteReport]:
     model = graph(statements, dims)
     point = next(node for node in model.graph if node.outputs[0].name == "h")
-    plan = make_plan(MergeConfig(ratio=RATIO, min_tokens=0), 1)
+    plan = make_plan(MergeConfig(ratio=RATIO, min_tokens=0), 1, protect_first=ends[0], protect_last=ends[1])
     report = insert_merges(model, [Point(0, point, "")], plan)
     return run(to_portable(model), feeds()), report
 
@@ -192,3 +192,77 @@ def test_shape_operands_shared_between_consumers_are_not_edited() -> None:
     want = torch.from_numpy(kept) + merged.y.reshape(BATCH, -1, 2, 3).sum(-1)
     assert report.barriers == []
     np.testing.assert_allclose(got, unmerge(want, merged.target).numpy(), rtol=1e-5, atol=1e-6)
+
+
+# Tokens at either end that no merge touches may be taken out by their index from that end. FIRST, LAST of them are
+# protected; (statements, dims of y), and whether they must be a barrier.
+FIRST, LAST = 2, 3
+_SLICE = "f = Constant<value_ints = [{}]>() t = Constant<value_ints = [{}]>() a = Constant<value_ints = [1]>() y = Slice(h, f, t, a)"
+_STEPS = _SLICE.replace("(h, f, t, a)", "(h, f, t, a, two)")
+_PICK = "i = Constant<value_ints = [{}]>() y = Gather<axis = 1>(h, i)"
+ENDS = {
+    "the last": (_SLICE.format(-1, 2**63 - 1), "b,1,6", False),
+    "all protected at the end": (_SLICE.format(-3, 2**63 - 1), "b,3,6", False),
+    "some of the end": (_SLICE.format(-3, -1), "b,2,6", False),
+    "all protected at the start": (_SLICE.format(0, 2), "b,2,6", False),
+    "pick from both ends": (_PICK.format("0, -1, 1, -3"), "b,4,6", False),
+    "one more at the end": (_SLICE.format(-4, 2**63 - 1), "b,4,6", True),
+    "one more at the start": (_SLICE.format(0, 3), "b,3,6", True),
+    "from the start to near the end": (_SLICE.format(1, -1), "b,9,6", True),
+    "by an index from the other end": (_SLICE.format(10, 11), "b,1,6", True),
+    "every second": (_STEPS.format(-3, 2**63 - 1), "b,2,6", True),
+    "pick one that is not protected": (_PICK.format("0, 2"), "b,2,6", True),
+    "pick one more from the end": (_PICK.format("-4"), "b,1,6", True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_protected_ends_are_taken_out_without_an_unmerge(name: str) -> None:
+    statements, dims, barrier = ENDS[name]
+    got, report = rewritten(statements, dims, (FIRST, LAST))
+    assert bool(report.barriers) == barrier
+    merged = local_merge(torch.from_numpy(feeds()["x"]), ratio=RATIO, protect_first=FIRST, protect_last=LAST)
+    assert merged.y.shape[1] < TOKENS
+    feed = dict(feeds(), x=unmerge(merged.y, merged.target).numpy())
+    np.testing.assert_array_equal(got, run(ir.to_proto(graph(statements, dims)), feed))
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "barrier"),
+    [
+        ("m = Min(p0, three) s = Neg(m)", "far", False),
+        ("c = Constant<value_ints = [2]>() d = Min(three, p0, c) m = Identity(d) s = Neg(m)", "far", False),
+        (
+            "c = Constant<value_ints = [4]>() m = Min(p0, c) s = Neg(m)",
+            "far",
+            True,
+        ),  # more than are protected
+        ("c = Constant<value_ints = [0]>() m = Min(p0, c) s = Neg(m)", "far", True),  # from the start on
+        ("m = Max(p0, three) s = Neg(m)", "far", True),
+        ("s = Neg(p0)", "far", True),  # as many as one likes
+        ("m = Min(p0, three)  s = Sub(n0, m)", "far", True),  # counted from the other end
+        ("q = Mul(p0, p0) m = Min(q, three) s = Neg(m)", "far", True),  # no length: it might be negative
+        ("m = Min(p0, three) s = Neg(m)", "n0", True),  # its end is where it was
+    ],
+)
+def test_a_computed_number_of_last_tokens(start: str, end: str, barrier: bool) -> None:
+    """``y = h[:, -m:]`` needs no unmerge where the graph shows that 1 <= m <= LAST."""
+    text = (
+        '<ir_version: 9, opset_import: ["" : 18]> g (float[b,n,6] x, float[p] tail) => (float[b,m,6] y) { '
+        "zero = Constant<value = float {0.}>() h = Add(x, zero) one = Constant<value_ints = [1]>() "
+        "n0 = Shape<start = 1, end = 2>(x) p0 = Shape(tail) three = Constant<value_ints = [3]>() "
+        f"far = Constant<value_ints = [9223372036854775807]>() {start} y = Slice(h, s, {end}, one) }}"
+    )
+    plain = infer_shapes(ir.from_proto(onnx.parser.parse_model(text)))
+    model = plain.clone()
+    point = next(node for node in model.graph if node.outputs[0].name == "h")
+    plan = make_plan(MergeConfig(ratio=RATIO, min_tokens=0), 1, protect_last=LAST)
+    report = insert_merges(model, [Point(0, point, "")], plan)
+    assert bool(report.barriers) == barrier
+    x = feeds()["x"]
+    merged = local_merge(torch.from_numpy(x), ratio=RATIO, protect_last=LAST)
+    copies = unmerge(merged.y, merged.target).numpy()
+    for length in (1, 2, 3):
+        tail = np.ones(length, np.float32)
+        want = run(ir.to_proto(plain), {"x": copies, "tail": tail})
+        np.testing.assert_array_equal(run(to_portable(model), {"x": x, "tail": tail}), want)

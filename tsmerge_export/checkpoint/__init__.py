@@ -148,6 +148,8 @@ def _build(
     except Exception as error:  # only the config decides what happens here, and it is the user's
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UsageError(f"{source}: its config does not describe a {chosen.name} model: {reason}") from error
+    for old, new in chosen.weight_names.items():
+        weights = {name.replace(old, new): tensor for name, tensor in weights.items()}
     load_weights(model, weights, source)
     return LoadedModel(model.float().eval(), chosen.name, settings, source)
 

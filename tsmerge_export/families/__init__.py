@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 # Imported on first use: a family's module pulls in its modelling library.
 _MODULES = {
     "chronos-bolt": ("tsmerge_export.families.chronos_bolt", "ChronosBolt"),
+    "chronos-2": ("tsmerge_export.families.chronos2", "Chronos2"),
     "chronos-t5": ("tsmerge_export.families.chronos_t5", "ChronosT5"),
     "mamba": ("tsmerge_export.families.mamba", "Mamba"),
     "patch-mamba": ("tsmerge_export.families.patch_mamba", "PatchMamba"),
+    "timesfm": ("tsmerge_export.families.timesfm", "TimesFm"),
+    "timesfm-2.5": ("tsmerge_export.families.timesfm2_5", "TimesFm25"),
     "mamba2": ("tsmerge_export.families.mamba2", "Mamba2"),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,9 +108,14 @@ class Component(ABC):
 
 
 class Family(ABC):
-    """A model family: how to recognise, build, export and instrument it."""
+    """A model family: how to recognise, build, export and instrument it.
+
+    Attributes:
+        weight_names: parts of the names of weights in checkpoint files -> in the module, where they differ.
+    """
 
     name: str
+    weight_names: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def matches(self, config: Mapping[str, Any]) -> bool:

@@ -18,7 +18,7 @@ from tsmerge_export.rewrite.dims import dims
 from tsmerge_export.rewrite.distances import fold_distances
 from tsmerge_export.rewrite.emit import Emitter
 from tsmerge_export.rewrite.points import Point, scope_of
-from tsmerge_export.rewrite.rules import RULES, Barrier, Context, Outcome
+from tsmerge_export.rewrite.rules import RULES, Barrier, Context, Ends, Outcome
 from tsmerge_export.rewrite.stages import Stage, deepest
 
 DOMAIN = "tsmerge"
@@ -118,7 +118,7 @@ class _Walk:
         self._emit = Emitter(self._graph)
         tables = fold_distances(self._graph, self._emit)
         aligner = Aligner(self._emit, compact=positions == "compact", tables=tables)
-        self._context = Context(self._emit, aligner, prop_attn)
+        self._context = Context(self._emit, aligner, prop_attn, self._ends())
         self._current: dict[ir.Value, ir.Value] = {}
         self._roots: dict[str | int, Stage] = {}
         self._report = RewriteReport()
@@ -128,6 +128,15 @@ class _Walk:
             if not found:
                 raise UnsupportedError(f"the graph has no output {token_mask!r} to take the token mask from")
             self._mask = found[0]
+
+    def _ends(self) -> Ends:
+        """Tokens at either end that take part in no merge."""
+        attributes = [step.attributes for _, step in self._steps.values()]
+        first, last = (
+            min((int(each.get(name, 0)) for each in attributes), default=0)
+            for name in ("protect_first", "protect_last")
+        )
+        return Ends(first, last)
 
     def run(self) -> RewriteReport:
         nodes = list(self._graph)

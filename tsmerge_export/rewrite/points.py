@@ -22,6 +22,8 @@ _ON_SCORES = {"Add", "Cast", "Clip", "Div", "Identity", "Mul", "Sub", "Tanh", "W
 # Between that product and the residual Add; MatMul, Add, Mul and Gemm only with a constant.
 _PROJECTION = {"Transpose", "Reshape", "Identity", "Cast", "Dropout", "Squeeze", "Unsqueeze", "Flatten"}
 _PROJECTION_WITH_CONSTANT = {"MatMul", "Add", "Mul", "Div", "Gemm"}
+# From tokens to what an RMS normalisation scales them by, where it is written in plain operators.
+_RMS = {"Add", "Cast", "Div", "Mul", "Pow", "Reciprocal", "ReduceMean", "Sqrt"}
 _NORMALISATIONS = {"LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"}
 _MAX_STEPS = 16  # longest chain known is 8 (fp16 casts around a projection with bias)
 
@@ -120,12 +122,53 @@ def _keys(value: ir.Value | None, depth: int = 0) -> ir.Value | None:
     return next((keys for keys in found if keys is not None), None)
 
 
+def _gated(node: ir.Node, index: int) -> bool:
+    """Whether a node multiplies its operand ``index`` with one number per token, such as 0 for padding."""
+    other = node.inputs[1 - index] if node.op_type == "Mul" and len(node.inputs) == 2 else None
+    shape = dims(other) if other is not None else None
+    return bool(shape) and shape[-1] == 1 and dims(node.outputs[0]) == dims(node.inputs[index])  # type: ignore[index, arg-type]
+
+
+def _normalised(value: ir.Value, uses: list[tuple[ir.Node, int]]) -> ir.Value | None:
+    """``value`` divided by the root of its mean square over the features, where that is all that reads it."""
+    shape = dims(value)
+    for node, index in uses:
+        if node.op_type not in ("Mul", "Div") or (node.op_type == "Div" and index != 0) or not shape:
+            continue
+        factor = node.inputs[1 - index]
+        reader = _reader(factor, value)
+        if factor is None or reader is None or dims(factor) != [*shape[:-1], 1]:
+            continue
+        if {user for user, _ in uses} == {node, reader}:
+            return node.outputs[0]
+    return None
+
+
+def _reader(factor: ir.Value | None, value: ir.Value) -> ir.Node | None:
+    """The node that reads ``value`` at the start of the chain of an RMS normalisation that ``factor`` ends."""
+    for _ in range(_MAX_STEPS):
+        node = factor.producer() if factor is not None else None
+        if factor is None or node is None or node.op_type not in _RMS or len(list(_consumers(factor))) != 1:
+            return None
+        operands = {operand for operand in node.inputs if operand is not None and not _constant(operand)}
+        if len(operands) != 1:
+            return None
+        factor = operands.pop()
+        if factor is value:
+            return node
+    return None
+
+
 def _residual(product: ir.Node, softmax: ir.Node) -> tuple[ir.Node | None, str]:
     """The residual Add after the output projection."""
     value = product.outputs[0]
     scores, values = _ancestors([softmax.inputs[0]]), _ancestors([product.inputs[1]])
     for _ in range(_MAX_STEPS):
         uses = list(_consumers(value))
+        normalised = _normalised(value, uses)
+        if normalised is not None:
+            value = normalised
+            continue
         if len(uses) != 1:
             return None, f"the attention output has {len(uses)} consumers before a residual Add"
         node, index = uses[0]
@@ -137,7 +180,8 @@ def _residual(product: ir.Node, softmax: ir.Node) -> tuple[ir.Node | None, str]:
                 return None, "the residual is no ancestor of scores and values (cross-attention)"
             return node, ""
         with_constant = node.op_type in _PROJECTION_WITH_CONSTANT and any(_constant(v) for v in node.inputs)
-        if node.op_type not in _PROJECTION and not with_constant:
+        passes = node.op_type in _PROJECTION or (node.op_type in _NORMALISATIONS and index == 0)
+        if not passes and not with_constant and not _gated(node, index):
             return None, f"{node.op_type} stands between attention and a residual Add"
         value = node.outputs[0]
     return None, "no residual Add follows nearby"

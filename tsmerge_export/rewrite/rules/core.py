@@ -33,16 +33,25 @@ class Outcome:
     replace: dict[int, ir.Value] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Ends:
+    """How many tokens at either end no merge touches: counted from their end, they stay where they are."""
+
+    first: int = 0
+    last: int = 0
+
+
 @dataclass
 class Context:
     """The state of the walk that rules read: which axes are merged, and the tools to mend operands.
 
-    ``prop_attn``: add the logarithm of the tokens' sizes to attention scores.
+    ``prop_attn``: add the logarithm of the tokens' sizes to attention scores. ``ends``: what merging never touches.
     """
 
     emit: Emitter
     aligner: Aligner
     prop_attn: bool = False
+    ends: Ends = field(default_factory=Ends)
     state: dict[ir.Value, Tags] = field(default_factory=dict)
 
     def tags(self, value: ir.Value | None) -> Tags:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from tsmerge_export.rewrite.constants import scalar
 from tsmerge_export.rewrite.rules.core import (
     Barrier,
     Context,
@@ -15,6 +16,10 @@ from tsmerge_export.rewrite.rules.core import (
     rule,
     unify,
 )
+
+# Exporters write the end of an axis as the largest int64, some as the largest int32.
+_FAR = 2**31 - 1
+_SAME_NUMBER = {"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
 
 
 @rule("Transpose")
@@ -71,17 +76,63 @@ def split(node: ir.Node, context: Context) -> Outcome:
 
 @rule("Slice")
 def slice_(node: ir.Node, context: Context) -> Outcome:
-    """Along axes that are not tokens: an index among tokens means an original one."""
+    """Along axes that are not tokens: an index among tokens means an original one.
+
+    Protected tokens at either end are an exception: they are all there, and counted from their end at the same index.
+    """
     value = operand(node, 0)
     rank = len(context.base_dims(value))
     axes = constant_ints(node, 3, "axes")
     if axes is None:
         starts = constant_ints(node, 1, "starts")
         axes = list(range(len(starts))) if starts is not None else list(range(rank))
-    refuse_axes(context.tags(value), [axis % rank for axis in axes], "slices")
-    if 0 in (axis % rank for axis in axes):
+    axes = [axis % rank for axis in axes]
+    tags = dict(context.tags(value))
+    if 0 in axes:
         raise Barrier("it slices the batch axis")
-    return Outcome([dict(context.tags(value))])
+    if len(axes) == 1 and axes[0] in tags and _takes_ends_alone(node, context):
+        del tags[axes[0]]
+        return Outcome([tags])
+    refuse_axes(tags, axes, "slices")
+    return Outcome([tags])
+
+
+def _takes_ends_alone(node: ir.Node, context: Context) -> bool:
+    """Whether a Slice of tokens takes none but those that no merge touches, by its indices."""
+    start, end = operand(node, 1), scalar(operand(node, 2))
+    ends, step = context.ends, scalar(node.inputs[4]) if len(node.inputs) > 4 else 1
+    if step != 1 or end is None:
+        return False
+    first = scalar(start)
+    if first is None:
+        most = _most_from_the_end(start)
+        return end >= _FAR and most is not None and most <= ends.last
+    if first >= 0:
+        return 0 <= end <= ends.first
+    return -ends.last <= first and (end >= _FAR or first <= end < 0)
+
+
+def _behind(value: ir.Value | None) -> ir.Node | None:
+    """What computes an index, casts and changes of shape left out."""
+    node = None if value is None else value.producer()
+    while node is not None and node.op_type in _SAME_NUMBER:
+        node = None if node.inputs[0] is None else node.inputs[0].producer()
+    return node
+
+
+def _most_from_the_end(start: ir.Value) -> int | None:
+    """The largest m of a computed start -m, where that is the smaller one of lengths and a constant; else None."""
+    minus = _behind(start)
+    least = _behind(minus.inputs[0]) if minus is not None and minus.op_type == "Neg" else None
+    if least is None or least.op_type != "Min":
+        return None
+    bounds = [scalar(value) for value in least.inputs]
+    known = [bound for bound in bounds if bound is not None]
+    lengths = [value for value, bound in zip(least.inputs, bounds, strict=True) if bound is None]
+    sources = [_behind(value) for value in lengths]
+    if not known or min(known) < 1 or any(node is None or node.op_type != "Shape" for node in sources):
+        return None
+    return int(min(known))
 
 
 @rule("Pad")
@@ -129,9 +180,12 @@ def gather(node: ir.Node, context: Context) -> Outcome:
         raise Barrier("it looks up merged indices in merged data")
     if picked:
         return Outcome([dict(picked)])
-    refuse_axes(tags, [axis], "picks from")
+    index = constant(indices)
+    # Protected tokens are all there, and counted from their end at the same index.
+    if index is None or not ((-context.ends.last <= index) & (index < context.ends.first)).all():
+        refuse_axes(tags, [axis], "picks from")
     if axis == 0:
         raise Barrier("it picks from the batch axis")
-    index = constant(indices)
     found = len(context.base_dims(indices)) if index is None else index.ndim
-    return Outcome([{own + (found - 1 if own > axis else 0): stage for own, stage in tags.items()}])
+    left = {own: stage for own, stage in tags.items() if own != axis}
+    return Outcome([{own + (found - 1 if own > axis else 0): stage for own, stage in left.items()}])

@@ -1,0 +1,191 @@
+"""Chronos-2: groups as the batch against the original's flat batch, one decision per group, parity, refusals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import tsmerge_export as tsm
+from tests.families.whole import CORPUS, OTHERS, Whole
+from tests.models import CHRONOS2
+from tsmerge_export import families
+from tsmerge_export.config import MergeConfig
+from tsmerge_export.errors import UsageError
+from tsmerge_export.merge import local_merge, unmerge
+from tsmerge_export.merge.apply import current_run
+from tsmerge_export.validate.sessions import open_session
+
+CHRONOS_2 = Whole("chronos-2")
+SOME = [MergeConfig(ratio="1/4"), *OTHERS[:3], MergeConfig(method="global", ratio="1/2")]
+
+
+@pytest.mark.parametrize("merge", [*CORPUS, *OTHERS], ids=lambda merge: merge.describe())
+def test_parity(merge: MergeConfig) -> None:
+    CHRONOS_2.assert_parity(merge)
+
+
+def test_parity_fails_for_another_setting() -> None:
+    assert not CHRONOS_2.parity(MergeConfig(ratio="1/3"), of=MergeConfig(ratio="1/4")).passed
+
+
+def test_the_plain_export_is_dynamic() -> None:
+    CHRONOS_2.prove_dynamic()
+
+
+@pytest.mark.parametrize(
+    "merge", [MergeConfig(k=k, ratio="1/2", min_tokens=10_000) for k in (1, 5, "global")]
+)
+def test_nothing_to_merge_is_bit_identical_to_the_unmerged_file(merge: MergeConfig) -> None:
+    CHRONOS_2.assert_bit_identical(merge)
+
+
+@pytest.mark.parametrize("merge", SOME, ids=lambda merge: merge.describe())
+def test_groups_of_several_series_with_known_futures(merge: MergeConfig) -> None:
+    """Ragged groups, late starts, covariates, one to three patches of horizon: file against the original."""
+    session = open_session(CHRONOS_2.built(merge).merged, 1)
+    for seed, (batch, length) in enumerate([(1, 300), (4, 250), (3, 41), (2, 256), (5, 120)]):
+        feed = CHRONOS_2.component.example(CHRONOS_2.model, batch, length, seed=seed)
+        want = CHRONOS_2.eager(feed, merge)["quantiles"]
+        got = session.run(None, feed)[0]
+        assert got.shape == (batch, feed["context"].shape[1], 3, feed["future"].shape[2], 8)
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=5e-5 * np.abs(want).max())
+        plain = CHRONOS_2.eager(feed)["quantiles"]
+        if length > 200:
+            assert np.abs(plain - want).max() > 1e-3 * np.abs(want).max()  # merging changed something
+
+
+def by_hand(series: Tensor, options: dict[str, Any], future: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Quantiles ``[R, Q, P * patch]`` of one group without padding, block by block; ``kept`` of every block."""
+    model = CHRONOS_2.model
+    patches = future.shape[1] // 8
+    caught: dict[str, Tensor] = {}
+    hook = model.encoder.register_forward_pre_hook(
+        lambda _m, _a, kwargs: caught.update(kwargs), with_kwargs=True
+    )
+    with tsm.merging(model, MergeConfig(method="none")):
+        model(
+            context=series,
+            future_covariates=future,
+            num_output_patches=patches,
+            group_ids=torch.zeros(len(series)),
+        )
+    hook.remove()
+    h = caught["inputs_embeds"]
+    rows, tokens, width = h.shape
+    positions, size, targets, kepts = torch.arange(tokens)[None], None, [], []
+    for block in model.encoder.block:
+        h = block.layer[0](h, attention_mask=torch.zeros(1, 1, 1, 1), position_ids=positions)[0]
+        joined = torch.cat(list(h), dim=-1)[None]  # [1, N, R * D]
+        out = local_merge(joined, size=size, protect_last=1 + 3, min_tokens=4, **options)
+        size, positions = out.size, positions.gather(1, out.kept)
+        targets.append(out.target)
+        kepts.append(out.kept)
+        h = torch.stack(out.y[0].split(width, dim=-1))
+        h = block.layer[1](h, attention_mask=torch.zeros(1, 1, 1, 1))[0]
+        h = block.layer[2](h)
+    h = model.encoder.final_layer_norm(h)
+    for target in reversed(targets):
+        h = unmerge(h, target.expand(rows, -1))
+    out = model.output_patch_embedding(h[:, -patches:]).unflatten(-1, (3, 8)).transpose(1, 2).flatten(2)
+    _, loc_scale = model.instance_norm(series)
+    scaled: Tensor = model.instance_norm.inverse(out.flatten(1), loc_scale).unflatten(1, out.shape[1:])
+    return scaled, kepts
+
+
+@pytest.mark.parametrize("options", [{"k": 1, "ratio": "1/4"}, {"k": 5, "ratio": "1/3"}])
+def test_eager_and_exported_equal_a_forward_written_by_hand(options: dict[str, Any]) -> None:
+    rng = np.random.default_rng(4)
+    context = rng.standard_normal((2, 3, 200)).cumsum(-1).astype(np.float32)
+    future = np.full((2, 3, 2, 8), np.nan, np.float32)
+    future[:, 2] = rng.standard_normal((2, 2, 8))
+    feed = {"context": context, "future": future, "series_mask": np.ones((2, 3), np.float32)}
+    merge = MergeConfig(**options)
+    got = open_session(CHRONOS_2.built(merge).merged, 1).run(None, feed)[0]
+    with torch.no_grad(), tsm.merging(CHRONOS_2.model, merge) as run:
+        eager = CHRONOS_2.component.eager(CHRONOS_2.model, {k: torch.from_numpy(v) for k, v in feed.items()})
+        steps = run.steps
+    for group in range(2):
+        with torch.no_grad():
+            want, kepts = by_hand(
+                torch.from_numpy(context[group]), options, torch.from_numpy(future[group]).flatten(1)
+            )
+        for step, kept in zip(steps, kepts, strict=True):
+            assert torch.equal(step.kept[group], kept[0])
+            assert kept.shape[1] < 25 + 1 + 2
+        scale = float(want.abs().max())
+        np.testing.assert_allclose(
+            eager["quantiles"][group].flatten(2).numpy(), want.numpy(), rtol=1e-4, atol=1e-5 * scale
+        )
+        np.testing.assert_allclose(got[group].reshape(3, 3, 16), want.numpy(), rtol=1e-4, atol=5e-5 * scale)
+
+
+def test_a_forecast_does_not_depend_on_the_groups_beside_it() -> None:
+    session = open_session(CHRONOS_2.built(MergeConfig(ratio="1/4")).merged, 1)
+    feed = CHRONOS_2.component.example(CHRONOS_2.model, 4, 250, seed=7)
+    whole = session.run(None, feed)[0]
+    for group in range(4):
+        series = int(feed["series_mask"][group].sum())
+        alone = {name: value[group : group + 1, :series] for name, value in feed.items()}
+        np.testing.assert_allclose(
+            session.run(None, alone)[0][0],
+            whole[group, :series],
+            rtol=1e-4,
+            atol=1e-4 * np.abs(whole[group]).max(),
+        )
+        assert not whole[group, series:].any()
+
+
+def test_series_of_a_group_inform_each_other_and_share_the_decision() -> None:
+    """In one group they keep the same tokens, whatever the order of a flat batch; apart, each decides for itself."""
+    model = CHRONOS_2.model
+    series = torch.from_numpy(np.random.default_rng(2).standard_normal((4, 250)).cumsum(1).astype(np.float32))
+    merge = MergeConfig(ratio="1/4")
+    with torch.no_grad(), tsm.merging(model, merge) as run:
+        mixed = model(context=series, group_ids=torch.tensor([5, 2, 5, 2])).quantile_preds
+        together = [step.kept for step in run.steps]
+        order = [1, 3, 0, 2]
+        sorted_ = model(context=series[order], group_ids=torch.tensor([0, 0, 9, 9])).quantile_preds
+        apart = model(context=series).quantile_preds
+        alone = [step.kept for step in run.steps]
+    torch.testing.assert_close(mixed[order], sorted_)
+    assert [kept.shape[0] for kept in (*together, *alone)] == [2, 2, 4, 4]
+    assert not torch.allclose(mixed, apart, rtol=1e-2)
+    assert current_run(model) is None
+
+
+def test_reg_and_horizon_are_protected() -> None:
+    feed = CHRONOS_2.component.example(CHRONOS_2.model, 2, 256, seed=3)
+    tokens = 32 + 1 + feed["future"].shape[2]
+    with torch.no_grad(), tsm.merging(CHRONOS_2.model, MergeConfig(r=100, min_tokens=1)) as run:
+        CHRONOS_2.component.eager(CHRONOS_2.model, {name: torch.from_numpy(v) for name, v in feed.items()})
+        kept = run.kept
+    assert kept is not None
+    assert kept.shape[1] < 20
+    assert kept[:, -4:].tolist() == [[tokens - 4, tokens - 3, tokens - 2, tokens - 1]] * 2
+
+
+def test_forecast_is_that_of_the_original() -> None:
+    series = np.random.default_rng(0).standard_normal((3, 100)).cumsum(1).astype(np.float32)
+    session = open_session(CHRONOS_2.built(MergeConfig(ratio="1/4")).unmerged, 1)
+    names = [value.name for value in session.get_outputs()]
+    family, model = CHRONOS_2.family, CHRONOS_2.model
+    got = family.forecast(model, lambda feed: dict(zip(names, session.run(None, feed), strict=True)), series)
+    with torch.no_grad():
+        want = model(context=torch.from_numpy(series), num_output_patches=3).quantile_preds.numpy()
+    assert got.shape == (3, 3, 24)
+    assert family.horizon(model) == 24
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4 * np.abs(want).max())
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [({"use_reg_token": False}, "use_reg_token"), ({"input_patch_stride": 4}, "input_patch_stride")],
+)
+def test_configs_that_no_chronos_2_has_are_refused(change: dict[str, Any], says: str) -> None:
+    config = {**CHRONOS2, "chronos_config": {**CHRONOS2["chronos_config"], **change}}
+    with pytest.raises(UsageError, match=says):
+        families.detect(config).build(config)
