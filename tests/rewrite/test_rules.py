@@ -125,11 +125,11 @@ def run(model: onnx.ModelProto, feed: dict[str, np.ndarray]) -> np.ndarray:
     return session.run(["y"], {name: value for name, value in feed.items() if name in known})[0]
 
 
-def rewritten(statements: str, dims: str) -> tuple[np.ndarray, RewriteReport]:
+def rewritten(statements: str, dims: str, **protect: int) -> tuple[np.ndarray, RewriteReport]:
     model = graph(statements, dims)
     point = next(node for node in model.graph if node.outputs[0].name == "h")
-    plan = make_plan(MergeConfig(ratio=RATIO, min_tokens=0), 1)
-    report = insert_merges(model, [Point(0, point, "")], plan)
+    plan = make_plan(MergeConfig(ratio=RATIO, min_tokens=0), 1, **protect)
+    report = insert_merges(model, [Point(0, point, "")], plan, **protect)
     return run(to_portable(model), feeds()), report
 
 
@@ -192,3 +192,12 @@ def test_shape_operands_shared_between_consumers_are_not_edited() -> None:
     want = torch.from_numpy(kept) + merged.y.reshape(BATCH, -1, 2, 3).sum(-1)
     assert report.barriers == []
     np.testing.assert_allclose(got, unmerge(want, merged.target).numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("index", "protect"), [(-1, "protect_last"), (0, "protect_first")])
+def test_a_protected_token_is_picked_without_an_unmerge(index: int, protect: str) -> None:
+    pick = f"i = Constant<value = int64 {{{index}}}>() y = Gather<axis = 1>(h, i)"
+    got, report = rewritten(pick, "b,6", **{protect: 1})
+    assert report.barriers == []
+    np.testing.assert_array_equal(got, feeds()["x"][:, index])
+    assert [barrier.op_type for barrier in rewritten(pick, "b,6")[1].barriers] == ["Gather"]

@@ -43,11 +43,48 @@ class MergePoints:
     Attributes:
         count: how many, in order of execution.
         protect_first, protect_last: special tokens at either end that take no part.
+        reason: for a count of 0, why; it is what the user is told who asks for merging.
     """
 
     count: int
     protect_first: int = 0
     protect_last: int = 0
+    reason: str = ""
+
+
+#: What runs the portable form of most models.
+RUNTIMES = ("ONNX Runtime", "onnxruntime-web", "OpenVINO (`--inline`)")
+
+
+@dataclass(frozen=True)
+class Card:
+    """What ``tsmerge families`` and the README's table say of a family, each a short text.
+
+    Attributes:
+        components: by name, inputs and outputs: ``(("model", "`context` -> `quantiles`"),)``.
+        tokens: what one token stands for.
+        merging: which methods work, and where.
+        runtimes: that run its files.
+        unsupported: what does not work, and why.
+    """
+
+    components: tuple[tuple[str, str], ...]
+    tokens: str
+    merging: str = "all"
+    runtimes: tuple[str, ...] = RUNTIMES
+    unsupported: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Published:
+    """A size that people use, for benchmarks with random weights.
+
+    Attributes:
+        name: of the published model or paper. config: as config.json has it.
+    """
+
+    name: str
+    config: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -108,9 +145,16 @@ class Component(ABC):
 
 
 class Family(ABC):
-    """A model family: how to recognise, build, export and instrument it."""
+    """A model family: how to recognise, build, export and instrument it.
+
+    Attributes:
+        name: as ``--family`` takes it.
+        card: for people; None prints as unknown. published: for ``benchmarks/families.py``; None is left out there.
+    """
 
     name: str
+    card: Card | None = None
+    published: Published | None = None
 
     @abstractmethod
     def matches(self, config: Mapping[str, Any]) -> bool:
@@ -150,9 +194,9 @@ class Family(ABC):
     def context(self, model: nn.Module) -> int:
         """Longest context in steps that the model reads; longer series are cut to their end."""
 
-    @abstractmethod
     def quantile_levels(self, model: nn.Module) -> tuple[float, ...]:
-        """Quantile levels that :meth:`forecast` returns."""
+        """Quantile levels that :meth:`forecast` returns; a point forecast counts as the median."""
+        return (0.5,)
 
     def pipeline(self, model: nn.Module) -> dict[str, Any]:
         """What a forecaster needs besides the components (JSON-ready), for the manifest: at least

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from tsmerge_export.errors import UsageError
+from tsmerge_export.families.base import Family
 
 
 def from_config(
@@ -66,3 +67,28 @@ def eager_attention(model: nn.Module) -> nn.Module:
     twin = detached_twin(model)
     twin.set_attn_implementation("eager")  # type: ignore[operator]
     return twin
+
+
+class TransformersFamily(Family):
+    """A family whose module is one class of transformers, or one that follows its conventions.
+
+    Attributes:
+        model_class: named in ``architectures`` of config.json. config_class: its configuration.
+        needs: keys that config.json must have.
+    """
+
+    model_class: type
+    config_class: type
+    needs: tuple[str, ...] = ()
+
+    def matches(self, config: Mapping[str, Any]) -> bool:
+        """See :meth:`Family.matches`."""
+        return self.model_class.__name__ in (config.get("architectures") or ())
+
+    def build(self, config: Mapping[str, Any]) -> nn.Module:
+        """See :meth:`Family.build`."""
+        return from_config(self.model_class, self.config_class, config, needs=self.needs)
+
+    def config_of(self, model: nn.Module) -> dict[str, Any]:
+        """See :meth:`Family.config_of`."""
+        return config_dict(model, self.model_class.__name__)

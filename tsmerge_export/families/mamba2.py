@@ -13,8 +13,8 @@ from torch.utils.hooks import RemovableHandle
 from transformers import Mamba2Config, Mamba2ForCausalLM
 
 from tsmerge_export.errors import UnsupportedError
-from tsmerge_export.families.base import Arrays, Component, Family, Hints, MergePoints, TensorSpec
-from tsmerge_export.families.hf import config_dict, detached_twin, from_config
+from tsmerge_export.families.base import Arrays, Card, Component, Hints, MergePoints, Published, TensorSpec
+from tsmerge_export.families.hf import TransformersFamily, detached_twin
 from tsmerge_export.merge.run import MergeRun
 
 _QUANTILES = tuple(i / 10 for i in range(1, 10))
@@ -92,20 +92,33 @@ class _Model(Component):
         return super().example(model, batch, length, seed)
 
 
-class Mamba2(Family):
+class Mamba2(TransformersFamily):
     """``Mamba2ForCausalLM`` of transformers, each token a bin of the scaled series; it forecasts one step."""
 
     name = "mamba2"
-
-    def matches(self, config: Mapping[str, Any]) -> bool:
-        return "Mamba2ForCausalLM" in (config.get("architectures") or ())
+    model_class, config_class = Mamba2ForCausalLM, Mamba2Config
+    card = Card(
+        (("model", "`input_ids` -> `logits` of every time step"),),
+        "time steps, binned",
+        "all, between blocks",
+        ("ONNX Runtime",),
+        ("`--metric key` and `--prop-attn`: they need attention",),
+    )
+    published = Published(
+        "state-spaces/mamba2-130m, over 1,024 bins",
+        {
+            "architectures": ["Mamba2ForCausalLM"], "model_type": "mamba2", "vocab_size": 1024, "hidden_size": 768,
+            "num_heads": 24, "head_dim": 64, "state_size": 128, "n_groups": 1, "num_hidden_layers": 24,
+            "chunk_size": 256, "series_config": {"context_length": 4096},
+        },
+    )  # fmt: skip
 
     def build(self, config: Mapping[str, Any]) -> nn.Module:
         limit = [_number(end) for end in config.get("time_step_limit", (0.0, math.inf))]
-        return from_config(Mamba2ForCausalLM, Mamba2Config, {**config, "time_step_limit": limit})
+        return super().build({**config, "time_step_limit": limit})
 
     def config_of(self, model: Any) -> dict[str, Any]:
-        config = config_dict(model, "Mamba2ForCausalLM")
+        config = super().config_of(model)
         config["time_step_limit"] = [
             end if math.isfinite(end) else {"__float__": "Infinity"} for end in config["time_step_limit"]
         ]

@@ -65,6 +65,8 @@ def merge_graph(
         positions=merge.positions,
         metric=merge.metric,
         prop_attn=merge.prop_attn,
+        protect_first=protect_first,
+        protect_last=protect_last,
     )
     return model, report
 

@@ -37,12 +37,15 @@ class Outcome:
 class Context:
     """The state of the walk that rules read: which axes are merged, and the tools to mend operands.
 
-    ``prop_attn``: add the logarithm of the tokens' sizes to attention scores.
+    ``prop_attn``: add the logarithm of the tokens' sizes to attention scores. ``protect_first``, ``protect_last``:
+    tokens at either end that no merge touches.
     """
 
     emit: Emitter
     aligner: Aligner
     prop_attn: bool = False
+    protect_first: int = 0
+    protect_last: int = 0
     state: dict[ir.Value, Tags] = field(default_factory=dict)
 
     def tags(self, value: ir.Value | None) -> Tags:

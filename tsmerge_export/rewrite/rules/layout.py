@@ -120,7 +120,10 @@ def concat(node: ir.Node, context: Context) -> Outcome:
 
 @rule("Gather")
 def gather(node: ir.Node, context: Context) -> Outcome:
-    """Merged indices look up per token; merged data may be picked from along any axis that is not tokens."""
+    """Merged indices look up per token; merged data may be picked from along any axis that is not tokens.
+
+    Of tokens only protected ones may be picked, which keep their place from their end.
+    """
     data, indices = operand(node, 0), operand(node, 1)
     axis = node.attributes.get_int("axis", 0) % len(context.base_dims(data))
     picked = context.tags(indices)
@@ -129,9 +132,14 @@ def gather(node: ir.Node, context: Context) -> Outcome:
         raise Barrier("it looks up merged indices in merged data")
     if picked:
         return Outcome([dict(picked)])
-    refuse_axes(tags, [axis], "picks from")
+    index = constant(indices)
+    if index is None or not all(
+        -context.protect_last <= i < context.protect_first for i in index.reshape(-1)
+    ):
+        refuse_axes(tags, [axis], "picks from")
     if axis == 0:
         raise Barrier("it picks from the batch axis")
-    index = constant(indices)
     found = len(context.base_dims(indices)) if index is None else index.ndim
-    return Outcome([{own + (found - 1 if own > axis else 0): stage for own, stage in tags.items()}])
+    return Outcome(
+        [{own + (found - 1 if own > axis else 0): stage for own, stage in tags.items() if own != axis}]
+    )
