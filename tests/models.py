@@ -81,7 +81,23 @@ MAMBA2: dict[str, Any] = {
     "series_config": {"low_limit": -8.0, "high_limit": 8.0, "context_length": 128},
 }
 
-CONFIGS = {"chronos-bolt": BOLT, "chronos-t5": T5, "mamba2": MAMBA2}
+PATCHTST: dict[str, Any] = {
+    "model_type": "patchtst",
+    "architectures": ["PatchTSTForPrediction"],
+    "num_input_channels": 3,
+    "context_length": 96,
+    "patch_length": 8,
+    "patch_stride": 4,
+    "num_hidden_layers": 3,
+    "d_model": 16,
+    "num_attention_heads": 4,
+    "ffn_dim": 32,
+    "prediction_length": 6,
+    "pooling_type": None,
+    "init_std": 0.3,
+}
+
+CONFIGS = {"chronos-bolt": BOLT, "chronos-t5": T5, "mamba2": MAMBA2, "patchtst": PATCHTST}
 
 
 def tiny(family: str, seed: int = 0) -> nn.Module:

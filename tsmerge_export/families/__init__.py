@@ -23,6 +23,7 @@ _MODULES = {
     "chronos-bolt": ("tsmerge_export.families.chronos_bolt", "ChronosBolt"),
     "chronos-t5": ("tsmerge_export.families.chronos_t5", "ChronosT5"),
     "mamba2": ("tsmerge_export.families.mamba2", "Mamba2"),
+    "patchtst": ("tsmerge_export.families.patchtst", "PatchTST"),
 }
 
 

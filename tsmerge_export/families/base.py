@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from tsmerge_export.merge.run import MergeRun
 
 Arrays = dict[str, NDArray[Any]]
+
+
+class Handle(Protocol):
+    """What :meth:`Family.instrument` returns: a hook's handle, or whatever else takes a change back."""
+
+    def remove(self) -> None:
+        """Take it back."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +189,7 @@ class Family(ABC):
         """Where tokens can be merged."""
 
     @abstractmethod
-    def instrument(self, model: nn.Module, run: MergeRun) -> list[RemovableHandle]:
+    def instrument(self, model: nn.Module, run: MergeRun) -> Sequence[Handle]:
         """Hook the model so that it calls ``run.merge`` at every point and aligns what follows."""
 
     @abstractmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -54,6 +54,7 @@ def detached_twin(model: nn.Module) -> nn.Module:
     twin = copy.deepcopy(model, memo)
     for module in twin.modules():
         # Merging may be applied to the original; the exported graph gets its merges from the rewriter.
+        module.__dict__.pop("forward", None)
         for hooks in (module._forward_hooks, module._forward_pre_hooks):
             hooks.clear()
     return twin.eval()
@@ -67,6 +68,23 @@ def eager_attention(model: nn.Module) -> nn.Module:
     twin = detached_twin(model)
     twin.set_attn_implementation("eager")  # type: ignore[operator]
     return twin
+
+
+class ReplacedForward:
+    """Another forward for one module, for a layer whose residual stream passes no boundary that a hook could sit on.
+
+    It calls the layer's own submodules. A :class:`~tsmerge_export.families.base.Handle`; where it was replaced in turn,
+    :meth:`remove` leaves the later one alone.
+    """
+
+    def __init__(self, module: nn.Module, forward: Callable[..., Any]) -> None:
+        self._module, self._forward = module, forward
+        module.forward = forward
+
+    def remove(self) -> None:
+        """Give the module its own forward back."""
+        if self._module.__dict__.get("forward") is self._forward:
+            del self._module.__dict__["forward"]
 
 
 class TransformersFamily(Family):

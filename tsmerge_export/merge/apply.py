@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
 from tsmerge_export import families
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UnsupportedError
-from tsmerge_export.families.base import Family
+from tsmerge_export.families.base import Family, Handle
 from tsmerge_export.merge.plan import make_plan
 from tsmerge_export.merge.run import MergeRun
 
 ModelT = TypeVar("ModelT")
 
-_applied: WeakKeyDictionary[nn.Module, tuple[MergeRun, list[RemovableHandle]]] = WeakKeyDictionary()
+_applied: WeakKeyDictionary[nn.Module, tuple[MergeRun, Sequence[Handle]]] = WeakKeyDictionary()
 
 
 def apply(model: ModelT, merge: MergeConfig) -> ModelT:

@@ -146,11 +146,20 @@ def _with_post_norm(add: ir.Node) -> ir.Node:
 
     There the normalised tokens are the residual stream. Runtimes fuse the pair, so that nothing may come between.
     """
-    users = {node for node, _ in _consumers(add.outputs[0])}
-    only = users.pop() if len(users) == 1 else None
+    only = _only_user(add)
     if only is not None and only.op_type in _NORMALISATIONS and only.inputs[0] is add.outputs[0]:
         return only
+    # Batch normalisation works on axis 1: Transpose, BatchNormalization, Transpose back.
+    norm = _only_user(only) if only is not None and only.op_type == "Transpose" else None
+    last = _only_user(norm) if norm is not None and norm.op_type == "BatchNormalization" else None
+    if last is not None and last.op_type == "Transpose" and dims(last.outputs[0]) == dims(add.outputs[0]):
+        return last
     return add
+
+
+def _only_user(node: ir.Node) -> ir.Node | None:
+    users = {user for user, _ in _consumers(node.outputs[0])}
+    return users.pop() if len(users) == 1 else None
 
 
 def find_points(graph: ir.Graph, scope: str | None = None) -> tuple[list[Point], list[Rejected]]:
