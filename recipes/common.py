@@ -19,6 +19,7 @@ import tsmerge_export as tsm
 from tsmerge_export import families
 from tsmerge_export.demo import SAMPLE_SERIES
 from tsmerge_export.errors import TsmergeError
+from tsmerge_export.families.history import clock
 from tsmerge_export.progress import EXPORT_STEPS, RichProgress
 from tsmerge_export.report import print_verdicts
 from tsmerge_export.validate.data import Table, need_rows, read_table
@@ -27,8 +28,42 @@ from tsmerge_export.validate.data import Table, need_rows, read_table
 Loss = Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def arguments(doc: str, model: Path | None, ratio: str) -> argparse.Namespace:
-    """Flags of a recipe; ``doc`` is its description. Without a ``model`` that ships, a small one is trained."""
+#: A small encoder and decoder over lagged values.
+LAGGED: dict[str, Any] = {
+    "prediction_length": 24, "context_length": 168, "lags_sequence": [1, 2, 3, 4, 5, 6, 7, 24], "num_time_features": 2,
+    "d_model": 32, "encoder_layers": 3, "decoder_layers": 2, "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "encoder_layerdrop": 0.0,
+    "decoder_layerdrop": 0.0,
+}  # fmt: skip
+
+
+def point_loss(model: Any, past: torch.Tensor, future: torch.Tensor) -> torch.Tensor:
+    """Mean squared error in standard deviations of the window, of PatchTST and PatchTSMixer."""
+    result = model(past_values=past[..., None])
+    error = (result.prediction_outputs - future[..., None]) / result.scale.clamp(min=1e-2)
+    loss: torch.Tensor = error.square().mean()
+    return loss
+
+
+def lagged_loss(model: Any, past: torch.Tensor, future: torch.Tensor) -> torch.Tensor:
+    """Negative log-likelihood of the future, given all of it before, of the Time Series Transformer and its like."""
+    count, horizon = past.shape[1], future.shape[1]
+    times = torch.from_numpy(clock(-count, count + horizon, model.config.num_time_features)).expand(
+        len(past), -1, -1
+    )
+    found = model(
+        past_values=past, past_time_features=times[:, :count], past_observed_mask=torch.ones_like(past),
+        future_values=future, future_time_features=times[:, count:],
+    )  # fmt: skip
+    loss: torch.Tensor = found.loss
+    return loss
+
+
+def arguments(doc: str, model: Path | None, ratio: str, **choices: tuple[str, ...]) -> argparse.Namespace:
+    """Flags of a recipe; ``doc`` is its description. Without a ``model`` that ships, a small one is trained.
+
+    ``choices`` are flags of the recipe's own with their values, the default first.
+    """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     if model is None:
         parser.add_argument("model", nargs="?", help="folder or hub id (default: a small one is trained)")
@@ -46,15 +81,20 @@ def arguments(doc: str, model: Path | None, ratio: str) -> argparse.Namespace:
     parser.add_argument(
         "--ratio", default=ratio, help="share of tokens removed per layer (default: %(default)s)"
     )
+    for name, values in choices.items():
+        parser.add_argument(
+            f"--{name}", choices=values, default=values[0], help="of the trained model (default: %(default)s)"
+        )
     parser.add_argument("--data", help="CSV for the merge cost (default: the bundled sample series)")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     return parser.parse_args()
 
 
 def export(args: argparse.Namespace) -> tsm.Bundle:
-    """Export with local merging at k = 1, print the verdicts; a user's mistake ends in one line."""
+    """Export with local merging at k = 1, or with none; print the verdicts. A user's mistake ends in one line."""
     try:
-        merge = tsm.MergeConfig(method="local", k=1, ratio=args.ratio)
+        unmerged = args.ratio == "none"
+        merge = tsm.MergeConfig("none") if unmerged else tsm.MergeConfig("local", k=1, ratio=args.ratio)
         with RichProgress(EXPORT_STEPS) as progress:
             bundle = tsm.export(
                 args.model, merge, output=args.output, data=args.data, force=args.force, progress=progress
@@ -69,7 +109,8 @@ def export(args: argparse.Namespace) -> tsm.Bundle:
 def trained(args: argparse.Namespace, family: str, config: dict[str, Any], loss: Loss) -> None:
     """Train a small model on the first 80 % of the rows of ``--data``, save it beside the bundle.
 
-    ``args.model`` then names it. The merge cost is measured on the last 20 %, which training never sees. Does nothing where a model was named.
+    ``args.model`` then names it. The merge cost is measured on the last 20 %, which training never sees. Does nothing
+    where a model was named.
     """
     if args.model is not None:
         return

@@ -7,10 +7,7 @@ python recipes/patchtst.py path/to/checkpoint --ratio 1/4
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-from common import arguments, export, trained
+from common import arguments, export, point_loss, trained
 
 import tsmerge_export as tsm
 from tsmerge_export import families
@@ -22,16 +19,9 @@ CONFIG = {
 }  # fmt: skip
 
 
-def loss(model: Any, past: torch.Tensor, future: torch.Tensor) -> torch.Tensor:
-    """Mean squared error in standard deviations of the window."""
-    result = model(past_values=past[..., None])
-    error = (result.prediction_outputs - future[..., None]) / result.scale.clamp(min=1e-2)
-    return error.square().mean()
-
-
 def main() -> None:
     args = arguments(__doc__ or "", None, "1/10")
-    trained(args, "patchtst", CONFIG, loss)
+    trained(args, "patchtst", CONFIG, point_loss)
     bundle = export(args)
     component = bundle.component("model")
     session = tsm.load(bundle.path)

@@ -97,7 +97,59 @@ PATCHTST: dict[str, Any] = {
     "init_std": 0.3,
 }
 
-CONFIGS = {"chronos-bolt": BOLT, "chronos-t5": T5, "mamba2": MAMBA2, "patchtst": PATCHTST}
+_LAGGED: dict[str, Any] = {
+    "prediction_length": 4,
+    "context_length": 48,
+    "lags_sequence": [1, 2, 3, 12],
+    "num_time_features": 2,
+    "d_model": 16,
+    "encoder_layers": 3,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+    "encoder_layerdrop": 0.0,
+    "init_std": 0.3,
+}
+
+TST: dict[str, Any] = {
+    **_LAGGED,
+    "model_type": "time_series_transformer",
+    "architectures": ["TimeSeriesTransformerForPrediction"],
+}
+
+INFORMER: dict[str, Any] = {
+    **_LAGGED,
+    "model_type": "informer",
+    "architectures": ["InformerForPrediction"],
+    "attention_type": "full",
+    "sampling_factor": 2,
+}
+
+PATCHTSMIXER: dict[str, Any] = {
+    "model_type": "patchtsmixer",
+    "architectures": ["PatchTSMixerForPrediction"],
+    "num_input_channels": 3,
+    "context_length": 64,
+    "patch_length": 8,
+    "patch_stride": 4,
+    "num_layers": 2,
+    "d_model": 8,
+    "prediction_length": 6,
+    "mode": "mix_channel",
+    "init_std": 0.3,
+}
+
+CONFIGS = {
+    "informer": INFORMER,
+    "chronos-bolt": BOLT,
+    "chronos-t5": T5,
+    "mamba2": MAMBA2,
+    "patchtsmixer": PATCHTSMIXER,
+    "patchtst": PATCHTST,
+    "time-series-transformer": TST,
+}
 
 
 def tiny(family: str, seed: int = 0) -> nn.Module:

@@ -133,8 +133,8 @@ def test_series_become_channels_and_forecasts() -> None:
     series = np.array([[1.0, np.nan, 3.0], [4.0, 5.0, 6.0]], np.float32)
     feed = FLATTEN.component.from_series(FLATTEN.model, series)
     assert feed["past_values"].shape == (2, 96, 3)
-    assert feed["past_values"][0, -3:].T.tolist() == [[1, 2, 3], [4, 5, 6], [1, 2, 3]]
-    assert feed["past_values"][0, :-3, 0].tolist() == [2] * 93
+    assert feed["past_values"][0, -3:].T.tolist() == [[1, 1, 3], [4, 5, 6], [1, 1, 3]]
+    assert feed["past_values"][0, :-3, 1].tolist() == [4] * 93
     assert feed["past_observed_mask"][0, -4:].T.tolist() == [[0, 1, 0, 1], [0, 1, 1, 1], [0, 1, 0, 1]]
     long = np.random.default_rng(0).normal(size=(2, 130)).astype(np.float32)
     with torch.no_grad():

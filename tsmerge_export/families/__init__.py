@@ -22,8 +22,14 @@ if TYPE_CHECKING:
 _MODULES = {
     "chronos-bolt": ("tsmerge_export.families.chronos_bolt", "ChronosBolt"),
     "chronos-t5": ("tsmerge_export.families.chronos_t5", "ChronosT5"),
+    "informer": ("tsmerge_export.families.informer", "Informer"),
     "mamba2": ("tsmerge_export.families.mamba2", "Mamba2"),
+    "patchtsmixer": ("tsmerge_export.families.patchtsmixer", "PatchTSMixer"),
     "patchtst": ("tsmerge_export.families.patchtst", "PatchTST"),
+    "time-series-transformer": (
+        "tsmerge_export.families.time_series_transformer",
+        "TimeSeriesTransformer",
+    ),
 }
 
 

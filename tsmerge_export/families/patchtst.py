@@ -2,51 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PatchTSTConfig, PatchTSTForPrediction
 
 from tsmerge_export.errors import UnsupportedError
-from tsmerge_export.families.base import (
-    Arrays,
-    Card,
-    Component,
-    Handle,
-    Hints,
-    MergePoints,
-    Published,
-    TensorSpec,
-)
-from tsmerge_export.families.hf import ReplacedForward, TransformersFamily, eager_attention
+from tsmerge_export.families.base import Card, Component, Handle, Hints, MergePoints, Published
+from tsmerge_export.families.channels import COMPONENT, ChannelFamily, ChannelModel, LastAxis
+from tsmerge_export.families.hf import ReplacedForward, eager_attention
 from tsmerge_export.merge.run import MergeRun
-
-
-def channelled(series: NDArray[np.float32], context: int, channels: int, *, spread: bool) -> Arrays:
-    """Series ``[B, L]``, NaN is missing, as ``past_values`` and ``past_observed_mask`` ``[B, context, channels]``.
-
-    Longer series are cut to their end, shorter ones are missing on their left. A missing value is 0 in the mask, and
-    in the values the mean of the observed ones (0 where there is none): patches know no mask.
-
-    Args:
-        spread: channel c of row b is series b + c, so that channels differ; else every channel is the row's series.
-    """
-    batch, length = series.shape
-    used = min(length, context)
-    padded = np.full((batch, context), np.nan, np.float32)
-    padded[:, context - used :] = series[:, length - used :]
-    seen = ~np.isnan(padded)
-    total = np.where(seen, padded.astype(np.float64), 0.0).sum(1, keepdims=True)
-    filled = np.where(seen, padded, total / np.maximum(seen.sum(1, keepdims=True), 1))
-    rows = (np.arange(batch)[:, None] + np.arange(channels) * spread) % batch
-    return {
-        "past_values": filled[rows].transpose(0, 2, 1).astype(np.float32),
-        "past_observed_mask": seen[rows].transpose(0, 2, 1).astype(np.float32),
-    }
 
 
 def _folded(layer: Any, hidden: Tensor, run: MergeRun | None, index: int) -> Tensor:
@@ -106,79 +72,26 @@ class _ExportModule(nn.Module):
         return (parts[0] * scale + loc,)
 
 
-class _LastAxis(nn.Module):
-    """A distribution's map into its domain, which squeezes the last axis: given one of length 1 to squeeze.
-
-    Without, it means "squeeze if that is 1", which the exporter writes as a Squeeze of whatever length there is.
-    """
-
-    def __init__(self, domain_map: nn.Module) -> None:
-        super().__init__()
-        self.domain_map = domain_map
-
-    def forward(self, *parameters: Tensor) -> Any:
-        """Parameters ``[.., H]``, unbounded -> the same in their domain."""
-        return self.domain_map(*(parameter.unsqueeze(-1) for parameter in parameters))
-
-
-def _parameters(model: Any) -> tuple[str, ...]:
-    """Names of the parameters of the model's distribution head; none for a point forecast."""
-    return () if model.distribution_output is None else tuple(model.distribution_output.args_dim)
-
-
-class _Model(Component):
-    name = "model"
-
+class _Model(ChannelModel):
     def __init__(self, model: Any) -> None:
-        config = model.config
-        history = ("batch", int(config.context_length), int(config.num_input_channels))
-        self.inputs = tuple(
-            TensorSpec(name, "float32", history) for name in ("past_values", "past_observed_mask")
-        )
-        future = ("batch", int(config.prediction_length), int(config.num_input_channels))
-        self._parameters = _parameters(model)
-        if self._parameters:
-            self.outputs = (
-                *(TensorSpec(name, "float32", future) for name in self._parameters),
-                TensorSpec("series_loc", "float32", (future[0], 1, future[2])),
-                TensorSpec("series_scale", "float32", (future[0], 1, future[2])),
-            )
-        else:
-            self.outputs = (TensorSpec("prediction_outputs", "float32", future),)
-        self.hints = Hints(protect_first=int(bool(config.use_cls_token)))
+        super().__init__(model, "past_observed_mask")
+        self.hints = Hints(protect_first=int(bool(model.config.use_cls_token)))
 
     def module(self, model: Any) -> nn.Module:
         twin: Any = eager_attention(model)
         if self._parameters:
             head = twin.head.projection if twin.config.share_projection else twin.head.projections[0]
-            head.domain_map = _LastAxis(head.domain_map)
+            head.domain_map = LastAxis(head.domain_map)
         return _ExportModule(twin)
 
-    def eager(self, model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        result = model(**inputs)
-        if not self._parameters:
-            return {"prediction_outputs": result.prediction_outputs}
-        out = dict(zip(self._parameters, result.prediction_outputs, strict=True))
-        return out | {"series_loc": result.loc, "series_scale": result.scale}
 
-    def from_series(self, model: Any, series: NDArray[np.float32]) -> Arrays:
-        config = model.config
-        return channelled(series, config.context_length, config.num_input_channels, spread=True)
-
-
-class PatchTST(TransformersFamily):
+class PatchTST(ChannelFamily):
     """``PatchTSTForPrediction`` of transformers, any head, channels independent of each other."""
 
     name = "patchtst"
     model_class, config_class = PatchTSTForPrediction, PatchTSTConfig
     card = Card(
-        (
-            (
-                "model",
-                "`past_values`, `past_observed_mask` -> `prediction_outputs`, or with a distribution head its "
-                "parameters, `series_loc` and `series_scale`",
-            ),
-        ),
+        (COMPONENT,),
         "patches, each channel its own; the length is fixed by the config",
         "all; unmerged before a flatten, mean or max head (a barrier), not before a CLS head",
         unsupported=(
@@ -230,24 +143,3 @@ class PatchTST(TransformersFamily):
             *(ReplacedForward(layer, merging(layer, i)) for i, layer in enumerate(encoder.layers)),
             encoder.register_forward_hook(unmerge),
         ]
-
-    def horizon(self, model: Any) -> int:
-        return int(model.config.prediction_length)
-
-    def context(self, model: Any) -> int:
-        return int(model.config.context_length)
-
-    def forecast(
-        self, model: Any, run: Callable[[Arrays], Arrays], series: NDArray[np.float32], seed: int = 0
-    ) -> NDArray[np.float32]:
-        """See :meth:`Family.forecast`: every channel reads the series, the first one's forecast counts."""
-        config = model.config
-        found = run(channelled(series, config.context_length, config.num_input_channels, spread=False))
-        names = _parameters(model)
-        if not names:
-            return found["prediction_outputs"][:, None, :, 0]
-        tensors = {name: torch.from_numpy(value) for name, value in found.items()}
-        distribution = model.distribution_output.distribution(
-            tuple(tensors[name] for name in names), tensors["series_loc"], tensors["series_scale"]
-        )
-        return distribution.mean[:, None, :, 0].float().numpy()

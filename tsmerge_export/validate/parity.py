@@ -214,7 +214,7 @@ def judge_cases(
                     verdict = decisions.compare(decided, made, taps, tolerances.SCORE_NOISE, rows)
                     verdict = verdict.reshape(case.batch, -1).max(axis=1)
                     tied = decisions.near_tie(decided, tolerances.SCORE_NOISE, rows)
-                    tied = tied.reshape(case.batch, -1).any(axis=1)
+                    tied = np.asarray(tied.reshape(case.batch, -1).any(axis=1))
                     counts = decisions.count_tie(decided, tolerances.SCORE_NOISE, rows)
                     result = judge(case, want, got, seen, verdict, tied, tolerance, count_tied=counts)
                 report.cases.append(result)
