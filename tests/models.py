@@ -119,6 +119,14 @@ TST: dict[str, Any] = {
     "architectures": ["TimeSeriesTransformerForPrediction"],
 }
 
+AUTOFORMER: dict[str, Any] = {
+    **_LAGGED,
+    "model_type": "autoformer",
+    "architectures": ["AutoformerForPrediction"],
+    "label_length": 6,
+    "moving_average": 5,
+}
+
 INFORMER: dict[str, Any] = {
     **_LAGGED,
     "model_type": "informer",
@@ -142,6 +150,7 @@ PATCHTSMIXER: dict[str, Any] = {
 }
 
 CONFIGS = {
+    "autoformer": AUTOFORMER,
     "informer": INFORMER,
     "chronos-bolt": BOLT,
     "chronos-t5": T5,

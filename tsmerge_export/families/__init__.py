@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "chronos-bolt": ("tsmerge_export.families.chronos_bolt", "ChronosBolt"),
     "chronos-t5": ("tsmerge_export.families.chronos_t5", "ChronosT5"),
+    "autoformer": ("tsmerge_export.families.autoformer", "Autoformer"),
     "informer": ("tsmerge_export.families.informer", "Informer"),
     "mamba2": ("tsmerge_export.families.mamba2", "Mamba2"),
     "patchtsmixer": ("tsmerge_export.families.patchtsmixer", "PatchTSMixer"),

@@ -1,4 +1,4 @@
-"""Series as the inputs that transformers' forecasters have in common: values and a mask of a fixed length, by channel."""
+"""Series as the inputs that transformers' forecasters have in common: values and a mask of a fixed length."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def channelled(series: NDArray[np.float32], context: int, channels: int, *, spre
     """Series ``[B, L]``, NaN is missing, as ``past_values`` and ``past_observed_mask`` ``[B, context, channels]``.
 
     Longer series are cut to their end, shorter ones are missing on their left. A missing value is 0 in the mask, and
-    in the values the last one observed, or else the first (0 where there is none): patches know no mask. (The mean would
-    be 0 when scaled, but for a rounding that a layer normalisation blows up.)
+    in the values the last one observed, or else the first (0 where there is none): patches know no mask. (The mean
+    would be 0 when scaled, but for a rounding that a layer normalisation blows up.)
 
     Args:
         spread: channel c of row b is series b + c, so that channels differ; else every channel is the row's series.

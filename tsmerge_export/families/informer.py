@@ -63,8 +63,8 @@ class Informer(LaggedFamily):
             ),
         ),
         "time steps, halved by every distilling convolution; the length is fixed by the config",
-        "`attention_type` full: all, in every layer, unmerged before a distilling convolution (a barrier); prob: all but "
-        "`--metric key`, in the last layer only, for the decoder",
+        "`attention_type` full: all, in every layer, unmerged before a distilling convolution (a barrier); prob: all "
+        "but `--metric key`, in the last layer only, for the decoder",
         unsupported=(
             "merging before a ProbSparse attention: it ranks queries, and unmerged copies of a token tie",
             "random keys in ProbSparse: every key once instead, in eager too",

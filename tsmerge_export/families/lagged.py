@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.families.base import Arrays, Component, Handle, Hints, TensorSpec
 from tsmerge_export.families.hf import TransformersFamily, eager_attention
 from tsmerge_export.families.history import channelled, clock
@@ -29,6 +28,10 @@ def past_length(config: Any) -> int:
 def time_features(config: Any) -> int:
     """Features of every time step."""
     return int(config.num_time_features + config.num_dynamic_real_features)
+
+
+Network = Callable[[Any, dict[str, Any]], Sequence[Tensor]]
+"""(the transformers model without its head, its arguments) -> ``features [B, L, F]``, loc, scale, static features."""
 
 
 class _Optional:
@@ -78,14 +81,14 @@ class _Optional:
 class _ExportModule(nn.Module):
     """Network inputs and encoder without the mask that the original makes of none."""
 
-    def __init__(self, core: Any, inputs: _Optional, context: Callable[[], Any]) -> None:
+    def __init__(self, core: Any, inputs: _Optional, network: Network, context: Callable[[], Any]) -> None:
         super().__init__()
-        self.core, self.inputs, self.context = core, inputs, context
+        self.core, self.inputs, self.network, self.context = core, inputs, network, context
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """The inputs in order -> the outputs of :class:`Encoder`."""
         core, encoder = self.core, self.core.encoder
-        features, loc, scale, static = core.create_network_inputs(**self.inputs.named(tensors))
+        features, loc, scale, static = self.network(core, self.inputs.named(tensors))
         hidden = encoder.value_embedding(features)
         hidden = encoder.layernorm_embedding(hidden + encoder.embed_positions(features.size()))
         convs = getattr(encoder, "conv_layers", [None] * len(encoder.layers))
@@ -102,9 +105,10 @@ class Encoder(Component):
 
     name = "encoder"
 
-    def __init__(self, model: Any, scope: str | None, context: Callable[[], Any]) -> None:
+    def __init__(self, model: Any, network: Network, scope: str | None, context: Callable[[], Any]) -> None:
         config = model.config
-        self._inputs, self._context = _Optional(config), context
+        self._inputs, self._network, self._context = _Optional(config), network, context
+        self.mergeable = scope is not None
         self.inputs = tuple(self._inputs.specs)
         channels = () if config.input_size == 1 else (int(config.input_size),)
         keep = (
@@ -120,9 +124,17 @@ class Encoder(Component):
         )
         self.hints = Hints(token_log_size="encoder_log_size", scope=scope)
 
+    def named(self, tensors: Sequence[Tensor]) -> dict[str, Any]:
+        """Arguments of the original model for :attr:`inputs`."""
+        return self._inputs.named(tensors)
+
+    def feed(self, series: NDArray[np.float32], *, spread: bool) -> Arrays:
+        """Series ``[B, L]`` as inputs, see :func:`~tsmerge_export.families.history.channelled`."""
+        return self._inputs.arrays(series, spread=spread)
+
     def module(self, model: Any) -> nn.Module:
         twin: Any = eager_attention(model)
-        return _ExportModule(twin.model, self._inputs, self._context)
+        return _ExportModule(twin.model, self._inputs, self._network, self._context)
 
     def eager(self, model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         given = self._inputs.named([inputs[spec.name] for spec in self.inputs])
@@ -141,7 +153,7 @@ class Encoder(Component):
         }
 
     def from_series(self, model: Any, series: NDArray[np.float32]) -> Arrays:
-        return self._inputs.arrays(series, spread=True)
+        return self.feed(series, spread=True)
 
 
 class LaggedFamily(TransformersFamily):
@@ -156,16 +168,22 @@ class LaggedFamily(TransformersFamily):
         """Inside, the original module draws nothing at random in its encoder."""
         yield
 
-    def _scope(self, model: Any) -> str:
-        """Exporter scopes of those layers."""
-        return rf"encoder\.layers\.({'|'.join(map(str, self.merging_layers(model)))})\b"
+    def network_inputs(self, core: Any, given: dict[str, Any]) -> Sequence[Tensor]:
+        """See :data:`Network`."""
+        found: Sequence[Tensor] = core.create_network_inputs(**given)
+        return found
+
+    def _scope(self, model: Any) -> str | None:
+        """Exporter scopes of those layers; None where there are none."""
+        layers = self.merging_layers(model)
+        return rf"encoder\.layers\.({'|'.join(map(str, layers))})\b" if layers else None
 
     def components(self, model: Any) -> tuple[Component, ...]:
-        return (Encoder(model, self._scope(model), self.deterministic),)
+        return (Encoder(model, self.network_inputs, self._scope(model), self.deterministic),)
 
     def instrument(self, model: Any, run: MergeRun) -> Sequence[Handle]:
         """Merge behind the normalisation of every attention; unmerge before a convolution over the tokens."""
-        encoder, keys = model.model.encoder, []
+        encoder, keys = model.model.encoder, list[Tensor]()
         convs = getattr(encoder, "conv_layers", None) or []
 
         def begin(*_: Any) -> None:
@@ -234,7 +252,8 @@ class LaggedFamily(TransformersFamily):
         channels each reads the series, and the first one's forecast counts.
         """
         config = model.config
-        feed = self.components(model)[0]._inputs.arrays(series, spread=False)  # type: ignore[attr-defined]
+        encoder: Any = self.components(model)[0]
+        feed = encoder.feed(series, spread=False)
         found = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in run(feed).items()}
         log_size = found["encoder_log_size"]
         mask = log_size[:, None, None, :] if bool(log_size.any()) else None
@@ -261,8 +280,4 @@ class LaggedFamily(TransformersFamily):
                 steps.append(mean)
         path = torch.cat(steps, 1)
         point = path if path.dim() == 2 else path[..., 0]
-        if not bool(torch.isfinite(point).all()):
-            raise UnsupportedError(
-                f"{self.name}: a forecast is not finite; the model's scale of a series is 0 or overflows"
-            )
         return point[:, None].float().numpy()
