@@ -5,8 +5,8 @@
 Registry-driven: whatever families are installed, built in or plug-ins, with a ``published`` size. Per family and
 context length: the median time per call of both files in turn, the speed-up (the median of the ratios of neighbouring
 runs), the FLOP ideal (ratio of all matrix products), the efficiency (speed-up over ideal), and from which of the
-lengths on merging pays. A family whose length is fixed by its config is built anew for every length (``context_length``);
-the others run at their own lengths up to the published context. Times nothing on a GPU.
+lengths on merging pays. A family whose length is fixed by its config is built anew for every length
+(``context_length``); the others run at those up to the published context. Times nothing on a GPU.
 """
 
 from __future__ import annotations

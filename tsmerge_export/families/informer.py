@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import InformerConfig, InformerForPrediction
 from transformers.models.informer import modeling_informer
 
-from tsmerge_export.families.base import Card, Handle, MergePoints, Published
+from tsmerge_export.families.base import RUNTIMES, Card, Handle, MergePoints, Published
 from tsmerge_export.families.hf import ReplacedForward
 from tsmerge_export.families.lagged import LaggedFamily
 from tsmerge_export.families.time_series_transformer import OUTPUTS
@@ -65,9 +65,11 @@ class Informer(LaggedFamily):
         "time steps, halved by every distilling convolution; the length is fixed by the config",
         "`attention_type` full: all, in every layer, unmerged before a distilling convolution (a barrier); prob: all "
         "but `--metric key`, in the last layer only, for the decoder",
+        RUNTIMES[:2],
         unsupported=(
             "merging before a ProbSparse attention: it ranks queries, and unmerged copies of a token tie",
             "random keys in ProbSparse: every key once instead, in eager too",
+            "OpenVINO: it loses the rank of the circular padding before a distilling convolution",
             "the decoder is not exported: it draws step by step, and forecasts run it in PyTorch",
         ),
     )
