@@ -21,6 +21,8 @@ ROOT = Path(__file__).parent.parent
     [
         ("chronos_bolt", "chronos-bolt", "[1, 3, 16]"),
         ("chronos_t5", "chronos-t5", "median of the next 8 steps: ["),
+        ("patchtst", "patchtst", "model.onnx on two series: {'prediction_outputs': [2, 6, 3]}"),
+        ("informer", "informer", "encoder.onnx with merged states for the decoder"),
     ],
 )
 def test_recipe(recipe: str, family: str, says: str, tmp_path: Path) -> None:
@@ -41,6 +43,26 @@ def test_recipe(recipe: str, family: str, says: str, tmp_path: Path) -> None:
     assert again.returncode == 2
     assert again.stderr.startswith("error: ")
     assert again.stderr.count("\n") == 1
+
+
+def test_a_recipe_trains_a_small_model(tmp_path: Path) -> None:
+    """Of PatchTSMixer, which trains and exports fastest; the others differ in their config and loss alone."""
+    command = [
+        sys.executable,
+        str(ROOT / "recipes" / "patchtsmixer.py"),
+        "--steps",
+        "30",
+        "-o",
+        str(tmp_path / "out"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    first, last = re.findall(
+        r"trained 30 steps in .*: loss ([\d.]+) in the first tenth, ([\d.]+) in", done.stdout
+    )[0]
+    assert float(last) < float(first)
+    assert "passed" in done.stdout
+    assert (tmp_path / "out-model" / "model.safetensors").is_file()
 
 
 def test_readme_flags_are_known() -> None:
