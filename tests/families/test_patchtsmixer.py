@@ -11,7 +11,7 @@ import torch
 import tsmerge_export as tsm
 from tests.families.harness import Subject
 from tests.models import PATCHTSMIXER
-from tsmerge_export.cli import main_export
+from tsmerge_export.cli import main, main_export
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.onnx_export import prove_dynamic
@@ -66,5 +66,10 @@ def test_merging_is_refused_with_the_reason(
     assert "patchtsmixer: no token can be merged: it mixes patches" in error
     assert "--merge none" in error
     assert not Path("out").exists()
+    for command in (["bench", "tiny"], ["tune", "tiny", "--data", "series.csv", "--max-increase", "3%"]):
+        assert main(command) == 3
+        error = capsys.readouterr().err
+        assert "mixes patches by a matrix" in error
+        assert error.count("\n") == 1
     assert main_export(["tiny", "--merge", "none", *flags]) == 0
     assert tsm.Bundle.open("out").verdicts["parity"]["passed"]

@@ -75,6 +75,7 @@ class _ExportModule(nn.Module):
 class _Model(ChannelModel):
     def __init__(self, model: Any) -> None:
         super().__init__(model, "past_observed_mask")
+        self.mergeable = not model.config.channel_attention
         self.hints = Hints(protect_first=int(bool(model.config.use_cls_token)))
 
     def module(self, model: Any) -> nn.Module:
