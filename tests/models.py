@@ -161,13 +161,86 @@ TIMESFM2_5: dict[str, Any] = {
     "initializer_range": 0.2,
 }
 
+PATCHTST: dict[str, Any] = {
+    "model_type": "patchtst",
+    "architectures": ["PatchTSTForPrediction"],
+    "num_input_channels": 3,
+    "context_length": 96,
+    "patch_length": 8,
+    "patch_stride": 4,
+    "num_hidden_layers": 3,
+    "d_model": 16,
+    "num_attention_heads": 4,
+    "ffn_dim": 32,
+    "prediction_length": 6,
+    "pooling_type": None,
+    "init_std": 0.3,
+}
+
+_LAGGED: dict[str, Any] = {
+    "prediction_length": 4,
+    "context_length": 48,
+    "lags_sequence": [1, 2, 3, 12],
+    "num_time_features": 2,
+    "d_model": 16,
+    "encoder_layers": 3,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+    "encoder_layerdrop": 0.0,
+    "init_std": 0.3,
+}
+
+TST: dict[str, Any] = {
+    **_LAGGED,
+    "model_type": "time_series_transformer",
+    "architectures": ["TimeSeriesTransformerForPrediction"],
+}
+
+AUTOFORMER: dict[str, Any] = {
+    **_LAGGED,
+    "model_type": "autoformer",
+    "architectures": ["AutoformerForPrediction"],
+    "label_length": 6,
+    "moving_average": 5,
+}
+
+INFORMER: dict[str, Any] = {
+    **_LAGGED,
+    "model_type": "informer",
+    "architectures": ["InformerForPrediction"],
+    "attention_type": "full",
+    "sampling_factor": 2,
+}
+
+PATCHTSMIXER: dict[str, Any] = {
+    "model_type": "patchtsmixer",
+    "architectures": ["PatchTSMixerForPrediction"],
+    "num_input_channels": 3,
+    "context_length": 64,
+    "patch_length": 8,
+    "patch_stride": 4,
+    "num_layers": 2,
+    "d_model": 8,
+    "prediction_length": 6,
+    "mode": "mix_channel",
+    "init_std": 0.3,
+}
+
 CONFIGS = {
-    "chronos-bolt": BOLT,
+    "autoformer": AUTOFORMER,
     "chronos-2": CHRONOS2,
+    "chronos-bolt": BOLT,
     "chronos-t5": T5,
+    "informer": INFORMER,
     "mamba": MAMBA,
     "mamba2": MAMBA2,
     "patch-mamba": PATCH_MAMBA,
+    "patchtsmixer": PATCHTSMIXER,
+    "patchtst": PATCHTST,
+    "time-series-transformer": TST,
     "timesfm": TIMESFM,
     "timesfm-2.5": TIMESFM2_5,
 }

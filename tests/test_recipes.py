@@ -24,6 +24,8 @@ ROOT = Path(__file__).parent.parent
         ("chronos2", "chronos-2", "[1, 3, 3, 2, 8]"),
         ("timesfm2_5", "timesfm-2.5", "[1, 16, 4]"),
         ("timesfm", "timesfm", "[1, 16, 4]"),
+        ("patchtst", "patchtst", "model.onnx on two series: {'prediction_outputs': [2, 6, 3]}"),
+        ("informer", "informer", "encoder.onnx with merged states for the decoder"),
     ],
 )
 def test_recipe(recipe: str, family: str, says: str, tmp_path: Path) -> None:
@@ -64,6 +66,26 @@ def test_mamba_forecaster(tmp_path: Path) -> None:
         assert again.returncode == 2
         assert says in again.stderr
         assert "Traceback" not in again.stderr
+
+
+def test_a_recipe_trains_a_small_model(tmp_path: Path) -> None:
+    """Of PatchTSMixer, which trains and exports fastest; the others differ in their config and loss alone."""
+    command = [
+        sys.executable,
+        str(ROOT / "recipes" / "patchtsmixer.py"),
+        "--steps",
+        "30",
+        "-o",
+        str(tmp_path / "out"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    first, last = re.findall(
+        r"trained 30 steps in .*: loss ([\d.]+) in the first tenth, ([\d.]+) in", done.stdout
+    )[0]
+    assert float(last) < float(first)
+    assert "passed" in done.stdout
+    assert (tmp_path / "out-model" / "model.safetensors").is_file()
 
 
 def test_readme_flags_are_known() -> None:

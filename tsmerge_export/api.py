@@ -18,7 +18,7 @@ from tsmerge_export.config import MergeConfig
 from tsmerge_export.demo import SAMPLE_SERIES
 from tsmerge_export.errors import UsageError, VerdictError
 from tsmerge_export.html_report import report_page
-from tsmerge_export.merge.apply import remove
+from tsmerge_export.merge.apply import refuse_where_nothing_merges, remove
 from tsmerge_export.model_card import model_card
 from tsmerge_export.onnx_export import DEFAULT_OPSET, EXAMPLE
 from tsmerge_export.progress import NoProgress, Progress, Stopwatch
@@ -214,6 +214,7 @@ def _inputs(
     loaded = _load(model, **options)
     tolerances.end_to_end(loaded.family, "float32", atol, rtol)
     family = families.get(loaded.family)
+    refuse_where_nothing_merges(family, loaded.model, merge)
     merge.check_turns(len(merge.select_layers(family.merge_points(loaded.model).count)))
     horizon = family.horizon(loaded.model)
     need_rows(table.name, len(table.values), horizon, horizon)

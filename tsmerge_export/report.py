@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from tsmerge_export.families.listing import Entry
+
 NO_GPU = "Nothing here has run on a GPU; no GPU speed is claimed."
 #: How tokens are counted where their number depends on the data.
 GENERATED_INPUT = "the method decides by the data how many tokens stay: these are counts on generated input"
@@ -245,6 +247,24 @@ def print_inspection(found: Mapping[str, Any]) -> None:
         _print_flops(console, part["flops"])
         counts = ", ".join(f"{count} {kind}" for kind, count in part["nodes"].items())
         console.print(f"nodes ({sum(part['nodes'].values())}): {counts}", soft_wrap=True)
+
+
+def print_families(entries: Sequence[Entry]) -> None:
+    """Print the families, each with what it does not support."""
+    console = _console()
+    for entry in entries:
+        console.print(f"{entry.name} ({entry.package})", style="bold", soft_wrap=True)
+        if entry.card is None:
+            console.print(
+                "  cannot be loaded" if entry.error else "  says nothing about itself", soft_wrap=True
+            )
+            continue
+        rows = [(f"component {name}", what) for name, what in entry.card.components]
+        rows += [("tokens", entry.card.tokens), ("merging", entry.card.merging)]
+        rows += [("runtimes", ", ".join(entry.card.runtimes))]
+        rows += [("not supported", text) for text in entry.card.unsupported]
+        for title, text in rows:
+            console.print(f"  {title}: {text.replace('`', '')}", soft_wrap=True)
 
 
 def _print_flops(console: Console, flops: Mapping[str, Any]) -> None:

@@ -206,6 +206,8 @@ ENDS = {
     "some of the end": (_SLICE.format(-3, -1), "b,2,6", False),
     "all protected at the start": (_SLICE.format(0, 2), "b,2,6", False),
     "pick from both ends": (_PICK.format("0, -1, 1, -3"), "b,4,6", False),
+    "pick one alone": ("i = Constant<value = int64 {-1}>() y = Gather<axis = 1>(h, i)", "b,6", False),
+    "pick one alone that is not protected": ("i = Constant<value = int64 {-4}>() y = Gather<axis = 1>(h, i)", "b,6", True),
     "one more at the end": (_SLICE.format(-4, 2**63 - 1), "b,4,6", True),
     "one more at the start": (_SLICE.format(0, 3), "b,3,6", True),
     "from the start to near the end": (_SLICE.format(1, -1), "b,9,6", True),

@@ -24,6 +24,7 @@ from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UsageError
 from tsmerge_export.families.base import Arrays
 from tsmerge_export.flops import count
+from tsmerge_export.merge.apply import refuse_where_nothing_merges
 from tsmerge_export.onnx_export import DEFAULT_OPSET
 from tsmerge_export.progress import NoProgress, Progress
 from tsmerge_export.validate.data import Table
@@ -106,6 +107,7 @@ def _subject(
     progress.step("load")
     loaded = load_model(source, **options)
     family = families.get(loaded.family)
+    refuse_where_nothing_merges(family, loaded.model, merge)
     component = family.components(loaded.model)[0]
     subject = Subject(source, family, loaded, component)
     folder.mkdir()

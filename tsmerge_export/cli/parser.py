@@ -355,7 +355,7 @@ def export_parser() -> argparse.ArgumentParser:
 
 def tsmerge_parser() -> argparse.ArgumentParser:
     """The parser of ``tsmerge``."""
-    from tsmerge_export.cli import advise, bench, lowpass, tune
+    from tsmerge_export.cli import advise, bench, families, lowpass, tune
 
     parser = _Parser(prog="tsmerge", description="Token merging in time-series models, exported and proved.")
     _add_version(parser)
@@ -369,6 +369,7 @@ def tsmerge_parser() -> argparse.ArgumentParser:
         ("advise", advise.HELP, advise.fill),
         ("lowpass", lowpass.HELP, lowpass.fill),
         ("forecast", _FORECAST_HELP, _fill_forecast),
+        ("families", families.HELP, families.fill),
     ):
         own_help = fill is _fill_forecast
         fill(commands.add_parser(name, help=text, description=text.capitalize() + ".", add_help=not own_help))

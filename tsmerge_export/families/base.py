@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from tsmerge_export.merge.run import MergeRun
 
 Arrays = dict[str, NDArray[Any]]
+
+
+class Handle(Protocol):
+    """What :meth:`Family.instrument` returns: a hook's handle, or whatever else takes a change back."""
+
+    def remove(self) -> None:
+        """Take it back."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +49,48 @@ class MergePoints:
     Attributes:
         count: how many, in order of execution.
         protect_first, protect_last: special tokens at either end that take no part.
+        reason: for a count of 0, why; it is what the user is told who asks for merging.
     """
 
     count: int
     protect_first: int = 0
     protect_last: int = 0
+    reason: str = ""
+
+
+#: What runs the portable form of most models.
+RUNTIMES = ("ONNX Runtime", "onnxruntime-web", "OpenVINO (`--inline`)")
+
+
+@dataclass(frozen=True)
+class Card:
+    """What ``tsmerge families`` and the README's table say of a family, each a short text.
+
+    Attributes:
+        components: by name, inputs and outputs: ``(("model", "`context` -> `quantiles`"),)``.
+        tokens: what one token stands for.
+        merging: which methods work, and where.
+        runtimes: that run its files.
+        unsupported: what does not work, and why.
+    """
+
+    components: tuple[tuple[str, str], ...]
+    tokens: str
+    merging: str = "all"
+    runtimes: tuple[str, ...] = RUNTIMES
+    unsupported: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Published:
+    """A size that people use, for benchmarks with random weights.
+
+    Attributes:
+        name: of the published model or paper. config: as config.json has it.
+    """
+
+    name: str
+    config: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -111,10 +154,14 @@ class Family(ABC):
     """A model family: how to recognise, build, export and instrument it.
 
     Attributes:
+        name: as ``--family`` takes it.
+        card: for people; None prints as unknown. published: for ``benchmarks/families.py``; None is left out there.
         weight_names: parts of the names of weights in checkpoint files -> in the module, where they differ.
     """
 
     name: str
+    card: Card | None = None
+    published: Published | None = None
     weight_names: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
@@ -144,7 +191,7 @@ class Family(ABC):
         """Where tokens can be merged."""
 
     @abstractmethod
-    def instrument(self, model: nn.Module, run: MergeRun) -> list[RemovableHandle]:
+    def instrument(self, model: nn.Module, run: MergeRun) -> Sequence[Handle]:
         """Hook the model so that it calls ``run.merge`` at every point and aligns what follows."""
 
     @abstractmethod
@@ -155,9 +202,9 @@ class Family(ABC):
     def context(self, model: nn.Module) -> int:
         """Longest context in steps that the model reads; longer series are cut to their end."""
 
-    @abstractmethod
     def quantile_levels(self, model: nn.Module) -> tuple[float, ...]:
-        """Quantile levels that :meth:`forecast` returns."""
+        """Quantile levels that :meth:`forecast` returns; a point forecast counts as the median."""
+        return (0.5,)
 
     def pipeline(self, model: nn.Module) -> dict[str, Any]:
         """What a forecaster needs besides the components (JSON-ready), for the manifest: at least

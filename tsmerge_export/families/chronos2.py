@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from tsmerge_export.errors import UsageError
-from tsmerge_export.families.base import Arrays, Component, Family, Hints, MergePoints, TensorSpec
+from tsmerge_export.families.base import Arrays, Card, Component, Hints, MergePoints, Published, TensorSpec
 from tsmerge_export.families.chronos2_hooks import instrument_encoder
-from tsmerge_export.families.hf import config_dict, detached_twin, from_config
+from tsmerge_export.families.hf import TransformersFamily, detached_twin
 from tsmerge_export.merge.run import MergeRun
 
 _LEAST = torch.finfo(torch.float32).min
@@ -203,13 +203,36 @@ class _Model(Component):
         return out
 
 
-class Chronos2(Family):
+class Chronos2(TransformersFamily):
     """Amazon's Chronos-2 (``Chronos2Model``): univariate, multivariate and with covariates."""
 
     name = "chronos-2"
-
-    def matches(self, config: Mapping[str, Any]) -> bool:
-        return "Chronos2Model" in (config.get("architectures") or ())
+    model_class, config_class, needs = Chronos2Model, Chronos2CoreConfig, ("chronos_config",)
+    card = Card(
+        (
+            (
+                "model",
+                "`context` [groups, series, steps], `future` [groups, series, horizon in patches, patch] (NaN: not "
+                "known), `series_mask` [groups, series] -> `quantiles` [groups, series, levels, horizon, patch]",
+            ),
+        ),
+        "patches, concatenated over a group's series: one decision for each group; REG and horizon are protected",
+        runtimes=("ONNX Runtime",),
+        unsupported=("`tsm.pipeline`; other runtimes: not tried",),
+    )
+    published = Published(
+        "amazon/chronos-2",
+        {
+            "architectures": ["Chronos2Model"], "model_type": "t5", "d_model": 768, "d_kv": 64, "d_ff": 3072,
+            "num_layers": 12, "num_heads": 12, "vocab_size": 2, "reg_token_id": 1, "pad_token_id": 0,
+            "feed_forward_proj": "relu",
+            "chronos_config": {
+                "context_length": 8192, "input_patch_size": 16, "input_patch_stride": 16, "output_patch_size": 16,
+                "max_output_patches": 64, "use_reg_token": True, "use_arcsinh": True, "time_encoding_scale": 8192,
+                "quantiles": [0.01, 0.05, *(i / 20 for i in range(2, 19)), 0.95, 0.99],
+            },
+        },
+    )  # fmt: skip
 
     def build(self, config: Mapping[str, Any]) -> nn.Module:
         own = config.get("chronos_config") or {}
@@ -221,10 +244,7 @@ class Chronos2(Family):
                 raise UsageError(
                     f"config.json: chronos_config.{name} is {own.get(name)!r}, which no Chronos-2 has"
                 )
-        return from_config(Chronos2Model, Chronos2CoreConfig, config, needs=("chronos_config",))
-
-    def config_of(self, model: Any) -> dict[str, Any]:
-        return config_dict(model, "Chronos2Model")
+        return super().build(config)
 
     def components(self, model: Any) -> tuple[Component, ...]:
         return (_Model(model),)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import T5Config
 
-from tsmerge_export.families.base import Arrays, Component, Family, Hints, MergePoints, TensorSpec
-from tsmerge_export.families.hf import config_dict, eager_attention, from_config
+from tsmerge_export.families.base import Arrays, Card, Component, Hints, MergePoints, Published, TensorSpec
+from tsmerge_export.families.hf import TransformersFamily, eager_attention
 from tsmerge_export.families.t5_stack import instrument_decoder, instrument_encoder
 from tsmerge_export.merge.run import MergeRun
 
@@ -80,19 +80,24 @@ class _Model(Component):
         return {"context": np.ascontiguousarray(series, np.float32)}
 
 
-class ChronosBolt(Family):
+class ChronosBolt(TransformersFamily):
     """Amazon's Chronos-Bolt (``ChronosBoltModelForForecasting``), with or without REG token."""
 
     name = "chronos-bolt"
-
-    def matches(self, config: Mapping[str, Any]) -> bool:
-        return "ChronosBoltModelForForecasting" in (config.get("architectures") or ())
-
-    def build(self, config: Mapping[str, Any]) -> nn.Module:
-        return from_config(ChronosBoltModelForForecasting, T5Config, config, needs=("chronos_config",))
-
-    def config_of(self, model: Any) -> dict[str, Any]:
-        return config_dict(model, "ChronosBoltModelForForecasting")
+    model_class, config_class, needs = ChronosBoltModelForForecasting, T5Config, ("chronos_config",)
+    card = Card((("model", "`context` -> `quantiles`"),), "patches")
+    published = Published(
+        "amazon/chronos-bolt-small",
+        {
+            "architectures": ["ChronosBoltModelForForecasting"], "model_type": "t5", "d_model": 512, "d_ff": 2048,
+            "d_kv": 64, "num_heads": 8, "num_layers": 6, "num_decoder_layers": 6, "vocab_size": 2, "reg_token_id": 1,
+            "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0, "feed_forward_proj": "relu",
+            "chronos_config": {
+                "context_length": 2048, "input_patch_size": 16, "input_patch_stride": 16, "prediction_length": 64,
+                "quantiles": [i / 10 for i in range(1, 10)], "use_reg_token": True,
+            },
+        },
+    )  # fmt: skip
 
     def components(self, model: Any) -> tuple[Component, ...]:
         return (_Model(model),)

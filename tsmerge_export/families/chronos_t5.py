@@ -14,8 +14,8 @@ from torch.utils.hooks import RemovableHandle
 from transformers import T5Config, T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
-from tsmerge_export.families.base import Arrays, Component, Family, Hints, MergePoints, TensorSpec
-from tsmerge_export.families.hf import config_dict, eager_attention, from_config
+from tsmerge_export.families.base import Arrays, Card, Component, Hints, MergePoints, Published, TensorSpec
+from tsmerge_export.families.hf import TransformersFamily, eager_attention
 from tsmerge_export.families.t5_decoder import Cross, Decoder
 from tsmerge_export.families.t5_stack import (
     instrument_decoder,
@@ -131,20 +131,42 @@ class _Generation(Component):
         return inputs | {"tokens": tokens}
 
 
-class ChronosT5(Family):
+class ChronosT5(TransformersFamily):
     """Amazon's Chronos on T5 (``T5ForConditionalGeneration`` with a ``chronos_config``)."""
 
     name = "chronos-t5"
+    model_class, config_class, needs = T5ForConditionalGeneration, T5Config, ("chronos_config",)
+    card = Card(
+        (
+            (
+                "encoder",
+                "`input_ids`, `attention_mask` -> `last_hidden_state`, `encoder_mask`, `encoder_log_size`",
+            ),
+            ("cross", "these -> keys and values of every layer's cross-attention"),
+            ("decoder", "one step"),
+        ),
+        "time steps",
+        "all, in the encoder",
+        unsupported=("merging in the decoder: one token a step",),
+    )
+    published = Published(
+        "amazon/chronos-t5-small",
+        {
+            "architectures": ["T5ForConditionalGeneration"], "model_type": "t5", "d_model": 512, "d_ff": 2048,
+            "d_kv": 64, "num_heads": 8, "num_layers": 6, "num_decoder_layers": 6, "vocab_size": 4096,
+            "feed_forward_proj": "relu", "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0,
+            "chronos_config": {
+                "tokenizer_class": "MeanScaleUniformBins",
+                "tokenizer_kwargs": {"low_limit": -15.0, "high_limit": 15.0}, "n_tokens": 4096,
+                "n_special_tokens": 2, "pad_token_id": 0, "eos_token_id": 1, "use_eos_token": True,
+                "model_type": "seq2seq", "context_length": 512, "prediction_length": 64, "num_samples": 20,
+                "temperature": 1.0, "top_k": 50, "top_p": 1.0,
+            },
+        },
+    )  # fmt: skip
 
     def matches(self, config: Mapping[str, Any]) -> bool:
-        architecture = config.get("architectures") or ()
-        return "T5ForConditionalGeneration" in architecture and "chronos_config" in config
-
-    def build(self, config: Mapping[str, Any]) -> nn.Module:
-        return from_config(T5ForConditionalGeneration, T5Config, config, needs=("chronos_config",))
-
-    def config_of(self, model: Any) -> dict[str, Any]:
-        return config_dict(model, "T5ForConditionalGeneration")
+        return super().matches(config) and "chronos_config" in config
 
     def components(self, model: Any) -> tuple[Component, ...]:
         return _Encoder(model), Cross(model), Decoder(model)

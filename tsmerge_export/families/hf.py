@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
 
 from tsmerge_export.errors import UsageError
+from tsmerge_export.families.base import Family
 
 
 def from_config(
@@ -45,6 +46,7 @@ def detached_twin(model: nn.Module) -> nn.Module:
     twin = copy.deepcopy(model, memo)
     for module in twin.modules():
         # Merging may be applied to the original; the exported graph gets its merges from the rewriter.
+        module.__dict__.pop("forward", None)
         for hooks in (module._forward_hooks, module._forward_pre_hooks):
             hooks.clear()
     return twin.eval()
@@ -58,3 +60,45 @@ def eager_attention(model: nn.Module) -> nn.Module:
     twin = detached_twin(model)
     twin.set_attn_implementation("eager")  # type: ignore[operator]
     return twin
+
+
+class ReplacedForward:
+    """Another forward for one module, for a layer whose residual stream passes no boundary that a hook could sit on.
+
+    It calls the layer's own submodules. A :class:`~tsmerge_export.families.base.Handle`; where it was replaced in turn,
+    :meth:`remove` leaves the later one alone.
+    """
+
+    def __init__(self, module: nn.Module, forward: Callable[..., Any]) -> None:
+        self._module, self._forward = module, forward
+        module.forward = forward
+
+    def remove(self) -> None:
+        """Give the module its own forward back."""
+        if self._module.__dict__.get("forward") is self._forward:
+            del self._module.__dict__["forward"]
+
+
+class TransformersFamily(Family):
+    """A family whose module is one class of transformers, or one that follows its conventions.
+
+    Attributes:
+        model_class: named in ``architectures`` of config.json. config_class: its configuration.
+        needs: keys that config.json must have.
+    """
+
+    model_class: type
+    config_class: type
+    needs: tuple[str, ...] = ()
+
+    def matches(self, config: Mapping[str, Any]) -> bool:
+        """See :meth:`Family.matches`."""
+        return self.model_class.__name__ in (config.get("architectures") or ())
+
+    def build(self, config: Mapping[str, Any]) -> nn.Module:
+        """See :meth:`Family.build`."""
+        return from_config(self.model_class, self.config_class, config, needs=self.needs)
+
+    def config_of(self, model: nn.Module) -> dict[str, Any]:
+        """See :meth:`Family.config_of`."""
+        return config_dict(model, self.model_class.__name__)

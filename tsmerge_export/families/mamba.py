@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,8 +10,8 @@ from torch import Tensor, nn
 from torch._higher_order_ops.scan import scan
 from transformers import MambaConfig, MambaForCausalLM
 
-from tsmerge_export.families.hf import config_dict, from_config
-from tsmerge_export.families.state_space import StateSpaceFamily
+from tsmerge_export.families.base import Published
+from tsmerge_export.families.state_space import StateSpaceFamily, binned_card
 
 
 class ScanMixer(nn.Module):
@@ -77,15 +76,15 @@ class Mamba(StateSpaceFamily):
     """``MambaForCausalLM`` of transformers."""
 
     name = "mamba"
-
-    def matches(self, config: Mapping[str, Any]) -> bool:
-        return "MambaForCausalLM" in (config.get("architectures") or ())
-
-    def build(self, config: Mapping[str, Any]) -> nn.Module:
-        return from_config(MambaForCausalLM, MambaConfig, config)
-
-    def config_of(self, model: Any) -> dict[str, Any]:
-        return config_dict(model, "MambaForCausalLM")
+    model_class, config_class = MambaForCausalLM, MambaConfig
+    card = binned_card("time steps, binned; the recurrence is ONNX Scan")
+    published = Published(
+        "state-spaces/mamba-130m, over 1,024 bins",
+        {
+            "architectures": ["MambaForCausalLM"], "model_type": "mamba", "vocab_size": 1024, "hidden_size": 768,
+            "state_size": 16, "num_hidden_layers": 24, "series_config": {"context_length": 4096},
+        },
+    )  # fmt: skip
 
     def exportable(self, twin: Any) -> nn.Module:
         scan_mixers(twin.backbone)

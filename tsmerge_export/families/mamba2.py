@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 from transformers import Mamba2Config, Mamba2ForCausalLM
 
-from tsmerge_export.families.hf import config_dict, from_config
-from tsmerge_export.families.state_space import StateSpaceFamily
+from tsmerge_export.families.base import Published
+from tsmerge_export.families.state_space import StateSpaceFamily, binned_card
 
 
 def _number(value: Any) -> Any:
@@ -32,15 +32,22 @@ class Mamba2(StateSpaceFamily):
     """``Mamba2ForCausalLM`` of transformers; its chunked scan exports as it is."""
 
     name = "mamba2"
-
-    def matches(self, config: Mapping[str, Any]) -> bool:
-        return "Mamba2ForCausalLM" in (config.get("architectures") or ())
+    model_class, config_class = Mamba2ForCausalLM, Mamba2Config
+    card = binned_card("time steps, binned")
+    published = Published(
+        "state-spaces/mamba2-130m, over 1,024 bins",
+        {
+            "architectures": ["Mamba2ForCausalLM"], "model_type": "mamba2", "vocab_size": 1024, "hidden_size": 768,
+            "num_heads": 24, "head_dim": 64, "state_size": 128, "n_groups": 1, "num_hidden_layers": 24,
+            "chunk_size": 256, "series_config": {"context_length": 4096},
+        },
+    )  # fmt: skip
 
     def build(self, config: Mapping[str, Any]) -> nn.Module:
         limit = readable_limit(config.get("time_step_limit", (0.0, math.inf)))
-        return from_config(Mamba2ForCausalLM, Mamba2Config, {**config, "time_step_limit": limit})
+        return super().build({**config, "time_step_limit": limit})
 
     def config_of(self, model: Any) -> dict[str, Any]:
-        config = config_dict(model, "Mamba2ForCausalLM")
+        config = super().config_of(model)
         config["time_step_limit"] = stored_limit(config["time_step_limit"])
         return config

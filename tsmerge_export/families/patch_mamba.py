@@ -17,11 +17,20 @@ from torch.utils.hooks import RemovableHandle
 from transformers import Mamba2Config, Mamba2Model, MambaConfig, MambaModel
 
 from tsmerge_export.errors import UsageError
-from tsmerge_export.families.base import Arrays, Component, Family, Hints, MergePoints, TensorSpec
+from tsmerge_export.families.base import (
+    Arrays,
+    Card,
+    Component,
+    Family,
+    Hints,
+    MergePoints,
+    Published,
+    TensorSpec,
+)
 from tsmerge_export.families.hf import detached_twin, from_config
 from tsmerge_export.families.mamba import scan_mixers
 from tsmerge_export.families.mamba2 import readable_limit, stored_limit
-from tsmerge_export.families.state_space import instrument_blocks
+from tsmerge_export.families.state_space import BETWEEN, instrument_blocks
 from tsmerge_export.merge.run import MergeRun
 
 ARCHITECTURE = "PatchMambaForForecasting"
@@ -161,6 +170,21 @@ class PatchMamba(Family):
     """:class:`PatchMambaForForecasting`; the last token, which gives the forecast, takes no part in merging."""
 
     name = "patch-mamba"
+    card = Card(
+        (("model", "`context` -> `quantiles`"),),
+        "patches, by Mamba-2 or Mamba; the model is this project's own",
+        **BETWEEN,  # type: ignore[arg-type]
+    )
+    published = Published(
+        "no published one: Mamba-2 of state-spaces/mamba2-130m over patches",
+        {
+            "architectures": [ARCHITECTURE], "patch_length": 8, "context_length": 8192, "prediction_length": 64,
+            "backbone": {
+                "model_type": "mamba2", "hidden_size": 768, "num_heads": 24, "head_dim": 64, "state_size": 128,
+                "n_groups": 1, "num_hidden_layers": 24, "chunk_size": 256, "vocab_size": 1,
+            },
+        },
+    )  # fmt: skip
 
     def matches(self, config: Mapping[str, Any]) -> bool:
         return ARCHITECTURE in (config.get("architectures") or ())

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from tsmerge_export.errors import UnsupportedError
-from tsmerge_export.families.base import Arrays, Component, Family, Hints, MergePoints, TensorSpec
-from tsmerge_export.families.hf import detached_twin
+from tsmerge_export.families.base import Arrays, Card, Component, Hints, MergePoints, TensorSpec
+from tsmerge_export.families.hf import TransformersFamily, detached_twin
 from tsmerge_export.merge.run import MergeRun
 
 _QUANTILES = tuple(i / 10 for i in range(1, 10))
@@ -42,6 +42,19 @@ def scaled(series: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np
     scale = np.abs(np.where(seen, values, 0)).sum(1, keepdims=True) / count
     scale = np.where(scale > 0, scale, 1.0)
     return filled / scale, scale
+
+
+#: What every family that merges between blocks says of it.
+BETWEEN = {
+    "merging": "all, between blocks",
+    "runtimes": ("ONNX Runtime",),
+    "unsupported": ("`--metric key` and `--prop-attn`: they need attention", "other runtimes: not tried"),
+}
+
+
+def binned_card(tokens: str) -> Card:
+    """The card of a language model over bins."""
+    return Card((("model", "`input_ids` -> `logits` of every time step"),), tokens, **BETWEEN)  # type: ignore[arg-type]
 
 
 def instrument_blocks(backbone: Any, run: MergeRun) -> list[RemovableHandle]:
@@ -129,7 +142,7 @@ class BinnedModel(Component):
         return super().example(model, batch, length, seed)
 
 
-class StateSpaceFamily(Family):
+class StateSpaceFamily(TransformersFamily):
     """Language models of transformers, ``model.backbone`` and ``model.lm_head``, each token a bin of the scaled series;
     they forecast one step. A family names its classes and, where export needs it, its exportable form."""
 

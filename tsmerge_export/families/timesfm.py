@@ -16,8 +16,8 @@ from torch.utils.hooks import RemovableHandle
 from transformers import TimesFmConfig, TimesFmModelForPrediction
 
 from tsmerge_export.errors import UsageError
-from tsmerge_export.families.base import Arrays, Component, Family, Hints, MergePoints, TensorSpec
-from tsmerge_export.families.hf import config_dict, detached_twin, from_config
+from tsmerge_export.families.base import Arrays, Card, Component, Hints, MergePoints, Published, TensorSpec
+from tsmerge_export.families.hf import TransformersFamily, detached_twin
 from tsmerge_export.families.timesfm_hooks import Follower
 from tsmerge_export.families.timesfm_inputs import as_ragged, filled, in_patches
 from tsmerge_export.merge.run import MergeRun
@@ -153,25 +153,30 @@ class _Model(Component):
         return {**self.from_series(model, series), "freq": rng.integers(0, model.config.freq_size, batch)}
 
 
-class TimesFm(Family):
+class TimesFm(TransformersFamily):
     """Google's TimesFM 1 and 2."""
 
     name = "timesfm"
-
-    def matches(self, config: Mapping[str, Any]) -> bool:
-        return "TimesFmModelForPrediction" in (config.get("architectures") or ())
+    model_class, config_class = TimesFmModelForPrediction, TimesFmConfig
+    card = Card(
+        (("model", "`context`, `padding`, `freq` -> `predictions` (mean and quantiles)"),),
+        "patches, causal; the last one is protected",
+        runtimes=("ONNX Runtime",),
+        unsupported=("horizons beyond the model's own; `tsm.pipeline`; other runtimes: not tried",),
+    )
+    # The defaults of the class are the published ones.
+    published = Published(
+        "google/timesfm-2.0-500m", {"architectures": ["TimesFmModelForPrediction"], "model_type": "timesfm"}
+    )
 
     def build(self, config: Mapping[str, Any]) -> nn.Module:
-        model: Any = from_config(TimesFmModelForPrediction, TimesFmConfig, config)
+        model: Any = super().build(config)
         own = model.config
         if own.context_length % own.patch_length:
             raise UsageError(
                 f"config.json: context_length {own.context_length} is no multiple of patch_length {own.patch_length}"
             )
         return model
-
-    def config_of(self, model: Any) -> dict[str, Any]:
-        return config_dict(model, "TimesFmModelForPrediction")
 
     def components(self, model: Any) -> tuple[Component, ...]:
         return (_Model(model),)

@@ -19,8 +19,8 @@ from transformers import TimesFm2_5Config, TimesFm2_5ModelForPrediction
 from transformers.models.timesfm2_5.modeling_timesfm2_5 import apply_rotary_pos_emb
 
 from tsmerge_export.errors import UsageError
-from tsmerge_export.families.base import Arrays, Component, Family, Hints, MergePoints, TensorSpec
-from tsmerge_export.families.hf import config_dict, detached_twin, from_config
+from tsmerge_export.families.base import Arrays, Card, Component, Hints, MergePoints, Published, TensorSpec
+from tsmerge_export.families.hf import TransformersFamily, detached_twin
 from tsmerge_export.families.timesfm2_5_hooks import instrument_decoder
 from tsmerge_export.families.timesfm_inputs import as_ragged, filled, in_patches
 from tsmerge_export.merge.run import MergeRun
@@ -144,17 +144,29 @@ class _Model(Component):
         return {"context": context, "padding": padding}
 
 
-class TimesFm25(Family):
+class TimesFm25(TransformersFamily):
     """Google's TimesFM 2.5."""
 
     name = "timesfm-2.5"
+    model_class, config_class = TimesFm2_5ModelForPrediction, TimesFm2_5Config
+    card = Card(
+        (("model", "`context`, `padding` -> `predictions` (mean and quantiles)"),),
+        "patches, causal; the last one is protected",
+        runtimes=("ONNX Runtime",),
+        unsupported=(
+            "horizons beyond the model's own; `tsm.pipeline`; other runtimes: not tried",
+            "`--positions compact` is `gather`: positions differ by row",
+        ),
+    )
+    # The defaults of the class are the published ones.
+    published = Published(
+        "google/timesfm-2.5-200m",
+        {"architectures": ["TimesFm2_5ModelForPrediction"], "model_type": "timesfm2_5"},
+    )
     weight_names: ClassVar[Mapping[str, str]] = {".mlp.ff0.": ".mlp.fc1.", ".mlp.ff1.": ".mlp.fc2."}
 
-    def matches(self, config: Mapping[str, Any]) -> bool:
-        return "TimesFm2_5ModelForPrediction" in (config.get("architectures") or ())
-
     def build(self, config: Mapping[str, Any]) -> nn.Module:
-        model: Any = from_config(TimesFm2_5ModelForPrediction, TimesFm2_5Config, config)
+        model: Any = super().build(config)
         own = model.config
         if own.context_length % own.patch_length:
             raise UsageError(
@@ -166,9 +178,6 @@ class TimesFm25(Family):
                 f"{len(own.quantiles)} quantiles, which force_flip_invariance needs"
             )
         return model
-
-    def config_of(self, model: Any) -> dict[str, Any]:
-        return config_dict(model, "TimesFm2_5ModelForPrediction")
 
     def components(self, model: Any) -> tuple[Component, ...]:
         return (_Model(model),)

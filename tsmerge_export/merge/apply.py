@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
 from tsmerge_export import families
 from tsmerge_export.config import MergeConfig
+from tsmerge_export.errors import UnsupportedError
+from tsmerge_export.families.base import Family, Handle
 from tsmerge_export.merge.plan import make_plan
 from tsmerge_export.merge.run import MergeRun
 
 ModelT = TypeVar("ModelT")
 
-_applied: WeakKeyDictionary[nn.Module, tuple[MergeRun, list[RemovableHandle]]] = WeakKeyDictionary()
+_applied: WeakKeyDictionary[nn.Module, tuple[MergeRun, Sequence[Handle]]] = WeakKeyDictionary()
 
 
 def apply(model: ModelT, merge: MergeConfig) -> ModelT:
@@ -35,6 +36,7 @@ def apply(model: ModelT, merge: MergeConfig) -> ModelT:
     """
     family, core = families.for_model(model)
     # Everything that can fail comes first: a refused config leaves the model as it was.
+    refuse_where_nothing_merges(family, core, merge)
     points = family.merge_points(core)
     plan = make_plan(
         merge, points.count, protect_first=points.protect_first, protect_last=points.protect_last
@@ -45,6 +47,15 @@ def apply(model: ModelT, merge: MergeConfig) -> ModelT:
     if plan:
         _applied[core] = (run, handles)
     return model
+
+
+def refuse_where_nothing_merges(family: Family, model: nn.Module, merge: MergeConfig) -> None:
+    """Raises UnsupportedError, with the family's reason, for merging in a model that has no place for it."""
+    points = family.merge_points(model)
+    if merge.active and points.count == 0:
+        raise UnsupportedError(
+            f"{family.name}: no token can be merged: {points.reason}; use --merge none to export it as it is"
+        )
 
 
 def remove(model: ModelT) -> ModelT:

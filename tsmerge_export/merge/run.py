@@ -65,6 +65,10 @@ class MergeRun:
         self._kept: Tensor | None = None
         self._target: Tensor | None = None
 
+    def restart(self) -> None:
+        """Go on with tokens that have been unmerged, or made anew: all of size 1, and as many as there are now."""
+        self._size = self._kept = self._target = None
+
     @property
     def merged(self) -> bool:
         """Whether a merge step has run since :meth:`begin`."""

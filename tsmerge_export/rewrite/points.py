@@ -20,10 +20,21 @@ _AFTER_SOFTMAX = {"Identity", "Cast", "Dropout", "Where"}
 # Between the product of queries and keys and the softmax.
 _ON_SCORES = {"Add", "Cast", "Clip", "Div", "Identity", "Mul", "Sub", "Tanh", "Where"}
 # Between that product and the residual Add; MatMul, Add, Mul and Gemm only with a constant.
-_PROJECTION = {"Transpose", "Reshape", "Identity", "Cast", "Dropout", "Squeeze", "Unsqueeze", "Flatten"}
+_PROJECTION = {
+    "Transpose",
+    "Reshape",
+    "Identity",
+    "Cast",
+    "Dropout",
+    "Squeeze",
+    "Unsqueeze",
+    "Flatten",
+    "Expand",
+}
 _PROJECTION_WITH_CONSTANT = {"MatMul", "Add", "Mul", "Div", "Gemm"}
 # From tokens to what an RMS normalisation scales them by, where it is written in plain operators.
 _RMS = {"Add", "Cast", "Div", "Mul", "Pow", "Reciprocal", "ReduceMean", "Sqrt"}
+_SCATTER = {"ScatterElements", "ScatterND"}
 _NORMALISATIONS = {"LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"}
 _MAX_STEPS = 16  # longest chain known is 8 (fp16 casts around a projection with bias)
 
@@ -93,6 +104,14 @@ def _consumers(value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
             yield use.node, use.idx
 
 
+def _same_shape(node: ir.Node) -> bool:
+    """Whether a node is a Reshape that leaves the shape as it is (a ``view`` for the gradient's sake)."""
+    if node.op_type != "Reshape" or node.inputs[0] is None:
+        return False
+    shape = dims(node.inputs[0])
+    return shape is not None and shape == dims(node.outputs[0])
+
+
 def _value_product(softmax: ir.Node) -> tuple[ir.Node | None, str]:
     """The MatMul of the attention weights with the values."""
     value = softmax.outputs[0]
@@ -102,7 +121,7 @@ def _value_product(softmax: ir.Node) -> tuple[ir.Node | None, str]:
             if node.op_type == "MatMul" and index == 0:
                 return node, ""
         # torch guards fully masked rows: Where(IsNaN(weights), 0, weights)
-        onward = {node for node, _ in uses if node.op_type in _AFTER_SOFTMAX}
+        onward = {node for node, _ in uses if node.op_type in _AFTER_SOFTMAX or _same_shape(node)}
         if len(onward) != 1:
             return None, "its weights feed no single product with values"
         value = onward.pop().outputs[0]
@@ -179,6 +198,11 @@ def _residual(product: ir.Node, softmax: ir.Node) -> tuple[ir.Node | None, str]:
             if other not in scores or other not in values:
                 return None, "the residual is no ancestor of scores and values (cross-attention)"
             return node, ""
+        if (
+            node.op_type in _SCATTER and index == 2
+        ):  # attention of some queries, put among the others' outputs
+            value = node.outputs[0]
+            continue
         with_constant = node.op_type in _PROJECTION_WITH_CONSTANT and any(_constant(v) for v in node.inputs)
         passes = node.op_type in _PROJECTION or (node.op_type in _NORMALISATIONS and index == 0)
         if not passes and not with_constant and not _gated(node, index):
@@ -192,11 +216,20 @@ def _with_post_norm(add: ir.Node) -> ir.Node:
 
     There the normalised tokens are the residual stream. Runtimes fuse the pair, so that nothing may come between.
     """
-    users = {node for node, _ in _consumers(add.outputs[0])}
-    only = users.pop() if len(users) == 1 else None
+    only = _only_user(add)
     if only is not None and only.op_type in _NORMALISATIONS and only.inputs[0] is add.outputs[0]:
         return only
+    # Batch normalisation works on axis 1: Transpose, BatchNormalization, Transpose back.
+    norm = _only_user(only) if only is not None and only.op_type == "Transpose" else None
+    last = _only_user(norm) if norm is not None and norm.op_type == "BatchNormalization" else None
+    if last is not None and last.op_type == "Transpose" and dims(last.outputs[0]) == dims(add.outputs[0]):
+        return last
     return add
+
+
+def _only_user(node: ir.Node) -> ir.Node | None:
+    users = {user for user, _ in _consumers(node.outputs[0])}
+    return users.pop() if len(users) == 1 else None
 
 
 def find_points(graph: ir.Graph, scope: str | None = None) -> tuple[list[Point], list[Rejected]]:
@@ -216,15 +249,16 @@ def find_points(graph: ir.Graph, scope: str | None = None) -> tuple[list[Point],
         if shape is None or len(shape) < 3 or axis not in (-1, len(shape) - 1):
             continue
         name = node.name or node.outputs[0].name or "Softmax"
-        if shape[-1] != shape[-2] or shape[-1] in (1, None):
-            rejected.append(
-                Rejected(name, f"query and key lengths differ or are one token: {shape[-2]} and {shape[-1]}")
-            )
-            continue
         product, reason = _value_product(node)
         add = None
         if product is not None:
             add, reason = _residual(product, node)
+        # Sparse attention reads some queries only; its residual stream has the tokens of the keys all the same.
+        if shape[-1] in (1, None) or (add is None and shape[-1] != shape[-2]):
+            rejected.append(
+                Rejected(name, f"query and key lengths differ or are one token: {shape[-2]} and {shape[-1]}")
+            )
+            continue
         found = dims(add.outputs[0]) if add is not None else None
         if add is None or found is None:
             rejected.append(Rejected(name, reason))

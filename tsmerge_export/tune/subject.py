@@ -20,6 +20,7 @@ from tsmerge_export.checkpoint import LoadedModel, load_model
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UsageError
 from tsmerge_export.families.base import Arrays, Component, Family
+from tsmerge_export.merge.apply import refuse_where_nothing_merges
 from tsmerge_export.onnx_export import DEFAULT_OPSET, export_component, prove_dynamic
 from tsmerge_export.tune.quality import Errors
 from tsmerge_export.validate.cost import run_named, window_errors
@@ -154,6 +155,7 @@ def prepare(
     table, notes = usable_columns(table)
     loaded = load_model(source, **options)
     family = families.get(loaded.family)
+    refuse_where_nothing_merges(family, loaded.model, MergeConfig())
     component = family.components(loaded.model)[0]
     horizon, longest = family.horizon(loaded.model), family.context(loaded.model)
     seen = split(table)

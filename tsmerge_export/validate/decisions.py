@@ -78,6 +78,13 @@ def from_steps(steps: Sequence[Step]) -> list[Decision]:
     return out
 
 
+def rows(decisions: Sequence[Decision], batch: int) -> int:
+    """Rows that were decided one by one: the batch, or a multiple of it where a model has several in each of its rows
+    (channels), those of one row side by side."""
+    found = {len(decision.kept) for decision in decisions}
+    return found.pop() if len(found) == 1 and min(found) % batch == 0 else batch
+
+
 class Verdict(IntEnum):
     """How a row's decisions compare, over all merge layers."""
 
@@ -125,6 +132,8 @@ def compare(
     if len(want) != len(got):
         return np.full(batch, Verdict.MISMATCH, np.int64)
     for w, (kept, target), place in zip(want, got, taps, strict=True):
+        if len(w.kept) != batch:
+            return np.full(batch, Verdict.MISMATCH, np.int64)
         if w.kept.shape != kept.shape or w.target.shape != target.shape:
             # A count that comes from the data may be another one within float noise, for all rows at once; it also
             # is where a row of the batch flipped before.

@@ -210,9 +210,12 @@ def judge_cases(
                     result.failures.append(f"ONNX Runtime failed: {_one_line(error)}")
                 else:
                     made = [(seen[t.kept], seen[t.target]) for t in taps]
-                    verdict = decisions.compare(decided, made, taps, tolerances.SCORE_NOISE, case.batch)
-                    tied = decisions.near_tie(decided, tolerances.SCORE_NOISE, case.batch)
-                    counts = decisions.count_tie(decided, tolerances.SCORE_NOISE, case.batch)
+                    rows = decisions.rows(decided, case.batch)
+                    verdict = decisions.compare(decided, made, taps, tolerances.SCORE_NOISE, rows)
+                    verdict = verdict.reshape(case.batch, -1).max(axis=1)
+                    tied = decisions.near_tie(decided, tolerances.SCORE_NOISE, rows)
+                    tied = np.asarray(tied.reshape(case.batch, -1).any(axis=1))
+                    counts = decisions.count_tie(decided, tolerances.SCORE_NOISE, rows)
                     result = judge(case, want, got, seen, verdict, tied, tolerance, count_tied=counts)
                 report.cases.append(result)
                 if progress is not None:

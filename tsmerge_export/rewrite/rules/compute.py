@@ -89,6 +89,16 @@ def normalization(node: ir.Node, context: Context) -> Outcome:
     return Outcome([dict(context.tags(value)) for _ in node.outputs])
 
 
+@rule("BatchNormalization")
+def batch_normalization(node: ir.Node, context: Context) -> Outcome:
+    """With the statistics of training, per entry of axis 1, which must not be tokens."""
+    value = operand(node, 0)
+    refuse_axes(context.tags(value), [1], "normalises each entry of")
+    if node.attributes.get_int("training_mode", 0):
+        raise Barrier("it computes statistics over tokens")
+    return Outcome([dict(context.tags(value)) for _ in node.outputs])
+
+
 @rule(
     "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
     "ReduceSum", "ReduceSumSquare",

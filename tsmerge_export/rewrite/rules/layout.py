@@ -171,7 +171,10 @@ def concat(node: ir.Node, context: Context) -> Outcome:
 
 @rule("Gather")
 def gather(node: ir.Node, context: Context) -> Outcome:
-    """Merged indices look up per token; merged data may be picked from along any axis that is not tokens."""
+    """Merged indices look up per token; merged data may be picked from along any axis that is not tokens.
+
+    Of tokens only protected ones may be picked, which keep their place from their end.
+    """
     data, indices = operand(node, 0), operand(node, 1)
     axis = node.attributes.get_int("axis", 0) % len(context.base_dims(data))
     picked = context.tags(indices)

@@ -1,0 +1,219 @@
+"""Every family at a typical published size with random weights: unmerged against merged ONNX Runtime, in one run.
+
+    python benchmarks/families.py [--only NAME,...] [--lengths 128,512,2048] [--ratio 1/4] [--batch 4] [--threads 1]
+
+Registry-driven: whatever families are installed, built in or plug-ins, with a ``published`` size. Per family and
+context length: the median time per call of both files in turn, the speed-up (the median of the ratios of neighbouring
+runs), the FLOP ideal (ratio of all matrix products), the efficiency (speed-up over ideal), and from which of the
+lengths on merging pays. A family whose length is fixed by its config is built anew for every length
+(``context_length``); the others run at those up to the published context. Times nothing on a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from tsmerge_export import families
+from tsmerge_export.build import merge_and_lower
+from tsmerge_export.config import MergeConfig
+from tsmerge_export.errors import TsmergeError
+from tsmerge_export.families.base import Arrays, Component, Family
+from tsmerge_export.flops import count
+from tsmerge_export.onnx_export import export_component
+from tsmerge_export.validate.sessions import open_session
+
+LENGTHS = (128, 512, 2048)
+WARM_UP = 2
+
+
+def build_model(family: Family, config: Mapping[str, Any]) -> torch.nn.Module:
+    """Float32, seeded random weights."""
+    torch.manual_seed(0)
+    return family.build(config).eval()
+
+
+def has_fixed_length(component: Component) -> bool:
+    """Whether no dim of the inputs but the batch is dynamic."""
+    return not any(isinstance(dim, str) and dim != "batch" for spec in component.inputs for dim in spec.dims)
+
+
+def make_files(
+    component: Component, model: torch.nn.Module, merge: MergeConfig, folder: Path
+) -> tuple[Path, Path]:
+    """The unmerged file and the merged one."""
+    folder.mkdir()
+    built = merge_and_lower(
+        component, export_component(component, model), merge, inline=False, folder=folder, scratch=folder
+    )
+    return built.unmerged, built.merged
+
+
+def measure(
+    files: tuple[Path, Path], feed: Arrays, threads: int, runs: int, seconds: float, say: Any
+) -> dict[str, Any]:
+    """Figures of one size; both files in turn, after a warm-up of two."""
+    sessions = [open_session(file, threads, timed=True) for file in files]
+    taken: list[list[float]] = [[], []]
+    begin = time.monotonic()
+    gc.disable()
+    for turn in range(runs + WARM_UP):
+        for index in (0, 1) if turn % 2 == 0 else (1, 0):
+            start = time.perf_counter()
+            sessions[index].run(None, feed)
+            if turn >= WARM_UP:
+                taken[index].append(time.perf_counter() - start)
+        say(turn + 1)
+        if turn >= WARM_UP + 4 and time.monotonic() - begin > seconds:
+            break
+    gc.enable()
+    speedup = statistics.median(a / b for a, b in zip(*taken, strict=True))
+    flops = [count(onnx.load(file), feed).total for file in files]
+    ideal = flops[0] / flops[1]
+    return {
+        "runs": len(taken[0]),
+        "unmerged_ms": 1e3 * statistics.median(taken[0]),
+        "merged_ms": 1e3 * statistics.median(taken[1]),
+        "speedup": speedup,
+        "flop_ideal": ideal,
+        "efficiency": speedup / ideal,
+    }
+
+
+def of_family(
+    family: Family, args: argparse.Namespace, folder: Path, bar: Progress
+) -> tuple[list[dict[str, Any]], str]:
+    """One row per length, and why there is none."""
+    published = family.published
+    if published is None:
+        return [], "names no published size"
+    config, merge = dict(published.config), MergeConfig(ratio=args.ratio)
+    model = build_model(family, config)
+    points = family.merge_points(model)
+    if points.count == 0:
+        return [], f"does not merge: {points.reason}"
+    fixed = has_fixed_length(family.components(model)[0])
+    lengths = args.lengths if fixed else [n for n in args.lengths if n <= family.context(model)]
+    rows, files = [], None
+    for number, length in enumerate(lengths):
+        if fixed:
+            model = build_model(family, {**config, "context_length": length})
+        component = family.components(model)[0]
+        if files is None or fixed:
+            files = make_files(component, model, merge, folder / f"{family.name}-{number}")
+        feed = component.example(model, args.batch, length)
+        task = bar.add_task(f"{family.name}, length {length}", total=args.runs + WARM_UP)
+        row = measure(
+            files, feed, args.threads, args.runs, args.seconds,
+            lambda done, task=task: bar.update(task, completed=done),
+        )  # fmt: skip
+        bar.remove_task(task)
+        rows.append({"family": family.name, "size": published.name, "length": length, **row})
+    return rows, "" if rows else f"reads at most {family.context(model)} steps"
+
+
+def pays_from(rows: Sequence[Mapping[str, Any]]) -> int | None:
+    """The least length from which on every one measured is faster merged; None where the longest is not."""
+    found = None
+    for row in sorted(rows, key=lambda row: -row["length"]):
+        if row["speedup"] <= 1:
+            break
+        found = int(row["length"])
+    return found
+
+
+def show(rows: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> None:
+    """Print the table to stdout."""
+    table = Table(
+        title=f"local k=1 ratio={args.ratio}, batch {args.batch}, threads {args.threads}, random weights"
+    )
+    for column in ("family", "length", "unmerged ms", "merged ms", "speed-up", "FLOP ideal", "efficiency"):
+        table.add_column(column, justify="left" if column == "family" else "right")
+    for row in rows:
+        table.add_row(
+            row["family"], str(row["length"]), f"{row['unmerged_ms']:.2f}", f"{row['merged_ms']:.2f}",
+            f"{row['speedup']:.2f}x", f"{row['flop_ideal']:.2f}x", f"{row['efficiency']:.2f}",
+        )  # fmt: skip
+    Console(width=110).print(table)
+
+
+def wholes(text: str) -> list[int]:
+    """Comma-separated lengths, in order."""
+    return sorted({int(part) for part in text.split(",")})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", help="families, comma-separated; default: all")
+    parser.add_argument("--lengths", type=wholes, default=list(LENGTHS), help="context lengths in steps")
+    parser.add_argument("--ratio", default="1/4", help="share of tokens that each layer removes")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--runs", type=int, default=15, help="timed runs of each file")
+    parser.add_argument(
+        "--seconds", type=float, default=60.0, help="no new turn after that long, yet at least 5"
+    )
+    parser.add_argument("--json", type=Path, help="write the rows here")
+    args = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    notes: list[str] = []
+    try:
+        chosen = families.names() if args.only is None else args.only.split(",")
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            Progress(console=Console(stderr=True), transient=True) as bar,
+        ):
+            for name in chosen:
+                try:
+                    found, note = of_family(families.get(name), args, Path(folder), bar)
+                except TsmergeError as error:
+                    if args.only is not None:
+                        raise
+                    found, note = [], str(error)
+                rows += found
+                if note:
+                    notes.append(f"{name}: left out, it {note}" if note[0].islower() else f"{name}: {note}")
+                elif (least := pays_from(found)) is None:
+                    notes.append(f"{name}: merging does not pay at the longest context measured")
+                else:
+                    notes.append(f"{name}: merging pays from {least} steps on, of the lengths measured")
+    except TsmergeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    show(rows, args)
+    for note in notes:
+        print(note)
+    versions = {
+        name: metadata.version(name) for name in ("torch", "onnxruntime", "onnx", "transformers", "numpy")
+    }
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        + ", ".join(f"{name} {version}" for name, version in versions.items())
+    )
+    if args.json is not None:
+        args.json.write_text(
+            json.dumps({"versions": versions, "rows": rows, "notes": notes}, indent=2) + "\n"
+        )
+
+
+if __name__ == "__main__":
+    main()

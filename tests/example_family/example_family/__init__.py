@@ -1,0 +1,1 @@
+"""An example of a family in a package of its own."""

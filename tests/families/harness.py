@@ -1,0 +1,201 @@
+"""What every family is tested for: one tiny random model, parity over the settings, bit identity, a clean removal."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+import tsmerge_export as tsm
+from tsmerge_export import families
+from tsmerge_export.build import Built, merge_and_lower
+from tsmerge_export.config import MergeConfig
+from tsmerge_export.families.base import Component, Family
+from tsmerge_export.onnx_export import export_component, prove_dynamic
+from tsmerge_export.validate import parity
+from tsmerge_export.validate.corpus import ENTRIES, Case
+from tsmerge_export.validate.sessions import open_session
+
+_FOLDER = tempfile.TemporaryDirectory(prefix="tsmerge-tests-")
+
+#: Every method, every k and ratio of the corpus once, and the options that change what follows a merge.
+SETTINGS = [
+    MergeConfig(k=1, ratio="1/4"),
+    MergeConfig(k=2, ratio="1/10"),
+    MergeConfig(k=5, ratio="1/2"),
+    MergeConfig(k="global", ratio="1/4"),
+    MergeConfig(method="global", ratio="1/3", similarity="dot", schedule="linear"),
+    MergeConfig(r=3, layers=(1,), positions="compact", causal=True, similarity="l2"),
+    MergeConfig(method="dynamic", threshold=0.4, k=1),
+    MergeConfig(method="dynamic", threshold=0.7, k="global", similarity="l2"),
+    MergeConfig(method="pitome", ratio="1/4"),
+    MergeConfig(method="ssm", ratio="1/4"),
+]
+#: What needs attention.
+WITH_ATTENTION = [
+    MergeConfig(ratio="1/4", metric="key"),
+    MergeConfig(ratio="1/4", k=2, prop_attn=True),
+    MergeConfig(method="dynamic", threshold=0.4, metric="key", prop_attn=True),
+]
+#: All merge nodes are there, and none removes anything.
+NOTHING = [
+    MergeConfig(k=1, ratio="1/2", min_tokens=100_000),
+    MergeConfig(k="global", ratio="1/2", min_tokens=100_000, positions="compact", prop_attn=True),
+    MergeConfig(method="dynamic", threshold=-1, min_tokens=100_000),
+    MergeConfig(method="pitome", ratio="1/2", min_tokens=100_000),
+]
+
+
+def describe(merge: Any) -> str:
+    """The id of a setting in a test's name."""
+    return merge.describe() if isinstance(merge, MergeConfig) else str(merge)
+
+
+@dataclass
+class Subject:
+    """One tiny model of a family, with random weights."""
+
+    family_name: str
+    config: dict[str, Any]
+    seed: int = 3
+    _built: dict[MergeConfig, Built] = field(default_factory=dict)
+
+    @property
+    def family(self) -> Family:
+        """Its family."""
+        return families.get(self.family_name)
+
+    @cached_property
+    def model(self) -> Any:
+        """The original eager module; tests must not change it."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            model = self.family.build(self.config).eval()
+            for name, buffer in model.named_buffers():
+                # Fresh statistics of a batch normalisation would make it the identity.
+                if name.endswith("running_mean"):
+                    buffer.normal_(0, 0.5)
+                elif name.endswith("running_var"):
+                    buffer.uniform_(0.5, 2)
+        return model
+
+    @property
+    def component(self) -> Component:
+        """The component that merges."""
+        return self.family.components(self.model)[0]
+
+    @cached_property
+    def plain(self) -> ir.Model:
+        """Its export without merging."""
+        return export_component(self.component, self.model)
+
+    def built(self, merge: MergeConfig) -> Built:
+        """The files of one merge setting."""
+        if merge not in self._built:
+            folder = Path(tempfile.mkdtemp(dir=_FOLDER.name))
+            self._built[merge] = merge_and_lower(
+                self.component, self.plain, merge, inline=False, folder=folder, scratch=folder
+            )
+        return self._built[merge]
+
+    def cases(self) -> list[Case]:
+        """Batches 1, 2 and 5 at lengths that are short, odd, no multiple of a patch, and beyond the context."""
+        context = self.family.context(self.model)
+        sizes = [
+            (1, 1),
+            (2, 5),
+            (5, 37),
+            (2, context // 2 + 1),
+            (1, context),
+            (2, context + context // 4 + 3),
+        ]
+        usual = [entry for entry in ENTRIES if not entry.degenerate]
+        odd = [entry for entry in ENTRIES if entry.degenerate]
+        pick = [usual[0], odd[0], usual[1], usual[2], odd[-1], usual[-1]]
+        return [
+            Case(entry, batch, length, seed=5) for entry, (batch, length) in zip(pick, sizes, strict=True)
+        ]
+
+    def parity(
+        self, merge: MergeConfig, of: MergeConfig | None = None, cases: Sequence[Case] | None = None
+    ) -> parity.ParityReport:
+        """The eager model merged by ``merge`` against the file made with ``of``, by default the same."""
+        return parity.check(
+            self.family, self.component, self.model, merge, self.built(of or merge).merged,
+            cases=self.cases() if cases is None else cases, threads=1,
+        )  # fmt: skip
+
+    def assert_parity(self, merge: MergeConfig, barriers: Sequence[str] = ()) -> None:
+        """It passes, with a merge in every layer asked for, and the ops of ``barriers``."""
+        report = self.parity(merge)
+        assert report.failures == []
+        assert report.to_dict()["kept_mismatches"] == 0
+        assert report.passed
+        built, points = self.built(merge), self.family.merge_points(self.model).count
+        expected = points if merge.layers is None else len(merge.layers)
+        assert len(built.report.merges) == expected - (merge.schedule == "linear")
+        assert [barrier.op_type for barrier in built.report.barriers] == list(barriers)
+
+    def assert_bit_identical(self, merge: MergeConfig) -> None:
+        """Every output has the bits of the unmerged file's, and so has the eager model with hooks."""
+        built = self.built(merge)
+        assert len(built.report.merges) == self.family.merge_points(self.model).count
+        plain, merged = (open_session(file, 1, timed=True) for file in (built.unmerged, built.merged))
+        for case in self.cases():
+            feed = self.component.from_series(self.model, case.series())
+            for want, got in zip(plain.run(None, feed), merged.run(None, feed), strict=True):
+                assert want.shape == got.shape
+                assert want.tobytes() == got.tobytes()
+            tensors = {name: torch.from_numpy(value) for name, value in feed.items()}
+            with torch.no_grad():
+                before = self.component.eager(self.model, tensors)
+                with tsm.merging(self.model, merge) as run:
+                    after = self.component.eager(self.model, tensors)
+                    assert all(step.removed == 0 for step in run.steps)
+            assert all(torch.equal(before[name], after[name]) for name in before)
+
+    def assert_dynamic_and_removable(self) -> None:
+        """The plain export runs at other sizes; gradients flow through merging; removing it leaves no trace."""
+        prove_dynamic(self.component, self.model, self.plain)
+        feed = self.component.from_series(self.model, self.cases()[2].series())
+        tensors = {name: torch.from_numpy(value) for name, value in feed.items()}
+        with torch.no_grad():
+            before = self.component.eager(self.model, tensors)
+        tsm.apply(self.model, MergeConfig(ratio="1/4"))
+        tsm.apply(self.model, MergeConfig(ratio="1/3"))
+        try:
+            merged = self.component.eager(self.model, tensors)
+            sum(value.square().sum() for value in merged.values() if value.requires_grad).backward()  # type: ignore[union-attr]
+            seen = [
+                p.grad
+                for name, p in self.model.named_parameters()
+                if ".layers." in name and p.grad is not None
+            ]
+            assert seen
+            assert all(torch.isfinite(grad).all() for grad in seen)
+        finally:
+            tsm.remove(self.model)
+            self.model.zero_grad(set_to_none=True)
+        same = [
+            merged[name].shape == value.shape and torch.equal(merged[name], value)
+            for name, value in before.items()
+        ]
+        assert not all(same)
+        with torch.no_grad():
+            after = self.component.eager(self.model, tensors)
+        assert all(torch.equal(before[name], after[name]) for name in before)
+
+    def forecast(self, series: np.ndarray) -> np.ndarray:
+        """The family's forecast through the unmerged file."""
+        session = open_session(self.built(MergeConfig(method="none")).merged, 1)
+        names = [spec.name for spec in self.component.outputs]
+        return self.family.forecast(
+            self.model, lambda feed: dict(zip(names, session.run(names, feed), strict=True)), series
+        )

@@ -1,0 +1,216 @@
+"""The registry: families of other packages, broken ones, the list of `tsmerge families`, hub ids and folders."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers.utils.logging import disable_progress_bar
+
+import tsmerge_export as tsm
+from tests.models import CONFIGS
+from tsmerge_export import families
+from tsmerge_export.cli import main, main_export
+from tsmerge_export.errors import TsmergeError, UnsupportedError
+from tsmerge_export.families import listing, plugins
+from tsmerge_export.validate import corpus
+
+Capture = pytest.CaptureFixture[str]
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "tests" / "example_family"
+CONFIG = {
+    "architectures": ["PointEncoderModel"],
+    "hidden_size": 16,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 2,
+    "intermediate_size": 32,
+    "vocab_size": 1,
+    "horizon": 4,
+}
+
+
+def install(folder: Path, name: str, entry_points: str) -> None:
+    """What pip leaves in site-packages for a package with these lines in its group of entry points."""
+    info = folder / f"{name}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{plugins.GROUP}]\n{entry_points}\n")
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of installed packages, the example among them."""
+    text = (EXAMPLE / "pyproject.toml").read_text()
+    install(
+        tmp_path,
+        "example_family",
+        text.split(f'[project.entry-points."{plugins.GROUP}"]\n')[1].replace('"', ""),
+    )
+    shutil.copytree(EXAMPLE / "example_family", tmp_path / "example_family")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    _forget()
+    yield tmp_path
+    monkeypatch.undo()
+    _forget()
+
+
+def _forget() -> None:
+    plugins.found.cache_clear()
+    families.get.cache_clear()
+    for name in [name for name in sys.modules if name.startswith(("example_family", "broken_"))]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def model(site: Path) -> Path:
+    """A folder with a tiny model of the example's family."""
+    disable_progress_bar()
+    torch.manual_seed(1)
+    core: Any = families.get("point-encoder").build(CONFIG)
+    core.save_pretrained(site / "tiny")
+    return site / "tiny"
+
+
+def test_the_example_is_short() -> None:
+    assert len((EXAMPLE / "example_family" / "family.py").read_text().splitlines()) < 60
+
+
+def test_a_family_of_another_package_is_exported_and_proved(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(model.parent)
+    whole = corpus.cases
+    monkeypatch.setattr(corpus, "cases", lambda *args, **kwargs: list(whole(*args, **kwargs))[::4])
+    np.savetxt("series.csv", np.sin(np.arange(300) / 4), header="a", comments="")
+    assert main_export(["tiny", "--ratio", "1/4", "-o", "out", "--data", "series.csv", "--threads", "1"]) == 0
+    assert "point-encoder: local" in capsys.readouterr().out
+    manifest = tsm.Bundle.open("out").manifest
+    assert manifest["family"] == "point-encoder"
+    assert len(manifest["components"][0]["merges"]) == 2
+    assert manifest["components"][0]["barriers"] == []
+    series = np.random.default_rng(0).normal(size=(3, 40)).astype(np.float32)
+    loaded = tsm.load_model(model)
+    with torch.no_grad(), tsm.merging(loaded.model, tsm.MergeConfig(ratio="1/4")) as run:
+        want = loaded.model(torch.from_numpy(series))
+        assert [step.removed for step in run.steps] == [10, 7]
+    np.testing.assert_allclose(tsm.load("out").run({"context": series})["forecast"], want.numpy(), atol=1e-5)
+
+
+def test_a_hub_id_takes_the_same_way(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(model))
+    assert tsm.load_model("someone/point-encoder").family == "point-encoder"
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "evil.Model"}}))
+    with pytest.raises(TsmergeError, match="--trust-remote-code"):
+        tsm.load_model("someone/point-encoder")
+    assert tsm.load_model("someone/point-encoder", trust_remote_code=True).family == "point-encoder"
+
+
+BROKEN = {
+    "raises": ("x = 1 / 0\n", "broken_raises:Family", 2, "ZeroDivisionError"),
+    "absent": ("import no_such_module\n", "broken_absent:Family", 4, "no_such_module is not installed"),
+    "nothing": ("", "broken_nothing:Family", 2, "AttributeError"),
+    "other": ("class Family:\n    pass\n", "broken_other:Family", 2, "no subclass"),
+    "named": (
+        "from example_family.family import PointEncoder as Family\n",
+        "broken_named:Family",
+        2,
+        "calls itself",
+    ),
+    "abstract": (
+        "from tsmerge_export.families.base import Family\n",
+        "broken_abstract:Family",
+        2,
+        "TypeError",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_plug_in_is_one_line(kind: str, site: Path, model: Path, capsys: Capture) -> None:
+    code, entry, exit_code, words = BROKEN[kind]
+    (site / f"broken_{kind}.py").write_text(code)
+    install(site, f"broken_{kind}", f"{kind} = {entry}")
+    _forget()
+    assert main_export([str(model), "--family", kind, "-o", str(site / "out")]) == exit_code
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"plug-in '{kind}' of broken_{kind} 1.0" in error.replace("broken-", "broken_")
+    assert words in error
+    assert tsm.load_model(model).family == "point-encoder"  # it is in nobody else's way
+    assert main(["families"]) == 0
+    out, warning = capsys.readouterr()
+    assert f"{kind} (broken" in out
+    assert warning.count("\n") == 1
+    assert words in warning
+
+
+def test_what_no_family_takes_names_the_broken_ones_too(site: Path, model: Path) -> None:
+    (site / "broken_all.py").write_text("raise RuntimeError('first line\\nsecond line')\n")
+    install(site, "broken_all", "everything = broken_all:Family")
+    _forget()
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "architectures": ["Unheard"]}))
+    with pytest.raises(
+        UnsupportedError, match=r"Unheard.*point-encoder.*RuntimeError: first line second line"
+    ) as caught:
+        tsm.load_model(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_two_packages_with_one_name_and_the_name_of_a_built_in_family(site: Path) -> None:
+    install(
+        site,
+        "second",
+        "point-encoder = example_family.family:PointEncoder\nchronos-bolt = example_family.family:PointEncoder",
+    )
+    _forget()
+    with pytest.raises(TsmergeError, match="claims the same name"):
+        families.get("point-encoder")
+    assert type(families.get("chronos-bolt")).__name__ == "ChronosBolt"
+    assert families.names().count("chronos-bolt") == 1
+
+
+def test_the_list(site: Path, capsys: Capture) -> None:
+    assert main(["families", "--json", str(site / "list.json")]) == 0
+    out, error = capsys.readouterr()
+    assert error == ""
+    assert "point-encoder (example" in out
+    found = {entry["name"]: entry for entry in json.loads((site / "list.json").read_text())}
+    assert set(found) == set(families.names())
+    assert found["chronos-bolt"]["components"] == [{"name": "model", "what": "`context` -> `quantiles`"}]
+    assert found["mamba2"]["unsupported"]
+    assert all(entry["error"] is None for entry in found.values())
+
+
+BUILT_IN = [name for name in families.names() if families.built_in(name)]
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_built_in_family_has_a_card_and_its_row_in_the_readme(name: str) -> None:
+    entry = next(entry for entry in listing.entries() if entry.name == name)
+    assert entry.card is not None
+    assert f"| {' | '.join(entry.cells())} |" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_built_in_family_has_a_published_size_that_builds(name: str) -> None:
+    family = families.get(name)
+    assert family.published is not None
+    assert family.matches(family.published.config)
+    with torch.device("meta"):
+        core = family.build(family.published.config)
+    assert sum(p.numel() for p in core.parameters()) > 100_000
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_belongs_to_one_family(name: str) -> None:
+    assert [other for other in BUILT_IN if families.get(other).matches(CONFIGS[name])] == [name]

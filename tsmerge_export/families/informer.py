@@ -1,0 +1,118 @@
+"""Informer of transformers: as the Time Series Transformer, with ProbSparse attention and distilling convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from transformers import InformerConfig, InformerForPrediction
+from transformers.models.informer import modeling_informer
+
+from tsmerge_export.families.base import RUNTIMES, Card, Handle, MergePoints, Published
+from tsmerge_export.families.hf import ReplacedForward
+from tsmerge_export.families.lagged import LaggedFamily
+from tsmerge_export.families.time_series_transformer import OUTPUTS
+from tsmerge_export.merge.run import MergeRun
+
+
+def _evenly(low: int, high: int, size: tuple[int, ...]) -> Tensor:
+    """``torch.randint`` without chance: evenly spaced numbers, each once where as many are drawn as there are."""
+    (count,) = size
+    return low + torch.arange(count) * (high - low) // count
+
+
+class _Torch(SimpleNamespace):
+    """torch for ``modeling_informer`` alone, its random numbers apart."""
+
+    randint = staticmethod(_evenly)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Inside, ProbSparse attention (arXiv 2012.07436, section 3) measures its queries on evenly spaced keys.
+
+    transformers draws them at random, with replacement, as many as there are keys: the measure of a query then hangs on
+    chance. Evenly spaced, it is over every key once.
+    """
+    with patch.object(modeling_informer, "torch", _Torch()):
+        yield
+
+
+def _sparse(layer: Any) -> bool:
+    return isinstance(layer.self_attn, modeling_informer.InformerProbSparseAttention)
+
+
+class Informer(LaggedFamily):
+    """``InformerForPrediction``, deterministic."""
+
+    name = "informer"
+    model_class, config_class = InformerForPrediction, InformerConfig
+    card = Card(
+        (
+            (
+                "encoder",
+                f"`past_values`, `past_observed_mask` and the features that the config has -> {OUTPUTS}",
+            ),
+        ),
+        "time steps, halved by every distilling convolution; the length is fixed by the config",
+        "`attention_type` full: all, in every layer, unmerged before a distilling convolution (a barrier); prob: all "
+        "but `--metric key`, in the last layer only, for the decoder",
+        RUNTIMES[:2],
+        unsupported=(
+            "merging before a ProbSparse attention: it ranks queries, and unmerged copies of a token tie",
+            "random keys in ProbSparse: every key once instead, in eager too",
+            "OpenVINO: it loses the rank of the circular padding before a distilling convolution",
+            "the decoder is not exported: it draws step by step, and forecasts run it in PyTorch",
+        ),
+    )
+    published = Published(
+        "huggingface/informer-tourism-monthly, with a context of 512",
+        {
+            "architectures": ["InformerForPrediction"], "model_type": "informer", "prediction_length": 24,
+            "context_length": 512, "lags_sequence": [1, 2, 3, 4, 5, 6, 7, 11, 12, 13, 23, 24],
+            "num_time_features": 2, "d_model": 64, "encoder_layers": 6, "decoder_layers": 4,
+            "encoder_ffn_dim": 128, "decoder_ffn_dim": 128, "attention_type": "prob", "distil": True,
+        },
+    )  # fmt: skip
+
+    def merging_layers(self, model: Any) -> Sequence[int]:
+        """All; but none whose tokens reach another ProbSparse attention."""
+        layers = model.model.encoder.layers
+        sparse = [index for index, layer in enumerate(layers) if _sparse(layer)]
+        return range(max(sparse, default=0), len(layers))
+
+    def merge_points(self, model: Any) -> MergePoints:
+        return MergePoints(len(self.merging_layers(model)))
+
+    def deterministic(self) -> Any:
+        return deterministic()
+
+    def keys_are_read(self, layer: Any) -> bool:
+        return not _sparse(layer)
+
+    def instrument(self, model: Any, run: MergeRun) -> Sequence[Handle]:
+        def without_chance(forward: Callable[..., Any]) -> Callable[..., Any]:
+            def wrapped(*args: Any, **kwargs: Any) -> Any:
+                with deterministic():
+                    return forward(*args, **kwargs)
+
+            return wrapped
+
+        sparse = [
+            module
+            for module in model.modules()
+            if isinstance(module, modeling_informer.InformerProbSparseAttention)
+        ]
+        forward = modeling_informer.InformerProbSparseAttention.forward
+        return [
+            *super().instrument(model, run),
+            *(ReplacedForward(module, without_chance(forward.__get__(module))) for module in sparse),
+        ]

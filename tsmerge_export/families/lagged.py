@@ -1,0 +1,283 @@
+"""What transformers' Time Series Transformer and Informer have in common: lagged values, time features and static ones
+through an encoder, one token a time step, whose output a decoder attends to while it draws step after step."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tsmerge_export.families.base import Arrays, Component, Handle, Hints, TensorSpec
+from tsmerge_export.families.hf import TransformersFamily, eager_attention
+from tsmerge_export.families.history import channelled, clock
+from tsmerge_export.merge.apply import current_run
+from tsmerge_export.merge.run import MergeRun
+
+
+def past_length(config: Any) -> int:
+    """Steps that the model reads: its context, and what the farthest lag reaches beyond."""
+    return int(config.context_length) + max(config.lags_sequence)
+
+
+def time_features(config: Any) -> int:
+    """Features of every time step."""
+    return int(config.num_time_features + config.num_dynamic_real_features)
+
+
+Network = Callable[[Any, dict[str, Any]], Sequence[Tensor]]
+"""(the transformers model without its head, its arguments) -> ``features [B, L, F]``, loc, scale, static features."""
+
+
+class _Optional:
+    """The model's inputs: those that its config does without are left out of the graph, which knows no empty tensor."""
+
+    def __init__(self, config: Any) -> None:
+        self._config = config
+        rows = ("batch", past_length(config))
+        values = rows if config.input_size == 1 else (*rows, int(config.input_size))
+        self.specs = [
+            TensorSpec("past_values", "float32", values),
+            TensorSpec("past_observed_mask", "float32", values),
+        ]
+        for name, dtype, count in (
+            ("past_time_features", "float32", time_features(config)),
+            ("static_categorical_features", "int64", int(config.num_static_categorical_features)),
+            ("static_real_features", "float32", int(config.num_static_real_features)),
+        ):
+            if count:
+                dims = (*rows, count) if name == "past_time_features" else ("batch", count)
+                self.specs.append(TensorSpec(name, dtype, dims))
+
+    def named(self, tensors: Sequence[Tensor]) -> dict[str, Any]:
+        """Arguments of ``create_network_inputs``: the given ones, and what it needs besides."""
+        given: dict[str, Any] = dict(zip([spec.name for spec in self.specs], tensors, strict=True))
+        if "past_time_features" not in given:
+            values = given["past_values"]
+            given["past_time_features"] = values.new_zeros((values.shape[0], past_length(self._config), 0))
+        return given
+
+    def arrays(self, series: NDArray[np.float32], *, spread: bool) -> Arrays:
+        """Series ``[B, L]`` as inputs; calendar and static features are made up."""
+        config, batch = self._config, len(series)
+        out = channelled(series, past_length(config), config.input_size, spread=spread)
+        if config.input_size == 1:
+            out = {name: value[..., 0] for name, value in out.items()}
+        wave = clock(-past_length(config), past_length(config), time_features(config))
+        out["past_time_features"] = np.repeat(wave[None], batch, axis=0)
+        row = np.arange(batch)[:, None] if spread else np.zeros((batch, 1), np.int64)
+        if config.num_static_categorical_features:
+            out["static_categorical_features"] = row % np.asarray(config.cardinality)
+        count = config.num_static_real_features
+        out["static_real_features"] = np.repeat(row / 8, count, axis=1).astype(np.float32)
+        return {spec.name: np.ascontiguousarray(out[spec.name]) for spec in self.specs}
+
+
+class _ExportModule(nn.Module):
+    """Network inputs and encoder without the mask that the original makes of none."""
+
+    def __init__(self, core: Any, inputs: _Optional, network: Network, context: Callable[[], Any]) -> None:
+        super().__init__()
+        self.core, self.inputs, self.network, self.context = core, inputs, network, context
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """The inputs in order -> the outputs of :class:`Encoder`."""
+        core, encoder = self.core, self.core.encoder
+        features, loc, scale, static = self.network(core, self.inputs.named(tensors))
+        hidden = encoder.value_embedding(features)
+        hidden = encoder.layernorm_embedding(hidden + encoder.embed_positions(features.size()))
+        convs = getattr(encoder, "conv_layers", [None] * len(encoder.layers))
+        with self.context():
+            for layer, conv in zip(encoder.layers, convs, strict=True):
+                hidden = layer(hidden, None)
+                hidden = hidden if conv is None else conv(hidden)
+        # All 0 as long as every token stands for itself. Computed from the tokens, it stays an axis of them.
+        return hidden, (hidden[..., 0] * 0.0).abs(), loc, scale, static
+
+
+class Encoder(Component):
+    """Past values and features -> encoder states, which stay merged, and what scales a forecast."""
+
+    name = "encoder"
+
+    def __init__(self, model: Any, network: Network, scope: str | None, context: Callable[[], Any]) -> None:
+        config = model.config
+        self._inputs, self._network, self._context = _Optional(config), network, context
+        self.mergeable = scope is not None
+        self.inputs = tuple(self._inputs.specs)
+        channels = () if config.input_size == 1 else (int(config.input_size),)
+        keep = (
+            () if config.scaling in ("mean", "std", True) and not getattr(config, "keepdim", True) else (1,)
+        )
+        static = int(config._number_of_features) - time_features(config)
+        self.outputs = (
+            TensorSpec("last_hidden_state", "float32", ("batch", "tokens", int(config.d_model))),
+            TensorSpec("encoder_log_size", "float32", ("batch", "tokens")),
+            TensorSpec("loc", "float32", ("batch", *keep, *channels)),
+            TensorSpec("scale", "float32", ("batch", *keep, *channels)),
+            TensorSpec("static_features", "float32", ("batch", static)),
+        )
+        self.hints = Hints(token_log_size="encoder_log_size", scope=scope)
+
+    def named(self, tensors: Sequence[Tensor]) -> dict[str, Any]:
+        """Arguments of the original model for :attr:`inputs`."""
+        return self._inputs.named(tensors)
+
+    def feed(self, series: NDArray[np.float32], *, spread: bool) -> Arrays:
+        """Series ``[B, L]`` as inputs, see :func:`~tsmerge_export.families.history.channelled`."""
+        return self._inputs.arrays(series, spread=spread)
+
+    def module(self, model: Any) -> nn.Module:
+        twin: Any = eager_attention(model)
+        return _ExportModule(twin.model, self._inputs, self._network, self._context)
+
+    def eager(self, model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        given = self._inputs.named([inputs[spec.name] for spec in self.inputs])
+        with self._context():
+            # The whole model, for its outputs are the original's; the decoder sees one empty step.
+            found = model.model(**given, use_cache=False)
+        hidden = found.encoder_last_hidden_state
+        run = current_run(model)
+        proportion = None if run is None else run.proportion(len(hidden))
+        return {
+            "last_hidden_state": hidden,
+            "encoder_log_size": torch.zeros(hidden.shape[:2]) if proportion is None else proportion[:, 0, 0],
+            "loc": found.loc,
+            "scale": found.scale,
+            "static_features": found.static_features,
+        }
+
+    def from_series(self, model: Any, series: NDArray[np.float32]) -> Arrays:
+        return self.feed(series, spread=True)
+
+
+class LaggedFamily(TransformersFamily):
+    """Encoder exported and merged, decoder as it is in PyTorch."""
+
+    @abstractmethod
+    def merging_layers(self, model: Any) -> Sequence[int]:
+        """Encoder layers that tokens can merge in."""
+
+    @contextmanager
+    def deterministic(self) -> Iterator[None]:
+        """Inside, the original module draws nothing at random in its encoder."""
+        yield
+
+    def network_inputs(self, core: Any, given: dict[str, Any]) -> Sequence[Tensor]:
+        """See :data:`Network`."""
+        found: Sequence[Tensor] = core.create_network_inputs(**given)
+        return found
+
+    def _scope(self, model: Any) -> str | None:
+        """Exporter scopes of those layers; None where there are none."""
+        layers = self.merging_layers(model)
+        return rf"encoder\.layers\.({'|'.join(map(str, layers))})\b" if layers else None
+
+    def components(self, model: Any) -> tuple[Component, ...]:
+        return (Encoder(model, self.network_inputs, self._scope(model), self.deterministic),)
+
+    def instrument(self, model: Any, run: MergeRun) -> Sequence[Handle]:
+        """Merge behind the normalisation of every attention; unmerge before a convolution over the tokens."""
+        encoder, keys = model.model.encoder, list[Tensor]()
+        convs = getattr(encoder, "conv_layers", None) or []
+
+        def begin(*_: Any) -> None:
+            run.begin(None)
+
+        def align(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            hidden, mask, *rest = args
+            proportion = run.proportion(hidden.shape[0])
+            mask = mask if mask is None or not run.merged else run.align(mask, 2, 3)
+            if proportion is not None:
+                mask = proportion if mask is None else mask + proportion
+            return (hidden, mask, *rest), kwargs
+
+        def keep_keys(heads: int) -> Any:
+            def hook(_module: nn.Module, _args: Any, output: Tensor) -> None:
+                keys[:] = [output.unflatten(-1, (heads, -1))]
+
+            return hook
+
+        def merge(point: int) -> Any:
+            return lambda _module, _args, output: run.merge(point, output, *keys)
+
+        def unmerge(_module: nn.Module, args: tuple[Tensor, ...]) -> Any:
+            whole = run.unmerge(args[0])
+            run.restart()
+            return (whole,)
+
+        def weigh(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            hidden = kwargs.get("encoder_hidden_states")
+            proportion = None if hidden is None else run.proportion(hidden.shape[0])
+            return args, kwargs if proportion is None else {**kwargs, "encoder_attention_mask": proportion}
+
+        handles: list[Handle] = [
+            encoder.register_forward_pre_hook(begin),
+            model.model.decoder.register_forward_pre_hook(weigh, with_kwargs=True),
+        ]
+        for point, index in enumerate(self.merging_layers(model)):
+            layer = encoder.layers[index]
+            if self.keys_are_read(layer):
+                heads = keep_keys(layer.self_attn.num_heads)
+                handles.append(layer.self_attn.k_proj.register_forward_hook(heads))
+            handles.append(layer.self_attn_layer_norm.register_forward_hook(merge(point)))
+        handles += [
+            layer.register_forward_pre_hook(align, with_kwargs=True)
+            for layer in encoder.layers
+        ]  # fmt: skip
+        handles += [conv.register_forward_pre_hook(unmerge) for conv in convs if conv is not None]
+        return handles
+
+    def keys_are_read(self, layer: Any) -> bool:
+        """Whether the attention of a layer compares all queries with all keys, so that its keys are a metric."""
+        return True
+
+    def horizon(self, model: Any) -> int:
+        return int(model.config.prediction_length)
+
+    def context(self, model: Any) -> int:
+        return past_length(model.config)
+
+    def forecast(
+        self, model: Any, run: Callable[[Arrays], Arrays], series: NDArray[np.float32], seed: int = 0
+    ) -> NDArray[np.float32]:
+        """See :meth:`Family.forecast`: the encoder is the exported one, the decoder the original module.
+
+        A point forecast: as ``generate``, with the mean of every step's distribution in place of a sample. With several
+        channels each reads the series, and the first one's forecast counts.
+        """
+        config = model.config
+        encoder: Any = self.components(model)[0]
+        feed = encoder.feed(series, spread=False)
+        found = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in run(feed).items()}
+        log_size = found["encoder_log_size"]
+        mask = log_size[:, None, None, :] if bool(log_size.any()) else None
+        loc, scale = found["loc"], found["scale"]
+        past = (torch.from_numpy(feed["past_values"]) - loc) / scale
+        wave = torch.from_numpy(clock(0, config.prediction_length, time_features(config)))
+        static = found["static_features"][:, None].expand(-1, config.prediction_length, -1)
+        features = torch.cat([static, wave.expand(len(series), -1, -1)], -1)
+        steps = []
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), self.deterministic():
+            for step in range(config.prediction_length):
+                lagged = model.model.get_lagged_subsequences(
+                    sequence=past, subsequences_length=1 + step, shift=1
+                )
+                lagged = lagged.reshape(*lagged.shape[:2], -1)
+                states = model.model.decoder(
+                    inputs_embeds=torch.cat([lagged, features[:, : step + 1]], -1),
+                    encoder_hidden_states=found["last_hidden_state"], encoder_attention_mask=mask,
+                    use_cache=False,
+                ).last_hidden_state  # fmt: skip
+                drawn = model.parameter_projection(states[:, -1:])
+                mean = model.output_distribution(drawn, loc=loc, scale=scale).mean
+                past = torch.cat([past, (mean - loc) / scale], 1)
+                steps.append(mean)
+        path = torch.cat(steps, 1)
+        point = path if path.dim() == 2 else path[..., 0]
+        return point[:, None].float().numpy()
