@@ -54,7 +54,7 @@ def check_files(args: argparse.Namespace) -> None:
         from tsmerge_export.checkpoint import check_source
 
         check_source(args.model)
-    for flag in ("data", "config"):
+    for flag in ("data", "config", "inputs"):
         value = getattr(args, flag, None)
         if value is not None and not Path(value).is_file():
             raise UsageError(f"--{flag} {value}: no such file")
@@ -79,7 +79,7 @@ def write_json(path: str | None, content: Any) -> None:
 def default_output(model: str, method: str) -> str:
     """Name of the bundle when ``-o`` is left out: the model's name and the method, in the current folder."""
     path = Path(model)
-    name = path.stem if path.suffix in (".pt", ".pth", ".safetensors") else path.resolve().name
+    name = path.stem if path.suffix in (".pt", ".pth", ".safetensors", ".onnx", ".pt2") else path.resolve().name
     return f"{name or 'model'}-{method}"
 
 
@@ -95,6 +95,7 @@ def export(args: argparse.Namespace) -> int:
     check_output(args.output, args.force)
 
     from tsmerge_export import api
+    from tsmerge_export.generic.model import GraphOptions
     from tsmerge_export.progress import EXPORT_STEPS, RichProgress
     from tsmerge_export.report import print_verdicts, report_dict
     from tsmerge_export.report_target import print_target
@@ -110,6 +111,7 @@ def export(args: argparse.Namespace) -> int:
                 inline=args.inline,
                 force=args.force,
                 target=target,
+                graph=GraphOptions(args.token_mask, args.protect_first, args.protect_last, args.inputs),
                 progress=progress,
                 **_shared(args),
             ).manifest

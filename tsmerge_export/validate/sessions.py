@@ -17,8 +17,9 @@ def open_session(
     *,
     timed: bool = False,
     profile: Path | None = None,
+    level: ort.GraphOptimizationLevel | None = None,
 ) -> ort.InferenceSession:
-    """ONNX Runtime on the CPU, with its default optimisations.
+    """ONNX Runtime on the CPU, with its default optimisations unless ``level`` says otherwise.
 
     Args:
         source: an .onnx file, or a model in memory.
@@ -28,7 +29,9 @@ def open_session(
         profile: prefix of the profile that ``end_profiling`` writes.
     """
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4 if level is not None else 3
+    if level is not None:
+        options.graph_optimization_level = level
     entry = ("session.force_spinning_stop", "1") if timed else ("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry(*entry)
     if threads is not None:

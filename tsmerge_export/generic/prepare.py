@@ -1,0 +1,76 @@
+"""Brings an ONNX file to the form that the rewriter works on: opset 18 or newer, attention in single operators."""
+
+from __future__ import annotations
+
+import onnx
+from onnx import version_converter
+
+from tsmerge_export.errors import UnsupportedError
+from tsmerge_export.generic.unfuse import unfuse
+from tsmerge_export.onnx_export import MAX_OPSET, MIN_OPSET
+
+OLDEST_OPSET = 13
+_RANDOM = {
+    "Bernoulli",
+    "Multinomial",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+}
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Version of the standard operator set that a model uses (0: none)."""
+    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+
+
+def prepare(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
+    """A copy that computes the same with the operators the rewriter knows, every node with a name of its own.
+
+    Whether it does compute the same is proved where it is run, not here.
+
+    Raises:
+        UnsupportedError: an opset below 13 or above 23, random numbers, a conversion that fails.
+    """
+    opset = opset_of(model)
+    if not OLDEST_OPSET <= opset <= MAX_OPSET:
+        raise UnsupportedError(
+            f"{source}: opset {opset} is not supported; export it with opset {OLDEST_OPSET} to {MAX_OPSET}"
+        )
+    drawn = sorted({node.op_type for node in model.graph.node if node.op_type in _RANDOM})
+    if drawn:
+        raise UnsupportedError(
+            f"{source}: draws random numbers ({', '.join(drawn)}), so that nothing can be proved about its outputs; "
+            "export it with a fixed choice instead"
+        )
+    out = onnx.ModelProto()
+    out.CopyFrom(model)
+    if opset < MIN_OPSET:
+        out = _converted(out, source, opset)
+    constants = {tensor.name for tensor in out.graph.initializer}
+    inputs = [value for value in out.graph.input if value.name not in constants]
+    del out.graph.input[:]
+    out.graph.input.extend(inputs)  # older files list every weight as an input
+    if not inputs or not out.graph.output:
+        raise UnsupportedError(f"{source}: has no inputs or no outputs")
+    unfuse(out)
+    # Shapes that other tools noted are often wrong by name: equal dims with two names, or two dims with one.
+    del out.graph.value_info[:]
+    taken: set[str] = set()
+    for index, node in enumerate(out.graph.node):
+        if not node.name or node.name in taken:
+            node.name = f"node_{index}" if f"node_{index}" not in taken else f"node_{index}_{len(taken)}"
+        taken.add(node.name)
+    return out
+
+
+def _converted(model: onnx.ModelProto, source: str, opset: int) -> onnx.ModelProto:
+    try:
+        return version_converter.convert_version(model, MIN_OPSET)
+    except Exception as error:  # the converter raises RuntimeError, or whatever an adapter raises
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UnsupportedError(
+            f"{source}: opset {opset} cannot be brought to {MIN_OPSET} ({reason}); export it with opset {MIN_OPSET} "
+            "or newer"
+        ) from error
