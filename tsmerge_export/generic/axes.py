@@ -200,9 +200,17 @@ def _gathered(node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[T
     return found | {own + axis: copies for own, copies in tags[1].items()}
 
 
+def _convolved(node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[Tags], ints: Any) -> dict[int, Any]:
+    """Kernels of width 1 work on each token alone."""
+    if any(width != 1 for width in before[1][2:]) or 1 in tags[0] or before[0][2:] != after[2:]:
+        raise CannotFollow("it convolves over the merged axis")
+    return dict(tags[0])
+
+
 _RULES: dict[str, Callable[..., dict[int, Any]]] = {
     "ArgMax": _searched,
     "ArgMin": _searched,
+    "Conv": _convolved,
     "Gather": _gathered,
     "LayerNormalization": _normalised,
     "MatMul": _matmul,

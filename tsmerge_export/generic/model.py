@@ -182,7 +182,7 @@ def load_graph_model(source: str | Path, options: GraphOptions, *, opset: int | 
 
 def _open(original: onnx.ModelProto, source: str) -> Any:
     try:
-        return open_session(original)
+        return open_session(original, quiet=True)
     except Exception as error:  # ONNX Runtime raises its own types, one per status code
         reason = " ".join(str(error).split())[-200:]
         raise UnsupportedError(f"{source}: ONNX Runtime does not open it: {reason}") from error

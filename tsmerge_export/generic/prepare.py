@@ -54,6 +54,7 @@ def prepare(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
     out.graph.input.extend(inputs)  # older files list every weight as an input
     if not inputs or not out.graph.output:
         raise UnsupportedError(f"{source}: has no inputs or no outputs")
+    _fold_copies(out)
     unfuse(out)
     # Shapes that other tools noted are often wrong by name: equal dims with two names, or two dims with one.
     del out.graph.value_info[:]
@@ -63,6 +64,38 @@ def prepare(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
             node.name = f"node_{index}" if f"node_{index}" not in taken else f"node_{index}_{len(taken)}"
         taken.add(node.name)
     return out
+
+
+def _fold_copies(model: onnx.ModelProto) -> None:
+    """Take out Identity nodes of weights: the old exporter writes equal weights so, which hides that they are weights."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    outputs = {value.name for value in model.graph.output}
+    renamed: dict[str, str] = {}
+    nodes = []
+    for node in model.graph.node:
+        source = renamed.get(node.input[0], node.input[0]) if node.input else ""
+        if node.op_type == "Identity" and source in constants and node.output[0] not in outputs:
+            renamed[node.output[0]] = source
+        else:
+            nodes.append(node)
+    if not renamed:
+        return
+    kept = list(nodes)
+    for node in kept:
+        _rename(node, renamed)
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+
+
+def _rename(node: onnx.NodeProto, names: dict[str, str]) -> None:
+    for index, name in enumerate(node.input):
+        node.input[index] = names.get(name, name)
+    for attribute in node.attribute:
+        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+            for inner in graph.node:
+                _rename(inner, names)
+            for value in graph.output:
+                value.name = names.get(value.name, value.name)
 
 
 def _converted(model: onnx.ModelProto, source: str, opset: int) -> onnx.ModelProto:
