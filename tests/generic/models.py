@@ -66,6 +66,7 @@ class _Attention(nn.Module):
         (b, n, d), m, h = x.shape, context.shape[1], self.heads
         q = self.query(x).view(b, n, h, d // h)
         k, v = self.key(context).view(b, m, h, d // h), self.value(context).view(b, m, h, d // h)
+        centre = v.mean(1)[:, :, None]
         scores = torch.einsum("blhe,bshe->bhls", q, k)
         if tau is not None and delta is not None:  # de-stationary attention
             scores = scores * tau[:, None, None] + delta[:, None, None]
@@ -73,10 +74,11 @@ class _Attention(nn.Module):
             later = torch.arange(m)[None, :] > torch.arange(n)[:, None]
             scores = scores.masked_fill(later, -1e9)
         weights = torch.softmax(scores / (d // h) ** 0.5, -1)
+        mixed = torch.einsum("bhls,bshd->bhld", weights, v)
         if self.sparse:  # ProbSparse: a query that attends nowhere in particular gets the mean of the values
             busy = scores.amax(-1) - scores.mean(-1)
-            weights = torch.where((busy > busy.mean(-1, keepdim=True))[..., None], weights, torch.ones_like(weights) / m)
-        mixed = torch.einsum("bhls,bshd->blhd", weights, v)
+            mixed = torch.where((busy > busy.mean(-1, keepdim=True))[..., None], mixed, centre)
+        mixed = mixed.transpose(1, 2)
         return self.out(mixed.reshape(b, n, d))
 
 
@@ -173,13 +175,13 @@ def build(name: str) -> nn.Module:
 
 
 def export(
-    name: str, path: Any, *, opset: int = 18, old: bool = False, fixed: bool = False, model: nn.Module | None = None
+    name: str, path: Any, *, opset: int = 18, old: bool = False, fixed: bool = False, length: int = 24
 ) -> None:
     """Write a model as ONNX, by torch's new exporter or its old one."""
     _, example, names, axes = MODELS[name]
     with torch.random.fork_rng(devices=[]):
-        args = example(2, 24)
-    module = build(name) if model is None else model
+        args = example(2, length)
+    module = build(name)
     common = {"input_names": names, "output_names": ["y"], "opset_version": opset}
     with torch.no_grad():
         if old:

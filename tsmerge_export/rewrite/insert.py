@@ -13,7 +13,7 @@ from tsmerge_export.config import Metric, Positions
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.rewrite.align import Aligner
-from tsmerge_export.rewrite.dims import dims
+from tsmerge_export.rewrite.dims import Dim, dims
 from tsmerge_export.rewrite.distances import fold_distances
 from tsmerge_export.rewrite.emit import Emitter
 from tsmerge_export.rewrite.points import Point, scope_of
@@ -112,6 +112,7 @@ class _Walk:
     ) -> None:
         self._model, self._graph = model, model.graph
         self._steps = {point.node: (point, plan[point.layer]) for point in points if point.layer in plan}
+        self._kinds = {tuple(dims(point.value) or ())[:2] for point in points}
         self._stay, self._metric = stay, metric
         self._log_size = token_log_size if prop_attn else None
         self._emit = Emitter(self._graph)
@@ -198,7 +199,7 @@ class _Walk:
         batch, tokens = shape[0], shape[1]
         if tokens not in self._roots:
             emit, float32 = self._emit, ir.DataType.FLOAT
-            if self._mask is not None:
+            if self._mask is not None and self._masks([batch, tokens]):
                 real = emit.op(
                     "Cast", [self._mask], {"to": ir.DataType.BOOL}, ir.DataType.BOOL, [batch, tokens], "real"
                 )
@@ -210,6 +211,10 @@ class _Walk:
                 )
             self._roots[tokens] = Stage(tokens, batch, emit.length(x, 1), size)
         return self._roots[tokens]
+
+    def _masks(self, tokens: list[Dim]) -> bool:
+        """Whether the token mask is about these tokens: a decoder has others than its encoder."""
+        return len(self._kinds) == 1 or self._mask is None or dims(self._mask) == tokens
 
     def _merge(self, point: Point, step: MergeStep) -> None:
         x = self._current.get(point.value, point.value)
