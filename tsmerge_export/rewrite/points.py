@@ -70,6 +70,7 @@ def _constant(value: ir.Value | None) -> bool:
 
 
 def _ancestors(values: list[ir.Value | None]) -> set[ir.Value]:
+    """What a value is computed from; that it has another's shape does not count."""
     seen: set[ir.Value] = set()
     stack = [value for value in values if value is not None]
     while stack:
@@ -78,7 +79,7 @@ def _ancestors(values: list[ir.Value | None]) -> set[ir.Value]:
             continue
         seen.add(value)
         producer = value.producer()
-        if producer is not None:
+        if producer is not None and producer.op_type not in ("Shape", "Size"):
             stack.extend(v for v in producer.inputs if v is not None)
     return seen
 
