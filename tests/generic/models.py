@@ -195,3 +195,14 @@ def export(
         shapes = None if fixed else (found,) if variadic else found
         program = torch.onnx.export(module, args, dynamo=True, dynamic_shapes=shapes, verbose=False, **common)
         program.save(path, external_data=False)
+
+
+def save_program(name: str, path: Any) -> None:
+    """Write a model with ``torch.export.save``."""
+    _, example, _, axes = MODELS[name]
+    module = build(name)
+    found = tuple({axis: torch.export.Dim.DYNAMIC for axis in own} for own in axes)
+    shapes = (found,) if isinstance(module, _Call) else found
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        program = torch.export.export(module, example(2, 24), dynamic_shapes=shapes, strict=False)
+    torch.export.save(program, path)

@@ -6,6 +6,7 @@ import onnx
 from onnx import version_converter
 
 from tsmerge_export.errors import UnsupportedError
+from tsmerge_export.generic.layer_norm import join_layer_norms
 from tsmerge_export.generic.unfuse import unfuse
 from tsmerge_export.onnx_export import MAX_OPSET, MIN_OPSET
 
@@ -56,6 +57,7 @@ def prepare(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
         raise UnsupportedError(f"{source}: has no inputs or no outputs")
     _fold_copies(out)
     unfuse(out)
+    join_layer_norms(out)
     # Shapes that other tools noted are often wrong by name: equal dims with two names, or two dims with one.
     del out.graph.value_info[:]
     taken: set[str] = set()
