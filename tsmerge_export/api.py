@@ -60,12 +60,14 @@ def export(
         merge: settings; None is ``MergeConfig()`` (local merging, k = 1, a quarter of the tokens per layer).
         output: folder to make. force: replace a bundle that is there.
         family, config, trust_remote_code: see :func:`~tsmerge_export.checkpoint.load_model`.
-        opset: 18 to 23; None is 18. An ``.onnx`` file keeps its own. inline: write merge functions in place, for runtimes that do not expand functions.
+        opset: 18 to 23; None is 18. An ``.onnx`` file keeps its own.
+        inline: write merge functions in place, for runtimes that do not expand functions.
         data: CSV for the merge cost; the bundled sample series when None.
         atol, rtol: instead of the family's parity tolerance, see :mod:`~tsmerge_export.validate.tolerances`.
         threads: for ONNX Runtime. seed: of the parity corpus and of sampling.
         target: a runtime beside ONNX Runtime, see :class:`~tsmerge_export.targets.Target`.
-        graph: what an ``.onnx`` or ``.pt2`` file does not tell, see :class:`~tsmerge_export.generic.model.GraphOptions`.
+        graph: what an ``.onnx`` or ``.pt2`` file does not tell, see
+            :class:`~tsmerge_export.generic.model.GraphOptions`.
         progress: told about each step.
 
     Returns:
@@ -84,15 +86,21 @@ def export(
         assert isinstance(model, str | Path)
         no_effect(model, family=family, config=config, data=data, trust_remote_code=trust_remote_code)
         if opset is not None and Path(model).suffix.lower() == ".onnx":
-            raise UsageError(f"--opset has no effect on {model}, which keeps its own (at least 18); leave it out")
+            raise UsageError(
+                f"--opset has no effect on {model}, which keeps its own (at least 18); leave it out"
+            )
         if target.needs_more:
-            raise UnsupportedError(f"{model}: --runtime {target.runtime} takes models of the families only, so far")
+            raise UnsupportedError(
+                f"{model}: --runtime {target.runtime} takes models of the families only, so far"
+            )
         return export_graph(
             model, merge, graph, output=output, opset=opset, inline=inline, atol=atol, rtol=rtol, threads=threads,
             seed=seed, force=force, progress=progress,
         )  # fmt: skip
     if graph.given:
-        raise UsageError(f"{graph.given[0]} is for .onnx and .pt2 files; a family knows its own tokens, leave it out")
+        raise UsageError(
+            f"{graph.given[0]} is for .onnx and .pt2 files; a family knows its own tokens, leave it out"
+        )
     opset = DEFAULT_OPSET if opset is None else opset
     with BundleWriter(output, force) as writer:
         table, loaded = _inputs(

@@ -28,7 +28,9 @@ def _sizes() -> dict[str, Any]:
 
 
 def bert(attention: str = "sdpa") -> nn.Module:
-    config = hf.BertConfig(vocab_size=90, max_position_embeddings=128, attn_implementation=attention, **_sizes())
+    config = hf.BertConfig(
+        vocab_size=90, max_position_embeddings=128, attn_implementation=attention, **_sizes()
+    )
     return _Call(
         hf.BertModel(config, add_pooling_layer=False), ("input_ids", "attention_mask"), "last_hidden_state"
     )
@@ -61,7 +63,12 @@ class _Attention(nn.Module):
         self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
 
     def forward(
-        self, x: Tensor, context: Tensor, causal: bool = False, tau: Tensor | None = None, delta: Tensor | None = None
+        self,
+        x: Tensor,
+        context: Tensor,
+        causal: bool = False,
+        tau: Tensor | None = None,
+        delta: Tensor | None = None,
     ) -> Tensor:
         (b, n, d), m, h = x.shape, context.shape[1], self.heads
         q = self.query(x).view(b, n, h, d // h)
@@ -92,7 +99,9 @@ class _Block(nn.Module):
         self.up, self.down = nn.Conv1d(width, 2 * width, 1), nn.Conv1d(2 * width, width, 1)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
 
-    def forward(self, x: Tensor, memory: Tensor | None = None, causal: bool = False, **factors: Any) -> Tensor:
+    def forward(
+        self, x: Tensor, memory: Tensor | None = None, causal: bool = False, **factors: Any
+    ) -> Tensor:
         x = self.norms[0](x + self.attention(x, x, causal, **factors))
         if self.cross is not None and memory is not None:
             x = self.norms[1](x + self.cross(x, memory))
@@ -149,7 +158,9 @@ def ids(batch: int, tokens: int) -> Example:
 
 
 #: name -> (model, example inputs of a batch and length, names of the inputs, the dynamic axes of each)
-MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[int, int], Example], list[str], list[list[int]]]] = {
+MODELS: dict[
+    str, tuple[Callable[[], nn.Module], Callable[[int, int], Example], list[str], list[list[int]]]
+] = {
     "bert-eager": (lambda: bert("eager"), ids, ["input_ids", "attention_mask"], [[0, 1], [0, 1]]),
     "bert": (bert, ids, ["input_ids", "attention_mask"], [[0, 1], [0, 1]]),
     "llama": (llama, ids, ["input_ids", "attention_mask"], [[0, 1], [0, 1]]),
@@ -190,7 +201,7 @@ def export(
             }  # fmt: skip
             torch.onnx.export(module, args, path, dynamo=False, dynamic_axes=dynamic, **common)
             return
-        found = tuple({axis: torch.export.Dim.DYNAMIC for axis in own} for own in axes)
+        found = tuple(dict.fromkeys(own, torch.export.Dim.DYNAMIC) for own in axes)
         variadic = isinstance(module, _Call)
         shapes = None if fixed else (found,) if variadic else found
         program = torch.onnx.export(module, args, dynamo=True, dynamic_shapes=shapes, verbose=False, **common)
@@ -201,7 +212,7 @@ def save_program(name: str, path: Any) -> None:
     """Write a model with ``torch.export.save``."""
     _, example, _, axes = MODELS[name]
     module = build(name)
-    found = tuple({axis: torch.export.Dim.DYNAMIC for axis in own} for own in axes)
+    found = tuple(dict.fromkeys(own, torch.export.Dim.DYNAMIC) for own in axes)
     shapes = (found,) if isinstance(module, _Call) else found
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         program = torch.export.export(module, example(2, 24), dynamic_shapes=shapes, strict=False)

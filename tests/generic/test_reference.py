@@ -81,7 +81,11 @@ def test_equals_merging_written_by_hand(kind: str, options: dict[str, Any]) -> N
         inputs = feed(batch, tokens)
         with torch.no_grad():
             want = encoder(kind).merged_forward(
-                torch.from_numpy(inputs["x"]), torch.from_numpy(inputs["mask"]), ratio="1/3", min_tokens=2, **options
+                torch.from_numpy(inputs["x"]),
+                torch.from_numpy(inputs["mask"]),
+                ratio="1/3",
+                min_tokens=2,
+                **options,
             )
         got, decided = made.run(inputs)
         np.testing.assert_allclose(got["y"], want.numpy(), rtol=1e-4, atol=2e-5)

@@ -1,8 +1,9 @@
 """``.pt2`` files of ``torch.export.save``: checked first, because torch's reader runs what it finds in them.
 
-``torch.export.load`` (torch 2.13) unpickles weights that say so, opaque constants and, when they do not load otherwise,
-the sample inputs; it evaluates size expressions with sympy, and calls operators by their dotted name. So only files pass
-that hold raw tensors, sample inputs that load with ``weights_only=True``, plain size expressions, and operators of aten.
+``torch.export.load`` (torch 2.13) unpickles weights that say so, opaque constants and, when they do not load
+otherwise, the sample inputs; it evaluates size expressions with sympy, and calls operators by their dotted name. So
+only files pass that hold raw tensors, sample inputs that load with ``weights_only=True``, plain size expressions, and
+operators of aten.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ _WORDS = {
     "Symbol", "Integer", "Rational", "Float", "Add", "Mul", "Pow", "Mod", "Max", "Min", "Abs", "And", "Or", "Not", "Eq",
     "Ne", "Equality", "Unequality", "GreaterThan", "StrictGreaterThan", "LessThan", "StrictLessThan", "Ge", "Gt", "Le",
     "Lt", "FloorDiv", "CeilDiv", "CleanDiv", "ModularIndexing", "PythonMod", "IntTrueDiv", "FloatTrueDiv", "TruncToInt",
-    "FloorToInt", "CeilToInt", "RoundToInt", "ToFloat", "IntInfinity", "int_oo", "Piecewise", "floor", "ceiling", "true",
-    "false", "True", "False", "integer", "positive", "nonnegative", "real", "evaluate", "None", "oo",
+    "FloorToInt", "CeilToInt", "RoundToInt", "ToFloat", "IntInfinity", "int_oo", "Piecewise", "floor", "ceiling",
+    "true", "false", "True", "False", "integer", "positive", "nonnegative", "real", "evaluate", "None", "oo",
 }  # fmt: skip
 _EXPRESSION = re.compile(r"[\w\s()\[\]{},+\-*/%<>=!&|'~:]*(?:\d\.\d[\w\s()\[\]{},+\-*/%<>=!&|'~:]*)*")
 _WORD = re.compile(r"[A-Za-z_]\w*")
@@ -80,7 +81,9 @@ def _check(path: Path) -> None:
         roots = {name.partition("/")[0] for name in names}
         files = {name.partition("/")[2] for name in names}
         if len(roots) != 1 or len(set(names)) != len(names) or _MODEL not in files:
-            raise UsageError(f"{path}: not a file of torch.export.save by torch 2.8 or newer; save the program again")
+            raise UsageError(
+                f"{path}: not a file of torch.export.save by torch 2.8 or newer; save the program again"
+            )
         root = roots.pop()
         foreign = sorted(name for name in files if not _FILES.fullmatch(name))
         if foreign:

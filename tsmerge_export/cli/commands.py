@@ -79,7 +79,9 @@ def write_json(path: str | None, content: Any) -> None:
 def default_output(model: str, method: str) -> str:
     """Name of the bundle when ``-o`` is left out: the model's name and the method, in the current folder."""
     path = Path(model)
-    name = path.stem if path.suffix in (".pt", ".pth", ".safetensors", ".onnx", ".pt2") else path.resolve().name
+    name = (
+        path.stem if path.suffix in (".pt", ".pth", ".safetensors", ".onnx", ".pt2") else path.resolve().name
+    )
     return f"{name or 'model'}-{method}"
 
 

@@ -86,7 +86,9 @@ def _add_version(parser: argparse.ArgumentParser) -> None:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "model", metavar="MODEL", help="folder with config.json and safetensors, hub id, .pt file; or any transformer as .onnx or .pt2 file"
+        "model",
+        metavar="MODEL",
+        help="folder with config.json and safetensors, hub id or .pt file; or any .onnx or .pt2 file",
     )
 
 
@@ -236,9 +238,7 @@ def _fill_export(parser: argparse.ArgumentParser) -> None:
     add_merging(parser)
     group = parser.add_argument_group("output")
     group.add_argument("-o", "--output", metavar="DIR", help="bundle to write; default: <model>-<method>")
-    group.add_argument(
-        "--opset", type=whole(1), metavar="N", help="ONNX operator set; default: 18"
-    )
+    group.add_argument("--opset", type=whole(1), metavar="N", help="ONNX operator set; default: 18")
     group.add_argument(
         "--inline", action="store_true", help="write the merge functions inlined (for OpenVINO)"
     )

@@ -101,7 +101,9 @@ def _broadcast(before: Sequence[Shape], after: Shape, tags: Sequence[Tags]) -> d
     return found
 
 
-def _matmul(node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[Tags], ints: Any) -> dict[int, Any]:
+def _matmul(
+    node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[Tags], ints: Any
+) -> dict[int, Any]:
     found: dict[int, Any] = {}
     ends = [len(shape) for shape in before]
     for slot, own in enumerate(tags):
@@ -116,18 +118,24 @@ def _matmul(node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[Tag
     return found
 
 
-def _transposed(node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[Tags], ints: Any) -> dict[int, Any]:
+def _transposed(
+    node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[Tags], ints: Any
+) -> dict[int, Any]:
     perm = _attribute(node, "perm", list(range(len(after)))[::-1])
     return {new: tags[0][old] for new, old in enumerate(perm) if old in tags[0]}
 
 
-def _unsqueezed(node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[Tags], ints: Any) -> dict[int, Any]:
+def _unsqueezed(
+    node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[Tags], ints: Any
+) -> dict[int, Any]:
     new = _axes(node, 1, ints, len(after)) or []
     old = [axis for axis in range(len(after)) if axis not in new]
     return {axis: tags[0][index] for index, axis in enumerate(old) if index in tags[0]}
 
 
-def _squeezed(node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[Tags], ints: Any) -> dict[int, Any]:
+def _squeezed(
+    node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[Tags], ints: Any
+) -> dict[int, Any]:
     gone = _axes(node, 1, ints, len(before[0]))
     if gone is None:
         gone = [axis for axis, length in enumerate(before[0]) if length == 1]
@@ -135,14 +143,14 @@ def _squeezed(node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[T
     return {new: tags[0][old] for new, old in enumerate(left) if old in tags[0]}
 
 
-def _reshaped(node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[Tags], ints: Any) -> dict[int, Any]:
+def _reshaped(
+    node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[Tags], ints: Any
+) -> dict[int, Any]:
     """An axis stays whole where as many entries lie before it, and it is as long."""
     found = {}
     for axis, copies in tags[0].items():
         lead, length = math.prod(before[0][:axis]), before[0][axis]
-        fits = [
-            new for new, size in enumerate(after) if size == length and math.prod(after[:new]) == lead
-        ]
+        fits = [new for new, size in enumerate(after) if size == length and math.prod(after[:new]) == lead]
         if not fits:
             raise CannotFollow("it folds the merged axis into another")
         # Of several, which then have length 1, the one with as many axes before it.
@@ -150,7 +158,9 @@ def _reshaped(node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[T
     return found
 
 
-def _reduced(node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[Tags], ints: Any) -> dict[int, Any]:
+def _reduced(
+    node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[Tags], ints: Any
+) -> dict[int, Any]:
     rank = len(before[0])
     axes = _axes(node, 1, ints, rank)
     if axes is None:
@@ -162,7 +172,9 @@ def _reduced(node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[Ta
     return {axis - sum(a < axis for a in axes): copies for axis, copies in tags[0].items()}
 
 
-def _searched(node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[Tags], ints: Any) -> dict[int, Any]:
+def _searched(
+    node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[Tags], ints: Any
+) -> dict[int, Any]:
     along = int(_attribute(node, "axis", 0)) % len(before[0])
     if along in tags[0]:
         raise CannotFollow("it searches the merged axis")
@@ -170,18 +182,24 @@ def _searched(node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[T
     return {axis - (not keep and along < axis): copies for axis, copies in tags[0].items()}
 
 
-def _softmax(node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[Tags], ints: Any) -> dict[int, Any]:
+def _softmax(
+    node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[Tags], ints: Any
+) -> dict[int, Any]:
     return dict(tags[0])
 
 
-def _normalised(node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[Tags], ints: Any) -> dict[int, Any]:
+def _normalised(
+    node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[Tags], ints: Any
+) -> dict[int, Any]:
     axis = int(_attribute(node, "axis", -1)) % len(before[0])
     if any(own >= axis for own in tags[0]):
         raise CannotFollow("it normalises over the merged axis")
     return dict(tags[0])
 
 
-def _same_length(node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[Tags], ints: Any) -> dict[int, Any]:
+def _same_length(
+    node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[Tags], ints: Any
+) -> dict[int, Any]:
     """Slice and Pad: the merged axes must come out as they went in."""
     axes = _axes(node, 3, ints, len(before[0]))
     if node.op_type == "Slice" and axes is not None and any(axis in tags[0] for axis in axes):
@@ -191,7 +209,9 @@ def _same_length(node: Any, before: Sequence[Shape], after: Shape, tags: Sequenc
     return dict(tags[0])
 
 
-def _gathered(node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[Tags], ints: Any) -> dict[int, Any]:
+def _gathered(
+    node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[Tags], ints: Any
+) -> dict[int, Any]:
     axis = int(_attribute(node, "axis", 0)) % len(before[0])
     if axis in tags[0]:
         raise CannotFollow("it picks from the merged axis")
@@ -200,7 +220,9 @@ def _gathered(node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[T
     return found | {own + axis: copies for own, copies in tags[1].items()}
 
 
-def _convolved(node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[Tags], ints: Any) -> dict[int, Any]:
+def _convolved(
+    node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[Tags], ints: Any
+) -> dict[int, Any]:
     """Kernels of width 1 work on each token alone."""
     if any(width != 1 for width in before[1][2:]) or 1 in tags[0] or before[0][2:] != after[2:]:
         raise CannotFollow("it convolves over the merged axis")

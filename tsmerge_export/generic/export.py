@@ -135,12 +135,16 @@ def _points(model: GraphModel) -> list[Point]:
             "checkpoint (see the families in the README), or --merge none"
         )
     softmaxes = sum(node.op_type == "Softmax" for node in graph)
-    fused = sorted({node.op_type for node in graph if node.op_type in ("Attention", "Einsum", "RotaryEmbedding")})
-    reasons = "; ".join(f"{n} x {reason}" for reason, n in Counter(item.reason for item in rejected).most_common(4))
+    fused = sorted(
+        {node.op_type for node in graph if node.op_type in ("Attention", "Einsum", "RotaryEmbedding")}
+    )
+    reasons = "; ".join(
+        f"{n} x {reason}" for reason, n in Counter(item.reason for item in rejected).most_common(4)
+    )
     raise UnsupportedError(
         f"{model.source}: no safe merge point. Looked for Softmax over [.., tokens, tokens] -> product with values -> "
-        f"projection -> residual Add. Found {softmaxes} Softmax, {len(rejected)} of them over the last of three or more "
-        "axes" + (f", refused: {reasons}" if reasons else "")
+        f"projection -> residual Add. Found {softmaxes} Softmax, {len(rejected)} of them over the last of three or "
+        "more axes" + (f", refused: {reasons}" if reasons else "")
         + (f"; not written out: {', '.join(fused)}" if fused else "")
         + ". Export it with --merge none to have it as it is"
     )  # fmt: skip
@@ -170,7 +174,8 @@ def _build(
     model: GraphModel, merge: MergeConfig, inline: bool, folder: Path, scratch: Path, progress: Progress
 ) -> Built:
     return merge_and_lower(
-        model.component, model.measured, merge, inline=inline, folder=folder, scratch=scratch, progress=progress, stay={}
+        model.component, model.measured, merge, inline=inline, folder=folder, scratch=scratch, progress=progress,
+        stay={},
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,10 +16,23 @@ from tsmerge_export.families.base import Arrays, TensorSpec
 
 # What integers may be where nothing in the graph bounds them.
 _SMALL = 10
-_FOLLOWED = {"Cast", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze", "Split", "Gather"}
+_FOLLOWED = {
+    "Cast",
+    "Flatten",
+    "Identity",
+    "Reshape",
+    "Slice",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+    "Split",
+    "Gather",
+}
 _MASK = re.compile(r"mask", re.IGNORECASE)
 _POSITIONS = re.compile(r"position", re.IGNORECASE)
-TOKEN_MASK = "attention_mask"  # what transformers and optimum call the input that is 0 where a token is padding
+TOKEN_MASK = (
+    "attention_mask"  # what transformers and optimum call the input that is 0 where a token is padding
+)
 
 
 @dataclass(frozen=True)
@@ -27,7 +41,8 @@ class Input:
 
     Attributes:
         spec: name, numpy dtype and dims. Every unnamed dynamic dim got a name; the first axis is ``batch``.
-        kind: ``values`` (real numbers), ``ids`` (below ``bound``), ``mask`` (1 where there is something), ``positions``.
+        kind: ``values`` (real numbers), ``ids`` (below ``bound``), ``mask`` (1 where there is something),
+            ``positions``.
         bound: ids are below this: the rows of the table that they look up.
     """
 
@@ -62,7 +77,10 @@ def read_inputs(model: onnx.ModelProto, source: str) -> tuple[Input, ...]:
 
 
 def _recognised(
-    spec: TensorSpec, dtype: np.dtype[np.generic], model: onnx.ModelProto, tables: Mapping[str, tuple[int, ...]]
+    spec: TensorSpec,
+    dtype: np.dtype[np.generic],
+    model: onnx.ModelProto,
+    tables: Mapping[str, tuple[int, ...]],
 ) -> Input:
     if dtype.kind == "b" or _MASK.search(spec.name):
         return Input(spec, "mask")
@@ -128,6 +146,7 @@ def make(inputs: Sequence[Input], sizes: Sizes, kind: Kind = KINDS[0], seed: int
 
 def _make_one(item: Input, sizes: Sizes, kind: Kind, rng: np.random.Generator) -> NDArray[np.generic]:
     shape = tuple(sizes[dim] if isinstance(dim, str) else dim for dim in item.spec.dims)
+    array: NDArray[Any]
     if item.kind == "mask":
         array = np.ones(shape)
         if kind.padding and len(shape) > 1:

@@ -1,7 +1,7 @@
 """Puts layer normalisation back together: files of opset 16 and older spell it out in nine operators.
 
-In a post-norm block tokens merge behind the normalisation, which runtimes fuse with the residual before it. So it has to
-be seen as one.
+In a post-norm block tokens merge behind the normalisation, which runtimes fuse with the residual before it. So it has
+to be seen as one.
 """
 
 from __future__ import annotations
@@ -70,7 +70,12 @@ class _Finder:
         x = centred.input[0]
         epsilon = self._epsilon(root.input[0], div.input[0])
         shapes = [tuple(self._constants[name].dims) for name in (scale, bias)]
-        if epsilon is None or not self._mean_of(centred.input[1], x) or shapes[0] != shapes[1] or len(shapes[0]) != 1:
+        if (
+            epsilon is None
+            or not self._mean_of(centred.input[1], x)
+            or shapes[0] != shapes[1]
+            or len(shapes[0]) != 1
+        ):
             return None
         return helper.make_node(
             "LayerNormalization", [x, scale, bias], [add.output[0]], name=add.name, axis=-1, epsilon=epsilon
@@ -117,8 +122,14 @@ class _Finder:
                 continue
             exponent = self._value(square.input[1]) if square.op_type == "Pow" else None
             squared = square.op_type == "Mul" and list(square.input) == [centred, centred]
-            squared |= square.input[0] == centred and exponent is not None and exponent.reshape(-1).tolist() == [2.0]
+            squared |= (
+                square.input[0] == centred and exponent is not None and exponent.reshape(-1).tolist() == [2.0]
+            )
             epsilon = float(value.reshape(()))
-            if squared and 0 < epsilon <= _MAX_EPSILON and self._mean_of(add.input[1 - index], square.output[0]):
+            if (
+                squared
+                and 0 < epsilon <= _MAX_EPSILON
+                and self._mean_of(add.input[1 - index], square.output[0])
+            ):
                 return epsilon
         return None

@@ -259,7 +259,9 @@ def drop_mask(model: GraphModel) -> None:
 def by_row(values: Arrays, batch: int) -> Arrays:
     """Outputs with one entry per row of the batch first; what has no batch is the same for every row."""
     return {
-        name: value if value.ndim and value.shape[0] == batch else np.broadcast_to(value, (batch, *value.shape))
+        name: value
+        if value.ndim and value.shape[0] == batch
+        else np.broadcast_to(value, (batch, *value.shape))
         for name, value in values.items()
     }
 

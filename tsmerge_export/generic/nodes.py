@@ -36,7 +36,9 @@ class NodeRunner:
         model: where the nodes are from. constants: its initializers by name.
     """
 
-    def __init__(self, model: onnx.ModelProto, constants: Mapping[str, Array], threads: int | None = None) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, constants: Mapping[str, Array], threads: int | None = None
+    ) -> None:
         self._opsets, self._ir_version = list(model.opset_import), model.ir_version
         self._constants = constants
         self._sessions: dict[str, tuple[ort.InferenceSession, list[str]]] = {}
@@ -58,7 +60,9 @@ class NodeRunner:
         found = iter(session.run(None, {name: values[name] for name in feeds}))
         return [next(found) if name else None for name in node.output]
 
-    def _open(self, node: onnx.NodeProto, values: Mapping[str, Array]) -> tuple[ort.InferenceSession, list[str]]:
+    def _open(
+        self, node: onnx.NodeProto, values: Mapping[str, Array]
+    ) -> tuple[ort.InferenceSession, list[str]]:
         used = names_used(node)
         embedded = [n for n in used if n in self._constants and self._constants[n].size <= _EMBEDDED]
         feeds = [name for name in used if name not in embedded]

@@ -69,7 +69,7 @@ def prepare(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
 
 
 def _fold_copies(model: onnx.ModelProto) -> None:
-    """Take out Identity nodes of weights: the old exporter writes equal weights so, which hides that they are weights."""
+    """Take out Identity nodes of weights: the old exporter writes equal weights so, and hides what they are."""
     constants = {tensor.name for tensor in model.graph.initializer}
     outputs = {value.name for value in model.graph.output}
     renamed: dict[str, str] = {}

@@ -17,7 +17,9 @@ from tsmerge_export.families.base import Arrays
 from tsmerge_export.onnx_export import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET, quiet
 
 
-def onnx_of_program(path: Path, opset: int | None = None) -> tuple[onnx.ModelProto, Callable[[Arrays], Arrays]]:
+def onnx_of_program(
+    path: Path, opset: int | None = None
+) -> tuple[onnx.ModelProto, Callable[[Arrays], Arrays]]:
     """Export a program.
 
     Returns:

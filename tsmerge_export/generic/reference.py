@@ -6,8 +6,8 @@ their scores are -inf, their addends 0. Masks, biases and rotations of a kept to
 ``--positions gather``. What mixes tokens in any other way sees the copies, which is what unmerging gives it.
 
 Nothing here knows how the rewriter aligns operands, and no code is shared with it but two facts of the plan: at which
-values tokens merge, and at which nodes they are unmerged (barriers). Which axis of a value is which is followed by rules
-of its own, on the shapes at run time.
+values tokens merge, and at which nodes they are unmerged (barriers). Which axis of a value is which is followed by
+rules of its own, on the shapes at run time.
 """
 
 from __future__ import annotations
@@ -65,18 +65,20 @@ class Copies:
         """``value`` with the copies along ``axis`` made equal to the one that counts."""
         place = self.place
         if value.shape[0] != len(place) or value.shape[axis] != place.shape[1]:
-            raise CannotFollow(f"a value {list(value.shape)} with merged axis {axis} has another batch or length")
+            raise CannotFollow(
+                f"a value {list(value.shape)} with merged axis {axis} has another batch or length"
+            )
         return np.stack([np.take(row, index, axis - 1) for row, index in zip(value, place, strict=True)])
 
     def counts(self, rank: int, axis: int) -> Array:
         """Booleans that broadcast to ``rank`` axes: which places along ``axis`` count."""
-        found = np.zeros(self.target.shape, bool)
+        found: Array = np.zeros(self.target.shape, bool)
         np.put_along_axis(found, self.kept, True, 1)
         return found.reshape([len(found), *(found.shape[1] if a == axis else 1 for a in range(1, rank))])
 
     def log_size(self, rank: int, axis: int) -> Array:
         """As :meth:`counts`, the logarithm of the sizes (0 for padding)."""
-        found = np.zeros(self.target.shape, np.float32)
+        found: Array = np.zeros(self.target.shape, np.float32)
         np.put_along_axis(found, self.kept, np.log(np.maximum(self.size, 1)), 1)
         return found.reshape([len(found), *(found.shape[1] if a == axis else 1 for a in range(1, rank))])
 
@@ -148,9 +150,9 @@ class Reference:
                 if self._last_use.get(name) == index and name not in self._constants:
                     values.pop(name, None)
         found = {value.name: values[value.name] for value in self._graph.output}
-        return {name: _spread(value, state.get(name, {})) for name, value in found.items()}, decisions.from_steps(
-            steps
-        )
+        return {
+            name: _spread(value, state.get(name, {})) for name, value in found.items()
+        }, decisions.from_steps(steps)
 
     def _run_node(
         self,

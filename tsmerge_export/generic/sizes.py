@@ -124,7 +124,9 @@ def _fails(run: Callable[[Arrays], object], feeds: Arrays) -> str:
     return ""
 
 
-def _vary(run: Callable[[Arrays], object], inputs: Sequence[Input], base: Mapping[str, int]) -> list[Sizes] | None:
+def _vary(
+    run: Callable[[Arrays], object], inputs: Sequence[Input], base: Mapping[str, int]
+) -> list[Sizes] | None:
     """Sizes with every dim other than in the ones before; None where a dim cannot vary."""
     found: list[Sizes] = [dict(base)]
     if _fails(run, make(inputs, base)):
@@ -136,9 +138,11 @@ def _vary(run: Callable[[Arrays], object], inputs: Sequence[Input], base: Mappin
     for turn in range(len(_OTHERS)):
         sizes = dict(base)
         for index, dim in enumerate(lengths):
-            sizes[dim] = max(1, _OTHERS[(turn + index) % len(_OTHERS)](base[dim]))
+            sizes[dim] = max(2, _OTHERS[(turn + index) % len(_OTHERS)](base[dim]))
         if "batch" in base:
-            sizes["batch"] = (3, 5, 1, 4, 3, 5)[turn]
+            sizes["batch"] = (3, 5, 4, 6, 7, 8)[
+                turn
+            ]  # a batch of 1 proves nothing: it broadcasts to a frozen one
         used = {(dim, size) for other in found for dim, size in other.items()}
         if any((dim, size) in used for dim, size in sizes.items()) or _fails(run, make(inputs, sizes)):
             continue

@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 _FLOAT = TensorProto.FLOAT
@@ -66,7 +68,7 @@ class _Writer:
 
     def const(self, value: object, dtype: type = np.int64) -> str:
         """The name of an initializer."""
-        array = np.asarray(value, dtype)
+        array: NDArray[Any] = np.asarray(value, dtype)
         name = f"unfused_const_{array.dtype}_{array.tobytes().hex()}_{array.ndim}"
         self.constants.setdefault(name, numpy_helper.from_array(array, name))
         return name
@@ -106,9 +108,7 @@ def _attention(writer: _Writer, node: onnx.NodeProto) -> bool:
     if _attribute(node, "is_causal", 0):
         ends = [writer.op("Shape", [part], start=2, end=3) for part in (query, key)]
         scalars = [writer.op("Squeeze", [end, writer.const([0])]) for end in ends]
-        rows, columns = (
-            writer.op("Range", [writer.const(0), end, writer.const(1)]) for end in scalars
-        )
+        rows, columns = (writer.op("Range", [writer.const(0), end, writer.const(1)]) for end in scalars)
         rows = writer.op("Unsqueeze", [rows, writer.const([1])])
         masks.append(writer.op("LessOrEqual", [columns, rows]))
     if mask:

@@ -87,11 +87,9 @@ def reference_of(model: GraphModel, merge: MergeConfig, built: Built, threads: i
     """The reference for what was built: it takes the places of merges and barriers from it, and nothing else."""
     points, _ = find_points(model.measured.graph)
     hints = model.component.hints
-    plan = make_plan(
-        merge, len(points), protect_first=hints.protect_first, protect_last=hints.protect_last
-    )
+    plan = make_plan(merge, len(points), protect_first=hints.protect_first, protect_last=hints.protect_last)
     wheres = [
-        Where(_name(point.value), plan[point.layer], _name(point.keys) if merge.metric == "key" else None)
+        Where(str(point.value.name), plan[point.layer], _name(point.keys) if merge.metric == "key" else None)
         for point in points
         if point.layer in plan
     ]

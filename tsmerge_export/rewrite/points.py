@@ -136,6 +136,8 @@ def _residual(product: ir.Node, softmax: ir.Node) -> tuple[ir.Node | None, str]:
                 return None, "the residual is no ancestor of scores and values (cross-attention)"
             return node, ""
         with_constant = node.op_type in _PROJECTION_WITH_CONSTANT and any(_constant(v) for v in node.inputs)
+        # Some queries may get something else than what they attend to (ProbSparse attention: the mean of the values).
+        with_constant |= node.op_type == "Where" and index > 0 and dims(value) == dims(node.outputs[0])
         if node.op_type not in _PROJECTION and not with_constant:
             return None, f"{node.op_type} stands between attention and a residual Add"
         value = node.outputs[0]

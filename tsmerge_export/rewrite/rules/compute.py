@@ -63,7 +63,7 @@ def matmul(node: ir.Node, context: Context) -> Outcome:
 
 @rule("Conv")
 def convolution(node: ir.Node, context: Context) -> Outcome:
-    """``[B, C, tokens]`` with kernels of width 1 and stride 1: a product for each token (feed-forwards are written so)."""
+    """``[B, C, tokens]`` with kernels of width 1: a product for each token (feed-forwards are written so)."""
     value = operand(node, 0)
     rank = len(context.base_dims(value))
     weights = dims(operand(node, 1))
