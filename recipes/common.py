@@ -12,7 +12,7 @@ from tsmerge_export.progress import EXPORT_STEPS, RichProgress
 from tsmerge_export.report import print_verdicts
 
 
-def arguments(doc: str, model: Path, ratio: str) -> argparse.Namespace:
+def arguments(doc: str, model: Path | str, ratio: str) -> argparse.Namespace:
     """Flags of a recipe; ``doc`` is its description."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(

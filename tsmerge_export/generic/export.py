@@ -8,6 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import onnx_ir as ir
+
 from tsmerge_export.build import Built, merge_and_lower
 from tsmerge_export.bundle import Bundle, BundleWriter
 from tsmerge_export.config import MergeConfig
@@ -118,6 +120,9 @@ def _load(
     model = load_graph_model(source, options, opset=opset)
     if merge.active:
         points = _points(model)
+        other = next((p.value.dtype for p in points if p.value.dtype != ir.DataType.FLOAT), None)
+        if other is not None:
+            raise UnsupportedError(f"{source}: its tokens are {other.name.lower()}; give a float32 export")
         merge.check_turns(len(merge.select_layers(len(points))))
         _check_mask(model, options, points)
     return model
