@@ -9,8 +9,9 @@ with nothing to merge at run time (all merge nodes present, ``min_tokens`` above
 Prints medians and ratios to unmerged ONNX Runtime (the median of the ratios of neighbouring runs, and the ratio of the
 fastest runs, which says how noisy the machine was), the share of time in
 merge nodes (ONNX Runtime's profiler; the merge operators and the gathers that let positions and masks follow), and the
-efficiency: measured speed-up over that of the FLOPs of all matrix products. Needs torch, transformers,
-chronos-forecasting, onnxruntime; times nothing on a GPU.
+efficiency: measured speed-up over that of the FLOPs of all matrix products. With two threads, turns in which the two
+cores shared a cache and turns in which they did not (a virtual machine's host moves them) are told apart. Needs torch,
+transformers, chronos-forecasting, onnxruntime; times nothing on a GPU.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from tsmerge_export.bench import cores
 from tsmerge_export.bench.profile import merge_share
 from tsmerge_export.build import merge_and_lower
 from tsmerge_export.config import MergeConfig
@@ -125,21 +127,36 @@ def candidates(
     return found
 
 
-def interleaved(runners: dict[str, Callable[[], Any]], runs: int, label: str) -> dict[str, list[float]]:
-    """Seconds of every run, all candidates in turn, after a warm-up of two."""
+def interleaved(
+    runners: dict[str, Callable[[], Any]], runs: int, label: str, threads: int
+) -> tuple[dict[str, list[float]], list[str]]:
+    """Seconds of every run, all candidates in turn, after a warm-up of two; and of every turn where the cores were."""
     seconds: dict[str, list[float]] = {name: [] for name in runners}
+    places: list[str] = []
     with torch.no_grad(), Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=(runs + 2) * len(runners))
         gc.disable()
         for turn in range(runs + 2):
+            before = place(threads)
             for name, run in runners.items():
                 start = time.perf_counter()
                 run()
                 if turn >= 2:
                     seconds[name].append(time.perf_counter() - start)
                 bar.advance(task)
+            if turn >= 2:
+                after = place(threads)
+                places.append(before if before == after else "cores moved meanwhile")
         gc.enable()
-    return seconds
+    return seconds, places
+
+
+def place(threads: int) -> str:
+    """Whether the cores share a cache, in words; nothing with one thread."""
+    found = cores.distance() if threads > 1 else None
+    if found is None:
+        return ""
+    return "cores share a cache" if found < cores.FAR else "cores share no cache"
 
 
 def measure(
@@ -150,35 +167,39 @@ def measure(
     model: torch.nn.Module,
     files: dict[str, Path],
 ) -> list[dict[str, Any]]:
-    """One row per candidate at one batch size and thread count."""
+    """One row per candidate and place of the cores, at one batch size and thread count."""
     component = get("chronos-t5").components(model)[0]
     inputs = component.example(model, batch, TOKENS - 1)
-    seconds = interleaved(
-        candidates(model, files, inputs, threads, wanted), runs, f"batch {batch}, threads {threads}"
-    )
-    base_flops = count(onnx.load(files[BASE]), inputs).total
+    runners = candidates(model, files, inputs, threads, wanted)
+    seconds, places = interleaved(runners, runs, f"batch {batch}, threads {threads}", threads)
+    flops = {name: count(onnx.load(file), inputs).total for name, file in files.items()}
+    shares = {name: merge_share(file, inputs, threads) for name, file in files.items() if name in MERGES}
     rows = []
-    for name, times in seconds.items():
-        ratio = statistics.median(b / t for b, t in zip(seconds[BASE], times, strict=True))
-        row: dict[str, Any] = {
-            "candidate": name,
-            "batch": batch,
-            "threads": threads,
-            "tokens": TOKENS,
-            "runs": runs,
-        }
-        row |= {"median_ms": 1e3 * statistics.median(times), "min_ms": 1e3 * min(times)}
-        row |= {"speedup": ratio, "fastest": min(seconds[BASE]) / min(times)}
-        if name in MERGES:
-            ideal = base_flops / count(onnx.load(files[name]), inputs).total
-            row |= {"flop_ideal": ideal, "efficiency": ratio / ideal}
-            row["merge_share"] = merge_share(files[name], inputs, threads)
-        rows.append(row)
+    for where in sorted(set(places)):
+        turns = [index for index, found in enumerate(places) if found == where]
+        base = [seconds[BASE][index] for index in turns]
+        for name in seconds:
+            times = [seconds[name][index] for index in turns]
+            ratio = statistics.median(b / t for b, t in zip(base, times, strict=True))
+            row: dict[str, Any] = {
+                "candidate": name, "batch": batch, "threads": threads, "tokens": TOKENS, "runs": len(turns),
+                "cores": where, "median_ms": 1e3 * statistics.median(times), "min_ms": 1e3 * min(times),
+                "speedup": ratio, "fastest": min(base) / min(times),
+            }  # fmt: skip
+            if name in MERGES:
+                ideal = flops[BASE] / flops[name]
+                row |= {"flop_ideal": ideal, "efficiency": ratio / ideal, "merge_share": shares[name]}
+            rows.append(row)
     return rows
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    """Print one table to stdout."""
+    """Print a table to stdout for each place of the cores."""
+    for where in sorted({row["cores"] for row in rows}):
+        _table([row for row in rows if row["cores"] == where])
+
+
+def _table(rows: list[dict[str, Any]]) -> None:
     columns = (
         "candidate",
         "median ms",
@@ -191,6 +212,7 @@ def show(rows: list[dict[str, Any]]) -> None:
     )
     table = Table(
         title=f"N = {TOKENS}, batch {rows[0]['batch']}, threads {rows[0]['threads']}, {rows[0]['runs']} runs in turn"
+        + (rows[0]["cores"] and f", {rows[0]['cores']}")
     )
     for column in columns:
         table.add_column(column, justify="left" if column == "candidate" else "right")

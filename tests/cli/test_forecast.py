@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -146,3 +151,31 @@ def test_no_bundle_and_no_output(table: Path, tmp_path: Path, capsys: pytest.Cap
     assert "-o" in capsys.readouterr().err
     assert run(BOLT, table, "-o", tmp_path / "out.txt") == 2
     assert "give a file that ends in .csv, .parquet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("wait", [0.2, 2.5])
+def test_signal_from_outside(table: Path, tmp_path: Path, number: int, code: int, wait: float) -> None:
+    """While the process imports and loads, and while it draws: one line, no output, no bar left behind."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(
+        [sys.executable, "-c", "import sys; from tsmerge_export.cli import main; print('up', flush=True); "
+         "sys.exit(main())", "forecast", str(artefacts.bundle(*T5)), str(table), "-h", "5000", "--num-samples", "1000",
+         "-o", str(folder / "out.csv"), "--plot", str(folder / "out.png"), "--threads", "1"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job inherits SIG_IGN
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    time.sleep(wait)
+    assert process.poll() is None
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert out == ""
+    assert err.splitlines()[-1] == "error: interrupted"
+    assert all("Warning" in line or "warn" in line for line in err.splitlines()[:-1]), err
+    assert list(folder.iterdir()) == []

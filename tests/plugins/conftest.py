@@ -59,7 +59,8 @@ def contract(cxx: str, headers: Path, tmp_path_factory: pytest.TempPathFactory) 
     """The contract test, with address and undefined-behaviour sanitizers."""
     target = tmp_path_factory.mktemp("contract") / "contract_test"
     sources = [
-        KERNELS / name for name in ("contract_test.cpp", "plugin.cpp", "exports.cpp", "local_merge.cu")
+        KERNELS / name
+        for name in ("contract_test.cpp", "plugin.cpp", "creator.cpp", "exports.cpp", "local_merge.cu")
     ]
     command = [cxx, "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
     command += [

@@ -29,8 +29,8 @@ def test_contract(contract: Path) -> None:
 
 
 def test_fields_are_the_attributes_of_the_operator() -> None:
-    """Names and ranges in plugin.cpp against the schema of tsmerge::LocalMerge."""
-    source = (KERNELS / "plugin.cpp").read_text()
+    """Names and ranges in fields.h against the schema of tsmerge::LocalMerge."""
+    source = (KERNELS / "fields.h").read_text()
     numbers = {
         name: int(value)
         for name, value in re.findall(r"constexpr int64_t (kMost|kRatioMost) = (\d+);", source)
