@@ -162,12 +162,14 @@ def validate(
     threads: int | None = None,
     seed: int = 0,
     trust_remote_code: bool = False,
+    inputs: str | Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Repeat both verdicts of a bundle against the model that it was made from.
 
     Args:
-        directory: the bundle; its files must match its manifest. The others are as for :func:`export`.
+        directory: the bundle; its files must match its manifest. inputs: example for a graph, see
+            :class:`~tsmerge_export.generic.model.GraphOptions`. The others are as for :func:`export`.
 
     Returns:
         ``{"parity": ..., "cost": ...}`` as in the manifest. It does not raise for a failed verdict.
@@ -181,8 +183,10 @@ def validate(
         assert isinstance(model, str | Path)
         no_effect(model, family=family, config=config, data=data, trust_remote_code=trust_remote_code)
         return validate_graph(
-            bundle, model, atol=atol, rtol=rtol, threads=threads, seed=seed, progress=progress
+            bundle, model, inputs=inputs, atol=atol, rtol=rtol, threads=threads, seed=seed, progress=progress
         )
+    if inputs is not None:
+        raise UsageError("--inputs is for .onnx and .pt2 files; leave it out")
     merge = MergeConfig.from_dict(bundle.manifest["merge"])
     table, loaded = _inputs(
         model,

@@ -168,7 +168,9 @@ def validate(args: argparse.Namespace) -> int:
     from tsmerge_export.report import print_verdicts, report_dict
 
     with RichProgress(VALIDATE_STEPS, raise_if_interrupted) as progress:
-        verdicts = api.validate(args.bundle, args.model, progress=progress, **_shared(args))
+        verdicts = api.validate(
+            args.bundle, args.model, inputs=args.inputs, progress=progress, **_shared(args)
+        )
     write_json(args.json, report_dict({**manifest, "verdicts": verdicts}))
     print_verdicts(verdicts, title=f"{args.bundle}: {MergeConfig.from_dict(manifest['merge']).describe()}")
     parity = verdicts["parity"]

@@ -255,6 +255,9 @@ def _fill_validate(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
     add_model_options(parser)
     _add_check_options(parser)
+    parser.add_argument(
+        "--inputs", metavar="FILE", help=".npz with an example of every input of an ONNX file"
+    )
     parser.set_defaults(run=_run_validate)
 
 

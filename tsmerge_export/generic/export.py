@@ -76,6 +76,7 @@ def validate_graph(
     bundle: Bundle,
     source: str | Path,
     *,
+    inputs: str | Path | None,
     atol: float | None,
     rtol: float | None,
     threads: int | None,
@@ -90,7 +91,7 @@ def validate_graph(
     merge = MergeConfig.from_dict(bundle.manifest["merge"])
     kept = bundle.manifest.get("graph") or {}
     options = GraphOptions(
-        kept.get("token_mask") or "none", kept.get("protect_first", 0), kept.get("protect_last", 0)
+        kept.get("token_mask") or "none", kept.get("protect_first", 0), kept.get("protect_last", 0), inputs
     )
     with TemporaryDirectory(prefix="tsmerge-") as name:
         folder = Path(name)

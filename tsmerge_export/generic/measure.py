@@ -14,6 +14,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
+from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.families.base import Arrays, TensorSpec
 from tsmerge_export.generic.feeds import Input, Sizes, make
 from tsmerge_export.validate.sessions import open_session
@@ -44,6 +45,9 @@ def measure(
 
     Returns:
         The graph with dtype and dims on every value, and the specs of its outputs.
+
+    Raises:
+        UnsupportedError: an output is no tensor of fixed rank.
     """
     run = every_value(model)
     shapes: dict[str, list[tuple[int, ...] | None]] = {}
@@ -65,7 +69,9 @@ def measure(
                 value.shape = _shape(shapes[value.name], symbols)
     specs = []
     for value in measured.graph.outputs:
-        dims = [] if value.shape is None else list(value.shape)
+        if value.shape is None:
+            raise UnsupportedError(f"output {value.name!r} is no tensor, or has another rank at another size")
+        dims = list(value.shape)
         named = tuple(dim.value if isinstance(dim, ir.SymbolicDim) else int(dim) for dim in dims)
         specs.append(TensorSpec(value.name or "", value.dtype.numpy().name if value.dtype else "", named))  # type: ignore[arg-type]
     return measured, tuple(specs)
