@@ -58,7 +58,7 @@ def export_graph(
             "inline": inline,
             "components": [built.to_dict()],
             "pipeline": {},
-            "verdicts": _verdicts(model, merge, built, writer.scratch, atol, rtol, threads, seed, progress),
+            "verdicts": _verdicts(model, merge, built, atol, rtol, threads, seed, progress),
             "versions": versions(),
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
@@ -100,7 +100,7 @@ def validate_graph(
         inlined = bool(bundle.manifest.get("inline")) and merge.active
         file = bundle.component(fresh.component.name).file
         built = Built(fresh.component, fresh.unmerged, file, fresh.merged if inlined else None, fresh.report)
-        return _verdicts(model, merge, built, folder, atol, rtol, threads, seed, progress)
+        return _verdicts(model, merge, built, atol, rtol, threads, seed, progress)
 
 
 def _load(
@@ -189,7 +189,6 @@ def _verdicts(
     model: GraphModel,
     merge: MergeConfig,
     built: Built,
-    scratch: Path,
     atol: float | None,
     rtol: float | None,
     threads: int | None,
@@ -204,5 +203,5 @@ def _verdicts(
     }
     if merge.active and out["parity"]["passed"]:
         progress.step("cost")
-        out["cost"] = verdicts.cost(model, built, threads=threads, seed=seed, scratch=scratch)
+        out["cost"] = verdicts.cost(model, built, threads=threads, seed=seed)
     return out

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -177,7 +176,6 @@ def cost(
     *,
     threads: int | None,
     seed: int,
-    scratch: Path,
     runs: int = 20,
 ) -> dict[str, Any]:
     """How far merging moves the outputs, and what it brings in speed; JSON-ready.
