@@ -68,11 +68,14 @@ def main() -> None:
         args.model = args.model or make_file(folder)
         bundle = export(args)
     inputs = bundle.components[0].inputs
-    rng = np.random.default_rng(0)
-    session = tsm.load(bundle.path)
-    if [tensor.name for tensor in inputs] == ["x"]:
-        y = session.run({"x": rng.standard_normal((2, 200, 4)).astype(np.float32)})["y"]
-        print(f"y of 200 steps: {list(y.shape)}")
+    if all(tensor.dtype == "float32" for tensor in inputs):
+        rng = np.random.default_rng(0)
+        sizes = [[n if isinstance(n, int) else 2 if n == "batch" else 200 for n in t.dims] for t in inputs]
+        feeds = {
+            t.name: rng.standard_normal(n).astype(np.float32) for t, n in zip(inputs, sizes, strict=True)
+        }
+        found = tsm.load(bundle.path).run(feeds)
+        print(", ".join(f"{name}: {list(value.shape)}" for name, value in found.items()))
     merges = ", ".join(f"{merge['before']} -> {merge['after']}" for merge in bundle.components[0].merges)
     print(f"bundle: {args.output}; inputs: {', '.join(tensor.name for tensor in inputs)}; merges: {merges}")
 
