@@ -59,7 +59,9 @@ def lagged_loss(model: Any, past: torch.Tensor, future: torch.Tensor) -> torch.T
     return loss
 
 
-def arguments(doc: str, model: Path | None, ratio: str, **choices: tuple[str, ...]) -> argparse.Namespace:
+def arguments(
+    doc: str, model: Path | str | None, ratio: str, **choices: tuple[str, ...]
+) -> argparse.Namespace:
     """Flags of a recipe; ``doc`` is its description. Without a ``model`` that ships, a small one is trained.
 
     ``choices`` are flags of the recipe's own with their values, the default first.

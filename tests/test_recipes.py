@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.generic.models import export as export_graph
 from tests.models import tiny_folder
 from tsmerge_export.cli.parser import export_parser
 
@@ -86,6 +87,15 @@ def test_a_recipe_trains_a_small_model(tmp_path: Path) -> None:
     assert float(last) < float(first)
     assert "passed" in done.stdout
     assert (tmp_path / "out-model" / "model.safetensors").is_file()
+
+
+def test_recipe_of_an_onnx_file(tmp_path: Path) -> None:
+    export_graph("plain", tmp_path / "plain.onnx", old=True)
+    command = [sys.executable, str(ROOT / "recipes" / "onnx_file.py"), str(tmp_path / "plain.onnx")]
+    command += ["-o", str(tmp_path / "bundle")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "passed" in done.stdout and "inputs: x; merges: " in done.stdout
 
 
 def test_readme_flags_are_known() -> None:

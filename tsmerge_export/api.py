@@ -16,7 +16,9 @@ from tsmerge_export.bundle import Bundle, BundleWriter
 from tsmerge_export.checkpoint import IN_MEMORY, LoadedModel, load_model
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.demo import SAMPLE_SERIES
-from tsmerge_export.errors import UsageError, VerdictError
+from tsmerge_export.errors import UnsupportedError, UsageError, VerdictError
+from tsmerge_export.generic.export import export_graph, validate_graph
+from tsmerge_export.generic.model import GraphOptions, is_graph_file
 from tsmerge_export.html_report import report_page
 from tsmerge_export.merge.apply import refuse_where_nothing_merges, remove
 from tsmerge_export.model_card import model_card
@@ -38,7 +40,7 @@ def export(
     output: str | Path,
     family: str | None = None,
     config: str | Path | None = None,
-    opset: int = DEFAULT_OPSET,
+    opset: int | None = None,
     inline: bool = False,
     data: str | Path | None = None,
     atol: float | None = None,
@@ -49,21 +51,26 @@ def export(
     trust_remote_code: bool = False,
     target: Target | None = None,
     search: Mapping[str, Any] | None = None,
+    graph: GraphOptions | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """Export a model with merging, prove the result, measure its cost, write a bundle.
 
     Args:
-        model: folder, hub id, ``.pt`` file, or an eager module of a known family.
+        model: folder, hub id, ``.pt`` file, or an eager module of a known family; or any transformer as an ``.onnx`` or
+            ``.pt2`` file.
         merge: settings; None is ``MergeConfig()`` (local merging, k = 1, a quarter of the tokens per layer).
         output: folder to make. force: replace a bundle that is there.
         family, config, trust_remote_code: see :func:`~tsmerge_export.checkpoint.load_model`.
-        opset: 18 to 23. inline: write merge functions in place, for runtimes that do not expand functions.
+        opset: 18 to 23; None is 18. An ``.onnx`` file keeps its own.
+        inline: write merge functions in place, for runtimes that do not expand functions.
         data: CSV for the merge cost; the bundled sample series when None.
         atol, rtol: instead of the family's parity tolerance, see :mod:`~tsmerge_export.validate.tolerances`.
         threads: for ONNX Runtime. seed: of the parity corpus and of sampling.
         target: a runtime beside ONNX Runtime, see :class:`~tsmerge_export.targets.Target`.
         search: what `tsmerge tune` tried before it came to this setting (JSON-ready), for the report.
+        graph: what an ``.onnx`` or ``.pt2`` file does not tell, see
+            :class:`~tsmerge_export.generic.model.GraphOptions`.
         progress: told about each step.
 
     Returns:
@@ -77,6 +84,27 @@ def export(
     merge = merge or MergeConfig()
     target = target or Target()
     target.check(merge, inline=inline)
+    graph = graph or GraphOptions()
+    if is_graph_file(model):
+        assert isinstance(model, str | Path)
+        no_effect(model, family=family, config=config, data=data, trust_remote_code=trust_remote_code)
+        if opset is not None and Path(model).suffix.lower() == ".onnx":
+            raise UsageError(
+                f"--opset has no effect on {model}, which keeps its own (at least 18); leave it out"
+            )
+        if target.needs_more:
+            raise UnsupportedError(
+                f"{model}: --runtime {target.runtime} takes models of the families only, so far"
+            )
+        return export_graph(
+            model, merge, graph, output=output, opset=opset, inline=inline, atol=atol, rtol=rtol, threads=threads,
+            seed=seed, force=force, progress=progress,
+        )  # fmt: skip
+    if graph.given:
+        raise UsageError(
+            f"{graph.given[0]} is for .onnx and .pt2 files; a family knows its own tokens, leave it out"
+        )
+    opset = DEFAULT_OPSET if opset is None else opset
     with BundleWriter(output, force) as writer:
         table, loaded = _inputs(
             model,
@@ -136,7 +164,7 @@ def export(
             )  # fmt: skip
         progress.step("bundle")
         watch.stop()
-        _write_texts(writer.path, manifest | {"seconds": watch.seconds})
+        write_texts(writer.path, manifest | {"seconds": watch.seconds})
         return writer.commit({key: value for key, value in manifest.items() if key not in REPORT_ONLY})
 
 
@@ -152,12 +180,14 @@ def validate(
     threads: int | None = None,
     seed: int = 0,
     trust_remote_code: bool = False,
+    inputs: str | Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Repeat both verdicts of a bundle against the model that it was made from.
 
     Args:
-        directory: the bundle; its files must match its manifest. The others are as for :func:`export`.
+        directory: the bundle; its files must match its manifest. inputs: example for a graph, see
+            :class:`~tsmerge_export.generic.model.GraphOptions`. The others are as for :func:`export`.
 
     Returns:
         ``{"parity": ..., "cost": ...}`` as in the manifest. It does not raise for a failed verdict.
@@ -167,6 +197,14 @@ def validate(
     """
     progress = progress or NoProgress()
     bundle = Bundle.open(directory)
+    if is_graph_file(model):
+        assert isinstance(model, str | Path)
+        no_effect(model, family=family, config=config, data=data, trust_remote_code=trust_remote_code)
+        return validate_graph(
+            bundle, model, inputs=inputs, atol=atol, rtol=rtol, threads=threads, seed=seed, progress=progress
+        )
+    if inputs is not None:
+        raise UsageError("--inputs is for .onnx and .pt2 files; leave it out")
     merge = MergeConfig.from_dict(bundle.manifest["merge"])
     table, loaded = _inputs(
         model,
@@ -197,6 +235,13 @@ def validate(
                 Built(component, fresh.unmerged, file, fresh.merged if inlined else None, fresh.report)
             )
         return _verdicts(loaded, merge, built, table, atol, rtol, threads, seed, progress)[0]
+
+
+def no_effect(source: str | Path, **given: object) -> None:
+    """Refuse what only other models have. Raises UsageError."""
+    for name, value in given.items():
+        if value:
+            raise UsageError(f"--{name.replace('_', '-')} has no effect on {source}; leave it out")
 
 
 def _inputs(
@@ -286,10 +331,24 @@ def _verdicts(
     return verdicts, {"example": shown}
 
 
-def _write_texts(folder: Path, manifest: dict[str, Any]) -> None:
+def write_texts(folder: Path, manifest: dict[str, Any], sizes: Mapping[str, int] | None = None) -> None:
+    """Write ``report.json`` and the model card of a bundle.
+
+    Args:
+        sizes: batch and lengths at which a graph from a file is known to run.
+    """
     from tsmerge_export.inspect import inspect_file
 
-    tokens = [inspect_file(folder / component["file"]) for component in manifest["components"]]
+    size: dict[str, int] = {}
+    if sizes is not None:
+        lengths = [size for dim, size in sizes.items() if dim != "batch"]
+        size = {"batch": sizes.get("batch", 1), "length": max(lengths, default=1)}
+    try:
+        tokens = [inspect_file(folder / part["file"], **size) for part in manifest["components"]]
+    except UnsupportedError:
+        if sizes is None:
+            raise
+        tokens = []  # one number is not enough to describe its inputs
     report = report_dict({**manifest, "tokens": tokens})
     texts = {
         "report.json": json_text(report),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,8 +100,12 @@ def merge_and_lower(
     folder: Path,
     scratch: Path,
     progress: Progress | None = None,
+    stay: Mapping[str, int] | None = None,
 ) -> Built:
-    """Rewrite and lower a component that is exported already; ``plain`` is not changed. Otherwise as :func:`build`."""
+    """Rewrite and lower a component that is exported already; ``plain`` is not changed. Otherwise as :func:`build`.
+
+    ``stay``: outputs that may stay merged, instead of :func:`stay_merged`.
+    """
     progress = progress or NoProgress()
     progress.step("rewrite")
     unmerged = scratch / f"{component.name}.unmerged.onnx"
@@ -115,7 +120,7 @@ def merge_and_lower(
         merge,
         token_mask=hints.token_mask,
         token_log_size=hints.token_log_size,
-        stay=stay_merged(component),
+        stay=stay_merged(component) if stay is None else stay,
         scope=hints.scope,
         protect_first=hints.protect_first,
         protect_last=hints.protect_last,

@@ -106,6 +106,12 @@ def _accuracy(verdicts: Mapping[str, Any]) -> str:
     parity = verdicts.get("parity")
     if not parity:
         return ""
+    if parity.get("against"):
+        return (
+            f"## Does it compute what it should?\n\nCompared with {parity['against']}, on generated inputs of several "
+            "kinds and sizes, half of them other than those that the rewriter saw.\n\n"
+            + _grid(("parity", ""), parity_rows(parity))
+        )
     return (
         "## Does it compute what PyTorch computes?\n\nCompared with the original eager model, with the reference "
         "merging applied, over random, constant, periodic, gappy, padded, huge and tiny series at sizes other than "
@@ -119,7 +125,7 @@ def _cost(verdicts: Mapping[str, Any]) -> str:
         return ""
     notes = "".join(f"\n\nNote: {note}." for note in cost.get("notes") or ())
     return (
-        f"## What merging costs and brings\n\nMeasured on {cost_title(cost)}; median over columns; both models in "
+        f"## What merging costs and brings\n\nMeasured on {cost_title(cost)}; medians; both models in "
         f"ONNX Runtime on the CPU, timed in turns in one run.\n\n"
         + _grid(("", "unmerged", "merged", "change"), cost_rows(cost))
         + notes

@@ -34,7 +34,7 @@ _PROOF_TOLERANCE = 2e-4
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the exporter's progress prints and registration warnings off the user's terminal."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -75,7 +75,7 @@ def export_component(component: Component, model: nn.Module, *, opset: int = DEF
     if mask is not None and mask not in outputs:
         outputs.append(mask)
     try:
-        with _quiet(), torch.no_grad():
+        with quiet(), torch.no_grad():
             exported = torch.export.export(
                 module,
                 args,

@@ -43,6 +43,7 @@ def report_dict(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "source",
         "family",
         "merge",
+        "graph",
         "opset",
         "inline",
         "components",
@@ -129,6 +130,8 @@ def cost_rows(cost: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         for key, text in _METRICS.items()
         if key in before
     ]
+    for name, moved in (cost.get("outputs") or {}).items():
+        rows.append((f"{name}: root mean square of the difference, of its own", "-", number(moved), "-"))
     speed = cost.get("speed") or {}
     if speed.get("unmerged_ms") is not None:
         rows.append(
@@ -149,6 +152,8 @@ def cost_rows(cost: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
 def cost_title(cost: Mapping[str, Any]) -> str:
     """On what the merge cost was measured."""
     columns = len(cost.get("columns") or ())
+    if not columns:
+        return str(cost.get("data", ""))
     return (
         f"{cost.get('data', '')}: {columns} columns x {cost.get('windows', 0)} windows, "
         f"context {cost.get('context')}, horizon {cost.get('horizon')}"
@@ -186,7 +191,8 @@ def print_verdicts(verdicts: Mapping[str, Any], title: str = "") -> None:
         console.print(title, soft_wrap=True)
     parity = verdicts.get("parity")
     if parity:
-        console.print("\nParity: exported model against eager PyTorch with the same merging", soft_wrap=True)
+        against = parity.get("against") or "eager PyTorch with the same merging"
+        console.print(f"\nParity: exported model against {against}", soft_wrap=True)
         table = _table(("", ""))
         table.show_header = False
         table.columns[1].justify = "left"

@@ -127,9 +127,10 @@ def test_missing_source(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.pt2"])
-def test_planned_formats(tmp_path: Path, name: str) -> None:
+def test_graphs_are_no_checkpoints(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"x")
-    fails(UnsupportedError, "not supported yet", tmp_path / name)
+    fails(UnsupportedError, "only tsmerge-export and tsmerge validate take", tmp_path / name)
+    fails(UsageError, "no such file", tmp_path / f"other-{name}")
 
 
 def test_not_a_model(tmp_path: Path) -> None:

@@ -211,9 +211,12 @@ def test_pickled_module(model: str, capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "program.pt2"])
-def test_not_supported_yet(model: str, capsys: Capture, name: str) -> None:
+def test_files_that_are_no_graphs(model: str, capsys: Capture, name: str) -> None:
     Path(name).touch()
-    assert "not supported yet" in error_of(capsys, main_export([name]), 3)
+    assert "truncated or not a" in error_of(capsys, main_export([name]), 2)
+    for flags in (["--family", "mamba2"], ["--runtime", "tensorrt"]):
+        assert "famil" in error_of(capsys, main_export([name, *flags]), 3 if "tensorrt" in flags else 2)
+    assert "--protect-first is for" in error_of(capsys, main_export([model, "--protect-first", "1"]), 2)
 
 
 def test_unknown_family_flag(model: str, capsys: Capture) -> None:

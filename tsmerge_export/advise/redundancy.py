@@ -59,7 +59,9 @@ class Observer(MergeRun):
         self._protect = {"protect_first": protect_first, "protect_last": protect_last}
         self.sums: dict[int, _Sums] = {}
 
-    def merge(self, layer: int, x: Tensor, keys: Tensor | None = None) -> Tensor:
+    def merge(
+        self, layer: int, x: Tensor, keys: Tensor | None = None, hidden: Tensor | None = None
+    ) -> Tensor:
         """Note the cosines of the tokens ``x [B, N, D]``; returns x itself."""
         sums = self.sums.setdefault(layer, _Sums())
         sums.tokens, sums.rows = x.shape[1], sums.rows + x.shape[0]
@@ -109,7 +111,9 @@ class _Counter(MergeRun):
 
     tokens = 0
 
-    def merge(self, layer: int, x: Tensor, keys: Tensor | None = None) -> Tensor:
+    def merge(
+        self, layer: int, x: Tensor, keys: Tensor | None = None, hidden: Tensor | None = None
+    ) -> Tensor:
         self.tokens = self.tokens or x.shape[1]
         return x
 

@@ -65,7 +65,7 @@ def largest_merge_value(
 
 
 def _events(
-    path: Path, inputs: Mapping[str, NDArray[Any]], threads: int, runs: int
+    path: Path, inputs: Mapping[str, NDArray[Any]], threads: int | None, runs: int
 ) -> list[dict[str, Any]] | None:
     """ONNX Runtime's profile of so many runs: one event per executed node, named ``merge#``, ``plain#``, or in a
     subgraph ``branch_merge#``, ``branch_plain#``; None for a file without merge nodes."""

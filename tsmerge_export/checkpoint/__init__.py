@@ -26,7 +26,7 @@ __all__ = ["IN_MEMORY", "LoadedModel", "check_source", "load_model", "save_check
 
 #: ``LoadedModel.source`` of a module that the caller gave.
 IN_MEMORY = "a model in memory"
-_NOT_YET = (".onnx", ".pt2")
+_GRAPHS = (".onnx", ".pt2")
 _PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
 
 
@@ -75,6 +75,10 @@ def load_model(
     """
     check_source(source)
     path = Path(source)
+    if path.suffix.lower() in _GRAPHS and path.is_file():
+        raise UnsupportedError(
+            f"{source}: only tsmerge-export and tsmerge validate take {path.suffix} files; give a checkpoint here"
+        )
     extra = None if config is None else Path(config)
     path = path if path.exists() else download(str(source))
     settings, weights = _read_folder(path, extra) if path.is_dir() else _read_file(path, extra)
@@ -86,14 +90,10 @@ def check_source(source: str | Path) -> None:
     """What can be said about a source at once, without reading it.
 
     Raises:
-        UsageError: nothing there, and no hub id. UnsupportedError: a format that is planned.
+        UsageError: nothing there, and no hub id.
     """
     path = Path(source)
-    if path.suffix.lower() in _NOT_YET and not path.is_dir():
-        raise UnsupportedError(
-            f"{source}: {path.suffix} models are not supported yet; give a checkpoint folder or .pt file"
-        )
-    if not path.exists() and not is_hub_id(str(source)):
+    if not path.exists() and (path.suffix.lower() in _GRAPHS or not is_hub_id(str(source))):
         raise UsageError(f"{source}: no such file or folder (a hub id looks like org/name)")
 
 

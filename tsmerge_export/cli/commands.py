@@ -54,7 +54,7 @@ def check_files(args: argparse.Namespace) -> None:
         from tsmerge_export.checkpoint import check_source
 
         check_source(args.model)
-    for flag in ("data", "config"):
+    for flag in ("data", "config", "inputs"):
         value = getattr(args, flag, None)
         if value is not None and not Path(value).is_file():
             raise UsageError(f"--{flag} {value}: no such file")
@@ -80,7 +80,9 @@ def write_json(path: str | None, content: Any) -> None:
 def default_output(model: str, method: str) -> str:
     """Name of the bundle when ``-o`` is left out: the model's name and the method, in the current folder."""
     path = Path(model)
-    name = path.stem if path.suffix in (".pt", ".pth", ".safetensors") else path.resolve().name
+    name = (
+        path.stem if path.suffix in (".pt", ".pth", ".safetensors", ".onnx", ".pt2") else path.resolve().name
+    )
     return f"{name or 'model'}-{method}"
 
 
@@ -96,6 +98,7 @@ def export(args: argparse.Namespace) -> int:
     check_output(args.output, args.force)
 
     from tsmerge_export import api
+    from tsmerge_export.generic.model import GraphOptions
     from tsmerge_export.progress import EXPORT_STEPS, RichProgress
     from tsmerge_export.report import print_verdicts, report_dict
     from tsmerge_export.report_target import print_target
@@ -111,6 +114,7 @@ def export(args: argparse.Namespace) -> int:
                 inline=args.inline,
                 force=args.force,
                 target=target,
+                graph=GraphOptions(args.token_mask, args.protect_first, args.protect_last, args.inputs),
                 progress=progress,
                 **_shared(args),
             )
@@ -166,7 +170,9 @@ def validate(args: argparse.Namespace) -> int:
     from tsmerge_export.report import print_verdicts, report_dict
 
     with RichProgress(VALIDATE_STEPS, raise_if_interrupted) as progress:
-        verdicts = api.validate(args.bundle, args.model, progress=progress, **_shared(args))
+        verdicts = api.validate(
+            args.bundle, args.model, inputs=args.inputs, progress=progress, **_shared(args)
+        )
     write_json(args.json, report_dict({**manifest, "verdicts": verdicts}))
     print_verdicts(verdicts, title=f"{args.bundle}: {MergeConfig.from_dict(manifest['merge']).describe()}")
     parity = verdicts["parity"]

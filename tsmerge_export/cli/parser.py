@@ -94,7 +94,9 @@ def _add_version(parser: argparse.ArgumentParser) -> None:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "model", metavar="MODEL", help="folder with config.json and safetensors, hub id, or .pt file"
+        "model",
+        metavar="MODEL",
+        help="folder with config.json and safetensors, hub id or .pt file; or any .onnx or .pt2 file",
     )
 
 
@@ -110,6 +112,22 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="accept a config that refers to code of its own (auto_map)",
     )
+
+
+def _add_graph_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("graph", "for .onnx and .pt2 files")
+    group.add_argument(
+        "--token-mask",
+        metavar="NAME",
+        help="input [batch, tokens] that is 0 where a token is padding; default: attention_mask, if it fits; or none",
+    )
+    group.add_argument(
+        "--protect-first", type=whole(0), default=0, metavar="N", help="special tokens in front, such as CLS"
+    )
+    group.add_argument(
+        "--protect-last", type=whole(0), default=0, metavar="N", help="special tokens at the end"
+    )
+    group.add_argument("--inputs", metavar="FILE", help=".npz with an example of every input")
 
 
 def _add_check_options(parser: argparse.ArgumentParser) -> None:
@@ -235,15 +253,14 @@ def _fill_export(parser: argparse.ArgumentParser) -> None:
     add_merging(parser)
     group = parser.add_argument_group("output")
     group.add_argument("-o", "--output", metavar="DIR", help="bundle to write; default: <model>-<method>")
-    group.add_argument(
-        "--opset", type=whole(1), default=18, metavar="N", help="ONNX operator set; default: 18"
-    )
+    group.add_argument("--opset", type=whole(1), metavar="N", help="ONNX operator set; default: 18")
     group.add_argument(
         "--inline", action="store_true", help="write the merge functions inlined (for OpenVINO)"
     )
     group.add_argument("--force", action="store_true", help="replace an existing bundle")
     _add_target_options(parser)
     add_model_options(parser)
+    _add_graph_options(parser)
     _add_check_options(parser)
     parser.set_defaults(run=_run_export)
 
@@ -253,6 +270,9 @@ def _fill_validate(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
     add_model_options(parser)
     _add_check_options(parser)
+    parser.add_argument(
+        "--inputs", metavar="FILE", help=".npz with an example of every input of an ONNX file"
+    )
     parser.set_defaults(run=_run_validate)
 
 

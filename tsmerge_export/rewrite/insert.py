@@ -14,7 +14,7 @@ from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.merge.run import HIDDEN_NEEDS_BLOCKS
 from tsmerge_export.rewrite.align import Aligner
-from tsmerge_export.rewrite.dims import dims
+from tsmerge_export.rewrite.dims import Dim, dims
 from tsmerge_export.rewrite.distances import fold_distances
 from tsmerge_export.rewrite.emit import Emitter
 from tsmerge_export.rewrite.points import Point, scope_of
@@ -113,6 +113,7 @@ class _Walk:
     ) -> None:
         self._model, self._graph = model, model.graph
         self._steps = {point.node: (point, plan[point.layer]) for point in points if point.layer in plan}
+        self._kinds = {tuple(dims(point.value) or ())[:2] for point in points}
         self._stay, self._metric = stay, metric
         self._log_size = token_log_size if prop_attn else None
         self._emit = Emitter(self._graph)
@@ -160,13 +161,13 @@ class _Walk:
         for index, value in enumerate(node.inputs):
             if value is not None and value in self._current:
                 node.replace_input_with(index, self._current[value])
-        if not any(self.context.tags(value) for value in node.inputs):
+        if not any(self._context.tags(value) for value in node.inputs):
             return
         rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         try:
             if rule is None:
                 raise Barrier(f"no rule for {node.domain + '::' if node.domain else ''}{node.op_type}")
-            outcome = rule(node, self.context)
+            outcome = rule(node, self._context)
             if any(
                 tags and dims(value) is None for value, tags in zip(node.outputs, outcome.tags, strict=True)
             ):
@@ -185,18 +186,18 @@ class _Walk:
             if tags:
                 shape = dims(value) or []
                 value.shape = ir.Shape([tags[a].dim if a in tags else dim for a, dim in enumerate(shape)])
-                self.context.state[value] = tags
+                self._context.state[value] = tags
 
     def _unmerge_inputs(self, node: ir.Node, reason: str) -> None:
         for index, value in enumerate(node.inputs):
-            if value is not None and self.context.tags(value):
+            if value is not None and self._context.tags(value):
                 node.replace_input_with(index, self._unmerged(value))
         node.metadata_props["tsmerge.barrier"] = reason
         self._report.barriers.append(BarrierReport(node.name or "", node.op_type, scope_of(node), reason))
 
     def _unmerged(self, value: ir.Value) -> ir.Value:
-        for axis, stage in sorted(self.context.tags(value).items()):
-            value = self.context.aligner.unmerge(value, axis, stage)
+        for axis, stage in sorted(self._context.tags(value).items()):
+            value = self._context.aligner.unmerge(value, axis, stage)
         return value
 
     # -- one merge -----------------------------------------------------------------------------------------------
@@ -208,7 +209,7 @@ class _Walk:
         batch, tokens = shape[0], shape[1]
         if tokens not in self._roots:
             emit, float32 = self._emit, ir.DataType.FLOAT
-            if self._mask is not None:
+            if self._mask is not None and self._masks([batch, tokens]):
                 real = emit.op(
                     "Cast", [self._mask], {"to": ir.DataType.BOOL}, ir.DataType.BOOL, [batch, tokens], "real"
                 )
@@ -221,9 +222,13 @@ class _Walk:
             self._roots[tokens] = Stage(tokens, batch, emit.length(x, 1), size)
         return self._roots[tokens]
 
+    def _masks(self, tokens: list[Dim]) -> bool:
+        """Whether the token mask is about these tokens: a decoder has others than its encoder."""
+        return len(self._kinds) == 1 or self._mask is None or dims(self._mask) == tokens
+
     def _merge(self, point: Point, step: MergeStep) -> None:
         x = self._current.get(point.value, point.value)
-        tags = self.context.tags(x)
+        tags = self._context.tags(x)
         if set(tags) - {1}:
             raise UnsupportedError(f"node {point.node.name!r}: tokens are not on axis 1")
         before = tags.get(1) or self._root(x)
@@ -251,7 +256,7 @@ class _Walk:
         y, size, kept, target = node.outputs
         stage = Stage(symbol, before.batch, self._emit.length(kept, 1), size, before, kept, target)
         self._current[point.value] = y
-        self.context.state[y] = {1: stage}
+        self._context.state[y] = {1: stage}
         self._report.merges.append(
             MergeReport(
                 point.layer,
@@ -277,7 +282,7 @@ class _Walk:
                 f"--metric key: found no keys [batch, heads, features, tokens] at node {point.node.name!r}; "
                 "use --metric x"
             )
-        tags = self.context.tags(keys)
+        tags = self._context.tags(keys)
         if set(tags) - {3} or (tags.get(3) or before.root) is not before:
             raise UnsupportedError(f"--metric key: the keys at node {point.node.name!r} are at another stage")
         axes, out = self._emit.const([1]), [shape[0], shape[2], shape[3]]
@@ -290,9 +295,9 @@ class _Walk:
         finals = [self._current.get(value, value) for value in self._graph.outputs]
         names = [value.name or "" for value in self._graph.outputs]
         found = [
-            self.context.tags(value)[self._stay[name]]
+            self._context.tags(value)[self._stay[name]]
             for value, name in zip(finals, names, strict=True)
-            if name in self._stay and self._stay[name] in self.context.tags(value)
+            if name in self._stay and self._stay[name] in self._context.tags(value)
         ]
         last = deepest(found) if found else None
         if found and last is None:
@@ -300,14 +305,14 @@ class _Walk:
         for index, (old, value, name) in enumerate(
             zip(list(self._graph.outputs), finals, names, strict=True)
         ):
-            tags = self.context.tags(value)
+            tags = self._context.tags(value)
             if name == self._log_size and last is not None:
                 value = last.log_size(self._emit, 2, value.dtype)
             elif name in self._stay and last is not None:
                 axis = self._stay[name]
                 source = tags.get(axis) or last.root
                 if source is not last:
-                    value = self.context.aligner.align(value, {axis: (source, last)}, len(dims(value) or ()))
+                    value = self._context.aligner.align(value, {axis: (source, last)}, len(dims(value) or ()))
             elif tags:
                 value = self._unmerged(value)
             if value is not old:

@@ -14,6 +14,7 @@ from tsmerge_export.rewrite.blocks import find_blocks
 from tsmerge_export.rewrite.infer import infer_shapes
 from tsmerge_export.rewrite.insert import RewriteReport, insert_merges
 from tsmerge_export.rewrite.points import Point, find_points
+from tsmerge_export.rewrite.transposes import unfold_transposes
 
 
 def merge_graph(
@@ -43,6 +44,7 @@ def merge_graph(
         UnsupportedError: no safe merge point. UsageError: a layer that the graph does not have.
     """
     model = infer_shapes(model)
+    unfold_transposes(model)
     points, rejected = find_points(model.graph, scope)
     blocks = [] if points else find_blocks(model.graph)
     if blocks:

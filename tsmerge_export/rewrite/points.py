@@ -85,6 +85,7 @@ def _constant(value: ir.Value | None) -> bool:
 
 
 def _ancestors(values: list[ir.Value | None]) -> set[ir.Value]:
+    """What a value is computed from; that it has another's shape does not count."""
     seen: set[ir.Value] = set()
     stack = [value for value in values if value is not None]
     while stack:
@@ -93,7 +94,7 @@ def _ancestors(values: list[ir.Value | None]) -> set[ir.Value]:
             continue
         seen.add(value)
         producer = value.producer()
-        if producer is not None:
+        if producer is not None and producer.op_type not in ("Shape", "Size"):
             stack.extend(v for v in producer.inputs if v is not None)
     return seen
 
@@ -205,6 +206,8 @@ def _residual(product: ir.Node, softmax: ir.Node) -> tuple[ir.Node | None, str]:
             continue
         with_constant = node.op_type in _PROJECTION_WITH_CONSTANT and any(_constant(v) for v in node.inputs)
         passes = node.op_type in _PROJECTION or (node.op_type in _NORMALISATIONS and index == 0)
+        # Some queries may get something else than what they attend to (ProbSparse attention: the mean of the values).
+        passes |= node.op_type == "Where" and index > 0 and dims(value) == dims(node.outputs[0])
         if not passes and not with_constant and not _gated(node, index):
             return None, f"{node.op_type} stands between attention and a residual Add"
         value = node.outputs[0]

@@ -142,6 +142,11 @@ class Case:
         """Such as ``nan-gaps B=5 L=333``."""
         return f"{self.entry.name} B={self.batch} L={self.length}"
 
+    @property
+    def degenerate(self) -> bool:
+        """Whether tokens repeat by construction."""
+        return self.entry.degenerate
+
     def series(self) -> Series:
         """float32 ``[batch, length]``."""
         return series(self.entry.name, self.batch, self.length, self.seed)

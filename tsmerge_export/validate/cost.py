@@ -171,7 +171,7 @@ def measure(
     speed = SpeedReport(batch, context, threads, done, unmerged_ms, merged_ms)
     if speed.note:
         notes.append(speed.note)
-    tokens = _tokens(with_decisions or merged, feed, threads)
+    tokens = tokens_left(with_decisions or merged, feed, threads)
     return CostReport(
         table.name, cut.target.shape[1], context, horizon, season, tuple(columns), speed, tuple(notes), tokens
     )
@@ -213,7 +213,7 @@ def window_errors(
     return {name: np.asarray(values) for name, values in found.items()}
 
 
-def _tokens(artefact: Path, feed: Arrays, threads: int | None) -> tuple[int, ...]:
+def tokens_left(artefact: Path, feed: Arrays, threads: int | None) -> tuple[int, ...]:
     """:attr:`CostReport.tokens` of one batch."""
     proto = onnx.load(artefact)
     nodes = [node for node in proto.graph.node if node.domain == DOMAIN]

@@ -158,6 +158,20 @@ def compare(
     return verdict
 
 
+def fold_rows(values: npt.NDArray[Any], batch: int) -> npt.NDArray[Any]:
+    """``[B]``: the worst of the rows of decisions that belong to each row of the outputs.
+
+    A model may put channels into the batch: B x C rows, those of one series in a row.
+    """
+    rows = len(values)
+    if rows == batch:
+        return values
+    if rows % batch:
+        return np.full(batch, values.max())
+    worst: npt.NDArray[Any] = values.reshape(batch, rows // batch).max(1)
+    return worst
+
+
 def _well_formed(kept: Ints, target: Ints) -> bool:
     """Whether one row's survivors are in order and every token goes to one of them, each survivor to itself."""
     return bool(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,19 @@ FLIP_SHARE = 0.05
 # Absolute errors are only comparable between rows of ordinary magnitude; larger ones count in max_rel alone.
 _ORDINARY_SCALE = 1e3
 _MAX_FAILURES = 20
+
+
+class CaseName(Protocol):
+    """What the comparison of a case needs of it: :class:`~tsmerge_export.validate.corpus.Case` has it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def degenerate(self) -> bool: ...
+
+    @property
+    def batch(self) -> int: ...
 
 
 @dataclass
@@ -194,7 +207,6 @@ def judge_cases(
 ) -> ParityReport:
     """The comparison of :func:`check`, case by case, of an artefact that is open."""
     report = ParityReport(component.name, tolerance)
-    taps = artefact.taps
     was_training = model.training
     model.eval()
     try:
@@ -202,27 +214,39 @@ def judge_cases(
             for done, case in enumerate(todo):
                 inputs = component.from_series(model, case.series())
                 want, decided = run_eager(component, model, merge, inputs)
-                try:
-                    got = artefact.run(inputs)
-                    seen = artefact.tapped(inputs) if taps else got
-                except Exception as error:  # ONNX Runtime raises its own types, one per status code
-                    result = CaseResult(case.name, case.entry.degenerate, case.batch)
-                    result.failures.append(f"ONNX Runtime failed: {_one_line(error)}")
-                else:
-                    made = [(seen[t.kept], seen[t.target]) for t in taps]
-                    rows = decisions.rows(decided, case.batch)
-                    verdict = decisions.compare(decided, made, taps, tolerances.SCORE_NOISE, rows)
-                    verdict = verdict.reshape(case.batch, -1).max(axis=1)
-                    tied = decisions.near_tie(decided, tolerances.SCORE_NOISE, rows)
-                    tied = np.asarray(tied.reshape(case.batch, -1).any(axis=1))
-                    counts = decisions.count_tie(decided, tolerances.SCORE_NOISE, rows)
-                    result = judge(case, want, got, seen, verdict, tied, tolerance, count_tied=counts)
+                result = compare_case(case, want, decided, artefact, inputs, tolerance)
                 report.cases.append(result)
                 if progress is not None:
                     progress(done + 1, len(todo))
     finally:
         model.train(was_training)
     return report
+
+
+def compare_case(
+    case: CaseName,
+    want: Outputs,
+    decided: Sequence[Decision],
+    artefact: Artefact,
+    inputs: Outputs,
+    tolerance: Tolerance,
+) -> CaseResult:
+    """Run an artefact on one case and compare it with the reference's outputs and decisions, see :func:`check`."""
+    taps = artefact.taps
+    try:
+        got = artefact.run(inputs)
+        seen = artefact.tapped(inputs) if taps else got
+    except Exception as error:  # ONNX Runtime raises its own types, one per status code
+        result = CaseResult(case.name, case.degenerate, case.batch)
+        result.failures.append(f"ONNX Runtime failed: {_one_line(error)}")
+        return result
+    made = [(seen[t.kept], seen[t.target]) for t in taps]
+    rows = decisions.rows(decided, case.batch)
+    verdict = decisions.compare(decided, made, taps, tolerances.SCORE_NOISE, rows)
+    tied = decisions.near_tie(decided, tolerances.SCORE_NOISE, rows)
+    counts = decisions.count_tie(decided, tolerances.SCORE_NOISE, rows)
+    verdict, tied = (decisions.fold_rows(value, case.batch) for value in (verdict, tied))
+    return judge(case, want, got, seen, verdict, tied, tolerance, count_tied=counts)
 
 
 def run_eager(
@@ -243,7 +267,7 @@ def _one_line(error: Exception) -> str:
 
 
 def judge(
-    case: corpus.Case,
+    case: CaseName,
     want: Outputs,
     got: Outputs,
     tapped: Outputs,
@@ -261,7 +285,7 @@ def judge(
         tolerance: see :func:`check`.
         count_tied: the number of tokens itself hangs on a near tie, so that shapes may differ where the batch flipped.
     """
-    result = CaseResult(case.name, case.entry.degenerate, case.batch)
+    result = CaseResult(case.name, case.degenerate, case.batch)
     result.mismatches = int((verdict == Verdict.MISMATCH).sum())
     for row in np.flatnonzero(verdict == Verdict.MISMATCH):
         result.failures.append(f"row {row}: merge decision differs beyond float noise")

@@ -17,18 +17,23 @@ def open_session(
     *,
     timed: bool = False,
     profile: Path | None = None,
+    level: ort.GraphOptimizationLevel | None = None,
+    quiet: bool = False,
 ) -> ort.InferenceSession:
-    """ONNX Runtime on the CPU, with its default optimisations.
+    """ONNX Runtime on the CPU, with its default optimisations unless ``level`` says otherwise.
 
     Args:
         source: an .onnx file, or a model in memory.
         threads: intra-op threads; None is ONNX Runtime's choice.
         timed: for timings: within a run threads spin, as by default; after it they stop, or they would take the cores
             from the candidate that runs next. Otherwise they never spin, which leaves the cores to PyTorch.
+        quiet: log nothing, for runs that are expected to fail.
         profile: prefix of the profile that ``end_profiling`` writes.
     """
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4 if quiet else 3
+    if level is not None:
+        options.graph_optimization_level = level
     entry = ("session.force_spinning_stop", "1") if timed else ("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry(*entry)
     if threads is not None:

@@ -61,6 +61,26 @@ def matmul(node: ir.Node, context: Context) -> Outcome:
     )
 
 
+@rule("Conv")
+def convolution(node: ir.Node, context: Context) -> Outcome:
+    """``[B, C, tokens]`` with kernels of width 1: a product for each token (feed-forwards are written so)."""
+    value = operand(node, 0)
+    rank = len(context.base_dims(value))
+    weights = dims(operand(node, 1))
+    if weights is None or any(width != 1 for width in weights[2:]):
+        raise Barrier("its kernel is wider than one token")
+    for name, plain in (("strides", 1), ("pads", 0)):
+        if name in node.attributes and any(n != plain for n in node.attributes[name].as_ints()):
+            raise Barrier("it pads or strides over the token axis")
+    if node.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        raise Barrier("it pads the token axis")
+    tags = context.tags(value)
+    refuse_axes(tags, [1], "sums over")
+    if rank < 3 or any(context.tags(other) for other in node.inputs[1:]):
+        raise Barrier("its kernel is merged")
+    return Outcome([dict(tags)])
+
+
 @rule("Softmax", "LogSoftmax")
 def softmax(node: ir.Node, context: Context) -> Outcome:
     """Over any one axis: a softmax over merged keys is what merging means.

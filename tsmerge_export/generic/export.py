@@ -1,0 +1,207 @@
+"""Export and validation of a model that comes as a graph: ``.onnx`` or ``.pt2``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime, timezone
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import onnx_ir as ir
+
+from tsmerge_export.build import Built, merge_and_lower
+from tsmerge_export.bundle import Bundle, BundleWriter
+from tsmerge_export.config import MergeConfig
+from tsmerge_export.errors import UnsupportedError, UsageError, VerdictError
+from tsmerge_export.generic import verdicts
+from tsmerge_export.generic.model import (
+    FAMILY,
+    GraphModel,
+    GraphOptions,
+    drop_mask,
+    load_graph_model,
+)
+from tsmerge_export.progress import Progress
+from tsmerge_export.rewrite.blocks import find_blocks
+from tsmerge_export.rewrite.dims import dims
+from tsmerge_export.rewrite.points import Point, find_points
+from tsmerge_export.validate import tolerances
+from tsmerge_export.version import versions
+
+
+def export_graph(
+    source: str | Path,
+    merge: MergeConfig,
+    options: GraphOptions,
+    *,
+    output: str | Path,
+    opset: int | None,
+    inline: bool,
+    atol: float | None,
+    rtol: float | None,
+    threads: int | None,
+    seed: int,
+    force: bool,
+    progress: Progress,
+) -> Bundle:
+    """:func:`tsmerge_export.api.export` for a graph."""
+    with BundleWriter(output, force) as writer:
+        model = _load(source, merge, options, opset, atol, rtol, progress)
+        built = _build(model, merge, inline, writer.path, writer.scratch, progress)
+        manifest: dict[str, Any] = {
+            "source": model.source,
+            "family": FAMILY,
+            "merge": merge.to_dict(),
+            "graph": options.to_dict() | {"token_mask": model.token_mask},
+            "opset": model.opset,
+            "inline": inline,
+            "components": [built.to_dict()],
+            "pipeline": {},
+            "verdicts": _verdicts(model, merge, built, atol, rtol, threads, seed, progress),
+            "versions": versions(),
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
+        if not manifest["verdicts"]["parity"]["passed"]:
+            first = next(iter(manifest["verdicts"]["parity"]["failures"]), "no row was compared")
+            raise VerdictError(f"{source}: parity failed, no bundle is written: {first}", manifest)
+        progress.step("bundle")
+        from tsmerge_export.api import write_texts
+
+        write_texts(writer.path, manifest, model.sizes[0])
+        return writer.commit(manifest)
+
+
+def validate_graph(
+    bundle: Bundle,
+    source: str | Path,
+    *,
+    inputs: str | Path | None,
+    atol: float | None,
+    rtol: float | None,
+    threads: int | None,
+    seed: int,
+    progress: Progress,
+) -> dict[str, Any]:
+    """:func:`tsmerge_export.api.validate` for a graph."""
+    if bundle.manifest.get("family") != FAMILY:
+        raise UsageError(
+            f"{bundle.path}: was made from a {bundle.manifest.get('family')}, not from a file such as {source}"
+        )
+    merge = MergeConfig.from_dict(bundle.manifest["merge"])
+    kept = bundle.manifest.get("graph") or {}
+    options = GraphOptions(
+        kept.get("token_mask") or "none", kept.get("protect_first", 0), kept.get("protect_last", 0), inputs
+    )
+    with TemporaryDirectory(prefix="tsmerge-") as name:
+        folder = Path(name)
+        model = _load(source, merge, options, bundle.manifest.get("opset"), atol, rtol, progress)
+        fresh = _build(model, merge, False, folder, folder, progress)
+        inlined = bool(bundle.manifest.get("inline")) and merge.active
+        file = bundle.component(fresh.component.name).file
+        built = Built(fresh.component, fresh.unmerged, file, fresh.merged if inlined else None, fresh.report)
+        return _verdicts(model, merge, built, atol, rtol, threads, seed, progress)
+
+
+def _load(
+    source: str | Path,
+    merge: MergeConfig,
+    options: GraphOptions,
+    opset: int | None,
+    atol: float | None,
+    rtol: float | None,
+    progress: Progress,
+) -> GraphModel:
+    tolerances.end_to_end(FAMILY, "float32", atol, rtol)
+    if merge.active and merge.positions == "compact":
+        raise UnsupportedError(
+            f"{source}: --positions compact cannot be proved without an eager model; use gather"
+        )
+    progress.step("load")
+    model = load_graph_model(source, options, opset=opset)
+    if merge.active:
+        points = _points(model)
+        other = next((p.value.dtype for p in points if p.value.dtype != ir.DataType.FLOAT), None)
+        if other is not None:
+            raise UnsupportedError(f"{source}: its tokens are {other.name.lower()}; give a float32 export")
+        merge.check_turns(len(merge.select_layers(len(points))))
+        _check_mask(model, options, points)
+    return model
+
+
+def _points(model: GraphModel) -> list[Point]:
+    """Where tokens can be merged. Raises UnsupportedError, with what was looked for, where that is nowhere."""
+    graph = model.measured.graph
+    points, rejected = find_points(graph)
+    if points:
+        return points
+    if find_blocks(graph):
+        raise UnsupportedError(
+            f"{model.source}: a state-space model, whose merging cannot be proved from the file alone; give the "
+            "checkpoint (see the families in the README), or --merge none"
+        )
+    softmaxes = sum(node.op_type == "Softmax" for node in graph)
+    fused = sorted(
+        {node.op_type for node in graph if node.op_type in ("Attention", "Einsum", "RotaryEmbedding")}
+    )
+    reasons = "; ".join(
+        f"{n} x {reason}" for reason, n in Counter(item.reason for item in rejected).most_common(4)
+    )
+    raise UnsupportedError(
+        f"{model.source}: no safe merge point. Looked for Softmax over [.., tokens, tokens] -> product with values -> "
+        f"projection -> residual Add. Found {softmaxes} Softmax, {len(rejected)} of them over the last of three or "
+        "more axes" + (f", refused: {reasons}" if reasons else "")
+        + (f"; not written out: {', '.join(fused)}" if fused else "")
+        + ". Export it with --merge none to have it as it is"
+    )  # fmt: skip
+
+
+def _check_mask(model: GraphModel, options: GraphOptions, points: list[Point]) -> None:
+    """The token mask must have one entry for each token of the first merge."""
+    if model.token_mask is None:
+        return
+    found = next(item.spec.dims for item in model.inputs if item.spec.name == model.token_mask)
+    tokens = [(dims(point.value) or [None, None])[:2] for point in points]
+    if list(found) in [list(own) for own in tokens]:
+        return
+    if options.token_mask is None:
+        model.notes.append(
+            f"{model.token_mask} {list(found)} does not have one entry per token, so that padding merges like the rest"
+        )
+        drop_mask(model)
+        return
+    raise UsageError(
+        f"--token-mask {model.token_mask}: is {list(found)}, but the tokens that merge are {tokens[0]}; it needs one "
+        "entry for each"
+    )
+
+
+def _build(
+    model: GraphModel, merge: MergeConfig, inline: bool, folder: Path, scratch: Path, progress: Progress
+) -> Built:
+    return merge_and_lower(
+        model.component, model.measured, merge, inline=inline, folder=folder, scratch=scratch, progress=progress,
+        stay={},
+    )  # fmt: skip
+
+
+def _verdicts(
+    model: GraphModel,
+    merge: MergeConfig,
+    built: Built,
+    atol: float | None,
+    rtol: float | None,
+    threads: int | None,
+    seed: int,
+    progress: Progress,
+) -> dict[str, Any]:
+    progress.step("parity")
+    out = {
+        "parity": verdicts.parity(
+            model, merge, built, atol=atol, rtol=rtol, threads=threads, seed=seed, progress=progress.update
+        )
+    }
+    if merge.active and out["parity"]["passed"]:
+        progress.step("cost")
+        out["cost"] = verdicts.cost(model, built, threads=threads, seed=seed)
+    return out

@@ -1,0 +1,88 @@
+"""Runs single nodes of a graph, each in an ONNX Runtime session of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+# Some kernels want small operands (axes, sizes) to be constants; copying large ones would double the weights.
+_EMBEDDED = 1024
+
+
+def names_used(node: onnx.NodeProto) -> list[str]:
+    """Values that a node reads, those that its subgraphs capture included."""
+    used = [name for name in node.input if name]
+    for attribute in node.attribute:
+        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+            made = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+            for inner in graph.node:
+                used.extend(name for name in names_used(inner) if name not in made)
+                made.update(inner.output)
+            used.extend(value.name for value in graph.output if value.name not in made)
+    return list(dict.fromkeys(used))
+
+
+class NodeRunner:
+    """Runs nodes of one model; sessions are made on first use and kept.
+
+    Args:
+        model: where the nodes are from. constants: its initializers by name.
+    """
+
+    def __init__(
+        self, model: onnx.ModelProto, constants: Mapping[str, Array], threads: int | None = None
+    ) -> None:
+        self._opsets, self._ir_version = list(model.opset_import), model.ir_version
+        self._constants = constants
+        self._sessions: dict[str, tuple[ort.InferenceSession, list[str]]] = {}
+        self._threads = threads
+
+    def run(self, node: onnx.NodeProto, values: Mapping[str, Array]) -> list[Array | None]:
+        """The outputs of a node, None for those it leaves out.
+
+        Args:
+            node: its name is the key of its session. values: at least all that it reads.
+        """
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            return [onnx.numpy_helper.to_array(node.attribute[0].t)]
+        if node.op_type == "Identity":
+            return [values[node.input[0]]]
+        if node.name not in self._sessions:
+            self._sessions[node.name] = self._open(node, values)
+        session, feeds = self._sessions[node.name]
+        found = iter(session.run(None, {name: values[name] for name in feeds}))
+        return [next(found) if name else None for name in node.output]
+
+    def _open(
+        self, node: onnx.NodeProto, values: Mapping[str, Array]
+    ) -> tuple[ort.InferenceSession, list[str]]:
+        used = names_used(node)
+        embedded = [n for n in used if n in self._constants and self._constants[n].size <= _EMBEDDED]
+        feeds = [name for name in used if name not in embedded]
+        graph = onnx.GraphProto(name="node")
+        graph.node.append(node)
+        for name in feeds:
+            kind = onnx.helper.np_dtype_to_tensor_dtype(values[name].dtype)
+            graph.input.append(onnx.helper.make_tensor_value_info(name, kind, None))
+        graph.initializer.extend(
+            onnx.numpy_helper.from_array(np.asarray(self._constants[name]), name) for name in embedded
+        )
+        graph.output.extend(onnx.ValueInfoProto(name=name) for name in node.output if name)
+        model = onnx.ModelProto(ir_version=self._ir_version, graph=graph)
+        model.opset_import.extend(self._opsets)
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.enable_cpu_mem_arena = False
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if self._threads is not None:
+            options.intra_op_num_threads = self._threads
+        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return session, feeds

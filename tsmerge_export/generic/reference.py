@@ -1,0 +1,243 @@
+"""The reference for models without an eager module: merging simulated in the *original* graph, at full length.
+
+The original graph runs node by node and keeps all N tokens. After a merge point every token holds a copy of the token
+it went into; of these copies one, the *kept* one, counts, the others are left out of every later sum over tokens:
+their scores are -inf, their addends 0. Masks, biases and rotations of a kept token are those of its own place, as with
+``--positions gather``. What mixes tokens in any other way sees the copies, which is what unmerging gives it.
+
+Nothing here knows how the rewriter aligns operands, and no code is shared with it but two facts of the plan: at which
+values tokens merge, and at which nodes they are unmerged (barriers). Which axis of a value is which is followed by
+rules of its own, on the shapes at run time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+
+from tsmerge_export.errors import UnsupportedError
+from tsmerge_export.families.base import Arrays
+from tsmerge_export.generic.axes import CannotFollow, follow, summed_axes
+from tsmerge_export.generic.nodes import NodeRunner, names_used
+from tsmerge_export.merge.plan import MergeStep
+from tsmerge_export.merge.run import StepRecord
+from tsmerge_export.validate import decisions
+from tsmerge_export.validate.decisions import Decision
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Where:
+    """A merge of the plan: at which value of the original graph, and whose keys are compared (None: the tokens)."""
+
+    value: str
+    step: MergeStep
+    keys: str | None = None
+
+
+@dataclass(frozen=True)
+class Copies:
+    """A token axis after some merges, at full length N.
+
+    Attributes:
+        kept: ``[B, M]`` int64, the places that count. target: ``[B, N]`` int64, index in ``kept`` of each token.
+        size: ``[B, M]`` float32. depth: number of merges.
+    """
+
+    kept: Array
+    target: Array
+    size: Array
+    depth: int
+
+    @property
+    def place(self) -> Array:
+        """``[B, N]``: the place whose value each token has."""
+        return np.take_along_axis(self.kept, self.target, 1)
+
+    def spread(self, value: Array, axis: int) -> Array:
+        """``value`` with the copies along ``axis`` made equal to the one that counts."""
+        place = self.place
+        if value.shape[0] != len(place) or value.shape[axis] != place.shape[1]:
+            raise CannotFollow(
+                f"a value {list(value.shape)} with merged axis {axis} has another batch or length"
+            )
+        return np.stack([np.take(row, index, axis - 1) for row, index in zip(value, place, strict=True)])
+
+    def counts(self, rank: int, axis: int) -> Array:
+        """Booleans that broadcast to ``rank`` axes: which places along ``axis`` count."""
+        found: Array = np.zeros(self.target.shape, bool)
+        np.put_along_axis(found, self.kept, True, 1)
+        return found.reshape([len(found), *(found.shape[1] if a == axis else 1 for a in range(1, rank))])
+
+    def log_size(self, rank: int, axis: int) -> Array:
+        """As :meth:`counts`, the logarithm of the sizes (0 for padding)."""
+        found: Array = np.zeros(self.target.shape, np.float32)
+        np.put_along_axis(found, self.kept, np.log(np.maximum(self.size, 1)), 1)
+        return found.reshape([len(found), *(found.shape[1] if a == axis else 1 for a in range(1, rank))])
+
+
+class Reference:
+    """Evaluates the original graph with merging simulated.
+
+    Args:
+        model: the original; every node has a name. merges: the plan. barriers: names of the nodes before which tokens
+            are unmerged. token_mask: input ``[B, N]`` that is 0 where a token is padding. prop_attn: proportional
+            attention.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        merges: Sequence[Where],
+        barriers: Sequence[str],
+        *,
+        token_mask: str | None = None,
+        prop_attn: bool = False,
+        threads: int | None = None,
+    ) -> None:
+        self._graph = model.graph
+        self._merges = {where.value: where for where in merges}
+        self._barriers = set(barriers)
+        self._mask, self._prop_attn = token_mask, prop_attn
+        self._constants = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+        self._runner = NodeRunner(model, self._constants, threads)
+        keys = {where.keys for where in merges if where.keys}
+        self._last_use = self._last_uses(keys)
+
+    def _last_uses(self, keys: set[str]) -> dict[str, int]:
+        last: dict[str, int] = {}
+        for index, node in enumerate(self._graph.node):
+            for name in names_used(node):
+                last[name] = index
+        for name in (*keys, *(value.name for value in self._graph.output)):
+            last[name] = len(self._graph.node)
+        return last
+
+    def run(self, inputs: Arrays) -> tuple[Arrays, list[Decision]]:
+        """Outputs by name, and the decision of every merge in order of execution.
+
+        Raises:
+            UnsupportedError: merged tokens reach an operator that the reference has no rule for.
+        """
+        values: dict[str, Array] = {**self._constants, **inputs}
+        state: dict[str, dict[int, Copies]] = {}
+        steps: list[StepRecord] = []
+        for index, node in enumerate(self._graph.node):
+            used = names_used(node)
+            try:
+                outputs, tags = self._run_node(node, used, values, state)
+            except CannotFollow as error:
+                raise UnsupportedError(
+                    f"node {node.name!r} ({node.op_type}): the reference that proves the result cannot follow merged "
+                    f"tokens here ({error})"
+                ) from error
+            for name, value, own in zip(node.output, outputs, tags, strict=True):
+                if not name or value is None:
+                    continue
+                values[name] = value
+                if own:
+                    state[name] = own
+                if name in self._merges:
+                    steps.append(self._merge(self._merges[name], values, state, inputs))
+            for name in used:
+                if self._last_use.get(name) == index and name not in self._constants:
+                    values.pop(name, None)
+        found = {value.name: values[value.name] for value in self._graph.output}
+        return {
+            name: _spread(value, state.get(name, {})) for name, value in found.items()
+        }, decisions.from_steps(steps)
+
+    def _run_node(
+        self,
+        node: onnx.NodeProto,
+        used: Sequence[str],
+        values: Mapping[str, Array],
+        state: Mapping[str, dict[int, Copies]],
+    ) -> tuple[list[Array | None], list[dict[int, Copies]]]:
+        tags = [state.get(name, {}) for name in node.input]
+        nothing: list[dict[int, Copies]] = [{} for _ in node.output]
+        if not any(state.get(name) for name in used):
+            return self._runner.run(node, values), nothing
+        if node.name in self._barriers:
+            spread = {name: _spread(values[name], state.get(name, {})) for name in used}
+            return self._runner.run(node, spread), nothing
+        operands = {name: values[name] for name in used}
+        shapes = [tuple(values[name].shape) if name else () for name in node.input]
+        for slot, axis in summed_axes(node, shapes):
+            copies = tags[slot].get(axis)
+            if copies is not None:
+                name = node.input[slot]
+                operands[name] = self._without_copies(node, operands[name], axis, copies)
+        outputs = self._runner.run(node, operands)
+        ints = {name: values[name] for name in node.input if name and values[name].dtype.kind == "i"}
+        after = follow(node, shapes, [() if o is None else o.shape for o in outputs], tags, ints)
+        if node.op_type == "MatMul":  # a query that does not count may see no key at all, and be NaN
+            outputs = [None if o is None else _spread(o, own) for o, own in zip(outputs, after, strict=True)]
+        return outputs, after
+
+    def _without_copies(self, node: onnx.NodeProto, value: Array, axis: int, copies: Copies) -> Array:
+        counts = copies.counts(value.ndim, axis)
+        if value.shape[0] != len(copies.kept) or value.shape[axis] != copies.target.shape[1]:
+            raise CannotFollow(f"an operand {list(value.shape)} has another batch or length")
+        if node.op_type != "Softmax":
+            return np.where(counts, value, np.zeros((), value.dtype))
+        if self._prop_attn:
+            value = value + copies.log_size(value.ndim, axis).astype(value.dtype)
+        return np.where(counts, value, np.asarray(-np.inf, value.dtype))
+
+    def _merge(
+        self,
+        where: Where,
+        values: dict[str, Array],
+        state: dict[str, dict[int, Copies]],
+        inputs: Arrays,
+    ) -> StepRecord:
+        dense = values[where.value]
+        before = state.get(where.value, {}).get(1) or self._all(dense, inputs)
+        x = _gather(dense, before.kept, 1)
+        metric = None
+        if where.keys is not None:
+            keys = _gather(np.moveaxis(values[where.keys], 3, 1), before.kept, 1)  # [B, M, H, d]
+            metric = torch.from_numpy(np.ascontiguousarray(keys)).mean(2)
+        size = torch.from_numpy(before.size)
+        with torch.no_grad():
+            tokens = torch.from_numpy(np.ascontiguousarray(x))
+            evidence = where.step.evidence(tokens, size, metric)
+            made = where.step(tokens, size, metric)
+        kept, target = made.kept.numpy(), made.target.numpy()
+        after = Copies(
+            np.take_along_axis(before.kept, kept, 1),
+            np.take_along_axis(target, before.target, 1),
+            made.size.numpy(),
+            before.depth + 1,
+        )
+        values[where.value] = _gather(made.y.numpy(), after.target, 1)
+        state[where.value] = {1: after}
+        removed = x.shape[1] - made.y.shape[1]
+        return StepRecord(where.step.layer, removed, made.kept, made.target, made.size, evidence)
+
+    def _all(self, dense: Array, inputs: Arrays) -> Copies:
+        """Every token as it is."""
+        batch, tokens = dense.shape[:2]
+        own = np.broadcast_to(np.arange(tokens), (batch, tokens)).copy()
+        size = np.ones((batch, tokens), np.float32)
+        if self._mask is not None and inputs[self._mask].shape == (batch, tokens):
+            size = (inputs[self._mask] != 0).astype(np.float32)
+        return Copies(own, own, size, 0)
+
+
+def _gather(value: Array, index: Array, axis: int) -> Array:
+    return np.stack([np.take(row, own, axis - 1) for row, own in zip(value, index, strict=True)])
+
+
+def _spread(value: Array, tags: Mapping[int, Copies]) -> Array:
+    for axis, copies in tags.items():
+        value = copies.spread(value, axis)
+    return value

@@ -1,0 +1,159 @@
+"""Finds by trial which sizes a graph runs at: what a file declares dynamic is often frozen inside, or tied together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from tsmerge_export.errors import UnsupportedError
+from tsmerge_export.families.base import Arrays
+from tsmerge_export.generic.feeds import Input, Sizes, make, with_dims
+
+# Lengths that are tried in turn until the graph runs: tokens, patches of images, samples of audio.
+_LENGTHS = (29, 32, 96, 128, 224, 512, 1024, 4000, 16000)
+_BATCHES = (2, 1)
+# How far other lengths lie from the first that runs.
+_OTHERS: tuple[Callable[[int], int], ...] = (
+    lambda n: n + 8,
+    lambda n: n // 2 | 1,
+    lambda n: 2 * n,
+    lambda n: n // 2,
+    lambda n: 3 * n,
+    lambda n: 4 * n,
+)
+_PROBES = 3
+
+
+@dataclass(frozen=True)
+class Found:
+    """Sizes that a graph runs at.
+
+    Attributes:
+        inputs: with the dims that cannot vary as numbers, and those that only vary together under one name.
+        sizes: at least one, of every named dim; each named dim has another size in each of them.
+        notes: what a user should know, a line each.
+    """
+
+    inputs: tuple[Input, ...]
+    sizes: tuple[Sizes, ...]
+    notes: tuple[str, ...]
+
+
+def find_sizes(
+    run: Callable[[Arrays], object],
+    inputs: Sequence[Input],
+    source: str,
+    given: Arrays | None = None,
+) -> Found:
+    """Try sizes.
+
+    Args:
+        run: runs the graph; raises where it does not run.
+        given: an example from the user, whose sizes come first.
+
+    Raises:
+        UnsupportedError: it runs at no size that was tried.
+    """
+    named = list(dict.fromkeys(dim for item in inputs for dim in item.spec.dims if isinstance(dim, str)))
+    base, error = _base(run, inputs, named, given)
+    if base is None:
+        raise UnsupportedError(
+            f"{source}: ONNX Runtime runs it on no generated input (lengths {_LENGTHS[0]} to {_LENGTHS[-1]} tried); "
+            f"give an example with --inputs FILE.npz ({error})"
+        )
+    lengths = [dim for dim in named if dim != "batch"]
+    for tied, fixed, free in _attempts(named, lengths):
+        names: dict[str, str | int] = {dim: base[dim] for dim in fixed}
+        if tied and len({base[dim] for dim in lengths}) == 1:
+            names |= dict.fromkeys(lengths, lengths[0])
+        elif tied:
+            continue
+        own = tuple(with_dims(item, names) for item in inputs)
+        sizes = _vary(run, own, {dim: base[dim] for dim in free})
+        if sizes is not None:
+            return Found(own, tuple(sizes), tuple(_notes(fixed, base, given is None)))
+    raise AssertionError("the base itself runs")
+
+
+def _attempts(named: list[str], lengths: list[str]) -> Iterator[tuple[bool, list[str], list[str]]]:
+    """From all free to all fixed: (whether lengths are tied, dims that are fixed, dims that vary)."""
+    batch = [dim for dim in named if dim == "batch"]
+    tied = lengths[:1]
+    yield False, [], [*batch, *lengths]
+    if len(lengths) > 1:
+        yield True, [], [*batch, *tied]
+        for fixed in lengths:  # one of them is frozen
+            yield False, [fixed], [*batch, *(dim for dim in lengths if dim != fixed)]
+    if batch and lengths:
+        yield False, lengths, batch
+        yield False, batch, lengths
+        if len(lengths) > 1:
+            yield True, batch, tied
+    yield False, named, []
+
+
+def _base(
+    run: Callable[[Arrays], object], inputs: Sequence[Input], named: list[str], given: Arrays | None
+) -> tuple[dict[str, int] | None, str]:
+    if given is not None:
+        sizes = {
+            dim: int(given[item.spec.name].shape[axis])
+            for item in inputs
+            for axis, dim in enumerate(item.spec.dims)
+            if isinstance(dim, str)
+        }
+        reason = _fails(run, given)
+        return (None if reason else sizes), reason
+    first = ""
+    for length in _LENGTHS if any(dim != "batch" for dim in named) else _LENGTHS[:1]:
+        for batch in _BATCHES if "batch" in named else _BATCHES[:1]:
+            sizes = {dim: batch if dim == "batch" else length for dim in named}
+            reason = _fails(run, make(inputs, sizes))
+            if not reason:
+                return sizes, ""
+            first = first or reason
+    return None, first
+
+
+def _fails(run: Callable[[Arrays], object], feeds: Arrays) -> str:
+    """Why it does not run; empty where it does."""
+    try:
+        run(feeds)
+    except Exception as error:  # ONNX Runtime raises its own types, one per status code
+        return " ".join(str(error).split())[-160:] or type(error).__name__
+    return ""
+
+
+def _vary(
+    run: Callable[[Arrays], object], inputs: Sequence[Input], base: Mapping[str, int]
+) -> list[Sizes] | None:
+    """Sizes with every dim other than in the ones before; None where a dim cannot vary."""
+    found: list[Sizes] = [dict(base)]
+    if _fails(run, make(inputs, base)):
+        return None
+    if not base:
+        return found
+    # Two lengths change by other rules, so that no two dims grow alike.
+    lengths = [dim for dim in base if dim != "batch"]
+    for turn in range(len(_OTHERS)):
+        sizes = dict(base)
+        for index, dim in enumerate(lengths):
+            sizes[dim] = max(2, _OTHERS[(turn + index) % len(_OTHERS)](base[dim]))
+        if "batch" in base:
+            sizes["batch"] = (3, 5, 4, 6, 7, 8)[
+                turn
+            ]  # a batch of 1 proves nothing: it broadcasts to a frozen one
+        used = {(dim, size) for other in found for dim, size in other.items()}
+        if any((dim, size) in used for dim, size in sizes.items()) or _fails(run, make(inputs, sizes)):
+            continue
+        found.append(sizes)
+        if len(found) == _PROBES:
+            break
+    return found if len(found) > 1 else None
+
+
+def _notes(fixed: list[str], base: Mapping[str, int], generated: bool) -> Iterator[str]:
+    if fixed:
+        what = ", ".join(f"{dim} = {base[dim]}" for dim in fixed)
+        hint = "; an example of another size can be given with --inputs" if generated else ""
+        yield f"the model runs at no other size of {what}, which are taken as fixed{hint}"
