@@ -50,10 +50,9 @@ def test_a_bundle_holds_an_engine_of_chronos_bolt(rtx: None, tmp_path: Path) -> 
     card = (bundle.path / "README.md").read_text()
     assert "memory planned by the compiler, not measured" in card
     assert "never run on a GPU" in card
-    assert (
-        "--min-shapes context:1x64 --max-shapes context:4x256 --compute-capability 86"
-        in (bundle.path / "report.html").read_text()
-    )
+    flags = "--runtime tensorrt-rtx --dtype fp32 --min-shapes context:1x64 --max-shapes context:4x256"
+    assert bundle.report["run"]["target"] == [*flags.split(), "--compute-capability", "86"]
+    assert flags in (bundle.path / "report.html").read_text()
     assert tsm.load(bundle.path).inputs[0].name == "context"
     with pytest.raises(UnsupportedError, match="run by TensorRT-RTX itself"):
         tsm.load(bundle.path, runtime="tensorrt-rtx")

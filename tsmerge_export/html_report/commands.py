@@ -97,7 +97,9 @@ def _python(report: Mapping[str, Any], output: str) -> str:
         "inline": report.get("inline") or None,
     }
     more = "".join(f", {name}={value!r}" for name, value in options.items() if value is not None)
-    return f"tsm.export(model, tsm.MergeConfig({given}), output={output!r}{more})"
+    target = (report.get("run") or {}).get("target")
+    note = f"  # with target=Target(...) for {shlex.join(target)}" if target else ""
+    return f"tsm.export(model, tsm.MergeConfig({given}), output={output!r}{more}){note}"
 
 
 def _tune(search: Mapping[str, Any], output: str) -> str:
