@@ -53,7 +53,8 @@ def check(found: dict[str, Any], args: argparse.Namespace) -> list[str]:
         "max_increase_percent": percent(args.max_increase),
         "budget_seconds": seconds(args.budget),
     }
-    other = [name for name, value in wanted.items() if found[name] != value]
+    told = {**found, "budget_seconds": found["run"]["budget_seconds"]}
+    other = [name for name, value in wanted.items() if told[name] != value]
     return other + (["threads"] if found["identity"]["threads"] != args.threads else [])
 
 
