@@ -84,9 +84,19 @@ def test_shape_is_kept_and_the_banned_token_never_drawn() -> None:
     assert (drawn != 7).all()
 
 
+@pytest.mark.parametrize("how", [Sampling(), Sampling(top_k=1), Sampling(top_k=3)])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("place", [0, 65, 130])
+def test_a_logit_that_is_not_finite_is_an_error(how: Sampling, bad: float, place: int) -> None:
+    logits = np.random.default_rng(0).standard_normal((3, 131)).astype(np.float32)
+    logits[1, place] = bad
+    with pytest.raises(TsmergeError, match="not finite"):
+        draw(logits, np.zeros(3), how)
+
+
 def test_logits_without_a_finite_one_are_an_error() -> None:
     with pytest.raises(TsmergeError, match="not finite"):
-        draw(np.full((1, 8), np.nan, np.float32), np.zeros(1), Sampling())
+        draw(np.full((1, 8), -np.inf, np.float32), np.zeros(1), Sampling())
 
 
 def test_streams_of_series_are_their_own() -> None:

@@ -35,18 +35,17 @@ class _Sizes:
         )
 
     def caches(self) -> tuple[TensorSpec, ...]:
-        """Per layer keys (transposed), then values, with room for ``capacity`` steps."""
-        keys = ("batch", "samples", self.heads, self.head, "capacity")
-        values = ("batch", "samples", self.heads, "capacity", self.head)
+        """Per layer keys, then values, with room for ``capacity`` steps; a step is one contiguous row of a head."""
+        dims = ("batch", "samples", self.heads, "capacity", self.head)
         return tuple(
             TensorSpec(f"past_{name}_{layer}", "float32", dims)
-            for name, dims in (("key", keys), ("value", values))
+            for name in ("key", "value")
             for layer in range(self.layers)
         )
 
     def news(self) -> tuple[TensorSpec, ...]:
-        """Per layer keys, then values, of the step itself."""
-        dims = ("batch", "samples", self.heads, self.head)
+        """Per layer keys, then values, of the step itself; heads side by side, as the products give them."""
+        dims = ("batch", "samples", self.heads * self.head)
         return tuple(
             TensorSpec(f"new_{name}_{layer}", "float32", dims)
             for name in ("key", "value")
@@ -173,16 +172,21 @@ class _StepModule(nn.Module):
         for layer, block in enumerate(self.decoder.block):
             normed = _norm(block.layer[0].layer_norm, x)
             attention = block.layer[0].SelfAttention
+            # Not reshaped before they go out: ONNX Runtime copies what a Reshape passes on to an output.
+            new_keys.append(attention.k(normed))
+            new_values.append(attention.v(normed))
             query, key, value = (
-                f(normed).reshape(batch, samples, heads, 1, head)
-                for f in (attention.q, attention.k, attention.v)
+                projected.reshape(batch, samples, heads, 1, head)
+                for projected in (attention.q(normed), new_keys[-1], new_values[-1])
             )
             own = (query * key).sum(-1, keepdim=True) + own_bias
-            weights = torch.cat([query @ past_keys[layer] + past_bias, own], -1).softmax(-1)
+            # The query as a column: the rows of the cache are read as they lie.
+            past = (past_keys[layer] @ query.reshape(batch, samples, heads, head, 1)).reshape(
+                batch, samples, heads, 1, -1
+            )
+            weights = torch.cat([past + past_bias, own], -1).softmax(-1)
             mixed = weights[..., :-1] @ past_values[layer] + weights[..., -1:] * value
             x = x + attention.o(mixed.reshape(batch, samples, heads * head))
-            new_keys.append(key.reshape(batch, samples, heads, head))
-            new_values.append(value.reshape(batch, samples, heads, head))
 
             attention = block.layer[1].EncDecAttention
             query = attention.q(_norm(block.layer[1].layer_norm, x)).reshape(batch, samples, heads, head)
@@ -224,11 +228,11 @@ class Decoder(Component):
         position = int(inputs["position"])
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         for i in range(self._sizes.layers):
-            past = inputs[f"past_key_{i}"][..., :position].transpose(3, 4).flatten(0, 1)
             if position:
-                cache.self_attention_cache.update(
-                    past, inputs[f"past_value_{i}"][..., :position, :].flatten(0, 1), i
+                past = (
+                    inputs[f"past_{kind}_{i}"][..., :position, :].flatten(0, 1) for kind in ("key", "value")
                 )
+                cache.self_attention_cache.update(*past, i)
             keys, values = inputs[f"cross_key_{i}"].transpose(2, 3), inputs[f"cross_value_{i}"]
             cache.cross_attention_cache.update(
                 keys.repeat_interleave(samples, 0), values.repeat_interleave(samples, 0), i
@@ -246,11 +250,10 @@ class Decoder(Component):
             result = result * model.config.d_model**-0.5
         shape = inputs["token_ids"].shape
         out = {"logits": model.lm_head(result).unflatten(0, shape).squeeze(2)}
-        layers = cache.self_attention_cache.layers
-        out |= {f"new_key_{i}": layer.keys[:, :, -1].unflatten(0, shape) for i, layer in enumerate(layers)}
-        return out | {
-            f"new_value_{i}": layer.values[:, :, -1].unflatten(0, shape) for i, layer in enumerate(layers)
-        }
+        for i, layer in enumerate(cache.self_attention_cache.layers):
+            for kind, cached in (("key", layer.keys), ("value", layer.values)):
+                out[f"new_{kind}_{i}"] = cached[:, :, -1].flatten(1).unflatten(0, shape)
+        return out
 
     def from_series(self, model: Any, series: NDArray[np.float32]) -> Arrays:
         return self.example(model, *series.shape)

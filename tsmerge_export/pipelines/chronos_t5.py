@@ -192,9 +192,12 @@ class ChronosT5(Forecaster):
         run = self._decoder.start(encoded, samples, steps)
         del encoded
         drawn = np.empty((steps, batch, samples), np.int64)
-        last = np.full((batch, samples), self._start, np.int64)
+        last = np.full((batch, 1), self._start, np.int64)
         for step in range(steps):
-            last = drawn[step] = sampling.draw(run.step(last), uniform[:, :, step], how)
+            logits = run.step(last)
+            if logits.shape[1] != samples:
+                logits = logits.repeat(samples, axis=1)
+            last = drawn[step] = sampling.draw(logits, uniform[:, :, step], how)
             if tell is not None:
                 tell(step + 1)
         return drawn.transpose(1, 2, 0)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tsmerge_export.errors import UsageError
 from tsmerge_export.runtimes.onnxruntime import GraphSession
 
 Floats = NDArray[np.float32]
@@ -23,8 +24,10 @@ class CachedDecoder:
         self.cross, self.session = cross, decoder
         inputs = {info.name: info for info in decoder.inputs}
         self.layers = sum(name.startswith("past_key_") for name in inputs)
-        _, _, heads, head, _ = inputs["past_key_0"].dims
-        self.heads, self.head = int(heads), int(head)
+        dims = inputs["past_key_0"].dims
+        if dims != inputs["past_value_0"].dims:
+            raise UsageError("the bundle's decoder keeps its caches as an older version did; export it again")
+        self.heads, self.head = int(dims[2]), int(dims[4])
         self.vocab = int(decoder.outputs[0].dims[-1])
 
     def start(self, encoded: Mapping[str, NDArray[Any]], samples: int, steps: int) -> DecoderRun:
@@ -37,11 +40,12 @@ class CachedDecoder:
         return DecoderRun(self, self.cross.run(encoded), samples, steps)
 
     def bytes_per_series(self, tokens: int, samples: int, steps: int) -> int:
-        """Memory that a series takes while it is decoded: caches (twice while they grow), cross-attention, logits."""
+        """Memory that a series takes while it is decoded: caches (one of them twice while they grow),
+        cross-attention, logits."""
         width = self.heads * self.head
-        cache = 2 * self.layers * samples * width * max(steps, _FIRST_SLOTS)
+        cache = samples * width * max(steps, _FIRST_SLOTS)
         cross = 2 * self.layers * width * tokens + self.heads * samples * tokens * 2
-        return 4 * (3 * cache // 2 + cross + 3 * samples * self.vocab)
+        return 4 * ((2 * self.layers + 1) * cache + cross + 3 * samples * self.vocab)
 
 
 class DecoderRun:
@@ -50,65 +54,85 @@ class DecoderRun:
     def __init__(
         self, decoder: CachedDecoder, crossed: Mapping[str, NDArray[Any]], samples: int, steps: int
     ) -> None:
-        self._decoder, self._steps = decoder, steps
-        batch = len(crossed["cross_bias"])
+        self._decoder, self._samples, self._steps = decoder, samples, steps
+        self._batch = len(crossed["cross_bias"])
         self._binding = decoder.session.ort.io_binding()
         self._position = np.zeros((), np.int64)
-        self._tokens = np.zeros((batch, samples), np.int64)
         # What is bound must not be freed: the binding knows addresses only.
         self._crossed = {name: np.ascontiguousarray(value) for name, value in crossed.items()}
-        self._logits = np.empty((batch, samples, decoder.vocab), np.float32)
-        rows = (batch, samples, decoder.heads, decoder.head)
-        self._new = [[np.empty(rows, np.float32) for _ in range(decoder.layers)] for _ in range(2)]
-        for name, value in {"token_ids": self._tokens, "position": self._position, **self._crossed}.items():
+        for name, value in {"position": self._position, **self._crossed}.items():
             self._bind_input(name, value)
-        self._bind_output("logits", self._logits)
-        for kind, arrays in zip(("key", "value"), self._new, strict=True):
-            for layer, array in enumerate(arrays):
-                self._bind_output(f"new_{kind}_{layer}", array)
-        self._keys: list[Floats] = []
-        self._values: list[Floats] = []
-        self._grow(0)
+        self._paths = 0  # as many as are bound
 
     def step(self, token_ids: NDArray[np.int64]) -> Floats:
         """One step for all paths.
 
         Args:
-            token_ids: ``[B, S]``, the tokens drawn last; at first the decoder's start token.
+            token_ids: the tokens drawn last, ``[B, S]``. At first ``[B, 1]`` will do where all paths of a series begin
+                with the same token: the step is then computed once per series.
 
         Returns:
-            ``[B, S, V]`` logits of the next token, in a buffer that the next step overwrites.
+            Logits of the next token, one row per token given, in a buffer that the next step overwrites.
         """
+        if not self._paths:
+            self._bind_paths(token_ids.shape[1])
+            self._allocate(1)
         self._tokens[:] = token_ids
         self._decoder.session.ort.run_with_iobinding(self._binding)
-        position = int(self._position)
+        logits, new, position = self._logits, self._new, int(self._position)
         if position + 1 == self._steps:
-            return self._logits  # nothing will read the caches
-        if position == self._keys[0].shape[-1]:
+            return logits  # nothing will read the caches
+        if position == 0:
+            if self._paths != self._samples:
+                self._bind_paths(self._samples)
+            self._allocate(self._steps - 1)
+        if position in (0, self._caches[0].shape[3]):
             self._grow(position)
-        for layer in range(self._decoder.layers):
-            self._keys[layer][..., position] = self._new[0][layer]
-            self._values[layer][..., position, :] = self._new[1][layer]
+        split = (self._batch, -1, self._decoder.heads, self._decoder.head)
+        for cache, array in zip(self._caches, new, strict=True):
+            cache[..., position, :] = array.reshape(split)
         self._position += 1
-        return self._logits
+        return logits
+
+    def _allocate(self, capacity: int) -> None:
+        """Buffers for that many steps, all of them bound."""
+        # Zeros: free slots are masked, but a NaN there would survive a product with 0.
+        self._buffers = [np.zeros(self._size(capacity), np.float32) for _ in self._new]
+        self._bind_caches(capacity)
+
+    def _size(self, capacity: int) -> int:
+        return self._batch * self._paths * self._decoder.heads * capacity * self._decoder.head
 
     def _grow(self, used: int) -> None:
-        """Make room for more than the ``used`` steps."""
-        batch, samples, heads, head = self._new[0][0].shape
-        capacity = max(1, min(2 * used or _FIRST_SLOTS, self._steps - 1))
-        old_keys, old_values = self._keys, self._values
-        self._keys, self._values = [], []
-        for layer in range(self._decoder.layers):
-            # Zeros: free slots are masked, but a NaN there would survive a product with 0.
-            keys = np.zeros((batch, samples, heads, head, capacity), np.float32)
-            values = np.zeros((batch, samples, heads, capacity, head), np.float32)
+        """Make room for more than the ``used`` steps, inside the buffers: a step reads all slots, used or not."""
+        old = self._caches
+        self._bind_caches(min(2 * used or _FIRST_SLOTS, self._steps - 1))
+        for cache, before in zip(self._caches, old, strict=True):
             if used:
-                keys[..., :used], values[..., :used, :] = old_keys[layer], old_values[layer]
-                old_keys[layer] = old_values[layer] = np.empty(0, np.float32)
-            self._keys.append(keys)
-            self._values.append(values)
-            self._bind_input(f"past_key_{layer}", keys)
-            self._bind_input(f"past_value_{layer}", values)
+                cache[..., :used, :] = before  # they overlap, which numpy sees
+
+    def _bind_paths(self, paths: int) -> None:
+        """Bind what has one entry per path: tokens, logits, new keys and values."""
+        decoder, rows = self._decoder, (self._batch, paths)
+        self._paths = paths
+        self._tokens = np.zeros(rows, np.int64)
+        self._logits = np.empty((*rows, decoder.vocab), np.float32)
+        self._bind_input("token_ids", self._tokens)
+        self._bind_output("logits", self._logits)
+        width = decoder.heads * decoder.head
+        self._new = [np.empty((*rows, width), np.float32) for _ in range(2 * decoder.layers)]
+        for name, array in zip(self._names("new"), self._new, strict=True):
+            self._bind_output(name, array)
+
+    def _bind_caches(self, capacity: int) -> None:
+        """Bind the first part of each buffer as a cache ``[B, S, H, capacity, head]``."""
+        shape = (self._batch, self._paths, self._decoder.heads, capacity, self._decoder.head)
+        self._caches = [buffer[: self._size(capacity)].reshape(shape) for buffer in self._buffers]
+        for name, cache in zip(self._names("past"), self._caches, strict=True):
+            self._bind_input(name, cache)
+
+    def _names(self, prefix: str) -> list[str]:
+        return [f"{prefix}_{kind}_{i}" for kind in ("key", "value") for i in range(self._decoder.layers)]
 
     def _bind_input(self, name: str, array: NDArray[Any]) -> None:
         self._binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)

@@ -62,12 +62,12 @@ def draw(logits: NDArray[np.float32], uniform: NDArray[np.float64], how: Samplin
         scores[:, how.banned] = -np.inf
     if how.temperature != 1.0:
         scores = scores / np.float32(how.temperature)
-    best = scores.max(axis=1)
-    if not np.isfinite(best).all():
-        raise TsmergeError("the decoder's logits are not finite; run `tsmerge validate` on the bundle")
     tokens: NDArray[np.int64] | None = None
     if 0 < how.top_k < scores.shape[1]:
         scores, tokens = top_k(scores, how.top_k)
+    best = scores.max(axis=1)
+    if not np.isfinite(best).all():
+        raise TsmergeError("the decoder's logits are not finite; run `tsmerge validate` on the bundle")
     if how.top_p < 1.0:
         scores = _top_p(scores, best, how.top_p)
     weights = np.exp(scores - best[:, None])
@@ -90,7 +90,8 @@ def top_k(scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDA
         scores: ``[R, V]``. k: 1 to V.
 
     Returns:
-        Scores ``[R, C]`` with C >= k, -inf where a row has fewer, and their tokens ``[R, C]``, ascending.
+        Scores ``[R, C]`` with C >= k, -inf where a row has fewer, and their tokens ``[R, C]``, ascending. All of them
+        where there is a NaN.
     """
     rows, vocab = scores.shape
     blocks = vocab // _BLOCK
@@ -99,6 +100,12 @@ def top_k(scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDA
         # Scores that lie `blocks` apart form a block: numpy's maximum is fast along the longer axis.
         maxima = scores[:, : blocks * _BLOCK].reshape(rows, _BLOCK, blocks).max(axis=1)
         bound = np.partition(maxima, blocks - k, axis=1)[:, blocks - k]
+        # A maximum is NaN where a score is, so few numbers have to be looked at.
+        unknown = np.isnan(maxima).any() or np.isnan(scores[:, blocks * _BLOCK :]).any()
+    else:
+        unknown = np.isnan(scores).any()
+    if unknown:
+        return scores, np.broadcast_to(np.arange(vocab), scores.shape)
     found = np.flatnonzero(scores >= bound[:, None])
     row, token = np.divmod(found, vocab)
     counts = np.bincount(row, minlength=rows)
