@@ -150,7 +150,8 @@ def test_series_become_channels_and_forecasts() -> None:
 
 
 def test_channel_attention_is_exported_without_merging_only() -> None:
-    subject = Subject("patchtst", {**PATCHTST, "channel_attention": True})
+    # Smaller weights: two saturated attentions a layer blow rounding up to 3e-4 of the output.
+    subject = Subject("patchtst", {**PATCHTST, "channel_attention": True, "init_std": 0.1})
     with pytest.raises(UnsupportedError, match=r"channel attention needs the same patches.*--merge none"):
         apply(subject.model, MergeConfig())
     assert subject.parity(MergeConfig(method="none")).passed
