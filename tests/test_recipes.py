@@ -22,11 +22,13 @@ ROOT = Path(__file__).parent.parent
     [
         ("chronos_bolt", "chronos-bolt", "[1, 3, 16]"),
         ("chronos_t5", "chronos-t5", "median of the next 8 steps: ["),
-        ("chronos2", "chronos-2", "[1, 3, 3, 2, 8]"),
-        ("timesfm2_5", "timesfm-2.5", "[1, 16, 4]"),
-        ("timesfm", "timesfm", "[1, 16, 4]"),
+        pytest.param("chronos2", "chronos-2", "[1, 3, 3, 2, 8]", marks=pytest.mark.slow),
+        pytest.param("timesfm2_5", "timesfm-2.5", "[1, 16, 4]", marks=pytest.mark.slow),
+        pytest.param("timesfm", "timesfm", "[1, 16, 4]", marks=pytest.mark.slow),
         ("patchtst", "patchtst", "model.onnx on two series: {'prediction_outputs': [2, 6, 3]}"),
-        ("informer", "informer", "encoder.onnx with merged states for the decoder"),
+        pytest.param(
+            "informer", "informer", "encoder.onnx with merged states for the decoder", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_recipe(recipe: str, family: str, says: str, tmp_path: Path) -> None:
@@ -49,6 +51,7 @@ def test_recipe(recipe: str, family: str, says: str, tmp_path: Path) -> None:
     assert again.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_mamba_forecaster(tmp_path: Path) -> None:
     rows = np.sin(np.arange(400)[:, None] / (4, 7)).round(3)
     np.savetxt(tmp_path / "series.csv", rows, delimiter=",", header="a,b", comments="", fmt="%g")
@@ -69,6 +72,7 @@ def test_mamba_forecaster(tmp_path: Path) -> None:
         assert "Traceback" not in again.stderr
 
 
+@pytest.mark.slow
 def test_a_recipe_trains_a_small_model(tmp_path: Path) -> None:
     """Of PatchTSMixer, which trains and exports fastest; the others differ in their config and loss alone."""
     command = [

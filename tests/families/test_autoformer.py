@@ -19,7 +19,13 @@ EVEN = Subject("autoformer", AUTOFORMER)
 ODD = Subject("autoformer", {**AUTOFORMER, "context_length": 45, "input_size": 2, "scaling": "std"})
 
 
-@pytest.mark.parametrize("subject", [EVEN, ODD], ids=["even length", "odd length"])
+@pytest.mark.parametrize(
+    "subject",
+    [
+        pytest.param(EVEN, id="even length"),
+        pytest.param(ODD, id="odd length", marks=pytest.mark.slow),
+    ],
+)
 def test_exported_without_merging(subject: Subject) -> None:
     prove_dynamic(subject.component, subject.model, subject.plain)
     report = subject.parity(MergeConfig(method="none"))

@@ -62,7 +62,14 @@ def test_onnxruntime_web_computes_the_same(name: str) -> None:
     _assert_same(subject, feeds, web.run(subject.built(_setting(subject)).merged, feeds))
 
 
-@pytest.mark.parametrize("name", [name for name, subject in SUBJECTS.items() if _claims(subject)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name == "autoformer"))
+        for name, subject in SUBJECTS.items()
+        if _claims(subject)
+    ],
+)
 def test_inlined_form_runs_in_openvino(name: str) -> None:
     openvino = pytest.importorskip("openvino", reason="openvino is not installed: pip install openvino")
     subject = SUBJECTS[name]

@@ -40,6 +40,17 @@ def places(targets: Sequence[Sequence[int]]) -> list[list[int]]:
     return found
 
 
+def followed(tokens: Mapping[str, Any]) -> dict[str, Any]:
+    """``tokens`` with those layers alone whose inputs are the outputs of the layer before: other operators, such as the
+    distilling convolutions of Informer, may change the number of tokens in between."""
+    layers: list[Any] = []
+    for one in tokens["layers"]:
+        if layers and len(one["target"]) != len(layers[-1]["kept"]):
+            break
+        layers.append(one)
+    return {**tokens, "layers": layers}
+
+
 def blocks(place: Sequence[int]) -> list[Block]:
     """Cut the original tokens into blocks; unmerged neighbours make one."""
     count: dict[int, int] = {}
@@ -66,7 +77,15 @@ def strip_section(report: Mapping[str, Any]) -> Html:
         return Html("")
     parts = [counts]
     if tokens:
-        parts += [_strip(tokens, example["series"][0], report["merge"].get("prune_share")), _moves(tokens)]
+        known = followed(tokens)
+        pruned = report["merge"].get("prune_share")
+        parts += [_strip(known, example["series"][0], pruned), _moves(tokens)]
+        if len(known["layers"]) < len(tokens["layers"]):
+            words = (
+                f"Behind layer {known['layers'][-1]['layer']} other operators than merging change the number of "
+                "tokens, so later layers cannot be drawn over the time steps."
+            )
+            parts.append(tag("p", words, class_="sub"))
     else:
         parts.append(
             tag(

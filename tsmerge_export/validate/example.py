@@ -172,7 +172,8 @@ def read_tokens(
         for number, (node, place, size) in enumerate(zip(nodes, taps, sizes[1:], strict=True))
     ]
     count = len(layers[0]["target"])
-    first_size = np.broadcast_to(run[sizes[0]], (1, count))[0]
+    # The first row, like the layers: a model may have several in each series (channels).
+    first_size = np.broadcast_to(run[sizes[0]][:1], (1, count))[0]
     per_token, special = steps_per_token(steps, count, protected)
     return {
         "count": count,
