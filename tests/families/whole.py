@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import pytest
 
 from tests.models import tiny
 from tsmerge_export import families
@@ -20,8 +21,13 @@ from tsmerge_export.validate import parity
 from tsmerge_export.validate.corpus import ENTRIES, Case
 from tsmerge_export.validate.sessions import open_session
 
-#: The settings that issue 7 asks of every family: neighbourhoods and ratios of local merging.
-CORPUS = [MergeConfig(k=k, ratio=ratio) for k in (1, 2, 5, "global") for ratio in ("1/10", "1/4", "1/2")]
+#: Neighbourhoods and ratios of local merging: each once, the other combinations among the slow tests.
+_QUICK = {(1, "1/4"), (2, "1/10"), (5, "1/2"), ("global", "1/4")}
+CORPUS = [
+    pytest.param(MergeConfig(k=k, ratio=ratio), marks=[pytest.mark.slow] * ((k, ratio) not in _QUICK))
+    for k in (1, 2, 5, "global")
+    for ratio in ("1/10", "1/4", "1/2")
+]
 
 #: The other methods and options.
 OTHERS = [
