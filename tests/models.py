@@ -127,9 +127,7 @@ PATCH_MAMBA: dict[str, Any] = {
     },
 }
 
-TIMESFM: dict[str, Any] = {
-    "architectures": ["TimesFmModelForPrediction"],
-    "model_type": "timesfm",
+_TIMESFM: dict[str, Any] = {
     "patch_length": 8,
     "context_length": 256,
     "horizon_length": 16,
@@ -139,26 +137,23 @@ TIMESFM: dict[str, Any] = {
     "head_dim": 8,
     "num_attention_heads": 2,
     "quantiles": [0.1, 0.5, 0.9],
-    "use_positional_embedding": True,
     "initializer_range": 0.2,
 }
 
+TIMESFM: dict[str, Any] = {
+    **_TIMESFM,
+    "architectures": ["TimesFmModelForPrediction"],
+    "model_type": "timesfm",
+    "use_positional_embedding": True,
+}
+
 TIMESFM2_5: dict[str, Any] = {
+    **_TIMESFM,
     "architectures": ["TimesFm2_5ModelForPrediction"],
     "model_type": "timesfm2_5",
-    "patch_length": 8,
-    "context_length": 256,
-    "horizon_length": 16,
-    "num_hidden_layers": 2,
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "head_dim": 8,
-    "num_attention_heads": 2,
     "num_key_value_heads": 1,
-    "quantiles": [0.1, 0.5, 0.9],
     "output_quantile_len": 12,
     "decode_index": 2,
-    "initializer_range": 0.2,
 }
 
 PATCHTST: dict[str, Any] = {
@@ -246,17 +241,23 @@ CONFIGS = {
 }
 
 
-def tiny(family: str, seed: int = 0) -> nn.Module:
-    """A tiny random model of a family."""
+def tiny(family: str, seed: int = 0, config: dict[str, Any] | None = None) -> nn.Module:
+    """A tiny random model of a family: of :data:`CONFIGS`, or of another config."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = families.get(family).build(CONFIGS[family])
+        model = families.get(family).build(CONFIGS[family] if config is None else config).eval()
         if family.startswith("timesfm"):
             # They start at 0, and a flat patch is a token of nothing but them: without, of rounding alone, which the
             # norm blows up to the size of any other token.
             for name, bias in model.named_parameters():
                 if name.endswith(".bias"):
                     bias.data.normal_(0, 0.1)
+        for name, buffer in model.named_buffers():
+            # Fresh statistics of a batch normalisation would make it the identity.
+            if name.endswith("running_mean"):
+                buffer.normal_(0, 0.5)
+            elif name.endswith("running_var"):
+                buffer.uniform_(0.5, 2)
         return model
 
 

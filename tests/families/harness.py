@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import pytest
 import torch
 
 import tsmerge_export as tsm
+from tests.models import tiny
 from tsmerge_export import families
 from tsmerge_export.build import Built, merge_and_lower
 from tsmerge_export.config import MergeConfig
@@ -38,6 +40,23 @@ SETTINGS = [
     MergeConfig(method="pitome", ratio="1/4"),
     MergeConfig(method="ssm", ratio="1/4"),
 ]
+#: Neighbourhoods and ratios of local merging: each once, the other combinations among the slow tests.
+_QUICK = {(1, "1/4"), (2, "1/10"), (5, "1/2"), ("global", "1/4")}
+CORPUS = [
+    pytest.param(MergeConfig(k=k, ratio=ratio), marks=[pytest.mark.slow] * ((k, ratio) not in _QUICK))
+    for k in (1, 2, 5, "global")
+    for ratio in ("1/10", "1/4", "1/2")
+]
+#: The other methods and options, beside :data:`CORPUS`.
+OTHERS = [
+    MergeConfig(r=3, positions="compact"),
+    MergeConfig(ratio="1/4", prop_attn=True),
+    MergeConfig(ratio="1/4", metric="key", layers=(0,)),
+    MergeConfig(ratio="1/4", causal=True, similarity="l2"),
+    MergeConfig(method="dynamic", k=2, threshold=0.3),
+    MergeConfig(method="pitome", ratio="1/4"),
+    MergeConfig(method="ssm", ratio="1/4"),
+]
 #: What needs attention.
 WITH_ATTENTION = [
     MergeConfig(ratio="1/4", metric="key"),
@@ -47,6 +66,7 @@ WITH_ATTENTION = [
 #: All merge nodes are there, and none removes anything.
 NOTHING = [
     MergeConfig(k=1, ratio="1/2", min_tokens=100_000),
+    MergeConfig(k=5, ratio="1/2", min_tokens=100_000),
     MergeConfig(k="global", ratio="1/2", min_tokens=100_000, positions="compact", prop_attn=True),
     MergeConfig(method="dynamic", threshold=-1, min_tokens=100_000),
     MergeConfig(method="pitome", ratio="1/2", min_tokens=100_000),
@@ -60,10 +80,10 @@ def describe(merge: Any) -> str:
 
 @dataclass
 class Subject:
-    """One tiny model of a family, with random weights."""
+    """One tiny model of a family, with random weights; ``config`` is that of ``tests/models.py`` unless given."""
 
     family_name: str
-    config: dict[str, Any]
+    config: dict[str, Any] | None = None
     seed: int = 3
     _built: dict[MergeConfig, Built] = field(default_factory=dict)
 
@@ -75,16 +95,7 @@ class Subject:
     @cached_property
     def model(self) -> Any:
         """The original eager module; tests must not change it."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            model = self.family.build(self.config).eval()
-            for name, buffer in model.named_buffers():
-                # Fresh statistics of a batch normalisation would make it the identity.
-                if name.endswith("running_mean"):
-                    buffer.normal_(0, 0.5)
-                elif name.endswith("running_var"):
-                    buffer.uniform_(0.5, 2)
-        return model
+        return tiny(self.family_name, self.seed, self.config)
 
     @property
     def component(self) -> Component:
@@ -106,19 +117,20 @@ class Subject:
         return self._built[merge]
 
     def cases(self) -> list[Case]:
-        """Batches 1, 2 and 5 at lengths that are short, odd, no multiple of a patch, and beyond the context."""
+        """Batches 1, 2, 3 and 5 at lengths that are short, odd, no multiple of a patch, and beyond the context."""
         context = self.family.context(self.model)
         sizes = [
             (1, 1),
             (2, 5),
             (5, 37),
             (2, context // 2 + 1),
+            (2, context // 2 + 2),
             (1, context),
-            (2, context + context // 4 + 3),
+            (3, context + context // 4 + 3),
         ]
         usual = [entry for entry in ENTRIES if not entry.degenerate]
         odd = [entry for entry in ENTRIES if entry.degenerate]
-        pick = [usual[0], odd[0], usual[1], usual[2], odd[-1], usual[-1]]
+        pick = [usual[0], odd[0], *usual[1:4], odd[-1], usual[-1]]
         return [
             Case(entry, batch, length, seed=5) for entry, (batch, length) in zip(pick, sizes, strict=True)
         ]
@@ -148,8 +160,9 @@ class Subject:
         built = self.built(merge)
         assert len(built.report.merges) == self.family.merge_points(self.model).count
         plain, merged = (open_session(file, 1, timed=True) for file in (built.unmerged, built.merged))
-        for case in self.cases():
-            feed = self.component.from_series(self.model, case.series())
+        feeds = [self.component.from_series(self.model, case.series()) for case in self.cases()]
+        feeds += [self.component.example(self.model, batch, 90, seed=batch) for batch in (1, 4)]
+        for feed in feeds:
             for want, got in zip(plain.run(None, feed), merged.run(None, feed), strict=True):
                 assert want.shape == got.shape
                 assert want.tobytes() == got.tobytes()
@@ -176,7 +189,7 @@ class Subject:
             seen = [
                 p.grad
                 for name, p in self.model.named_parameters()
-                if ".layers." in name and p.grad is not None
+                if (".layers." in name or ".block." in name) and p.grad is not None
             ]
             assert seen
             assert all(torch.isfinite(grad).all() for grad in seen)
@@ -191,6 +204,10 @@ class Subject:
         with torch.no_grad():
             after = self.component.eager(self.model, tensors)
         assert all(torch.equal(before[name], after[name]) for name in before)
+
+    def eager(self, feed: dict[str, np.ndarray], merge: MergeConfig | None = None) -> dict[str, np.ndarray]:
+        """The original module's outputs, merged or not."""
+        return parity.run_eager(self.component, self.model, merge or MergeConfig(method="none"), feed)[0]
 
     def forecast(self, series: np.ndarray) -> np.ndarray:
         """The family's forecast through the unmerged file."""

@@ -53,7 +53,7 @@ def test_forecasts_are_the_models() -> None:
             future_time_features=torch.from_numpy(clock(0, 4, 2)).expand(2, -1, -1),
         )  # fmt: skip
         want = EVEN.model.output_distribution(out.params, loc=out.loc, scale=out.scale).mean[:, -4:]
-    np.testing.assert_allclose(EVEN.forecast(series)[:, 0], want.numpy(), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(EVEN.forecast(series)[:, 0], want.numpy(), rtol=1e-4, atol=5e-5)
 
 
 def test_merging_is_refused_with_the_reason() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import tsmerge_export as tsm
-from tests.families.whole import CORPUS, OTHERS, Whole
+from tests.families.harness import CORPUS, NOTHING, OTHERS, Subject, describe
 from tests.models import CHRONOS2
 from tsmerge_export import families
 from tsmerge_export.config import MergeConfig
@@ -19,11 +19,11 @@ from tsmerge_export.merge import local_merge, unmerge
 from tsmerge_export.merge.apply import current_run
 from tsmerge_export.validate.sessions import open_session
 
-CHRONOS_2 = Whole("chronos-2")
+CHRONOS_2 = Subject("chronos-2")
 SOME = [MergeConfig(ratio="1/4"), *OTHERS[:3], MergeConfig(method="global", ratio="1/2")]
 
 
-@pytest.mark.parametrize("merge", [*CORPUS, *OTHERS], ids=lambda merge: merge.describe())
+@pytest.mark.parametrize("merge", [*CORPUS, *OTHERS], ids=describe)
 def test_parity(merge: MergeConfig) -> None:
     CHRONOS_2.assert_parity(merge)
 
@@ -32,18 +32,16 @@ def test_parity_fails_for_another_setting() -> None:
     assert not CHRONOS_2.parity(MergeConfig(ratio="1/3"), of=MergeConfig(ratio="1/4")).passed
 
 
-def test_the_plain_export_is_dynamic() -> None:
-    CHRONOS_2.prove_dynamic()
+def test_dynamic_and_removable() -> None:
+    CHRONOS_2.assert_dynamic_and_removable()
 
 
-@pytest.mark.parametrize(
-    "merge", [MergeConfig(k=k, ratio="1/2", min_tokens=10_000) for k in (1, 5, "global")]
-)
+@pytest.mark.parametrize("merge", NOTHING, ids=describe)
 def test_nothing_to_merge_is_bit_identical_to_the_unmerged_file(merge: MergeConfig) -> None:
     CHRONOS_2.assert_bit_identical(merge)
 
 
-@pytest.mark.parametrize("merge", SOME, ids=lambda merge: merge.describe())
+@pytest.mark.parametrize("merge", SOME, ids=describe)
 def test_groups_of_several_series_with_known_futures(merge: MergeConfig) -> None:
     """Ragged groups, late starts, covariates, one to three patches of horizon: file against the original."""
     session = open_session(CHRONOS_2.built(merge).merged, 1)

@@ -135,9 +135,9 @@ def test_eager_and_exported_equal_a_forward_written_by_hand() -> None:
         assert want.shape == (4, 21, 16)  # 48 steps
         with tsm.merging(PLAIN.model, ONE_RATIO):
             eager = PLAIN.component.eager(PLAIN.model, {k: torch.from_numpy(v) for k, v in feed.items()})
-    torch.testing.assert_close(eager["last_hidden_state"], want, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(eager["last_hidden_state"], want, rtol=1e-4, atol=5e-5)
     got = ort.InferenceSession(str(PLAIN.built(ONE_RATIO).merged)).run(["last_hidden_state"], feed)[0]
-    np.testing.assert_allclose(got, want.numpy(), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(got, want.numpy(), rtol=1e-4, atol=5e-5)
 
 
 def test_probsparse_reads_every_key_once() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import tsmerge_export as tsm
-from tests.families.whole import CORPUS, OTHERS, Whole
+from tests.families.harness import CORPUS, NOTHING, OTHERS, Subject, describe
 from tests.models import TIMESFM
 from tsmerge_export import families
 from tsmerge_export.config import MergeConfig
@@ -18,10 +18,10 @@ from tsmerge_export.errors import UsageError
 from tsmerge_export.merge import local_merge
 from tsmerge_export.validate.sessions import open_session
 
-WHOLE = Whole("timesfm")
+WHOLE = Subject("timesfm")
 
 
-@pytest.mark.parametrize("merge", [*CORPUS, *OTHERS], ids=lambda merge: merge.describe())
+@pytest.mark.parametrize("merge", [*CORPUS, *OTHERS], ids=describe)
 def test_parity(merge: MergeConfig) -> None:
     WHOLE.assert_parity(merge)
 
@@ -30,13 +30,11 @@ def test_parity_fails_for_another_setting() -> None:
     assert not WHOLE.parity(MergeConfig(ratio="1/3"), of=MergeConfig(ratio="1/4")).passed
 
 
-def test_the_plain_export_is_dynamic() -> None:
-    WHOLE.prove_dynamic()
+def test_dynamic_and_removable() -> None:
+    WHOLE.assert_dynamic_and_removable()
 
 
-@pytest.mark.parametrize(
-    "merge", [MergeConfig(k=k, ratio="1/2", min_tokens=10_000) for k in (1, 5, "global")]
-)
+@pytest.mark.parametrize("merge", NOTHING, ids=describe)
 def test_nothing_to_merge_is_bit_identical_to_the_unmerged_file(merge: MergeConfig) -> None:
     WHOLE.assert_bit_identical(merge)
 

@@ -12,20 +12,20 @@ from safetensors import safe_open
 from torch import Tensor
 
 import tsmerge_export as tsm
-from tests.families.whole import CORPUS, OTHERS, Whole
+from tests.families.harness import CORPUS, NOTHING, OTHERS, Subject, describe
 from tests.models import TIMESFM2_5, tiny_folder
 from tsmerge_export import families
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UsageError
 from tsmerge_export.families.timesfm2_5 import running_statistics
-from tsmerge_export.families.timesfm_inputs import filled
+from tsmerge_export.families.timesfm_base import filled
 from tsmerge_export.merge import local_merge
 from tsmerge_export.validate.sessions import open_session
 
-TIMESFM = Whole("timesfm-2.5")
+TIMESFM = Subject("timesfm-2.5")
 
 
-@pytest.mark.parametrize("merge", [*CORPUS, *OTHERS], ids=lambda merge: merge.describe())
+@pytest.mark.parametrize("merge", [*CORPUS, *OTHERS], ids=describe)
 def test_parity(merge: MergeConfig) -> None:
     TIMESFM.assert_parity(merge)
 
@@ -34,13 +34,11 @@ def test_parity_fails_for_another_setting() -> None:
     assert not TIMESFM.parity(MergeConfig(ratio="1/3"), of=MergeConfig(ratio="1/4")).passed
 
 
-def test_the_plain_export_is_dynamic() -> None:
-    TIMESFM.prove_dynamic()
+def test_dynamic_and_removable() -> None:
+    TIMESFM.assert_dynamic_and_removable()
 
 
-@pytest.mark.parametrize(
-    "merge", [MergeConfig(k=k, ratio="1/2", min_tokens=10_000) for k in (1, 5, "global")]
-)
+@pytest.mark.parametrize("merge", NOTHING, ids=describe)
 def test_nothing_to_merge_is_bit_identical_to_the_unmerged_file(merge: MergeConfig) -> None:
     TIMESFM.assert_bit_identical(merge)
 

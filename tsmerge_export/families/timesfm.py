@@ -1,7 +1,4 @@
-"""TimesFM 1 and 2 (``TimesFmModelForPrediction`` of transformers; arXiv 2310.10688): a causal decoder over patches.
-
-The last token alone gives the forecast, so it takes no part in merging.
-"""
+"""TimesFM 1 and 2 (``TimesFmModelForPrediction`` of transformers; arXiv 2310.10688): a causal decoder over patches."""
 
 from __future__ import annotations
 
@@ -15,14 +12,19 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import TimesFmConfig, TimesFmModelForPrediction
 
-from tsmerge_export.errors import UsageError
-from tsmerge_export.families.base import Arrays, Card, Component, Hints, MergePoints, Published, TensorSpec
-from tsmerge_export.families.hf import TransformersFamily, detached_twin
+from tsmerge_export.families.base import Arrays, Card, Component, Published, TensorSpec
+from tsmerge_export.families.timesfm_base import (
+    TOKENS,
+    UNSUPPORTED,
+    TimesFmFamily,
+    TimesFmModel,
+    attended,
+    causal_biases,
+    in_patches,
+    projected,
+)
 from tsmerge_export.families.timesfm_hooks import Follower
-from tsmerge_export.families.timesfm_inputs import as_ragged, filled, in_patches
 from tsmerge_export.merge.run import MergeRun
-
-_LEAST = torch.finfo(torch.float32).min
 
 
 class _ExportModule(nn.Module):
@@ -70,22 +72,11 @@ class _ExportModule(nn.Module):
 
     def _decoder(self, x: Tensor, real: Tensor) -> Tensor:
         """``[B, N, D]``, 1 where a token is real ``[B, N]`` -> ``[B, N, D]``."""
-        config = self.model.config
-        batch, tokens, _ = x.shape
-        order = torch.arange(tokens)
-        # The sum of both may be minus infinity, but no row is: its own token is masked once at most.
-        later = torch.where(order[None, :] > order[:, None], _LEAST, 0.0)
-        padded = ((1 - real) * _LEAST)[:, None, None]
+        biases = causal_biases(real)
         for layer in self.model.decoder.layers:
             attention = layer.self_attn
-            normed = layer.input_layernorm(x)
-            query, key, value = (
-                f(normed).reshape(batch, tokens, -1, config.head_dim).transpose(1, 2)
-                for f in (attention.q_proj, attention.k_proj, attention.v_proj)
-            )
-            query = attention._scale_query(query)
-            weights = (query @ key.transpose(2, 3) + later + padded).softmax(-1)
-            update = (weights @ value).transpose(1, 2).reshape(batch, tokens, -1)
+            query, key, value = projected(attention, layer.input_layernorm(x), self.model.config.head_dim)
+            update = attended(attention._scale_query(query), key, value, biases)
             # A padded token has nobody to attend to; it stays as it is.
             x = attention.o_proj(update) * real[..., None] + x
             x = layer.mlp(x, paddings=1 - real)
@@ -115,34 +106,17 @@ class _Follower(Follower):
         return hook
 
 
-class _Model(Component):
-    name = "model"
-    hints = Hints(token_mask="token_mask", protect_last=1)
-
+class _Model(TimesFmModel):
     def __init__(self, model: Any) -> None:
-        config = model.config
-        rows = ("batch", "length")
-        self.inputs = (
-            TensorSpec("context", "float32", rows),
-            TensorSpec("padding", "float32", rows),
-            TensorSpec("freq", "int64", ("batch",)),
-        )
-        shape = ("batch", int(config.horizon_length), 1 + len(config.quantiles))
-        self.outputs = (TensorSpec("predictions", "float32", shape),)
-
-    def module(self, model: Any) -> nn.Module:
-        return _ExportModule(detached_twin(model))
+        super().__init__(model, _ExportModule, TensorSpec("freq", "int64", ("batch",)))
 
     def eager(self, model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        arguments = as_ragged(
-            inputs["context"], inputs["padding"], model.config.context_length, model.config.patch_length
-        )
-        return {"predictions": model(**arguments, freq=inputs["freq"].tolist()).full_predictions}
+        result = model(**self.ragged(model, inputs), freq=inputs["freq"].tolist())
+        return {"predictions": result.full_predictions}
 
     def from_series(self, model: Any, series: NDArray[np.float32]) -> Arrays:
         """Of high frequency (0)."""
-        context, padding = filled(series)
-        return {"context": context, "padding": padding, "freq": np.zeros(len(context), np.int64)}
+        return {**super().from_series(model, series), "freq": np.zeros(len(series), np.int64)}
 
     def example(self, model: Any, batch: int, length: int, seed: int = 0) -> Arrays:
         """Random walks of random frequencies, some of which begin late."""
@@ -153,36 +127,27 @@ class _Model(Component):
         return {**self.from_series(model, series), "freq": rng.integers(0, model.config.freq_size, batch)}
 
 
-class TimesFm(TransformersFamily):
+class TimesFm(TimesFmFamily):
     """Google's TimesFM 1 and 2."""
 
     name = "timesfm"
     model_class, config_class = TimesFmModelForPrediction, TimesFmConfig
     card = Card(
         (("model", "`context`, `padding`, `freq` -> `predictions` (mean and quantiles)"),),
-        "patches, causal; the last one is protected",
+        TOKENS,
         runtimes=("ONNX Runtime",),
-        unsupported=("horizons beyond the model's own; `tsm.pipeline`; other runtimes: not tried",),
+        unsupported=(UNSUPPORTED,),
     )
     # The defaults of the class are the published ones.
     published = Published(
         "google/timesfm-2.0-500m", {"architectures": ["TimesFmModelForPrediction"], "model_type": "timesfm"}
     )
 
-    def build(self, config: Mapping[str, Any]) -> nn.Module:
-        model: Any = super().build(config)
-        own = model.config
-        if own.context_length % own.patch_length:
-            raise UsageError(
-                f"config.json: context_length {own.context_length} is no multiple of patch_length {own.patch_length}"
-            )
-        return model
+    def decoder(self, model: Any) -> Any:
+        return model.decoder
 
     def components(self, model: Any) -> tuple[Component, ...]:
         return (_Model(model),)
-
-    def merge_points(self, model: Any) -> MergePoints:
-        return MergePoints(len(model.decoder.layers), protect_last=1)
 
     def instrument(self, model: Any, run: MergeRun) -> list[RemovableHandle]:
         """Merge after the attention residual of each layer; every token is given its output back at the end."""
@@ -199,18 +164,6 @@ class TimesFm(TransformersFamily):
             ]
         handles.append(model.decoder.register_forward_hook(follow.unmerge))
         return handles
-
-    def horizon(self, model: Any) -> int:
-        return int(model.config.horizon_length)
-
-    def context(self, model: Any) -> int:
-        return int(model.config.context_length)
-
-    def quantile_levels(self, model: Any) -> tuple[float, ...]:
-        return tuple(model.config.quantiles)
-
-    def pipeline(self, model: Any) -> dict[str, Any]:
-        return super().pipeline(model) | {"quantiles": list(self.quantile_levels(model))}
 
     def forecast(
         self, model: Any, run: Callable[[Arrays], Arrays], series: NDArray[np.float32], seed: int = 0

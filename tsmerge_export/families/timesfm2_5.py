@@ -1,7 +1,4 @@
-"""TimesFM 2.5 (``TimesFm2_5ModelForPrediction`` of transformers; arXiv 2310.10688): a causal decoder over patches.
-
-The last token alone gives the forecast, so it takes no part in merging.
-"""
+"""TimesFM 2.5 (``TimesFm2_5ModelForPrediction`` of transformers; arXiv 2310.10688): a causal decoder over patches."""
 
 from __future__ import annotations
 
@@ -19,13 +16,20 @@ from transformers import TimesFm2_5Config, TimesFm2_5ModelForPrediction
 from transformers.models.timesfm2_5.modeling_timesfm2_5 import apply_rotary_pos_emb
 
 from tsmerge_export.errors import UsageError
-from tsmerge_export.families.base import Arrays, Card, Component, Hints, MergePoints, Published, TensorSpec
-from tsmerge_export.families.hf import TransformersFamily, detached_twin
+from tsmerge_export.families.base import Arrays, Card, Component, Published
 from tsmerge_export.families.timesfm2_5_hooks import instrument_decoder
-from tsmerge_export.families.timesfm_inputs import as_ragged, filled, in_patches
+from tsmerge_export.families.timesfm_base import (
+    TOKENS,
+    UNSUPPORTED,
+    TimesFmFamily,
+    TimesFmModel,
+    attended,
+    causal_biases,
+    in_patches,
+    projected,
+)
 from tsmerge_export.merge.run import MergeRun
 
-_LEAST = torch.finfo(torch.float32).min
 _TOLERANCE = 1e-6  # a smaller standard deviation counts as none, as upstream
 
 
@@ -89,19 +93,12 @@ class _ExportModule(nn.Module):
     def _decoder(self, x: Tensor, real: Tensor) -> Tensor:
         """``[B, N, D]``, 1 where a token is real ``[B, N]`` -> ``[B, N, D]``."""
         config, core = self.model.config, self.model.model
-        batch, tokens, _ = x.shape
-        order = torch.arange(tokens)
-        cos, sin = core.rotary_emb(x, order[None] - (1 - real).sum(1, keepdim=True))
-        # The sum of both may be minus infinity, but no row is: its own token is masked once at most.
-        later = torch.where(order[None, :] > order[:, None], _LEAST, 0.0)
-        padded = ((1 - real) * _LEAST)[:, None, None]
+        positions = torch.arange(x.shape[1])[None] - (1 - real).sum(1, keepdim=True)
+        cos, sin = core.rotary_emb(x, positions)
+        biases = causal_biases(real)
         for layer in core.layers:
             attention = layer.self_attn
-            normed = layer.input_layernorm(x)
-            query, key, value = (
-                f(normed).reshape(batch, tokens, -1, config.head_dim).transpose(1, 2)
-                for f in (attention.q_proj, attention.k_proj, attention.v_proj)
-            )
+            query, key, value = projected(attention, layer.input_layernorm(x), config.head_dim)
             query, key = apply_rotary_pos_emb(query, key, cos, sin)
             query, key = attention.q_norm(query), attention.k_norm(key)
             query = query * softplus(attention.scaling).mul(1.442695041 / math.sqrt(config.head_dim))
@@ -109,52 +106,31 @@ class _ExportModule(nn.Module):
                 key, value = (
                     each.repeat_interleave(attention.num_key_value_groups, 1) for each in (key, value)
                 )
-            weights = (query @ key.transpose(2, 3) + later + padded).softmax(-1)
-            update = (weights @ value).transpose(1, 2).reshape(batch, tokens, -1)
             # A padded token has nobody to attend to; it stays as it is.
-            x = layer.post_attention_layernorm(attention.o_proj(update) * real[..., None]) + x
+            update = attention.o_proj(attended(query, key, value, biases)) * real[..., None]
+            x = layer.post_attention_layernorm(update) + x
             x = layer.post_feedforward_layernorm(layer.mlp(layer.pre_feedforward_layernorm(x))) + x
         return x
 
 
-class _Model(Component):
-    name = "model"
-    hints = Hints(token_mask="token_mask", protect_last=1)
-
-    def __init__(self, model: Any) -> None:
-        config = model.config
-        rows = ("batch", "length")
-        self.inputs = (TensorSpec("context", "float32", rows), TensorSpec("padding", "float32", rows))
-        shape = ("batch", int(config.horizon_length), 1 + len(config.quantiles))
-        self.outputs = (TensorSpec("predictions", "float32", shape),)
-
-    def module(self, model: Any) -> nn.Module:
-        return _ExportModule(detached_twin(model))
-
+class _Model(TimesFmModel):
     def eager(self, model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One pass of the original; :meth:`TimesFm25.forecast` does what it may do around it."""
-        arguments = as_ragged(
-            inputs["context"], inputs["padding"], model.config.context_length, model.config.patch_length
-        )
-        result = model(**arguments, truncate_negative=False, force_flip_invariance=False)
+        result = model(**self.ragged(model, inputs), truncate_negative=False, force_flip_invariance=False)
         return {"predictions": result.full_predictions}
 
-    def from_series(self, model: Any, series: NDArray[np.float32]) -> Arrays:
-        context, padding = filled(series)
-        return {"context": context, "padding": padding}
 
-
-class TimesFm25(TransformersFamily):
+class TimesFm25(TimesFmFamily):
     """Google's TimesFM 2.5."""
 
     name = "timesfm-2.5"
     model_class, config_class = TimesFm2_5ModelForPrediction, TimesFm2_5Config
     card = Card(
         (("model", "`context`, `padding` -> `predictions` (mean and quantiles)"),),
-        "patches, causal; the last one is protected",
+        TOKENS,
         runtimes=("ONNX Runtime",),
         unsupported=(
-            "horizons beyond the model's own; `tsm.pipeline`; other runtimes: not tried",
+            UNSUPPORTED,
             "`--positions compact` is `gather`: positions differ by row",
         ),
     )
@@ -168,10 +144,6 @@ class TimesFm25(TransformersFamily):
     def build(self, config: Mapping[str, Any]) -> nn.Module:
         model: Any = super().build(config)
         own = model.config
-        if own.context_length % own.patch_length:
-            raise UsageError(
-                f"config.json: context_length {own.context_length} is no multiple of patch_length {own.patch_length}"
-            )
         if own.force_flip_invariance and 2 * own.decode_index != len(own.quantiles) + 1:
             raise UsageError(
                 f"config.json: decode_index {own.decode_index} is not the middle one of "
@@ -179,27 +151,17 @@ class TimesFm25(TransformersFamily):
             )
         return model
 
-    def components(self, model: Any) -> tuple[Component, ...]:
-        return (_Model(model),)
+    def decoder(self, model: Any) -> Any:
+        return model.model
 
-    def merge_points(self, model: Any) -> MergePoints:
-        return MergePoints(len(model.model.layers), protect_last=1)
+    def components(self, model: Any) -> tuple[Component, ...]:
+        return (_Model(model, _ExportModule),)
 
     def instrument(self, model: Any, run: MergeRun) -> list[RemovableHandle]:
-        return instrument_decoder(model.model, run)
-
-    def horizon(self, model: Any) -> int:
-        return int(model.config.horizon_length)
-
-    def context(self, model: Any) -> int:
-        return int(model.config.context_length)
-
-    def quantile_levels(self, model: Any) -> tuple[float, ...]:
-        return tuple(model.config.quantiles)
+        return instrument_decoder(self.decoder(model), run)
 
     def pipeline(self, model: Any) -> dict[str, Any]:
         return super().pipeline(model) | {
-            "quantiles": list(self.quantile_levels(model)),
             "flip_invariance": bool(model.config.force_flip_invariance),
             "keep_positive": bool(model.config.infer_is_positive),
         }
@@ -209,7 +171,7 @@ class TimesFm25(TransformersFamily):
     ) -> NDArray[np.float32]:
         """With flip invariance (the mean of the forecast and that of the negative series, negated) and forecasts of
         series that are nowhere negative cut at 0, where the config asks for them."""
-        inputs = _Model(model).from_series(model, series)
+        inputs = self.components(model)[0].from_series(model, series)
         context, padding = inputs["context"], inputs["padding"]
         if model.config.force_flip_invariance:
             both = run(
