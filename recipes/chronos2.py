@@ -1,22 +1,19 @@
 """From a Chronos-2 checkpoint to a verified bundle, and a forecast of a group through it.
 
-python recipes/chronos2.py                      # a small model, trained for a minute: right, but no good forecaster
+python recipes/chronos2.py                      # a small model, trained on the sample series for three minutes at most
 python recipes/chronos2.py amazon/chronos-2 --ratio 1/4 -o chronos-2
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import arguments, export
-from short import short_trained
+from common import arguments, export, trained
 from torch import Tensor
 
 import tsmerge_export as tsm
 
-SMALL = Path("build/chronos-2-small")
 CONFIG: dict[str, Any] = {
     "architectures": ["Chronos2Model"],
     "chronos_pipeline_class": "Chronos2Pipeline",
@@ -41,17 +38,16 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def loss(model: Any, contexts: Tensor, futures: Tensor) -> Tensor:
+def loss(model: Any, past: Tensor, future: Tensor) -> Tensor:
     """The model's own quantile loss."""
-    patches = futures.shape[1] // model.chronos_config.output_patch_size
-    value: Tensor = model(context=contexts, future_target=futures, num_output_patches=patches).loss
+    patches = future.shape[1] // model.chronos_config.output_patch_size
+    value: Tensor = model(context=past, future_target=future, num_output_patches=patches).loss
     return value
 
 
 def main() -> None:
-    args = arguments(__doc__ or "", SMALL, "1/4")
-    if args.model == str(SMALL):
-        short_trained(SMALL, CONFIG, loss)
+    args = arguments(__doc__ or "", None, "1/4")
+    trained(args, "chronos-2", CONFIG, loss)
     bundle = export(args)
     session = tsm.load(bundle.path)
     patch = session.inputs[1].dims[3]

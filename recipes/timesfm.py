@@ -1,22 +1,19 @@
 """From a TimesFM 1 or 2 checkpoint to a verified bundle, and a forecast through it.
 
-python recipes/timesfm.py                     # a small model, trained for a minute: right, but no good forecaster
+python recipes/timesfm.py                     # a small model, trained on the sample series for three minutes at most
 python recipes/timesfm.py google/timesfm-2.0-500m-pytorch --ratio 1/10 -o timesfm
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import arguments, export
-from short import short_trained
+from common import arguments, export, trained
 from torch import Tensor
 
 import tsmerge_export as tsm
 
-SMALL = Path("build/timesfm-small")
 CONFIG: dict[str, Any] = {
     "architectures": ["TimesFmModelForPrediction"],
     "model_type": "timesfm",
@@ -32,16 +29,15 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def loss(model: Any, contexts: Tensor, futures: Tensor) -> Tensor:
+def loss(model: Any, past: Tensor, future: Tensor) -> Tensor:
     """The model's own: squared error of the mean and quantile loss."""
-    value: Tensor = model(list(contexts), future_values=futures, freq=[0] * len(contexts)).loss
+    value: Tensor = model(list(past), future_values=future, freq=[0] * len(past)).loss
     return value
 
 
 def main() -> None:
-    args = arguments(__doc__ or "", SMALL, "1/10")
-    if args.model == str(SMALL):
-        short_trained(SMALL, CONFIG, loss)
+    args = arguments(__doc__ or "", None, "1/10")
+    trained(args, "timesfm", CONFIG, loss)
     bundle = export(args)
     session = tsm.load(bundle.path)
     series = np.sin(np.arange(500) * 2 * np.pi / 24)[None].astype(np.float32)

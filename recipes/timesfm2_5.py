@@ -1,22 +1,19 @@
 """From a TimesFM 2.5 checkpoint to a verified bundle, and a forecast through it.
 
-python recipes/timesfm2_5.py                     # a small model, trained for a minute: right, but no good forecaster
+python recipes/timesfm2_5.py                     # a small model, trained on the sample series for three minutes at most
 python recipes/timesfm2_5.py google/timesfm-2.5-200m-transformers --ratio 1/10 -o timesfm-2.5
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import arguments, export
-from short import short_trained
+from common import arguments, export, trained
 from torch import Tensor
 
 import tsmerge_export as tsm
 
-SMALL = Path("build/timesfm-2.5-small")
 CONFIG: dict[str, Any] = {
     "architectures": ["TimesFm2_5ModelForPrediction"],
     "model_type": "timesfm2_5",
@@ -33,21 +30,20 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def loss(model: Any, contexts: Tensor, futures: Tensor) -> Tensor:
+def loss(model: Any, past: Tensor, future: Tensor) -> Tensor:
     """The model's own: squared error of the mean and quantile loss."""
     value: Tensor = model(
-        list(contexts),
-        future_values=futures,
-        forecast_context_len=contexts.shape[1],
+        list(past),
+        future_values=future,
+        forecast_context_len=past.shape[1],
         force_flip_invariance=False,
     ).loss
     return value
 
 
 def main() -> None:
-    args = arguments(__doc__ or "", SMALL, "1/10")
-    if args.model == str(SMALL):
-        short_trained(SMALL, CONFIG, loss)
+    args = arguments(__doc__ or "", None, "1/10")
+    trained(args, "timesfm-2.5", CONFIG, loss)
     bundle = export(args)
     session = tsm.load(bundle.path)
     series = np.sin(np.arange(500) * 2 * np.pi / 24)[None].astype(np.float32)
