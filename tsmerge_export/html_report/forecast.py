@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tsmerge_export.html_report.chart import Axes, label, span_of
-from tsmerge_export.html_report.markup import Html, section, tag
+from tsmerge_export.html_report.markup import Html, legend, section, tag
 
 _LEAST_HISTORY = 48
 _SIDES = ("unmerged", "merged")
@@ -32,25 +32,9 @@ def forecast_section(report: Mapping[str, Any]) -> Html:
         ("unmerged", "forecast, unmerged"),
         ("merged", "forecast, merged"),
     )
-    legend = tag(
-        "ul",
-        *(
-            tag(
-                "li",
-                tag(
-                    "svg",
-                    tag("path", d="M0 6L22 6", class_=f"line {kind}"),
-                    viewBox="0 0 22 12",
-                    aria_hidden="true",
-                ),
-                words,
-            )
-            for kind, words in keys
-        ),
-        class_="legend",
-    )
+    keyed = legend((tag("path", d="M0 6L22 6", class_=f"line {kind}"), words) for kind, words in keys)
     pictures = tag("div", *map(_figure, series), class_="pictures")
-    return section("Forecasts over the same history", "forecasts", tag("p", told), legend, pictures)
+    return section("Forecasts over the same history", "forecasts", tag("p", told), keyed, pictures)
 
 
 def _figure(one: Mapping[str, Any]) -> Html:

@@ -84,6 +84,18 @@ def bar(share: float, kind: str = "bar") -> Html:
     )
 
 
+def legend(keys: Iterable[tuple[Html, str]]) -> Html:
+    """What the marks of a picture stand for: each a shape of 22 by 12, and words."""
+    return tag(
+        "ul",
+        *(
+            tag("li", tag("svg", shape, viewBox="0 0 22 12", aria_hidden="true"), words)
+            for shape, words in keys
+        ),
+        class_="legend",
+    )
+
+
 def code(content: str) -> Html:
     """Commands, as they are."""
     return tag("pre", tag("code", content), tabindex="0")

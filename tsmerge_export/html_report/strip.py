@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tsmerge_export.html_report.chart import label, span_of, thinned
-from tsmerge_export.html_report.markup import Html, bar, join, section, table, tag
+from tsmerge_export.html_report.markup import Html, bar, join, legend, section, table, tag
 from tsmerge_export.report import GENERATED_INPUT
 
 _WIDEST, _PIXELS = 2400, 4
@@ -200,25 +200,9 @@ def _strip(tokens: Mapping[str, Any], series: Mapping[str, Any], pruned: str | N
         "point at a block for its tokens.",
         gone,
     )
-    legend = tag(
-        "ul",
-        *(
-            tag(
-                "li",
-                tag(
-                    "svg",
-                    tag("rect", width=22, height=12, class_=kind),
-                    viewBox="0 0 22 12",
-                    aria_hidden="true",
-                ),
-                said,
-            )
-            for kind, said in _keys(tokens)
-        ),
-        class_="legend",
-    )
+    keyed = legend((tag("rect", width=22, height=12, class_=kind), said) for kind, said in _keys(tokens))
     body = tag("div", tag("ul", *labels, aria_hidden="true"), scroll, class_="strip")
-    return join((tag("h3", "Where they went"), legend, tag("figure", body, caption)))
+    return join((tag("h3", "Where they went"), keyed, tag("figure", body, caption)))
 
 
 def _keys(tokens: Mapping[str, Any]) -> list[tuple[str, str]]:
