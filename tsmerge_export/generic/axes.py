@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import onnx
@@ -18,6 +19,24 @@ class _Depth(Protocol):
 
 
 Tags = Mapping[int, Any]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Stands in the tags of a merged value for the axis of the batch; ``each`` entries of it belong to one row.
+
+    With ``copies`` the axis has the tokens too, after the batch or, with ``tokens_first``, before it.
+    """
+
+    rows: int
+    each: int = 1
+    copies: Any = None
+    tokens_first: bool = False
+
+    @property
+    def depth(self) -> int:
+        """As of tokens that never merged."""
+        return 0 if self.copies is None else int(self.copies.depth)
 
 
 class CannotFollow(Exception):
@@ -65,7 +84,8 @@ def follow(
     """The merged axes of every output.
 
     Args:
-        before, after: shapes of inputs and outputs. tags: merged axes of every input, with a ``depth`` each.
+        before, after: shapes of inputs and outputs. tags: merged axes of every input, with a ``depth`` each, and the
+            axis of the batch.
         ints: values of the inputs that are integers.
 
     Raises:
@@ -88,6 +108,10 @@ def follow(
 
 
 def _deeper(found: dict[int, Any], axis: int, copies: Any) -> None:
+    if axis in found and (
+        found[axis] != copies and (isinstance(found[axis], Batch) or isinstance(copies, Batch))
+    ):
+        raise CannotFollow("its operands have the batch on different axes")
     if axis not in found or copies.depth > found[axis].depth:
         found[axis] = copies
 
@@ -111,7 +135,7 @@ def _matmul(
             summed = ends[0] - 1 if slot == 0 else max(0, ends[1] - 2)
             if axis == summed:
                 other = ends[1] - 2 if slot == 0 else ends[0] - 1
-                if other not in tags[1 - slot]:
+                if isinstance(copies, Batch) or other not in tags[1 - slot]:
                     raise CannotFollow("it sums over tokens with weights of the original ones")
                 continue
             _deeper(found, axis + len(after) - ends[slot], copies)
@@ -147,15 +171,74 @@ def _reshaped(
     node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[Tags], ints: Any
 ) -> dict[int, Any]:
     """An axis stays whole where as many entries lie before it, and it is as long."""
-    found = {}
-    for axis, copies in tags[0].items():
+    if math.prod(after) == 0:
+        raise CannotFollow("it is empty")
+    found: dict[int, Any] = {}
+    whole = {axis: own for axis, own in tags[0].items() if not isinstance(own, Batch)}
+    batch = {axis: own for axis, own in tags[0].items() if isinstance(own, Batch)}
+    for axis, own in batch.items():
+        start = math.prod(before[0][:axis])
+        if (
+            own.copies is not None
+        ):  # tokens and batch that shared an axis come apart again, or stay as they are
+            sizes = [own.rows, before[0][axis] // own.rows]
+            parts: list[Any] = [Batch(own.rows), own.copies]
+            if own.tokens_first:
+                sizes, parts = sizes[::-1], parts[::-1]
+            together = [
+                n
+                for n, size in enumerate(after)
+                if size == math.prod(sizes) and math.prod(after[:n]) == start
+            ]
+            for new in [] if together else range(len(after) - 1):
+                if list(after[new : new + 2]) == sizes and math.prod(after[:new]) == start:
+                    found |= {new: parts[0], new + 1: parts[1]}
+            found |= dict.fromkeys(together[:1], own)
+            if not found:
+                raise CannotFollow("it takes tokens and batch apart in another way")
+            continue
+        shared = _share(before[0], after, axis, own, whole)
+        if shared is not None:
+            new, token_axis, first = shared
+            found[new] = Batch(own.rows, 1, whole.pop(token_axis), first)
+            continue
+        starts = [n for n, size in enumerate(after) if math.prod(after[:n]) == start and size % own.rows == 0]
+        if not starts and own.rows > 1:
+            raise CannotFollow("it folds the batch into another axis")
+        if own.rows > 1:
+            found[starts[-1]] = Batch(own.rows, after[starts[-1]] // own.rows)
+    for axis, copies in whole.items():
         lead, length = math.prod(before[0][:axis]), before[0][axis]
         fits = [new for new, size in enumerate(after) if size == length and math.prod(after[:new]) == lead]
         if not fits:
             raise CannotFollow("it folds the merged axis into another")
+        fits = [new for new in fits if new not in found] or fits
         # Of several, which then have length 1, the one with as many axes before it.
         found[axis if axis in fits else fits[0]] = copies
     return found
+
+
+def _share(
+    before: Shape, after: Shape, axis: int, batch: Batch, tokens: Tags
+) -> tuple[int, int, bool] | None:
+    """(new axis, axis of the tokens, whether these come first) where batch and tokens become one axis."""
+    for first, other in ((False, axis + 1), (True, axis - 1)):
+        if other not in tokens or (batch.each != 1 and not first) or batch.rows == 1 or before[other] == 1:
+            continue
+        lead = math.prod(before[: min(axis, other)])
+        for new, size in enumerate(after):
+            if size == batch.rows * before[other] and math.prod(after[:new]) == lead:
+                return new, other, first
+    return None
+
+
+def _weighed(
+    node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[Tags], ints: Any
+) -> dict[int, Any]:
+    """Gemm: rows of input 0 times weights."""
+    if 1 in tags[0] or any(tags[1:]) or _attribute(node, "transA", 0):
+        raise CannotFollow("it sums over the merged axis")
+    return dict(tags[0])
 
 
 def _reduced(
@@ -226,6 +309,8 @@ def _convolved(
     """Kernels of width 1 work on each token alone."""
     if any(width != 1 for width in before[1][2:]) or 1 in tags[0] or before[0][2:] != after[2:]:
         raise CannotFollow("it convolves over the merged axis")
+    if any(isinstance(own, Batch) and axis != 0 for axis, own in tags[0].items()):
+        raise CannotFollow("its batch is not first")
     return dict(tags[0])
 
 
@@ -234,6 +319,7 @@ _RULES: dict[str, Callable[..., dict[int, Any]]] = {
     "ArgMin": _searched,
     "Conv": _convolved,
     "Gather": _gathered,
+    "Gemm": _weighed,
     "LayerNormalization": _normalised,
     "MatMul": _matmul,
     "Pad": _same_length,

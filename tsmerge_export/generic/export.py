@@ -24,7 +24,6 @@ from tsmerge_export.generic.model import (
 )
 from tsmerge_export.progress import Progress
 from tsmerge_export.rewrite.blocks import find_blocks
-from tsmerge_export.rewrite.dims import dims
 from tsmerge_export.rewrite.points import Point, find_points
 from tsmerge_export.validate import tolerances
 from tsmerge_export.version import versions
@@ -161,8 +160,8 @@ def _check_mask(model: GraphModel, options: GraphOptions, points: list[Point]) -
     if model.token_mask is None:
         return
     found = next(item.spec.dims for item in model.inputs if item.spec.name == model.token_mask)
-    tokens = [(dims(point.value) or [None, None])[:2] for point in points]
-    if list(found) in [list(own) for own in tokens]:
+    tokens = [point.rows for point in points]
+    if list(found) in tokens:
         return
     if options.token_mask is None:
         model.notes.append(

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.families.base import Arrays
-from tsmerge_export.generic.axes import CannotFollow, follow, summed_axes
+from tsmerge_export.generic.axes import Batch, CannotFollow, follow, summed_axes
 from tsmerge_export.generic.nodes import NodeRunner, names_used
 from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.merge.run import StepRecord
@@ -35,11 +35,15 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Where:
-    """A merge of the plan: at which value of the original graph, and whose keys are compared (None: the tokens)."""
+    """A merge of the plan: at which value of the original graph, and whose keys are compared (None: the tokens).
+
+    ``axis``: that of the tokens, 1, or 0 with the batch behind it.
+    """
 
     value: str
     step: MergeStep
     keys: str | None = None
+    axis: int = 1
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,12 @@ class Copies:
         """``[B, N]``: the place whose value each token has."""
         return np.take_along_axis(self.kept, self.target, 1)
 
-    def spread(self, value: Array, axis: int) -> Array:
-        """``value`` with the copies along ``axis`` made equal to the one that counts."""
+    def spread(self, value: Array, axis: int, at: int | None = 0, each: int = 1) -> Array:
+        """``value`` with the copies along ``axis`` made equal to the one that counts; ``at``: axis of the batch."""
+        if at is None or at != 0 or each != 1:
+            first, axis = _batch_first(value, len(self.kept), axis, at, each)
+            spread = self.spread(first, axis)
+            return (spread if at is None else np.moveaxis(spread, 0, at)).reshape(value.shape)
         place = self.place
         if value.shape[0] != len(place) or value.shape[axis] != place.shape[1]:
             raise CannotFollow(
@@ -70,17 +78,17 @@ class Copies:
             )
         return np.stack([np.take(row, index, axis - 1) for row, index in zip(value, place, strict=True)])
 
-    def counts(self, rank: int, axis: int) -> Array:
-        """Booleans that broadcast to ``rank`` axes: which places along ``axis`` count."""
+    def counts(self, rank: int, axis: int, at: int | None = 0, each: int = 1) -> Array:
+        """Booleans that broadcast to ``rank`` axes: which places along ``axis`` count; ``at``: axis of the batch."""
         found: Array = np.zeros(self.target.shape, bool)
         np.put_along_axis(found, self.kept, True, 1)
-        return found.reshape([len(found), *(found.shape[1] if a == axis else 1 for a in range(1, rank))])
+        return _placed(found, rank, axis, at, each)
 
-    def log_size(self, rank: int, axis: int) -> Array:
+    def log_size(self, rank: int, axis: int, at: int | None = 0, each: int = 1) -> Array:
         """As :meth:`counts`, the logarithm of the sizes (0 for padding)."""
         found: Array = np.zeros(self.target.shape, np.float32)
         np.put_along_axis(found, self.kept, np.log(np.maximum(self.size, 1)), 1)
-        return found.reshape([len(found), *(found.shape[1] if a == axis else 1 for a in range(1, rank))])
+        return _placed(found, rank, axis, at, each)
 
 
 class Reference:
@@ -127,7 +135,7 @@ class Reference:
             UnsupportedError: merged tokens reach an operator that the reference has no rule for.
         """
         values: dict[str, Array] = {**self._constants, **inputs}
-        state: dict[str, dict[int, Copies]] = {}
+        state: dict[str, dict[int, Any]] = {}
         steps: list[StepRecord] = []
         for index, node in enumerate(self._graph.node):
             used = names_used(node)
@@ -159,10 +167,10 @@ class Reference:
         node: onnx.NodeProto,
         used: Sequence[str],
         values: Mapping[str, Array],
-        state: Mapping[str, dict[int, Copies]],
-    ) -> tuple[list[Array | None], list[dict[int, Copies]]]:
+        state: Mapping[str, dict[int, Any]],
+    ) -> tuple[list[Array | None], list[dict[int, Any]]]:
         tags = [state.get(name, {}) for name in node.input]
-        nothing: list[dict[int, Copies]] = [{} for _ in node.output]
+        nothing: list[dict[int, Any]] = [{} for _ in node.output]
         if not any(state.get(name) for name in used):
             return self._runner.run(node, values), nothing
         if node.name in self._barriers:
@@ -172,9 +180,9 @@ class Reference:
         shapes = [tuple(values[name].shape) if name else () for name in node.input]
         for slot, axis in summed_axes(node, shapes):
             copies = tags[slot].get(axis)
-            if copies is not None:
+            if isinstance(copies, Copies):
                 name = node.input[slot]
-                operands[name] = self._without_copies(node, operands[name], axis, copies)
+                operands[name] = self._without_copies(node, operands[name], axis, copies, tags[slot])
         outputs = self._runner.run(node, operands)
         ints = {name: values[name] for name in node.input if name and values[name].dtype.kind == "i"}
         after = follow(node, shapes, [() if o is None else o.shape for o in outputs], tags, ints)
@@ -182,25 +190,30 @@ class Reference:
             outputs = [None if o is None else _spread(o, own) for o, own in zip(outputs, after, strict=True)]
         return outputs, after
 
-    def _without_copies(self, node: onnx.NodeProto, value: Array, axis: int, copies: Copies) -> Array:
-        counts = copies.counts(value.ndim, axis)
-        if value.shape[0] != len(copies.kept) or value.shape[axis] != copies.target.shape[1]:
+    def _without_copies(
+        self, node: onnx.NodeProto, value: Array, axis: int, copies: Copies, tags: Mapping[int, Any]
+    ) -> Array:
+        at, each = _batch_of(tags)
+        counts = copies.counts(value.ndim, axis, at, each)
+        rows = 1 if at is None else value.shape[at]
+        if rows != len(copies.kept) * each or value.shape[axis] != copies.target.shape[1]:
             raise CannotFollow(f"an operand {list(value.shape)} has another batch or length")
         if node.op_type != "Softmax":
             return np.where(counts, value, np.zeros((), value.dtype))
         if self._prop_attn:
-            value = value + copies.log_size(value.ndim, axis).astype(value.dtype)
+            value = value + copies.log_size(value.ndim, axis, at, each).astype(value.dtype)
         return np.where(counts, value, np.asarray(-np.inf, value.dtype))
 
     def _merge(
         self,
         where: Where,
         values: dict[str, Array],
-        state: dict[str, dict[int, Copies]],
+        state: dict[str, dict[int, Any]],
         inputs: Arrays,
     ) -> StepRecord:
-        dense = values[where.value]
-        before = state.get(where.value, {}).get(1) or self._all(dense, inputs)
+        swapped, dense = where.axis == 0, values[where.value]
+        dense = np.ascontiguousarray(np.swapaxes(dense, 0, 1)) if swapped else dense
+        before = state.get(where.value, {}).get(where.axis) or self._all(dense, inputs)
         x = _gather(dense, before.kept, 1)
         metric = None
         if where.keys is not None:
@@ -218,8 +231,9 @@ class Reference:
             made.size.numpy(),
             before.depth + 1,
         )
-        values[where.value] = _gather(made.y.numpy(), after.target, 1)
-        state[where.value] = {1: after}
+        merged = _gather(made.y.numpy(), after.target, 1)
+        values[where.value] = np.ascontiguousarray(np.swapaxes(merged, 0, 1)) if swapped else merged
+        state[where.value] = {where.axis: after, 1 - where.axis: Batch(len(dense))}
         removed = x.shape[1] - made.y.shape[1]
         return StepRecord(where.step.layer, removed, made.kept, made.target, made.size, evidence)
 
@@ -237,7 +251,41 @@ def _gather(value: Array, index: Array, axis: int) -> Array:
     return np.stack([np.take(row, own, axis - 1) for row, own in zip(value, index, strict=True)])
 
 
-def _spread(value: Array, tags: Mapping[int, Copies]) -> Array:
-    for axis, copies in tags.items():
-        value = copies.spread(value, axis)
+def _batch_of(tags: Mapping[int, Any]) -> tuple[int | None, int]:
+    """Axis of the batch and its entries per row; no axis where a batch of one has none."""
+    return next(((axis, own.each) for axis, own in tags.items() if isinstance(own, Batch)), (None, 1))
+
+
+def _batch_first(value: Array, rows: int, axis: int, at: int | None, each: int) -> tuple[Array, int]:
+    """``value`` with the batch as its first axis, what is folded behind it apart, and where ``axis`` is then."""
+    if at is None:
+        if rows != 1:
+            raise CannotFollow(f"a value {list(value.shape)} has lost its batch")
+        return value[None], axis + 1
+    if value.shape[at] != rows * each:
+        raise CannotFollow(f"a value {list(value.shape)} has another batch")
+    apart = value.reshape(*value.shape[:at], rows, each, *value.shape[at + 1 :])
+    return np.moveaxis(apart, at, 0), axis + 1
+
+
+def _placed(found: Array, rank: int, axis: int, at: int | None, each: int) -> Array:
+    """``[B, N]`` with N at ``axis`` and B, every row ``each`` times, at ``at`` of ``rank`` axes."""
+    if at is None:
+        return found.reshape([found.shape[1] if a == axis else 1 for a in range(rank)])
+    found = np.repeat(found, each, 0)
+    found = found if at < axis else found.T
+    return found.reshape([found.shape[int(a > min(at, axis))] if a in (at, axis) else 1 for a in range(rank)])
+
+
+def _spread(value: Array, tags: Mapping[int, Any]) -> Array:
+    at, each = _batch_of(tags)
+    for axis, own in tags.items():
+        if isinstance(own, Copies):
+            value = own.spread(value, axis, at, each)
+        elif own.copies is not None:
+            rows, tokens = own.rows, value.shape[axis] // own.rows
+            sizes = [tokens, rows] if own.tokens_first else [rows, tokens]
+            apart = value.reshape(*value.shape[:axis], *sizes, *value.shape[axis + 1 :])
+            whole = own.copies.spread(apart, axis + (not own.tokens_first), axis + own.tokens_first)
+            value = whole.reshape(value.shape)
     return value

@@ -88,7 +88,12 @@ def reference_of(model: GraphModel, merge: MergeConfig, built: Built, threads: i
     hints = model.component.hints
     plan = make_plan(merge, len(points), protect_first=hints.protect_first, protect_last=hints.protect_last)
     wheres = [
-        Where(str(point.value.name), plan[point.layer], _name(point.keys) if merge.metric == "key" else None)
+        Where(
+            str(point.value.name),
+            plan[point.layer],
+            _name(point.keys) if merge.metric == "key" else None,
+            point.axis,
+        )
         for point in points
         if point.layer in plan
     ]

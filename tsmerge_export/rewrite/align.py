@@ -6,11 +6,12 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
+from tsmerge_export.rewrite.batch_first import BatchFirst
 from tsmerge_export.rewrite.constants import scalar
 from tsmerge_export.rewrite.dims import Dim, dims
 from tsmerge_export.rewrite.distances import DistanceTable
 from tsmerge_export.rewrite.emit import Emitter
-from tsmerge_export.rewrite.stages import Stage
+from tsmerge_export.rewrite.stages import FIRST, Rows, Stage
 from tsmerge_export.rewrite.vacuous import is_vacuous
 
 Moves = Mapping[int, tuple[Stage, Stage]]
@@ -31,8 +32,13 @@ class Aligner:
         self._compact = compact
         self._tables = tables or {}
 
-    def align(self, value: ir.Value, moves: Moves, rank: int) -> ir.Value:
-        """Gather the given axes of ``value`` for a consumer that broadcasts it to ``rank`` axes, batch first.
+    def align(
+        self, value: ir.Value, moves: Moves, rank: int, rows: Rows = FIRST, whole: Dim = None
+    ) -> ir.Value:
+        """Gather the given axes of ``value`` for a consumer that broadcasts it to ``rank`` axes.
+
+        Args:
+            rows: where the batch is among the ``rank`` axes, and ``whole`` the dim of that axis.
 
         Returns:
             The aligned value. Where surviving tokens differ from row to row it has a batch axis and rank ``rank``.
@@ -43,6 +49,8 @@ class Aligner:
         found = dims(value)
         if found is None:
             raise CannotAlign("an operand has unknown dims")
+        if rows != FIRST and not all(is_vacuous(value, axis) for axis in moves):
+            return self._align_batch_first(value, moves, rank, rows, whole)
         shape: list[Dim] = found
         wanted = dict(moves)
         for axis in sorted(moves):
@@ -66,11 +74,36 @@ class Aligner:
             return value
         return self._gather_shared(value, wanted, rank)
 
-    def unmerge(self, value: ir.Value, axis: int, stage: Stage) -> ir.Value:
-        """Copy merged tokens back along ``axis``: from ``stage`` to its root."""
+    def _align_batch_first(
+        self, value: ir.Value, moves: Moves, rank: int, rows: Rows, whole: Dim
+    ) -> ir.Value:
+        shape: list[Dim] = list(dims(value) or ())
+        missing = rank - len(shape)
+        own = None if rows.axis is None else rows.axis - missing
+        if own is not None and own >= 0 and shape[own] not in (1, whole):
+            raise CannotAlign(f"axis {own} of an operand is {shape[own]}, not the batch {whole}")
+        layout = BatchFirst(rank, rows, next(iter(moves.values()))[1].batch)
+        first = layout.to(value, self._emit)
+        there = {layout.axis(axis + missing): move for axis, move in moves.items()}
+        aligned = self.align(first, there, len(dims(first) or ()))
+        if (dims(aligned) or [None])[0] == 1 and rows.axis is not None:
+            raise CannotAlign("an operand without a batch would have to get one")
+        return layout.back(aligned, self._emit, whole)
+
+    def unmerge(
+        self, value: ir.Value, axis: int, stage: Stage, rows: Rows = FIRST, whole: Dim = None
+    ) -> ir.Value:
+        """Copy merged tokens back along ``axis``: from ``stage`` to its root.
+
+        ``rows``: where the batch is; ``whole``: the dim of that axis behind it.
+        """
         found = dims(value)
         if found is None:
             raise CannotAlign("a merged value has unknown dims")
+        if rows != FIRST or rows.axis == axis:
+            layout = BatchFirst(len(found), rows, stage.batch, stage if rows.axis == axis else None)
+            full = self.unmerge(layout.to(value, self._emit), layout.axis(axis), stage)
+            return layout.back(full, self._emit, whole)
         target = stage.target_from(stage.root, self._emit)
         perm = [0, axis, *(a for a in range(1, len(found)) if a != axis)]
         moved = self._emit.transpose(value, perm)

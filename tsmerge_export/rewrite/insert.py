@@ -18,8 +18,8 @@ from tsmerge_export.rewrite.dims import Dim, dims
 from tsmerge_export.rewrite.distances import fold_distances
 from tsmerge_export.rewrite.emit import Emitter
 from tsmerge_export.rewrite.points import Point, scope_of
-from tsmerge_export.rewrite.rules import RULES, Barrier, Context, Ends, Outcome
-from tsmerge_export.rewrite.stages import Stage, deepest
+from tsmerge_export.rewrite.rules import FOR_FOLDED, RULES, Barrier, Context, Ends, Outcome
+from tsmerge_export.rewrite.stages import FIRST, Rows, Stage, deepest
 
 DOMAIN = "tsmerge"
 VERSION = 1
@@ -113,7 +113,7 @@ class _Walk:
     ) -> None:
         self._model, self._graph = model, model.graph
         self._steps = {point.node: (point, plan[point.layer]) for point in points if point.layer in plan}
-        self._kinds = {tuple(dims(point.value) or ())[:2] for point in points}
+        self._kinds = {tuple(point.rows) for point in points}
         self._stay, self._metric = stay, metric
         self._log_size = token_log_size if prop_attn else None
         self._emit = Emitter(self._graph)
@@ -167,6 +167,8 @@ class _Walk:
         try:
             if rule is None:
                 raise Barrier(f"no rule for {node.domain + '::' if node.domain else ''}{node.op_type}")
+            if rule not in FOR_FOLDED and any(self._context.folded(value) for value in node.inputs):
+                raise Barrier("tokens and batch share an axis")
             outcome = rule(node, self._context)
             if any(
                 tags and dims(value) is None for value, tags in zip(node.outputs, outcome.tags, strict=True)
@@ -184,9 +186,12 @@ class _Walk:
             self._current[node.outputs[index]] = value
         for value, tags in zip(node.outputs, outcome.tags, strict=True):
             if tags:
-                shape = dims(value) or []
-                value.shape = ir.Shape([tags[a].dim if a in tags else dim for a, dim in enumerate(shape)])
-                self._context.state[value] = tags
+                shape, rows = dims(value) or [], outcome.rows
+                new = [tags[a].dim if a in tags else dim for a, dim in enumerate(shape)]
+                if rows.axis in tags:
+                    new[rows.axis] = f"{tags[rows.axis].dim}_of_{shape[rows.axis]}"  # type: ignore[index]
+                value.shape = ir.Shape(new)
+                self._context.set(value, tags, rows, shape)
 
     def _unmerge_inputs(self, node: ir.Node, reason: str) -> None:
         for index, value in enumerate(node.inputs):
@@ -196,8 +201,10 @@ class _Walk:
         self._report.barriers.append(BarrierReport(node.name or "", node.op_type, scope_of(node), reason))
 
     def _unmerged(self, value: ir.Value) -> ir.Value:
+        rows, before = self._context.rows(value), self._context.base_dims(value)
+        whole = None if rows.axis is None else before[rows.axis]
         for axis, stage in sorted(self._context.tags(value).items()):
-            value = self._context.aligner.unmerge(value, axis, stage)
+            value = self._context.aligner.unmerge(value, axis, stage, rows, whole)
         return value
 
     # -- one merge -----------------------------------------------------------------------------------------------
@@ -228,10 +235,11 @@ class _Walk:
 
     def _merge(self, point: Point, step: MergeStep) -> None:
         x = self._current.get(point.value, point.value)
-        tags = self._context.tags(x)
-        if set(tags) - {1}:
-            raise UnsupportedError(f"node {point.node.name!r}: tokens are not on axis 1")
-        before = tags.get(1) or self._root(x)
+        tags, axis, plain = self._context.tags(x), point.axis, dims(x)
+        if set(tags) - {axis} or (tags and self._context.rows(x) != Rows(1 - axis)):
+            raise UnsupportedError(f"node {point.node.name!r}: tokens are not on axis {axis}")
+        x = x if axis else self._emit.transpose(x, [1, 0, 2])
+        before = tags.get(axis) or self._root(x)
         shape = dims(x) or []
         symbol, int64 = f"tokens_after_layer_{point.layer}", ir.DataType.INT64
         rows = [before.batch, symbol]
@@ -255,8 +263,10 @@ class _Walk:
             node.metadata_props["tsmerge.scope"] = point.scope
         y, size, kept, target = node.outputs
         stage = Stage(symbol, before.batch, self._emit.length(kept, 1), size, before, kept, target)
+        y = y if axis else self._emit.transpose(y, [1, 0, 2])
         self._current[point.value] = y
-        self._context.state[y] = {1: stage}
+        whole = [before.root.dim if own == axis else dim for own, dim in enumerate(plain or [])]
+        self._context.set(y, {axis: stage}, Rows(1 - axis), whole)
         self._report.merges.append(
             MergeReport(
                 point.layer,
@@ -283,7 +293,7 @@ class _Walk:
                 "use --metric x"
             )
         tags = self._context.tags(keys)
-        if set(tags) - {3} or (tags.get(3) or before.root) is not before:
+        if set(tags) - {3} or self._context.rows(keys) != FIRST or (tags.get(3) or before.root) is not before:
             raise UnsupportedError(f"--metric key: the keys at node {point.node.name!r} are at another stage")
         axes, out = self._emit.const([1]), [shape[0], shape[2], shape[3]]
         mean = self._emit.op("ReduceMean", [keys, axes], {"keepdims": 0}, keys.dtype, out, "keys")
@@ -312,6 +322,8 @@ class _Walk:
                 axis = self._stay[name]
                 source = tags.get(axis) or last.root
                 if source is not last:
+                    if self._context.rows(value) != FIRST:
+                        raise UnsupportedError(f"output {name!r} cannot stay merged: its batch is not first")
                     value = self._context.aligner.align(value, {axis: (source, last)}, len(dims(value) or ()))
             elif tags:
                 value = self._unmerged(value)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from tsmerge_export.rewrite.dims import dims
+from tsmerge_export.rewrite.dims import Dim, dims
 
 # Between softmax and the product with the values.
 _AFTER_SOFTMAX = {"Identity", "Cast", "Dropout", "Where"}
@@ -45,10 +45,12 @@ class Point:
 
     Attributes:
         layer: index in order of execution.
-        node: the residual Add, or in a post-norm block the normalisation behind it; its output is ``[B, N, D]``.
+        node: the residual Add, or in a post-norm block the normalisation behind it; its output is ``[B, N, D]``, or
+            ``[N, B, D]``.
         scope: the exporter's module scope, empty where the file has none.
         keys: right operand of the scores' product, ``[B, .., d, N]``; None where there is no such product.
         hidden: which operand of the Add is what the block computed (the other is the residual); None after attention.
+        axis: the axis of the tokens, 1 or 0.
     """
 
     layer: int
@@ -56,11 +58,18 @@ class Point:
     scope: str
     keys: ir.Value | None = None
     hidden: int | None = None
+    axis: int = 1
 
     @property
     def value(self) -> ir.Value:
-        """The residual stream after attention, ``[B, N, D]``."""
+        """The residual stream after attention, ``[B, N, D]`` or ``[N, B, D]``."""
         return self.node.outputs[0]
+
+    @property
+    def rows(self) -> list[Dim]:
+        """Dims of batch and tokens."""
+        found = dims(self.value) or [None, None]
+        return [found[1 - self.axis], found[self.axis]]
 
 
 @dataclass(frozen=True)
@@ -265,11 +274,14 @@ def find_points(graph: ir.Graph, scope: str | None = None) -> tuple[list[Point],
         found = dims(add.outputs[0]) if add is not None else None
         if add is None or found is None:
             rejected.append(Rejected(name, reason))
-        elif len(found) != 3 or found[1] != shape[-1]:
+        elif len(found) != 3 or shape[-1] not in found[:2]:
             rejected.append(Rejected(name, f"the residual is {found}, not [batch, tokens, features]"))
+        elif found[0] == found[1]:
+            rejected.append(Rejected(name, f"the residual is {found}: batch and tokens cannot be told apart"))
         elif scope is not None and scope_of(add) and not re.search(scope, scope_of(add)):
             rejected.append(Rejected(name, f"its scope does not match {scope!r}"))
         else:
             keys = _keys(node.inputs[0])
-            points.append(Point(len(points), _with_post_norm(add), scope_of(add), keys))
+            axis = found.index(shape[-1])
+            points.append(Point(len(points), _with_post_norm(add), scope_of(add), keys, axis=axis))
     return points, rejected

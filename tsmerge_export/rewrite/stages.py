@@ -13,6 +13,25 @@ Tags = dict[int, "Stage"]
 """Axis -> stage, for the axes of a value that are merged. Axes at a root stage carry no tag."""
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Where the rows of the batch are in a merged value.
+
+    Attributes:
+        axis: the axis that has them; None for a batch of one that has no axis.
+        each: entries per row, where something is folded behind the batch, such as heads: ``[B * each, ..]``.
+        tokens_first: of an axis that holds the tokens too: whether it is ``N * B`` and not ``B * N``.
+    """
+
+    axis: int | None = 0
+    each: int = 1
+    tokens_first: bool = False
+
+
+FIRST = Rows()
+"""The batch on axis 0, alone: what is so unless said."""
+
+
 @dataclass(eq=False)
 class Stage:
     """A token axis after some merges. Two values fit together on an axis only at the same stage.
@@ -72,7 +91,7 @@ class Stage:
         return self._kept_from[ancestor]
 
     def log_size(self, emit: Emitter, rank: int, dtype: ir.DataType | None) -> ir.Value:
-        """``[B, 1, .., M]`` of ``rank`` axes: logarithm of the sizes, 0 for padding (which masks hide)."""
+        """``[B, 1, .., M]`` of ``rank`` axes, batch first: logarithm of the sizes, 0 for padding (which masks hide)."""
         float32 = ir.DataType.FLOAT
         least = emit.op(
             "Max", [self.size, emit.const(1.0, "float32")], {}, float32, [self.batch, self.dim], "size"

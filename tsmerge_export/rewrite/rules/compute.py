@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from tsmerge_export.rewrite.batch_first import BatchFirst
 from tsmerge_export.rewrite.dims import dims
 from tsmerge_export.rewrite.rules.core import (
     Barrier,
@@ -11,7 +12,9 @@ from tsmerge_export.rewrite.rules.core import (
     Outcome,
     constant_ints,
     operand,
+    placed,
     refuse_axes,
+    refuse_batch,
     rule,
     unify,
 )
@@ -24,7 +27,8 @@ from tsmerge_export.rewrite.rules.core import (
 )  # fmt: skip
 def unary(node: ir.Node, context: Context) -> Outcome:
     """Elementwise in input 0; other inputs are settings."""
-    return Outcome([dict(context.tags(operand(node, 0))) for _ in node.outputs])
+    value = operand(node, 0)
+    return Outcome([dict(context.tags(value)) for _ in node.outputs], rows=context.rows(value))
 
 
 @rule(
@@ -37,8 +41,9 @@ def broadcasting(node: ir.Node, context: Context) -> Outcome:
     ranks = [len(context.base_dims(value)) for value in operands]
     rank = max(ranks)
     labels = [list(range(rank - own, rank)) for own in ranks]
-    aligned, stages = unify(context, operands, labels, rank)
-    return Outcome([{int(axis): stage for axis, stage in stages.items()}], dict(enumerate(aligned)))  # type: ignore[call-overload]
+    aligned, stages, rows = unify(context, operands, labels, rank, range(rank))
+    tags = {int(axis): stage for axis, stage in stages.items()}  # type: ignore[call-overload]
+    return Outcome([tags], dict(enumerate(aligned)), rows=rows)
 
 
 @rule("MatMul")
@@ -54,11 +59,26 @@ def matmul(node: ir.Node, context: Context) -> Outcome:
     if any(summed) and not all(summed):
         # A sum over tokens with fixed weights: a merged token would count once instead of size times.
         raise Barrier("it sums over tokens with weights that were not merged")
-    aligned, stages = unify(context, [left, right], [left_labels, right_labels], rank)
     out: list[object] = [*range(rank - 2), *(["m"] if ranks[0] > 1 else []), *(["n"] if ranks[1] > 1 else [])]
-    return Outcome(
-        [{axis: stages[label] for axis, label in enumerate(out) if label in stages}], dict(enumerate(aligned))
-    )
+    aligned, stages, rows = unify(context, [left, right], [left_labels, right_labels], rank, out)
+    tags = {axis: stages[label] for axis, label in enumerate(out) if label in stages}
+    return Outcome([tags], dict(enumerate(aligned)), rows=rows)
+
+
+@rule("Gemm")
+def gemm(node: ir.Node, context: Context) -> Outcome:
+    """``[m, k] @ [k, n] + c``: weights and a bias for each row, which are tokens of all rows of the batch."""
+    value = operand(node, 0)
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if any(context.tags(other) for other in node.inputs[1:]) or node.attributes.get_int("transA", 0):
+        raise Barrier("it sums over tokens, or its weights are merged")
+    found = [] if bias is None else dims(bias)
+    if found is None or (len(found) > 1 and found[0] != 1):
+        raise Barrier("it adds something else to each token")
+    tags, rows = context.tags(value), context.rows(value)
+    refuse_axes(tags, [1], "sums over")
+    refuse_batch(rows, [1], "sums over")
+    return Outcome([dict(tags)], rows=rows)
 
 
 @rule("Conv")
@@ -76,9 +96,11 @@ def convolution(node: ir.Node, context: Context) -> Outcome:
         raise Barrier("it pads the token axis")
     tags = context.tags(value)
     refuse_axes(tags, [1], "sums over")
+    if context.rows(value).axis != 0:
+        raise Barrier("its batch is not first")
     if rank < 3 or any(context.tags(other) for other in node.inputs[1:]):
         raise Barrier("its kernel is merged")
-    return Outcome([dict(tags)])
+    return Outcome([dict(tags)], rows=context.rows(value))
 
 
 @rule("Softmax", "LogSoftmax")
@@ -90,13 +112,19 @@ def softmax(node: ir.Node, context: Context) -> Outcome:
     scores = operand(node, 0)
     tags, shape = dict(context.tags(scores)), dims(scores) or []
     axis = node.attributes.get_int("axis", -1) % len(context.base_dims(scores))
+    rows = context.rows(scores)
+    refuse_batch(rows, [axis], "sums over")
     if not context.prop_attn or axis not in tags:
-        return Outcome([tags])
-    if axis != len(shape) - 1 or axis == 0 or shape[0] != tags[axis].batch:
+        return Outcome([tags], rows=rows)
+    if axis != len(shape) - 1 or axis == 0 or rows.axis not in (0, None):
         raise Barrier("its scores are not [batch, .., keys]: proportional attention cannot be added")
-    weights = tags[axis].log_size(context.emit, len(shape), scores.dtype)
+    layout = BatchFirst(len(shape), rows, tags[axis].batch)
+    weights = tags[axis].log_size(
+        context.emit, len(shape) + (rows.each > 1 or rows.axis is None), scores.dtype
+    )
+    weights = layout.back(weights, context.emit, shape[0])
     weighed = context.emit.op("Add", [scores, weights], {}, scores.dtype, shape, "proportional")
-    return Outcome([tags], {0: weighed})
+    return Outcome([tags], {0: weighed}, rows=rows)
 
 
 @rule("LayerNormalization", "RMSNormalization")
@@ -106,7 +134,8 @@ def normalization(node: ir.Node, context: Context) -> Outcome:
     rank = len(context.base_dims(value))
     axis = node.attributes.get_int("axis", -1) % rank
     refuse_axes(context.tags(value), range(axis, rank), "normalises over")
-    return Outcome([dict(context.tags(value)) for _ in node.outputs])
+    refuse_batch(context.rows(value), range(axis, rank), "normalises over")
+    return Outcome([dict(context.tags(value)) for _ in node.outputs], rows=context.rows(value))
 
 
 @rule("BatchNormalization")
@@ -114,9 +143,10 @@ def batch_normalization(node: ir.Node, context: Context) -> Outcome:
     """With the statistics of training, per entry of axis 1, which must not be tokens."""
     value = operand(node, 0)
     refuse_axes(context.tags(value), [1], "normalises each entry of")
+    refuse_batch(context.rows(value), [1], "normalises each entry of")
     if node.attributes.get_int("training_mode", 0):
         raise Barrier("it computes statistics over tokens")
-    return Outcome([dict(context.tags(value)) for _ in node.outputs])
+    return Outcome([dict(context.tags(value)) for _ in node.outputs], rows=context.rows(value))
 
 
 @rule(
@@ -132,10 +162,13 @@ def reduce(node: ir.Node, context: Context) -> Outcome:
         axes = [] if node.attributes.get_int("noop_with_empty_axes", 0) else list(range(rank))
     axes = [axis % rank for axis in axes]
     tags = context.tags(value)
+    rows = context.rows(value)
     refuse_axes(tags, axes, "reduces over")
+    refuse_batch(rows, axes, "reduces over")
     if node.attributes.get_int("keepdims", 1):
-        return Outcome([dict(tags)])
-    return Outcome([{axis - sum(a < axis for a in axes): stage for axis, stage in tags.items()}])
+        return Outcome([dict(tags)], rows=rows)
+    left = [axis for axis in range(rank) if axis not in axes]
+    return placed(tags, rows, left)
 
 
 @rule("ArgMax", "ArgMin")
@@ -144,7 +177,9 @@ def arg_reduce(node: ir.Node, context: Context) -> Outcome:
     value = operand(node, 0)
     axis = node.attributes.get_int("axis", 0) % len(context.base_dims(value))
     tags = context.tags(value)
+    rows = context.rows(value)
     refuse_axes(tags, [axis], "searches")
+    refuse_batch(rows, [axis], "searches")
     if node.attributes.get_int("keepdims", 1):
-        return Outcome([dict(tags)])
-    return Outcome([{own - (axis < own): stage for own, stage in tags.items()}])
+        return Outcome([dict(tags)], rows=rows)
+    return placed(tags, rows, [own for own in range(len(context.base_dims(value))) if own != axis])

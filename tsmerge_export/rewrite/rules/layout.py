@@ -12,7 +12,9 @@ from tsmerge_export.rewrite.rules.core import (
     constant,
     constant_ints,
     operand,
+    placed,
     refuse_axes,
+    refuse_batch,
     rule,
     unify,
 )
@@ -24,14 +26,11 @@ _SAME_NUMBER = {"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
 
 @rule("Transpose")
 def transpose(node: ir.Node, context: Context) -> Outcome:
-    """Tags move with their axes. The batch may not move: alignment relies on it being first."""
+    """Tags and batch move with their axes."""
     value = operand(node, 0)
     rank = len(context.base_dims(value))
     perm = list(node.attributes["perm"].as_ints()) if "perm" in node.attributes else list(range(rank))[::-1]
-    if perm[0] != 0:
-        raise Barrier("it moves the batch axis")
-    tags = context.tags(value)
-    return Outcome([{axis: tags[old] for axis, old in enumerate(perm) if old in tags}])
+    return placed(context.tags(value), context.rows(value), perm)
 
 
 @rule("Unsqueeze")
@@ -41,11 +40,9 @@ def unsqueeze(node: ir.Node, context: Context) -> Outcome:
     axes = constant_ints(node, 1, "axes") or []
     rank = len(context.base_dims(value)) + len(axes)
     new = {axis % rank for axis in axes}
-    if 0 in new:
-        raise Barrier("it moves the batch axis")
-    old = [axis for axis in range(rank) if axis not in new]
-    tags = context.tags(value)
-    return Outcome([{axis: tags[index] for index, axis in enumerate(old) if index in tags}])
+    old = iter(range(rank))
+    order = [None if axis in new else next(old) for axis in range(rank)]
+    return placed(context.tags(value), context.rows(value), order)
 
 
 @rule("Squeeze")
@@ -57,12 +54,12 @@ def squeeze(node: ir.Node, context: Context) -> Outcome:
     gone = (
         {axis % len(shape) for axis in axes} if axes else {axis for axis, dim in enumerate(shape) if dim == 1}
     )
-    if 0 in gone:
-        raise Barrier("it moves the batch axis")
+    rows = context.rows(value)
     refuse_axes(context.tags(value), sorted(gone), "squeezes")
+    if rows.axis in gone and shape[rows.axis] != 1:  # type: ignore[index]
+        raise Barrier("it squeezes the batch axis")
     left = [axis for axis in range(len(shape)) if axis not in gone]
-    tags = context.tags(value)
-    return Outcome([{index: tags[axis] for index, axis in enumerate(left) if axis in tags}])
+    return placed(context.tags(value), rows, left)
 
 
 @rule("Split")
@@ -71,7 +68,8 @@ def split(node: ir.Node, context: Context) -> Outcome:
     value = operand(node, 0)
     axis = node.attributes.get_int("axis", 0) % len(context.base_dims(value))
     refuse_axes(context.tags(value), [axis], "splits")
-    return Outcome([dict(context.tags(value)) for _ in node.outputs])
+    refuse_batch(context.rows(value), [axis], "splits")
+    return Outcome([dict(context.tags(value)) for _ in node.outputs], rows=context.rows(value))
 
 
 @rule("Slice")
@@ -88,13 +86,13 @@ def slice_(node: ir.Node, context: Context) -> Outcome:
         axes = list(range(len(starts))) if starts is not None else list(range(rank))
     axes = [axis % rank for axis in axes]
     tags = dict(context.tags(value))
-    if 0 in axes:
-        raise Barrier("it slices the batch axis")
+    rows = context.rows(value)
+    refuse_batch(rows, axes, "slices")
     if len(axes) == 1 and axes[0] in tags and _takes_ends_alone(node, context):
         del tags[axes[0]]
-        return Outcome([tags])
+        return Outcome([tags], rows=rows)
     refuse_axes(tags, axes, "slices")
-    return Outcome([tags])
+    return Outcome([tags], rows=rows)
 
 
 def _takes_ends_alone(node: ir.Node, context: Context) -> bool:
@@ -145,9 +143,8 @@ def pad(node: ir.Node, context: Context) -> Outcome:
     axes = list(range(rank)) if axes is None else [axis % rank for axis in axes]
     padded = [axis for index, axis in enumerate(axes) if amounts[index] or amounts[index + len(axes)]]
     refuse_axes(context.tags(value), padded, "pads")
-    if 0 in padded:
-        raise Barrier("it pads the batch axis")
-    return Outcome([dict(context.tags(value))])
+    refuse_batch(context.rows(value), padded, "pads")
+    return Outcome([dict(context.tags(value))], rows=context.rows(value))
 
 
 @rule("Concat")
@@ -158,15 +155,19 @@ def concat(node: ir.Node, context: Context) -> Outcome:
     along = node.attributes["axis"].as_int() % rank
     for value in operands:
         refuse_axes(context.tags(value), [along], "concatenates along")
+        if context.tags(value):
+            refuse_batch(context.rows(value), [along], "concatenates along")
     labels = [
         [("along", index) if axis == along else axis for axis in range(rank)]
         for index in range(len(operands))
     ]
-    aligned, stages = unify(context, operands, labels, rank)
+    out = [("along", 0) if axis == along else axis for axis in range(rank)]
+    aligned, stages, rows = unify(context, operands, labels, rank, out)
     for value, new in zip(operands, aligned, strict=True):
-        if new is not value and context.base_dims(value)[0] == 1:
+        if new is not value and rows.axis is not None and context.base_dims(value)[rows.axis] == 1:
             raise Barrier("an operand without a batch would have to get one")
-    return Outcome([{axis: stages[axis] for axis in range(rank) if axis in stages}], dict(enumerate(aligned)))
+    tags = {axis: stages[axis] for axis in range(rank) if axis in stages}
+    return Outcome([tags], dict(enumerate(aligned)), rows=rows)
 
 
 @rule("Gather")
@@ -182,13 +183,12 @@ def gather(node: ir.Node, context: Context) -> Outcome:
     if picked and (tags or axis != 0):
         raise Barrier("it looks up merged indices in merged data")
     if picked:
-        return Outcome([dict(picked)])
+        return Outcome([dict(picked)], rows=context.rows(indices))
     index = constant(indices)
     # Protected tokens are all there, and counted from their end at the same index.
     if index is None or not ((-context.ends.last <= index) & (index < context.ends.first)).all():
         refuse_axes(tags, [axis], "picks from")
-    if axis == 0:
-        raise Barrier("it picks from the batch axis")
+    refuse_batch(context.rows(data), [axis], "picks from")
     found = len(context.base_dims(indices)) if index is None else index.ndim
-    left = {own: stage for own, stage in tags.items() if own != axis}
-    return Outcome([{own + (found - 1 if own > axis else 0): stage for own, stage in left.items()}])
+    rank = len(context.base_dims(data))
+    return placed(tags, context.rows(data), [*range(axis), *[None] * found, *range(axis + 1, rank)])

@@ -6,13 +6,12 @@ original number of tokens. ``Reshape`` and ``Expand`` of merged values get the m
 
 from __future__ import annotations
 
-from collections import Counter
-
 import onnx_ir as ir
 
-from tsmerge_export.rewrite.dims import Dim, dims
+from tsmerge_export.rewrite.dims import dims
+from tsmerge_export.rewrite.regroup import CannotRegroup, regroup
 from tsmerge_export.rewrite.rules.core import Barrier, Context, Outcome, constant, operand, rule
-from tsmerge_export.rewrite.stages import Stage, Tags
+from tsmerge_export.rewrite.stages import Stage
 
 
 @rule("Shape")
@@ -33,44 +32,29 @@ def shape_of(node: ir.Node, context: Context) -> Outcome:
     return Outcome([{}], replace={0: whole})
 
 
-def _match_axes(before: list[Dim], after: list[Dim], axes: list[int]) -> dict[int, int]:
-    """Where each of ``axes`` goes in a reshape that leaves it whole: the same dim behind the same product of dims."""
-    found = {}
-    for axis in axes:
-        for new, dim in enumerate(after):
-            if dim == before[axis] and _product(before[:axis]) == _product(after[:new]):
-                found[axis] = new
-                break
-        else:
-            raise Barrier("it folds the token axis into another")
-    return found
-
-
-def _product(factors: list[Dim]) -> tuple[int, Counter[Dim]]:
-    number, symbols = 1, Counter[Dim]()
-    for dim in factors:
-        if isinstance(dim, int):
-            number *= dim
-        else:
-            symbols[dim] += 1
-    return number, symbols
-
-
-def _patched(target: ir.Value, where: dict[int, Stage], context: Context, allow_zero: bool) -> ir.Value:
+def _patched(
+    target: ir.Value, where: dict[int, Stage], context: Context, allow_zero: bool, shared: int | None = None
+) -> ir.Value:
     """A copy of a shape operand with the merged number of tokens at the given entries.
 
-    Operands are shared between layers, so none is edited in place; equal copies are made once.
+    Operands are shared between layers, so none is edited in place; equal copies are made once. The entry ``shared`` is
+    of tokens and batch together: their number is left to Reshape.
     """
     emit = context.emit
     values = constant(target)
+
+    def length(axis: int) -> ir.Value:
+        return emit.const([-1]) if axis == shared else where[axis].length
+
     if values is not None:
         entries = [int(number) for number in values.reshape(-1)]
         needed = {axis: stage for axis, stage in where.items() if entries[axis] not in (-1,)}
         if not needed:
             return target
+        if shared in needed and -1 in entries:
+            raise Barrier("its target shape leaves another number open")
         parts = [
-            needed[axis].length if axis in needed else emit.const([entry])
-            for axis, entry in enumerate(entries)
+            length(axis) if axis in needed else emit.const([entry]) for axis, entry in enumerate(entries)
         ]
         if not allow_zero and 0 in entries:
             # An entry 0 copies the input's dim at that index, which stays true: merged axes keep their index here.
@@ -81,13 +65,18 @@ def _patched(target: ir.Value, where: dict[int, Stage], context: Context, allow_
         raise Barrier("its target shape has unknown length")
     producer = target.producer()
     if producer is not None and producer.op_type == "Concat" and all(_is_single(v) for v in producer.inputs):
-        parts = [where[axis].length if axis in where else operand(producer, axis) for axis in range(size[0])]
+        parts = [length(axis) if axis in where else operand(producer, axis) for axis in range(size[0])]
+        others = [constant(part) for axis, part in enumerate(parts) if axis not in where]
+        if shared is not None and any(part is not None and -1 in part for part in others):
+            raise Barrier("its target shape leaves another number open")
     else:
+        if shared is not None:
+            raise Barrier("its target shape may leave another number open")
         parts = []
         for axis in range(size[0]):
             bounds = [emit.const([number]) for number in (axis, axis + 1, 0)]
             entry = emit.op("Slice", [target, *bounds], {}, ir.DataType.INT64, [1], "entry")
-            parts.append(where[axis].length if axis in where else entry)
+            parts.append(length(axis) if axis in where else entry)
     return emit.op("Concat", parts, {"axis": 0}, ir.DataType.INT64, [len(parts)], "sizes")
 
 
@@ -97,24 +86,24 @@ def _is_single(value: ir.Value | None) -> bool:
 
 @rule("Reshape")
 def reshape(node: ir.Node, context: Context) -> Outcome:
-    """A reshape that leaves batch and token axes whole."""
+    """A reshape that tells tokens and batch from other entries: each whole, on one axis, or the two together."""
     value, target = operand(node, 0), operand(node, 1)
     before, after = context.base_dims(value), dims(node.outputs[0])
     if after is None or not after or any(dim is None for dim in after):
         raise Barrier("its result has unknown dims")
-    if before[0] != after[0]:
-        raise Barrier("it changes the batch axis")
-    tags = context.tags(value)
-    moved = _match_axes(before, after, sorted(tags))
-    where: Tags = {moved[axis]: stage for axis, stage in tags.items()}
+    try:
+        where, rows, moved = regroup(before, after, context.tags(value), context.rows(value))
+    except CannotRegroup as error:
+        raise Barrier(str(error)) from error
     allow_zero = bool(node.attributes.get_int("allowzero", 0))
     entries = constant(target)
     if entries is not None and not allow_zero:
         # A 0 at another index than the token axis had would copy the wrong dim; exporters do not write that.
-        for axis, new in moved.items():
+        for new, axis in moved.items():
             if entries.reshape(-1)[new] == 0 and axis != new:
                 raise Barrier("its target shape copies another axis")
-    return Outcome([where], {1: _patched(target, where, context, allow_zero)})
+    shared = rows.axis if rows.axis in where else None
+    return Outcome([where], {1: _patched(target, where, context, allow_zero, shared)}, rows=rows)
 
 
 @rule("Expand")
@@ -131,4 +120,5 @@ def expand(node: ir.Node, context: Context) -> Outcome:
     # An entry 1 keeps the operand's length; everything else was the original number of tokens.
     entries = constant(target)
     where = {axis: s for axis, s in tags.items() if entries is None or int(entries.reshape(-1)[axis]) != 1}
-    return Outcome([tags], {1: _patched(target, where, context, True)} if where else {})
+    patched = {1: _patched(target, where, context, True)} if where else {}
+    return Outcome([tags], patched, rows=context.rows(value))
