@@ -80,10 +80,26 @@ BARRIERS = {
         "b,5,6",
         "Slice",
     ),
-    "fold tokens into the batch": ("s = Constant<value_ints = [-1, 6]>() y = Reshape(h, s)", "m,6", "Reshape"),
     "fold tokens into features": ("s = Constant<value_ints = [0, -1]>() y = Reshape(h, s)", "b,m", "Reshape"),
     "concat along tokens": ("y = Concat<axis = 1>(h, h)", "b,m,6", "Concat"),
-    "batch moves": ("y = Transpose<perm = [1, 0, 2]>(h)", "n,b,6", "Transpose"),
+    "tokens in front of other entries": (
+        "s = Constant<value_ints = [0, 0, 2, 3]>() a = Reshape(h, s) t = Transpose<perm = [0, 2, 1, 3]>(a) "
+        "u = Constant<value_ints = [0, -1, 3]>() y = Reshape(t, u)",
+        "b,m,3",
+        "Reshape",
+    ),
+    "batch behind heads": (
+        "s = Constant<value_ints = [0, 0, 2, 3]>() a = Reshape(h, s) t = Transpose<perm = [1, 2, 0, 3]>(a) "
+        "u = Constant<value_ints = [0, -1, 3]>() y = Reshape(t, u)",
+        "n,m,3",
+        "Reshape",
+    ),
+    "sum over the batch": ("z = Constant<value_ints = [0]>() y = ReduceMean<keepdims = 0>(h, z)", "n,6", "ReduceMean"),
+    "tokens and batch on one axis, softmax over it": (
+        "s = Constant<value_ints = [-1, 6]>() a = Reshape(h, s) y = Softmax<axis = 0>(a)",
+        "m,6",
+        "Softmax",
+    ),
     "mixing tokens with weights": ("t = Transpose<perm = [0, 2, 1]>(h) y = MatMul(t, mix)", "b,6,2", "MatMul"),
     "normalised over tokens": (
         "y = InstanceNormalization(h, row, row)",
@@ -155,6 +171,49 @@ def test_follows_the_merge(name: str) -> None:
     assert report.barriers == []
     # Not bit for bit: a reduction's order of sums depends on where a row starts in memory.
     np.testing.assert_allclose(got, expected(*FOLLOWS[name]), rtol=1e-5, atol=1e-6)
+
+
+# The batch leaves axis 0, or shares an axis; nothing but tokens goes in.
+_BACK = "s3 = Constant<value_ints = [0, 0, 2, 3]>() a = Reshape(h, s3) "
+LAYOUTS = {
+    "tokens first": ("y = Transpose<perm = [1, 0, 2]>(h)", "n,b,6"),
+    "tokens first and back": ("a = Transpose<perm = [1, 0, 2]>(h) c = Relu(a) y = Transpose<perm = [1, 0, 2]>(c)", "b,n,6"),
+    "tokens and batch on one axis": ("s = Constant<value_ints = [-1, 6]>() y = Reshape(h, s)", "m,6"),
+    "batch and tokens on one axis, tokens first": (
+        "a = Transpose<perm = [1, 0, 2]>(h) s = Constant<value_ints = [-1, 6]>() b = Reshape(a, s) y = Gemm(b, w)",
+        "m,4",
+    ),
+    "a linear layer over tokens of all rows": (
+        "s = Constant<value_ints = [-1, 6]>() a = Reshape(h, s) c = Gemm(a, w) b0 = Shape<start = 0, end = 1>(x) "
+        "n0 = Shape<start = 1, end = 2>(x) four = Constant<value_ints = [4]>() t = Concat<axis = 0>(b0, n0, four) y = Reshape(c, t)",
+        "b,n,4",
+    ),
+    "heads folded behind the batch": (
+        _BACK + "t = Transpose<perm = [0, 2, 1, 3]>(a) n0 = Shape<start = 1, end = 2>(x) k = Constant<value_ints = [3]>() "
+        "u = Concat<axis = 0>(minus, n0, k) y = Reshape(t, u)",
+        "m,n,3",
+    ),
+    "packed on the first axis, picked": (
+        _BACK + "t = Transpose<perm = [2, 0, 1, 3]>(a) i = Constant<value = int64 {1}>() y = Gather<axis = 0>(t, i)",
+        "b,n,3",
+    ),
+    "packed on the first axis, split": (
+        _BACK + "t = Transpose<perm = [2, 1, 0, 3]>(a) s = Constant<value_ints = [1, 1]>() p, q = Split<axis = 0>(t, s) "
+        "z = Constant<value_ints = [0]>() u = Squeeze(p, z) v = Squeeze(q, z) y = Sub(u, v)",
+        "n,b,3",
+    ),
+    "a new axis in front": ("z = Constant<value_ints = [0]>() a = Unsqueeze(h, z) y = Neg(a)", "1,b,n,6"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_follows_the_batch(name: str) -> None:
+    statements, dims = LAYOUTS[name]
+    got, report = rewritten(statements, dims)
+    assert report.barriers == []
+    merged = local_merge(torch.from_numpy(feeds()["x"]), ratio=RATIO)
+    feed = dict(feeds(), x=unmerge(merged.y, merged.target).numpy())
+    np.testing.assert_allclose(got, run(ir.to_proto(graph(statements, dims)), feed), rtol=1e-5, atol=1e-6)
 
 
 def test_positions_computed_from_a_shape_keep_true_distances() -> None:

@@ -55,6 +55,7 @@ def read_inputs(model: onnx.ModelProto, source: str) -> tuple[Input, ...]:
     """What the inputs of a graph are. Raises UnsupportedError for one that is no tensor or has an unknown rank."""
     found = []
     tables = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    channels = _channels(model, tables)
     for value in model.graph.input:
         kind = value.type.tensor_type
         if not value.type.HasField("tensor_type") or not kind.HasField("shape"):
@@ -69,11 +70,23 @@ def read_inputs(model: onnx.ModelProto, source: str) -> tuple[Input, ...]:
         for axis, dim in enumerate(kind.shape.dim):
             if dim.HasField("dim_value"):
                 dims.append(int(dim.dim_value))
+            elif axis == 1 and value.name in channels:
+                dims.append(channels[value.name])
             else:
                 dims.append("batch" if axis == 0 else dim.dim_param or f"{value.name}_dim_{axis}")
         spec = TensorSpec(value.name, dtype.name, tuple(dims))
         found.append(_recognised(spec, dtype, model, tables))
     return tuple(found)
+
+
+def _channels(model: onnx.ModelProto, tables: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """Channels of the inputs that a convolution reads: its weights fix them, whatever the file calls the dim."""
+    found = {}
+    for node in model.graph.node:
+        if node.op_type == "Conv" and node.input[1] in tables:
+            groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+            found[node.input[0]] = tables[node.input[1]][1] * groups
+    return found
 
 
 def _recognised(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,8 @@ _OTHERS: tuple[Callable[[int], int], ...] = (
     lambda n: 4 * n,
 )
 _PROBES = 3
+# Numbers in one input; larger ones are not tried.
+_MOST = 2**26
 
 
 @dataclass(frozen=True)
@@ -108,11 +111,19 @@ def _base(
     for length in _LENGTHS if any(dim != "batch" for dim in named) else _LENGTHS[:1]:
         for batch in _BATCHES if "batch" in named else _BATCHES[:1]:
             sizes = {dim: batch if dim == "batch" else length for dim in named}
+            if _numbers(inputs, sizes) > _MOST:
+                continue
             reason = _fails(run, make(inputs, sizes))
             if not reason:
                 return sizes, ""
             first = first or reason
     return None, first
+
+
+def _numbers(inputs: Sequence[Input], sizes: Mapping[str, int]) -> int:
+    """How many the largest input holds."""
+    shapes = ([sizes.get(d, 1) if isinstance(d, str) else d for d in item.spec.dims] for item in inputs)
+    return max((math.prod(shape) for shape in shapes), default=0)
 
 
 def _fails(run: Callable[[Arrays], object], feeds: Arrays) -> str:
@@ -144,7 +155,9 @@ def _vary(
                 turn
             ]  # a batch of 1 proves nothing: it broadcasts to a frozen one
         used = {(dim, size) for other in found for dim, size in other.items()}
-        if any((dim, size) in used for dim, size in sizes.items()) or _fails(run, make(inputs, sizes)):
+        if _numbers(inputs, sizes) > _MOST or any((dim, size) in used for dim, size in sizes.items()):
+            continue
+        if _fails(run, make(inputs, sizes)):
             continue
         found.append(sizes)
         if len(found) == _PROBES:
