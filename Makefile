@@ -14,7 +14,7 @@ DEMO = tsmerge_export/demo/chronos-bolt-nano
 # The plugin's tests use NVIDIA's compiler and TensorRT-RTX, wheels for Linux on x86-64; elsewhere they are skipped.
 PLUGIN_TESTS = $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),$(VENV)/.installed-plugin-tests)
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test test-slow test-optimum lint format clean
 
 demo: $(VENV)/.installed-cpu
 	$(BIN)/tsmerge-export $(DEMO) --merge local --ratio 1/10 -o build/demo --force
@@ -25,6 +25,17 @@ test: $(VENV)/.installed-dev $(PLUGIN_TESTS)
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+# Files written by Hugging Face's optimum, which wants an older transformers and so an environment of its own.
+test-optimum: $(VENV)/.installed-dev build/optimum/.installed
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 build/optimum/bin/python tests/generic/optimum_files.py build/optimum/files
+	TSMERGE_OPTIMUM_FILES=$(CURDIR)/build/optimum/files $(BIN)/python -m pytest tests/generic/check_optimum.py $(PYTEST_ARGS)
+
+build/optimum/.installed:
+	$(PYTHON) -m venv build/optimum
+	build/optimum/bin/python -m pip --disable-pip-version-check install "$(TORCH)"
+	build/optimum/bin/python -m pip --disable-pip-version-check install "optimum-onnx==0.1.0" onnxruntime
+	touch $@
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
