@@ -154,6 +154,21 @@ def show(rows: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> None:
     Console(width=110).print(table)
 
 
+def versions() -> dict[str, str]:
+    """Of what computes."""
+    return {
+        name: metadata.version(name) for name in ("torch", "onnxruntime", "onnx", "transformers", "numpy")
+    }
+
+
+def write(rows: Sequence[Mapping[str, Any]], notes: Sequence[str], path: Path | None) -> None:
+    """After every family: a whole run takes long."""
+    if path is not None:
+        path.write_text(
+            json.dumps({"versions": versions(), "rows": list(rows), "notes": list(notes)}, indent=2) + "\n"
+        )
+
+
 def wholes(text: str) -> list[int]:
     """Comma-separated lengths, in order."""
     return sorted({int(part) for part in text.split(",")})
@@ -196,23 +211,17 @@ def main() -> None:
                     notes.append(f"{name}: merging does not pay at the longest context measured")
                 else:
                     notes.append(f"{name}: merging pays from {least} steps on, of the lengths measured")
+                write(rows, notes, args.json)
     except TsmergeError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     show(rows, args)
     for note in notes:
         print(note)
-    versions = {
-        name: metadata.version(name) for name in ("torch", "onnxruntime", "onnx", "transformers", "numpy")
-    }
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-        + ", ".join(f"{name} {version}" for name, version in versions.items())
+        + ", ".join(f"{name} {version}" for name, version in versions().items())
     )
-    if args.json is not None:
-        args.json.write_text(
-            json.dumps({"versions": versions, "rows": rows, "notes": notes}, indent=2) + "\n"
-        )
 
 
 if __name__ == "__main__":
