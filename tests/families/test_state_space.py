@@ -291,7 +291,7 @@ def test_command_line(
     assert not Path("other").exists()
 
 
-@pytest.mark.parametrize("name", ["mamba2", "patch-mamba"])
+@pytest.mark.parametrize("name", ["mamba2", pytest.param("patch-mamba", marks=pytest.mark.slow)])
 def test_chunks_longer_than_the_trace(name: str) -> None:
     """The exporter must not take one chunk for all; nor leave out the padding where chunks are whole."""
     config = json.loads(json.dumps(CONFIGS[name]))
