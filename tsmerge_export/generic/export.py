@@ -26,8 +26,11 @@ from tsmerge_export.progress import Progress
 from tsmerge_export.rewrite.blocks import find_blocks
 from tsmerge_export.rewrite.dims import dims
 from tsmerge_export.rewrite.points import Point, find_points
+from tsmerge_export.rewrite.subgraphs import nodes_inside
 from tsmerge_export.validate import tolerances
 from tsmerge_export.version import versions
+
+_QUANTISED = {"DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearMatMul", "QuantizeLinear"}
 
 
 def export_graph(
@@ -133,7 +136,14 @@ def _points(model: GraphModel) -> list[Point]:
     """Where tokens can be merged. Raises UnsupportedError, with what was looked for, where that is nowhere."""
     graph = model.measured.graph
     points, rejected = find_points(graph)
+    reasons = "; ".join(
+        f"{n} x {reason}" for reason, n in Counter(item.reason for item in rejected).most_common(4)
+    )
     if points:
+        if rejected:
+            model.notes.append(
+                f"{len(rejected)} of {len(points) + len(rejected)} attentions are no place to merge: {reasons}"
+            )
         return points
     if find_blocks(graph):
         raise UnsupportedError(
@@ -141,17 +151,16 @@ def _points(model: GraphModel) -> list[Point]:
             "checkpoint (see the families in the README), or --merge none"
         )
     softmaxes = sum(node.op_type == "Softmax" for node in graph)
-    fused = sorted(
-        {node.op_type for node in graph if node.op_type in ("Attention", "Einsum", "RotaryEmbedding")}
-    )
-    reasons = "; ".join(
-        f"{n} x {reason}" for reason, n in Counter(item.reason for item in rejected).most_common(4)
-    )
+    inside = sum(node.op_type == "Softmax" for outer in graph for node in nodes_inside(outer))
+    present = {node.op_type for node in graph}
+    fused = sorted(present & {"Attention", "Einsum", "RotaryEmbedding"})
     raise UnsupportedError(
         f"{model.source}: no safe merge point. Looked for Softmax over [.., tokens, tokens] -> product with values -> "
         f"projection -> residual Add. Found {softmaxes} Softmax, {len(rejected)} of them over the last of three or "
         "more axes" + (f", refused: {reasons}" if reasons else "")
         + (f"; not written out: {', '.join(fused)}" if fused else "")
+        + (f"; {inside} more inside the body of a loop or a branch, which is left as it is" if inside else "")
+        + (". It is quantised: merge the float32 model, and quantise what comes out" if present & _QUANTISED else "")
         + ". Export it with --merge none to have it as it is"
     )  # fmt: skip
 
