@@ -21,6 +21,7 @@ from tsmerge_export.generic.feeds import FIRST_AXIS, TOKEN_MASK, Input, Sizes, m
 from tsmerge_export.generic.measure import measure
 from tsmerge_export.generic.prepare import opset_of, prepare
 from tsmerge_export.generic.sizes import Found, find_sizes
+from tsmerge_export.generic.unfold import unfold
 from tsmerge_export.rewrite.dims import dims
 from tsmerge_export.rewrite.points import find_points
 from tsmerge_export.validate.parity import compare_row
@@ -169,7 +170,10 @@ def load_graph_model(source: str | Path, options: GraphOptions, *, opset: int | 
         given = None if options.inputs is None else _read_example(Path(options.inputs), inputs)
         mask = options.token_mask or TOKEN_MASK
         found = find_sizes(lambda feeds: session.run(None, feeds), inputs, str(source), given, mask)
-        return given, found, *measure(plain, found.inputs, found.sizes, given)
+        measured, outputs = measure(plain, found.inputs, found.sizes, given)
+        if unfold(plain, measured):
+            measured, outputs = measure(plain, found.inputs, found.sizes, given)
+        return given, found, measured, outputs
 
     given, found, measured, outputs = look(FIRST_AXIS)
     batch = _batch_dim(measured, found.sizes[0])

@@ -157,10 +157,10 @@ def _rotary(writer: _Writer, node: onnx.NodeProto) -> bool:
         return False
     if rank == 3:  # [B, N, H * d], otherwise [B, H, N, d]
         value = writer.op("Reshape", [value, writer.const([0, 0, heads, -1])])
-    last, rest = writer.const([-1]), ""
+    rest = ""
     if width:  # the others stay as they are
         ends = [writer.const([end]) for end in (0, width, 2**62)]
-        value, rest = (writer.op("Slice", [value, *own, last]) for own in (ends[:2], ends[1:]))
+        value, rest = (writer.op("Slice", [value, *own, writer.const([-1])]) for own in (ends[:2], ends[1:]))
     factors = []
     for table in (cos, sin):
         rows = writer.op("Gather", [table, places], axis=0) if places else table  # [B, N, d / 2]
@@ -172,14 +172,14 @@ def _rotary(writer: _Writer, node: onnx.NodeProto) -> bool:
         helper.make_node("Split", [value], parts, name=f"{parts[0]}_split", axis=-1, num_outputs=2)
     )
     if paired:
-        parts = [writer.op("Squeeze", [part, last]) for part in parts]
+        parts = [writer.op("Squeeze", [part, writer.const([-1])]) for part in parts]
     (first, second), (c, s) = parts, factors
     turned = [
         writer.op(kind, [writer.op("Mul", [first, a]), writer.op("Mul", [second, b])])
         for kind, a, b in (("Sub", c, s), ("Add", s, c))
     ]
     if paired:
-        turned = [writer.op("Unsqueeze", [part, last]) for part in turned]
+        turned = [writer.op("Unsqueeze", [part, writer.const([-1])]) for part in turned]
         joined = writer.op("Concat", turned, axis=-1)
         turned = [writer.op("Reshape", [joined, writer.const([0, 0, 0, -1])])]
     whole = [*turned, *([rest] if rest else [])]
