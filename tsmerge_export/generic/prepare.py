@@ -93,7 +93,14 @@ def _sort(model: onnx.ModelProto, source: str) -> None:
 
 
 def _fold_copies(model: onnx.ModelProto) -> None:
-    """Take out Identity nodes of weights: the old exporter writes equal weights so, and hides what they are."""
+    """Take out Identity nodes of weights: the old exporter writes equal weights so, and hides what they are.
+
+    A Concat of one value is an Identity too (a key-value cache that begins empty).
+    """
+    for node in model.graph.node:
+        if node.op_type == "Concat" and len(node.input) == 1:
+            node.op_type = "Identity"
+            del node.attribute[:]
     constants = {tensor.name for tensor in model.graph.initializer}
     outputs = {value.name for value in model.graph.output}
     renamed: dict[str, str] = {}

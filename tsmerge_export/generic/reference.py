@@ -35,11 +35,15 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Where:
-    """A merge of the plan: at which value of the original graph, and whose keys are compared (None: the tokens)."""
+    """A merge of the plan: at which value of the original graph, and whose keys are compared (None: the tokens).
+
+    ``masked``: its tokens are those that the token mask is about; a decoder has others than its encoder.
+    """
 
     value: str
     step: MergeStep
     keys: str | None = None
+    masked: bool = True
 
 
 @dataclass(frozen=True)
@@ -200,7 +204,7 @@ class Reference:
         inputs: Arrays,
     ) -> StepRecord:
         dense = values[where.value]
-        before = state.get(where.value, {}).get(1) or self._all(dense, inputs)
+        before = state.get(where.value, {}).get(1) or self._all(dense, inputs if where.masked else {})
         x = _gather(dense, before.kept, 1)
         metric = None
         if where.keys is not None:
@@ -228,7 +232,7 @@ class Reference:
         batch, tokens = dense.shape[:2]
         own = np.broadcast_to(np.arange(tokens), (batch, tokens)).copy()
         size = np.ones((batch, tokens), np.float32)
-        if self._mask is not None and inputs[self._mask].shape == (batch, tokens):
+        if self._mask in inputs and inputs[self._mask].shape == (batch, tokens):
             size = (inputs[self._mask] != 0).astype(np.float32)
         return Copies(own, own, size, 0)
 

@@ -1,7 +1,7 @@
 """Takes out the folding of batch and tokens into one axis around matrix products.
 
-``x.view(-1, d)``, a product with weights (``Gemm``), perhaps more that treats every row alone, and a ``view`` back: as
-in GPT-2. On the folded axis no token is where it was; without it the same operators run on ``[batch, tokens, features]``.
+``x.view(-1, d)``, a product with weights (``Gemm``), perhaps more that treats every row alone, a ``view`` back: GPT-2.
+On the folded axis no token is where it was; without it the same operators run on ``[batch, tokens, features]``.
 """
 
 from __future__ import annotations

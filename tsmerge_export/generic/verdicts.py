@@ -93,8 +93,14 @@ def reference_of(model: GraphModel, merge: MergeConfig, built: Built, threads: i
     points, _ = find_points(model.measured.graph)
     hints = model.component.hints
     plan = make_plan(merge, len(points), protect_first=hints.protect_first, protect_last=hints.protect_last)
+    masked = next((list(item.spec.dims) for item in model.inputs if item.spec.name == model.token_mask), None)
     wheres = [
-        Where(str(point.value.name), plan[point.layer], _name(point.keys) if merge.metric == "key" else None)
+        Where(
+            str(point.value.name),
+            plan[point.layer],
+            _name(point.keys) if merge.metric == "key" else None,
+            (dims(point.value) or [])[:2] == masked,
+        )
         for point in points
         if point.layer in plan
     ]
