@@ -13,8 +13,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, reference
 
 from tests.generic.test_export import bundle_of, little_time  # noqa: F401
+from tsmerge_export import api
+from tsmerge_export.checkpoint import load_model
+from tsmerge_export.checkpoint.onnx_file import read_onnx
 from tsmerge_export.config import MergeConfig
-from tsmerge_export.errors import UnsupportedError
+from tsmerge_export.errors import UnsupportedError, UsageError
 from tsmerge_export.generic.feeds import read_inputs
 from tsmerge_export.generic.model import GraphOptions, load_graph_model
 from tsmerge_export.generic.prepare import prepare
@@ -159,11 +162,28 @@ def test_first_axis_is_no_batch(layout: str, tmp_path: Path) -> None:
     file = g.save(tmp_path / "m.onnx", y, shape)
     model = load_graph_model(file, GraphOptions())
     assert not model.batch_first
-    assert model.inputs[0].spec.dims == (("n", WIDTH) if layout == "no batch" else ("n", "batch", WIDTH))
+    assert model.inputs[0].spec.dims == (
+        ("length", WIDTH) if layout == "no batch" else ("length", "batch", WIDTH)
+    )
     bundle = bundle_of(file)
     assert bundle.verdicts["parity"]["passed"]
     assert {found["op_type"] for found in bundle.manifest["components"][0]["barriers"]} <= {barrier}
     assert bundle.verdicts["cost"]["speed"]["length"] == 40
+
+
+@pytest.mark.parametrize("inline", [False, True])
+def test_bundles_are_no_models(inline: bool, tmp_path: Path) -> None:
+    g = Graph()
+    file = g.save(tmp_path / "m.onnx", g.block("x"))
+    bundle = api.export(file, MergeConfig(), output=tmp_path / "m", inline=inline, threads=1)
+    with pytest.raises(UnsupportedError, match="merges tokens already"):
+        read_onnx(bundle.component("model").file)
+    with pytest.raises(UsageError, match="is a bundle; give the model"):
+        load_model(bundle.path)
+    other = Graph()
+    wrong = other.save(tmp_path / "o.onnx", other.block(other.op("Add", ["x", "z"])), z=["b", "n", WIDTH])
+    with pytest.raises(UsageError, match="made from another model, with inputs x; here they are x, z"):
+        api.validate(bundle.path, wrong, threads=1)
 
 
 @pytest.mark.parametrize("kind", ["If", "Scan"])

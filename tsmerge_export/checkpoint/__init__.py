@@ -101,6 +101,8 @@ def _read_folder(path: Path, extra: Path | None) -> tuple[dict[str, Any], dict[s
     own = path / "config.json"
     if own.is_file() and extra is not None:
         raise UsageError(f"--config {extra}: {path} has a config.json of its own; leave --config out")
+    if not own.is_file() and (path / "manifest.json").is_file():
+        raise UsageError(f"{path}: is a bundle; give the model that it was made from")
     if not own.is_file() and extra is None:
         raise UsageError(f"{path}: no config.json in this folder; give a model folder in Hugging Face format")
     settings = read_config(own if extra is None else extra)

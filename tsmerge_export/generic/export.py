@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -98,7 +99,9 @@ def validate_graph(
     )
     with TemporaryDirectory(prefix="tsmerge-") as name:
         folder = Path(name)
-        model = _load(source, merge, options, bundle.manifest.get("opset"), atol, rtol, progress)
+        made = bundle.components[0]
+        ends = [[item.name for item in each] for each in (made.inputs, made.outputs)]
+        model = _load(source, merge, options, bundle.manifest.get("opset"), atol, rtol, progress, ends)
         fresh = _build(model, merge, False, folder, folder, progress)
         inlined = bool(bundle.manifest.get("inline")) and merge.active
         file = bundle.component(fresh.component.name).file
@@ -114,6 +117,7 @@ def _load(
     atol: float | None,
     rtol: float | None,
     progress: Progress,
+    ends: Sequence[Sequence[str]] | None = None,
 ) -> GraphModel:
     tolerances.end_to_end(FAMILY, "float32", atol, rtol)
     if merge.active and merge.positions == "compact":
@@ -121,7 +125,7 @@ def _load(
             f"{source}: --positions compact cannot be proved without an eager model; use gather"
         )
     progress.step("load")
-    model = load_graph_model(source, options, opset=opset)
+    model = load_graph_model(source, options, opset=opset, ends=ends)
     if merge.active:
         points = _points(model)
         other = next((p.value.dtype for p in points if p.value.dtype != ir.DataType.FLOAT), None)

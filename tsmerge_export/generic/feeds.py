@@ -17,6 +17,7 @@ from tsmerge_export.families.base import Arrays, TensorSpec
 # What integers may be where nothing in the graph bounds them.
 _SMALL = 10
 FIRST_AXIS = "<first axis>"
+LENGTH = "length"  # how a first axis is called that is no batch, as elsewhere
 _FOLLOWED = {
     "Cast",
     "Flatten",
@@ -66,7 +67,9 @@ def read_inputs(model: onnx.ModelProto, source: str, batch: str | None = FIRST_A
     Raises:
         UnsupportedError: an input is no tensor of numbers, has an unknown rank, or holds nothing.
     """
-    found = []
+    found: list[Input] = []
+    first_axes = [value for value in model.graph.input if len(value.type.tensor_type.shape.dim)]
+    firsts = {_named(value, 0, batch) for value in first_axes}
     tables = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     for value in model.graph.input:
         kind = value.type.tensor_type
@@ -84,16 +87,22 @@ def read_inputs(model: onnx.ModelProto, source: str, batch: str | None = FIRST_A
         if any(dim.HasField("dim_value") and dim.dim_value < 1 for dim in kind.shape.dim):
             sizes = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in kind.shape.dim]
             raise UnsupportedError(f"{source}: input {value.name!r} is {sizes} and holds nothing")
-        dims: list[str | int] = []
-        for axis, dim in enumerate(kind.shape.dim):
-            if dim.HasField("dim_value"):
-                dims.append(int(dim.dim_value))
-            else:
-                own = dim.dim_param if dim.dim_param not in ("", "batch") else f"{value.name}_dim_{axis}"
-                dims.append("batch" if own == batch or (batch == FIRST_AXIS and axis == 0) else own)
+        dims = [
+            int(dim.dim_value) if dim.HasField("dim_value") else _named(value, axis, batch)
+            for axis, dim in enumerate(kind.shape.dim)
+        ]
+        if batch != FIRST_AXIS:
+            dims = [LENGTH if dim in firsts and len(firsts) == 1 else dim for dim in dims]
         spec = TensorSpec(value.name, dtype.name, tuple(dims))
         found.append(_recognised(spec, dtype, model, tables))
     return tuple(found)
+
+
+def _named(value: onnx.ValueInfoProto, axis: int, batch: str | None) -> str:
+    """The name of a dynamic dim."""
+    param = value.type.tensor_type.shape.dim[axis].dim_param
+    own = param if param not in ("", "batch") else f"{value.name}_dim_{axis}"
+    return "batch" if own == batch or (batch == FIRST_AXIS and axis == 0) else own
 
 
 def _recognised(

@@ -144,11 +144,17 @@ def is_graph_file(source: object) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.is_dir()
 
 
-def load_graph_model(source: str | Path, options: GraphOptions, *, opset: int | None = None) -> GraphModel:
+def load_graph_model(
+    source: str | Path,
+    options: GraphOptions,
+    *,
+    opset: int | None = None,
+    ends: Sequence[Sequence[str]] | None = None,
+) -> GraphModel:
     """Read a file, find out what it runs on, and measure it.
 
     Args:
-        opset: for a ``.pt2`` file.
+        opset: for a ``.pt2`` file. ends: names of the inputs and the outputs that it must have.
 
     Raises:
         UsageError: the file or an option is wrong. UnsupportedError: nothing can be done with it.
@@ -163,6 +169,15 @@ def load_graph_model(source: str | Path, options: GraphOptions, *, opset: int | 
     else:
         original = read_onnx(path)
     plain = prepare(original, str(source))
+    for what, values, names in zip(
+        ("inputs", "outputs"), (plain.graph.input, plain.graph.output), ends or (), strict=False
+    ):
+        own = [value.name for value in values]
+        if own != list(names):
+            raise UsageError(
+                f"{source}: the bundle was made from another model, with {what} {', '.join(names)}; here they are "
+                f"{', '.join(own)}"
+            )
     session = _open(original, str(source))
 
     def look(batch: str | None) -> tuple[Arrays | None, Found, ir.Model, tuple[TensorSpec, ...]]:
