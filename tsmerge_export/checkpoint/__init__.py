@@ -140,11 +140,16 @@ def _build(
     from tsmerge_export import families
     from tsmerge_export.checkpoint.weights import load_weights
 
-    chosen: Family = families.get(family) if family is not None else families.detect(settings)
+    try:
+        chosen: Family = families.get(family) if family is not None else families.detect(settings)
+    except UnsupportedError as error:
+        raise UnsupportedError(f"{source}: {error}") from None
     try:
         # Random initialisation must not disturb the caller's generator.
         with torch.random.fork_rng(devices=[]):
             model = chosen.build(settings)
+    except (UsageError, UnsupportedError) as error:
+        raise type(error)(f"{source}: {error}") from None
     except TsmergeError:
         raise
     except Exception as error:  # only the config decides what happens here, and it is the user's
