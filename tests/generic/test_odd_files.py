@@ -241,14 +241,21 @@ def test_batch_and_tokens_folded_around_products(heads: int, tmp_path: Path) -> 
     merged(g.save(tmp_path / "m.onnx", g.block(x)), 2)
 
 
-def test_what_is_read_folded_stays_folded(tmp_path: Path) -> None:
-    """A sum over all rows of the batch is a barrier, not something to unfold."""
+@pytest.mark.parametrize("reader", ["sum", "output"])
+def test_what_is_read_folded_stays_folded(reader: str, tmp_path: Path) -> None:
+    """A sum over all rows of the batch is a barrier, not something to unfold; so is an output."""
     g = Graph()
     x = g.block("x")
     flat = g.op("Gemm", [g.op("Reshape", [x, g.constant([-1, WIDTH])]), g.weight(WIDTH, WIDTH)])
-    whole = g.op("Reshape", [flat, g.op("Shape", ["x"])])
-    y = g.op("Add", [whole, g.op("ReduceMean", [flat], keepdims=0)])
-    merged(g.save(tmp_path / "m.onnx", y), 1, ["Reshape"])
+    y = g.op("Reshape", [flat, g.op("Shape", [x])])
+    if reader == "sum":
+        y = g.op("Add", [y, g.op("ReduceMean", [flat], keepdims=0)])
+    file = g.save(tmp_path / "m.onnx", y)
+    if reader == "output":
+        model = onnx.load(file)
+        model.graph.output.append(helper.make_tensor_value_info(flat, FLOAT, None))
+        onnx.save(model, file)
+    merged(file, 1, ["Reshape"])
 
 
 def test_written_in_any_order(tmp_path: Path) -> None:
