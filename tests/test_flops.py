@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from tsmerge_export import flops
-from tsmerge_export.errors import UnsupportedError
+from tsmerge_export.errors import UnsupportedError, UsageError
 from tsmerge_export.inspect import inspect_file, inspect_path
 
 FUNCTION = """
@@ -149,5 +149,32 @@ def test_size_that_does_not_run(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match=r"does not run on x \[1, 1, 4\]"):
         flops.count(model, flops.feeds(model, 1, 1))
     (tmp_path / "x.onnx").write_bytes(b"\xff\xff")
-    with pytest.raises(UnsupportedError, match="cannot be read as ONNX"):
+    with pytest.raises(UsageError, match="cannot be read as ONNX"):
         inspect_path(tmp_path / "x.onnx")
+    (tmp_path / "x.onnx").write_bytes(b"")
+    with pytest.raises(UsageError, match="truncated or not an ONNX file"):
+        inspect_path(tmp_path / "x.onnx")
+
+
+def test_length_that_the_file_runs_at(tmp_path: Path) -> None:
+    """A model with 100 positions runs at 64, not at 512."""
+    weights = onnx.numpy_helper.from_array(np.ones((100, 4), np.float32), "w")
+    node = onnx.helper.make_node("MatMul", ["x", "w"], ["y"])
+    value = [onnx.helper.make_tensor_value_info(name, 1, ["batch", "length"]) for name in "xp"]
+    cut = [
+        onnx.helper.make_node("Shape", ["x"], ["n"], start=1),
+        onnx.helper.make_node("Constant", [], ["zero"], value_ints=[0]),
+        onnx.helper.make_node("Slice", ["w", "zero", "n"], ["own"]),
+    ]
+    node.input[1] = "own"
+    out = [onnx.helper.make_tensor_value_info("y", 1, None)]
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph([*cut, node], "g", value[:1], out, [weights]),
+        opset_imports=[onnx.helper.make_opsetid("", 18)],
+        ir_version=8,
+    )
+    onnx.save(model, tmp_path / "g.onnx")
+    found = inspect_file(tmp_path / "g.onnx")
+    assert found["length"] == 64 and found["flops"]["merged"] == 2 * 64 * 4
+    with pytest.raises(UnsupportedError, match="does not run on x"):
+        inspect_file(tmp_path / "g.onnx", length=512)

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from tsmerge_export.errors import MissingDependencyError, UnsupportedError
+from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError
 
 _DOMAIN = "tsmerge"
 _PREFIX = "tsmerge_shape_of/"
@@ -48,12 +48,15 @@ class Flops:
 
 
 def load_graph(path: Path) -> onnx.ModelProto:
-    """Read an ONNX file with its external data. Raises UnsupportedError when it is no ONNX file."""
+    """Read an ONNX file with its external data. Raises UsageError when it is no ONNX file."""
     try:
-        return onnx.load(path)
+        model = onnx.load(path)
     except Exception as error:  # protobuf and onnx raise errors of several unrelated classes
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UnsupportedError(f"{path}: cannot be read as ONNX: {reason}") from error
+        raise UsageError(f"{path}: cannot be read as ONNX: {reason}") from error
+    if not model.graph.node:
+        raise UsageError(f"{path}: truncated or not an ONNX file (it has no operators)")
+    return model
 
 
 def feeds(model: onnx.ModelProto, batch: int, length: int, seed: int = 0) -> dict[str, NDArray[Any]]:

@@ -11,24 +11,26 @@ import onnx
 
 from tsmerge_export import flops, ops
 from tsmerge_export.bundle import Bundle, ComponentInfo
-from tsmerge_export.errors import UsageError
+from tsmerge_export.errors import UnsupportedError, UsageError
 
 _DOMAIN = "tsmerge"
+_LENGTHS = (512, 256, 128, 64, 32, 16)
 
 
-def inspect_path(path: str | Path, *, batch: int = 1, length: int = 512) -> dict[str, Any]:
+def inspect_path(path: str | Path, *, batch: int = 1, length: int | None = None) -> dict[str, Any]:
     """Inspect an ONNX file or every component of a bundle.
 
     Args:
         path: an ``.onnx`` file or a bundle's folder (whose hashes are verified).
-        batch, length: input size at which tokens and FLOPs are counted.
+        batch, length: input size at which tokens and FLOPs are counted; by default the first of 512, 256, 128, ..
+            that each file runs at.
 
     Returns:
         JSON-ready: ``path`` and ``components``, a list of what :func:`inspect_file` gives.
 
     Raises:
-        UsageError: no such file, or no bundle.
-        UnsupportedError: not an ONNX file, or it does not run at this size.
+        UsageError: no such file, no ONNX file, or no bundle.
+        UnsupportedError: it does not run at this size.
     """
     where = Path(path)
     if where.is_dir():
@@ -41,7 +43,7 @@ def inspect_path(path: str | Path, *, batch: int = 1, length: int = 512) -> dict
     return {"path": str(path), "components": components}
 
 
-def _inspect_component(component: ComponentInfo, batch: int, length: int) -> dict[str, Any]:
+def _inspect_component(component: ComponentInfo, batch: int, length: int | None) -> dict[str, Any]:
     """The file's own findings, with what the manifest knows: layers, scopes, barriers, merges that are inlined."""
     found = inspect_file(component.file, batch=batch, length=length)
     known = {merge.get("node"): merge for merge in component.merges}
@@ -56,8 +58,8 @@ def _inspect_component(component: ComponentInfo, batch: int, length: int) -> dic
     }
 
 
-def inspect_file(path: Path, *, batch: int = 1, length: int = 512) -> dict[str, Any]:
-    """Inspect one ONNX file.
+def inspect_file(path: Path, *, batch: int = 1, length: int | None = None) -> dict[str, Any]:
+    """Inspect one ONNX file; see :func:`inspect_path` for ``length``.
 
     Returns:
         JSON-ready: ``name``, ``file``, ``opset``, ``size`` in bytes, ``batch``, ``length``; ``merges`` (per
@@ -68,9 +70,20 @@ def inspect_file(path: Path, *, batch: int = 1, length: int = 512) -> dict[str, 
         file has no merge nodes left, as in the inlined form).
 
     Raises:
-        UnsupportedError: not an ONNX file, or it does not run at this size.
+        UsageError: not an ONNX file. UnsupportedError: it does not run at this size.
     """
     model = flops.load_graph(path)
+    refused: UnsupportedError | None = None
+    for size in _LENGTHS if length is None else (length,):
+        try:
+            return _inspected(model, path, batch, size)
+        except UnsupportedError as error:  # many models have as many positions as they were made for
+            refused = refused or error
+    assert refused is not None
+    raise refused
+
+
+def _inspected(model: onnx.ModelProto, path: Path, batch: int, length: int) -> dict[str, Any]:
     nodes = [
         node for node in model.graph.node if node.domain == _DOMAIN and node.op_type in ops.merge_op_types()
     ]

@@ -28,6 +28,14 @@ def test_truncated_safetensors(bolt: Path, keep: int) -> None:
     fails(UsageError, r"model\.safetensors: truncated", bolt)
 
 
+def test_weights_that_are_not_numbers(bolt: Path) -> None:
+    file = bolt / "model.safetensors"
+    weights = load_file(file)
+    weights["shared.weight"][1, 2] = float("nan")
+    save_file(weights, file)
+    fails(UsageError, r"weight shared\.weight holds NaN", bolt)
+
+
 def _header(file: Path) -> tuple[dict[str, Any], bytes]:
     content = file.read_bytes()
     length = struct.unpack("<Q", content[:8])[0]

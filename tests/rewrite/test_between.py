@@ -20,11 +20,11 @@ from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.lower.portable import to_portable
 from tsmerge_export.merge import local_merge, unmerge
-from tsmerge_export.rewrite.between import captured
 from tsmerge_export.rewrite.blocks import find_blocks
 from tsmerge_export.rewrite.infer import infer_shapes
 from tsmerge_export.rewrite.lengths import token_counts
 from tsmerge_export.rewrite.merge_graph import merge_graph
+from tsmerge_export.rewrite.subgraphs import captured
 
 
 class Blocks(nn.Module):

@@ -101,6 +101,8 @@ def _read_folder(path: Path, extra: Path | None) -> tuple[dict[str, Any], dict[s
     own = path / "config.json"
     if own.is_file() and extra is not None:
         raise UsageError(f"--config {extra}: {path} has a config.json of its own; leave --config out")
+    if not own.is_file() and (path / "manifest.json").is_file():
+        raise UsageError(f"{path}: is a bundle; give the model that it was made from")
     if not own.is_file() and extra is None:
         raise UsageError(f"{path}: no config.json in this folder; give a model folder in Hugging Face format")
     settings = read_config(own if extra is None else extra)
@@ -138,11 +140,16 @@ def _build(
     from tsmerge_export import families
     from tsmerge_export.checkpoint.weights import load_weights
 
-    chosen: Family = families.get(family) if family is not None else families.detect(settings)
+    try:
+        chosen: Family = families.get(family) if family is not None else families.detect(settings)
+    except UnsupportedError as error:
+        raise UnsupportedError(f"{source}: {error}") from None
     try:
         # Random initialisation must not disturb the caller's generator.
         with torch.random.fork_rng(devices=[]):
             model = chosen.build(settings)
+    except (UsageError, UnsupportedError) as error:
+        raise type(error)(f"{source}: {error}") from None
     except TsmergeError:
         raise
     except Exception as error:  # only the config decides what happens here, and it is the user's

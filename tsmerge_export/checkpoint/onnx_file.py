@@ -107,6 +107,8 @@ def _check_external(model: onnx.ModelProto, path: Path) -> None:
 def _check_operators(model: onnx.ModelProto, path: Path) -> None:
     if any(graph.sparse_initializer for graph in _graphs(model.graph)):
         raise UnsupportedError(f"{path}: sparse weights are not supported")
+    if any(entry.domain == "tsmerge" for entry in model.opset_import):  # inlined or not
+        raise UnsupportedError(f"{path}: merges tokens already; give the unmerged model")
     local = {(function.domain, function.name) for function in model.functions}
     nodes = [node for graph in _graphs(model.graph) for node in graph.node]
     nodes += [node for function in model.functions for node in function.node]
@@ -124,6 +126,4 @@ def _check_operators(model: onnx.ModelProto, path: Path) -> None:
         raise UnsupportedError(
             f"{what}: the file was optimised for one runtime; give the plain export it was made from"
         )
-    if any(name.startswith("tsmerge::") for name in foreign):
-        raise UnsupportedError(f"{what}: it merges tokens already; give the unmerged model")
     raise UnsupportedError(what)

@@ -110,8 +110,12 @@ def _check(path: Path) -> None:
 
 def _check_program(program: dict[str, Any], path: Path) -> None:
     for key, value in _items(program):
-        if key == "target" and not (isinstance(value, str) and _TARGETS.fullmatch(value)):
-            raise UnsupportedError(f"{path}: calls {value!r}, which is no operator of aten")
+        called: list[Any] = [value] if key == "target" and isinstance(value, str) else []
+        if key == "nodes" and isinstance(value, list):  # a tensor may be called target, too
+            called += [node.get("target") if isinstance(node, dict) else node for node in value]
+        for target in called:
+            if not (isinstance(target, str) and _TARGETS.fullmatch(target)):
+                raise UnsupportedError(f"{path}: calls {str(target)[:80]!r}, which is no operator of aten")
         if key == "expr_str" and not _harmless(value):
             raise UsageError(f"{path}: {str(value)[:60]!r} is no plain size expression")
     for name in program.get("range_constraints") or {}:

@@ -23,7 +23,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
     except those that the model's class lists as left over from older versions.
 
     Raises:
-        UsageError: missing or unexpected weights, a shape that differs, or an integer weight for a float one.
+        UsageError: missing or unexpected weights, a shape that differs, NaN, or an integer weight for a float one.
     """
     own = model.state_dict()
     _check_names(model, own, weights, source)
@@ -35,6 +35,8 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
             )
         if found.is_floating_point() != wanted.is_floating_point():
             raise UsageError(f"{source}: weight {name} is {found.dtype}, the model needs {wanted.dtype}")
+        if found.is_floating_point() and torch.isnan(found.float() if found.itemsize == 1 else found).any():
+            raise UsageError(f"{source}: weight {name} holds NaN")
     for group in _shared(own):
         present = [name for name in group if name in weights]
         first = weights[present[0]] if present else None

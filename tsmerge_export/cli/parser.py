@@ -282,7 +282,10 @@ def _fill_inspect(parser: argparse.ArgumentParser) -> None:
         "--batch", type=whole(1), default=1, metavar="N", help="batch to count at; default: 1"
     )
     parser.add_argument(
-        "--length", type=whole(1), default=512, metavar="N", help="length to count at; default: 512"
+        "--length",
+        type=whole(1),
+        metavar="N",
+        help="length to count at; default: 512, or the next lower power of two that the file runs at",
     )
     parser.add_argument("--json", metavar="FILE", help="also write the findings as JSON")
     parser.set_defaults(run=_run_inspect)

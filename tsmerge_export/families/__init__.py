@@ -81,7 +81,11 @@ def detect(config: Mapping[str, Any]) -> Family:
     found = (config.get("architectures") or [config.get("model_type", "an unnamed model")])[0]
     raise UnsupportedError(
         "; ".join(
-            [f"config.json describes {found}, which is no supported family ({', '.join(names())})", *broken]
+            [
+                f"config.json describes {found}, which is no supported family ({', '.join(names())}); if it is a model "
+                "of one of them, add --family; any transformer can be exported to .onnx first, and that file given",
+                *broken,
+            ]
         )
     )
 

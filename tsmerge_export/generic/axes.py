@@ -271,6 +271,15 @@ def _softmax(
     return dict(tags[0])
 
 
+def _batch_normalised(
+    node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[Tags], ints: Any
+) -> dict[int, Any]:
+    """With the statistics of training."""
+    if 1 in tags[0]:
+        raise CannotFollow("it scales every place of the merged axis by a number of its own")
+    return dict(tags[0])
+
+
 def _normalised(
     node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[Tags], ints: Any
 ) -> dict[int, Any]:
@@ -317,6 +326,7 @@ def _convolved(
 _RULES: dict[str, Callable[..., dict[int, Any]]] = {
     "ArgMax": _searched,
     "ArgMin": _searched,
+    "BatchNormalization": _batch_normalised,
     "Conv": _convolved,
     "Gather": _gathered,
     "Gemm": _weighed,

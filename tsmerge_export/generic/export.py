@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,8 +26,11 @@ from tsmerge_export.generic.model import (
 from tsmerge_export.progress import Progress
 from tsmerge_export.rewrite.blocks import find_blocks
 from tsmerge_export.rewrite.points import Point, find_points
+from tsmerge_export.rewrite.subgraphs import nodes_inside
 from tsmerge_export.validate import tolerances
 from tsmerge_export.version import versions
+
+_QUANTISED = {"DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearMatMul", "QuantizeLinear"}
 
 
 def export_graph(
@@ -94,7 +98,9 @@ def validate_graph(
     )
     with TemporaryDirectory(prefix="tsmerge-") as name:
         folder = Path(name)
-        model = _load(source, merge, options, bundle.manifest.get("opset"), atol, rtol, progress)
+        made = bundle.components[0]
+        ends = [[item.name for item in each] for each in (made.inputs, made.outputs)]
+        model = _load(source, merge, options, bundle.manifest.get("opset"), atol, rtol, progress, ends)
         fresh = _build(model, merge, False, folder, folder, progress)
         inlined = bool(bundle.manifest.get("inline")) and merge.active
         file = bundle.component(fresh.component.name).file
@@ -110,6 +116,7 @@ def _load(
     atol: float | None,
     rtol: float | None,
     progress: Progress,
+    ends: Sequence[Sequence[str]] | None = None,
 ) -> GraphModel:
     tolerances.end_to_end(FAMILY, "float32", atol, rtol)
     if merge.active and merge.positions == "compact":
@@ -117,7 +124,7 @@ def _load(
             f"{source}: --positions compact cannot be proved without an eager model; use gather"
         )
     progress.step("load")
-    model = load_graph_model(source, options, opset=opset)
+    model = load_graph_model(source, options, opset=opset, ends=ends)
     if merge.active:
         points = _points(model)
         other = next((p.value.dtype for p in points if p.value.dtype != ir.DataType.FLOAT), None)
@@ -132,7 +139,14 @@ def _points(model: GraphModel) -> list[Point]:
     """Where tokens can be merged. Raises UnsupportedError, with what was looked for, where that is nowhere."""
     graph = model.measured.graph
     points, rejected = find_points(graph)
+    reasons = "; ".join(
+        f"{n} x {reason}" for reason, n in Counter(item.reason for item in rejected).most_common(4)
+    )
     if points:
+        if rejected:
+            model.notes.append(
+                f"{len(rejected)} of {len(points) + len(rejected)} attentions are no place to merge: {reasons}"
+            )
         return points
     if find_blocks(graph):
         raise UnsupportedError(
@@ -140,17 +154,16 @@ def _points(model: GraphModel) -> list[Point]:
             "checkpoint (see the families in the README), or --merge none"
         )
     softmaxes = sum(node.op_type == "Softmax" for node in graph)
-    fused = sorted(
-        {node.op_type for node in graph if node.op_type in ("Attention", "Einsum", "RotaryEmbedding")}
-    )
-    reasons = "; ".join(
-        f"{n} x {reason}" for reason, n in Counter(item.reason for item in rejected).most_common(4)
-    )
+    inside = sum(node.op_type == "Softmax" for outer in graph for node in nodes_inside(outer))
+    present = {node.op_type for node in graph}
+    fused = sorted(present & {"Attention", "Einsum", "RotaryEmbedding"})
     raise UnsupportedError(
         f"{model.source}: no safe merge point. Looked for Softmax over [.., tokens, tokens] -> product with values -> "
         f"projection -> residual Add. Found {softmaxes} Softmax, {len(rejected)} of them over the last of three or "
         "more axes" + (f", refused: {reasons}" if reasons else "")
         + (f"; not written out: {', '.join(fused)}" if fused else "")
+        + (f"; {inside} more inside the body of a loop or a branch, which is left as it is" if inside else "")
+        + (". It is quantised: merge the float32 model, and quantise what comes out" if present & _QUANTISED else "")
         + ". Export it with --merge none to have it as it is"
     )  # fmt: skip
 

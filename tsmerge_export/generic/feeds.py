@@ -16,6 +16,8 @@ from tsmerge_export.families.base import Arrays, TensorSpec
 
 # What integers may be where nothing in the graph bounds them.
 _SMALL = 10
+FIRST_AXIS = "<first axis>"
+LENGTH = "length"  # how a first axis is called that is no batch, as elsewhere
 _FOLLOWED = {
     "Cast",
     "Flatten",
@@ -27,6 +29,11 @@ _FOLLOWED = {
     "Unsqueeze",
     "Split",
     "Gather",
+}
+_OTHER_FLOATS = {
+    number
+    for name, number in onnx.TensorProto.DataType.items()
+    if name.startswith(("BFLOAT", "FLOAT")) and name not in ("FLOAT", "FLOAT16")
 }
 _MASK = re.compile(r"mask", re.IGNORECASE)
 _POSITIONS = re.compile(r"position", re.IGNORECASE)
@@ -51,9 +58,18 @@ class Input:
     bound: int = _SMALL
 
 
-def read_inputs(model: onnx.ModelProto, source: str) -> tuple[Input, ...]:
-    """What the inputs of a graph are. Raises UnsupportedError for one that is no tensor or has an unknown rank."""
-    found = []
+def read_inputs(model: onnx.ModelProto, source: str, batch: str | None = FIRST_AXIS) -> tuple[Input, ...]:
+    """What the inputs of a graph are.
+
+    Args:
+        batch: the dim that is the batch; None where there is none. Every first axis, unless more is known.
+
+    Raises:
+        UnsupportedError: an input is no tensor of numbers, has an unknown rank, or holds nothing.
+    """
+    found: list[Input] = []
+    first_axes = [value for value in model.graph.input if len(value.type.tensor_type.shape.dim)]
+    firsts = {_named(value, 0, batch) for value in first_axes}
     tables = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     channels = _channels(model, tables)
     for value in model.graph.input:
@@ -64,8 +80,14 @@ def read_inputs(model: onnx.ModelProto, source: str) -> tuple[Input, ...]:
             dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
         except (KeyError, ValueError):
             dtype = None
-        if dtype is None or dtype.kind not in "fiub" or dtype.name == "bfloat16":
+        if kind.elem_type in _OTHER_FLOATS:
+            name = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
+            raise UnsupportedError(f"{source}: input {value.name!r} is {name}; give a float32 export")
+        if dtype is None or dtype.kind not in "fiub":
             raise UnsupportedError(f"{source}: input {value.name!r} holds neither numbers nor booleans")
+        if any(dim.HasField("dim_value") and dim.dim_value < 1 for dim in kind.shape.dim):
+            sizes = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in kind.shape.dim]
+            raise UnsupportedError(f"{source}: input {value.name!r} is {sizes} and holds nothing")
         dims: list[str | int] = []
         for axis, dim in enumerate(kind.shape.dim):
             if dim.HasField("dim_value"):
@@ -73,7 +95,9 @@ def read_inputs(model: onnx.ModelProto, source: str) -> tuple[Input, ...]:
             elif axis == 1 and value.name in channels:
                 dims.append(channels[value.name])
             else:
-                dims.append("batch" if axis == 0 else dim.dim_param or f"{value.name}_dim_{axis}")
+                dims.append(_named(value, axis, batch))
+        if batch != FIRST_AXIS:
+            dims = [LENGTH if dim in firsts and len(firsts) == 1 else dim for dim in dims]
         spec = TensorSpec(value.name, dtype.name, tuple(dims))
         found.append(_recognised(spec, dtype, model, tables))
     return tuple(found)
@@ -87,6 +111,13 @@ def _channels(model: onnx.ModelProto, tables: Mapping[str, tuple[int, ...]]) -> 
             groups = next((a.i for a in node.attribute if a.name == "group"), 1)
             found[node.input[0]] = tables[node.input[1]][1] * groups
     return found
+
+
+def _named(value: onnx.ValueInfoProto, axis: int, batch: str | None) -> str:
+    """The name of a dynamic dim."""
+    param = value.type.tensor_type.shape.dim[axis].dim_param
+    own = param if param not in ("", "batch") else f"{value.name}_dim_{axis}"
+    return "batch" if own == batch or (batch == FIRST_AXIS and axis == 0) else own
 
 
 def _recognised(

@@ -17,10 +17,13 @@ from tsmerge_export.checkpoint.limits import check_model_bytes
 from tsmerge_export.checkpoint.onnx_file import read_onnx
 from tsmerge_export.errors import UnsupportedError, UsageError, VerdictError
 from tsmerge_export.families.base import Arrays, Component, Hints, TensorSpec
-from tsmerge_export.generic.feeds import TOKEN_MASK, Input, Sizes, make, read_inputs
+from tsmerge_export.generic.feeds import FIRST_AXIS, TOKEN_MASK, Input, Sizes, make, read_inputs
 from tsmerge_export.generic.measure import measure
 from tsmerge_export.generic.prepare import opset_of, prepare
-from tsmerge_export.generic.sizes import find_sizes
+from tsmerge_export.generic.sizes import Found, find_sizes
+from tsmerge_export.generic.unfold import unfold
+from tsmerge_export.rewrite.dims import dims
+from tsmerge_export.rewrite.points import find_points
 from tsmerge_export.validate.parity import compare_row
 from tsmerge_export.validate.sessions import open_session
 from tsmerge_export.validate.tolerances import end_to_end
@@ -104,6 +107,7 @@ class GraphModel:
         measured: ``plain`` with dims, and with the token mask as an extra output.
         sizes: that it runs at; every dynamic dim has another size in each. given: the user's example.
         token_mask: input that says which tokens are padding.
+        batch_first: the first axis of the inputs is the batch.
         eager: runs the exported program that the file was made from, inputs by name to outputs by name.
     """
 
@@ -117,6 +121,7 @@ class GraphModel:
     given: Arrays | None
     token_mask: str | None
     notes: list[str] = field(default_factory=list)
+    batch_first: bool = True
     eager: Callable[[Arrays], Arrays] | None = None
 
     @property
@@ -139,11 +144,17 @@ def is_graph_file(source: object) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.is_dir()
 
 
-def load_graph_model(source: str | Path, options: GraphOptions, *, opset: int | None = None) -> GraphModel:
+def load_graph_model(
+    source: str | Path,
+    options: GraphOptions,
+    *,
+    opset: int | None = None,
+    ends: Sequence[Sequence[str]] | None = None,
+) -> GraphModel:
     """Read a file, find out what it runs on, and measure it.
 
     Args:
-        opset: for a ``.pt2`` file.
+        opset: for a ``.pt2`` file. ends: names of the inputs and the outputs that it must have.
 
     Raises:
         UsageError: the file or an option is wrong. UnsupportedError: nothing can be done with it.
@@ -158,11 +169,31 @@ def load_graph_model(source: str | Path, options: GraphOptions, *, opset: int | 
     else:
         original = read_onnx(path)
     plain = prepare(original, str(source))
-    inputs = read_inputs(plain, str(source))
-    given = None if options.inputs is None else _read_example(Path(options.inputs), inputs)
+    for what, values, names in zip(
+        ("inputs", "outputs"), (plain.graph.input, plain.graph.output), ends or (), strict=False
+    ):
+        own = [value.name for value in values]
+        if own != list(names):
+            raise UsageError(
+                f"{source}: the bundle was made from another model, with {what} {', '.join(names)}; here they are "
+                f"{', '.join(own)}"
+            )
     session = _open(original, str(source))
-    found = find_sizes(lambda feeds: session.run(None, feeds), inputs, str(source), given)
-    measured, outputs = measure(plain, found.inputs, found.sizes, given)
+
+    def look(batch: str | None) -> tuple[Arrays | None, Found, ir.Model, tuple[TensorSpec, ...]]:
+        inputs = read_inputs(plain, str(source), batch)
+        given = None if options.inputs is None else _read_example(Path(options.inputs), inputs)
+        mask = options.token_mask or TOKEN_MASK
+        found = find_sizes(lambda feeds: session.run(None, feeds), inputs, str(source), given, mask)
+        measured, outputs = measure(plain, found.inputs, found.sizes, given)
+        if unfold(plain, measured):
+            measured, outputs = measure(plain, found.inputs, found.sizes, given)
+        return given, found, measured, outputs
+
+    given, found, measured, outputs = look(FIRST_AXIS)
+    batch = _batch_dim(measured, found.sizes[0])
+    if batch != "batch":
+        given, found, measured, outputs = look(batch)
     token_mask = _token_mask(options.token_mask, found.inputs)
     hints = Hints(
         token_mask=None if token_mask is None else _MASK_OUTPUT,
@@ -172,7 +203,7 @@ def load_graph_model(source: str | Path, options: GraphOptions, *, opset: int | 
     component = GraphComponent([item.spec for item in found.inputs], outputs, hints)
     model = GraphModel(
         str(source), original, plain, measured, found.inputs, component, found.sizes, given, token_mask,
-        list(found.notes), eager,
+        list(found.notes), batch == "batch", eager,
     )  # fmt: skip
     _prove_equal(model, session)
     if token_mask is not None:
@@ -186,6 +217,14 @@ def _open(original: onnx.ModelProto, source: str) -> Any:
     except Exception as error:  # ONNX Runtime raises its own types, one per status code
         reason = " ".join(str(error).split())[-200:]
         raise UnsupportedError(f"{source}: ONNX Runtime does not open it: {reason}") from error
+
+
+def _batch_dim(measured: ir.Model, sizes: Sizes) -> str | None:
+    """The dim of the inputs that counts the rows where tokens merge; None: there is one row, or a fixed number."""
+    rows = {(dims(point.value) or [None])[0] for point in find_points(measured.graph)[0]}
+    if "batch" not in sizes or not rows or not all(isinstance(dim, int) or dim in sizes for dim in rows):
+        return "batch"  # or a product of it, where series have channels that are rows of their own
+    return next((dim for dim in rows if isinstance(dim, str)), None) if len(rows) == 1 else "batch"
 
 
 def _read_example(path: Path, inputs: Sequence[Input]) -> Arrays:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from graphlib import CycleError, TopologicalSorter
+
 import onnx
 from onnx import version_converter
 
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.generic.layer_norm import join_layer_norms
+from tsmerge_export.generic.nodes import names_used
 from tsmerge_export.generic.unfuse import unfuse
 from tsmerge_export.onnx_export import MAX_OPSET, MIN_OPSET
 
@@ -47,6 +50,9 @@ def prepare(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
         )
     out = onnx.ModelProto()
     out.CopyFrom(model)
+    # Older formats want every weight among the inputs, and the converter insists on it.
+    out.ir_version = max(out.ir_version, 4)
+    _sort(out, source)
     if opset < MIN_OPSET:
         out = _converted(out, source, opset)
     constants = {tensor.name for tensor in out.graph.initializer}
@@ -68,8 +74,33 @@ def prepare(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
     return out
 
 
+def _sort(model: onnx.ModelProto, source: str) -> None:
+    """Put every node behind those it reads from: the standard asks for it, ONNX Runtime does not."""
+    made_by = {name: index for index, node in enumerate(model.graph.node) for name in node.output if name}
+    needs = {
+        index: {made_by[name] for name in names_used(node) if name in made_by}
+        for index, node in enumerate(model.graph.node)
+    }
+    if all(first < index for index, found in needs.items() for first in found):
+        return
+    try:
+        order = list(TopologicalSorter(needs).static_order())
+    except CycleError:
+        raise UnsupportedError(f"{source}: its operators form a cycle") from None
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes[index] for index in order)
+
+
 def _fold_copies(model: onnx.ModelProto) -> None:
-    """Take out Identity nodes of weights: the old exporter writes equal weights so, and hides what they are."""
+    """Take out Identity nodes of weights: the old exporter writes equal weights so, and hides what they are.
+
+    A Concat of one value is an Identity too (a key-value cache that begins empty).
+    """
+    for node in model.graph.node:
+        if node.op_type == "Concat" and len(node.input) == 1:
+            node.op_type = "Identity"
+            del node.attribute[:]
     constants = {tensor.name for tensor in model.graph.initializer}
     outputs = {value.name for value in model.graph.output}
     renamed: dict[str, str] = {}

@@ -37,13 +37,15 @@ Array = NDArray[Any]
 class Where:
     """A merge of the plan: at which value of the original graph, and whose keys are compared (None: the tokens).
 
-    ``axis``: that of the tokens, 1, or 0 with the batch behind it.
+    ``axis``: that of the tokens, 1, or 0 with the batch behind it. ``masked``: its tokens are those that the token mask
+    is about; a decoder has others than its encoder.
     """
 
     value: str
     step: MergeStep
     keys: str | None = None
     axis: int = 1
+    masked: bool = True
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,8 @@ class Reference:
     ) -> StepRecord:
         swapped, dense = where.axis == 0, values[where.value]
         dense = np.ascontiguousarray(np.swapaxes(dense, 0, 1)) if swapped else dense
-        before = state.get(where.value, {}).get(where.axis) or self._all(dense, inputs)
+        before = state.get(where.value, {}).get(where.axis)
+        before = before or self._all(dense, inputs if where.masked else {})
         x = _gather(dense, before.kept, 1)
         metric = None
         if where.keys is not None:
@@ -242,7 +245,7 @@ class Reference:
         batch, tokens = dense.shape[:2]
         own = np.broadcast_to(np.arange(tokens), (batch, tokens)).copy()
         size = np.ones((batch, tokens), np.float32)
-        if self._mask is not None and inputs[self._mask].shape == (batch, tokens):
+        if self._mask in inputs and inputs[self._mask].shape == (batch, tokens):
             size = (inputs[self._mask] != 0).astype(np.float32)
         return Copies(own, own, size, 0)
 

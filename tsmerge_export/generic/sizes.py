@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.families.base import Arrays
-from tsmerge_export.generic.feeds import Input, Sizes, make, with_dims
+from tsmerge_export.generic.feeds import TOKEN_MASK, Input, Sizes, make, with_dims
 
 # Lengths that are tried in turn until the graph runs: tokens, patches of images, samples of audio.
 _LENGTHS = (29, 32, 96, 128, 224, 512, 1024, 4000, 16000)
@@ -25,6 +26,7 @@ _OTHERS: tuple[Callable[[int], int], ...] = (
 _PROBES = 3
 # Numbers in one input; larger ones are not tried.
 _MOST = 2**26
+_MOST_TIED = 6  # lengths; a group of n has 2^(n-1) - 1 splits to try
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,14 @@ def find_sizes(
     inputs: Sequence[Input],
     source: str,
     given: Arrays | None = None,
+    token_mask: str = TOKEN_MASK,
 ) -> Found:
     """Try sizes.
 
     Args:
         run: runs the graph; raises where it does not run.
         given: an example from the user, whose sizes come first.
+        token_mask: input ``[batch, tokens]`` that is as long as another input where the graph runs so.
 
     Raises:
         UnsupportedError: it runs at no size that was tried.
@@ -64,35 +68,70 @@ def find_sizes(
             f"{source}: ONNX Runtime runs it on no generated input (lengths {_LENGTHS[0]} to {_LENGTHS[-1]} tried); "
             f"give an example with --inputs FILE.npz ({error})"
         )
-    lengths = [dim for dim in named if dim != "batch"]
-    for tied, fixed, free in _attempts(named, lengths):
-        names: dict[str, str | int] = {dim: base[dim] for dim in fixed}
-        if tied and len({base[dim] for dim in lengths}) == 1:
-            names |= dict.fromkeys(lengths, lengths[0])
-        elif tied:
-            continue
+    for same, fixed in _attempts(run, inputs, base, token_mask):
+        names: dict[str, str | int] = {**same, **{dim: base[dim] for dim in fixed}}
         own = tuple(with_dims(item, names) for item in inputs)
-        sizes = _vary(run, own, {dim: base[dim] for dim in free})
+        sizes = _vary(run, own, {dim: base[dim] for dim in named if dim not in names})
         if sizes is not None:
             return Found(own, tuple(sizes), tuple(_notes(fixed, base, given is None)))
     raise AssertionError("the base itself runs")
 
 
-def _attempts(named: list[str], lengths: list[str]) -> Iterator[tuple[bool, list[str], list[str]]]:
-    """From all free to all fixed: (whether lengths are tied, dims that are fixed, dims that vary)."""
-    batch = [dim for dim in named if dim == "batch"]
-    tied = lengths[:1]
-    yield False, [], [*batch, *lengths]
+def _attempts(
+    run: Callable[[Arrays], object], inputs: Sequence[Input], base: Sizes, token_mask: str
+) -> Iterator[tuple[dict[str, str], list[str]]]:
+    """From all free to all fixed: (dims that are as long as another one, dims that are fixed)."""
+    batch, lengths = [dim for dim in base if dim == "batch"], [dim for dim in base if dim != "batch"]
+    yield from ((same, []) for same in _with_mask(inputs, base, token_mask))
+    yield {}, []
     if len(lengths) > 1:
-        yield True, [], [*batch, *tied]
-        for fixed in lengths:  # one of them is frozen
-            yield False, [fixed], [*batch, *(dim for dim in lengths if dim != fixed)]
+        tied = _tied(run, inputs, base, lengths)
+        yield tied, []
+        for one in lengths:  # one of them is frozen
+            yield {}, [one]
     if batch and lengths:
-        yield False, lengths, batch
-        yield False, batch, lengths
+        yield {}, lengths
+        yield {}, batch
         if len(lengths) > 1:
-            yield True, batch, tied
-    yield False, named, []
+            yield tied, batch
+    yield {}, list(base)
+
+
+def _with_mask(inputs: Sequence[Input], base: Sizes, token_mask: str) -> Iterator[dict[str, str]]:
+    """The token mask as long as one of the other inputs: graphs that pad or cut it run at other lengths too."""
+    mask = next((item.spec.dims for item in inputs if item.spec.name == token_mask), ())
+    others = [item.spec.dims for item in inputs if item.spec.name != token_mask]
+    if len(mask) != 2 or not isinstance(mask[1], str) or any(mask[1] in dims for dims in others):
+        return
+    for dims in others:
+        if len(dims) in (2, 3) and isinstance(dims[1], str) and base[dims[1]] == base[mask[1]]:
+            yield {mask[1]: dims[1]}
+
+
+def _tied(
+    run: Callable[[Arrays], object], inputs: Sequence[Input], base: Sizes, lengths: Sequence[str]
+) -> dict[str, str]:
+    """Which lengths must be equal: groups of equal ones are split for as long as the graph runs."""
+    same: dict[str, str] = {}
+    for size in dict.fromkeys(base[dim] for dim in lengths):
+        for group in _split(run, inputs, base, [dim for dim in lengths if base[dim] == size]):
+            same |= dict.fromkeys(group[1:], group[0])
+    return same
+
+
+def _split(
+    run: Callable[[Arrays], object], inputs: Sequence[Input], base: Sizes, group: list[str]
+) -> list[list[str]]:
+    if len(group) > _MOST_TIED:
+        return [group]
+    for count in range(1, len(group)):
+        for part in combinations(group[1:], count):
+            for change in _OTHERS[:3]:
+                sizes = {**base, **{dim: change(base[dim]) for dim in part}}
+                if not _fails(run, make(inputs, sizes)):
+                    rest = [dim for dim in group if dim not in part]
+                    return [*_split(run, inputs, base, rest), *_split(run, inputs, base, list(part))]
+    return [group]
 
 
 def _base(

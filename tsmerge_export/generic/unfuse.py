@@ -1,7 +1,7 @@
 """Writes fused operators out in single ones, so that attention is one pattern: products, masks and a Softmax.
 
-``Attention`` (opset 23) without caches and ``Einsum`` of two operands that is a batched product. What is anything else
-stays as it is.
+``Attention`` (opset 23) without caches, ``RotaryEmbedding``, and ``Einsum`` of two operands that is a batched product.
+What is anything else stays as it is.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ _FLOAT = TensorProto.FLOAT
 def unfuse(model: onnx.ModelProto) -> None:
     """Replace what can be, in place."""
     kinds = {node.op_type for node in model.graph.node if node.domain in ("", "ai.onnx")}
-    rules: dict[str, Callable[[_Writer, onnx.NodeProto], bool]] = {"Attention": _attention, "Einsum": _einsum}
+    rules: dict[str, Callable[[_Writer, onnx.NodeProto], bool]] = {
+        "Attention": _attention,
+        "Einsum": _einsum,
+        "RotaryEmbedding": _rotary,
+    }
     if not kinds & rules.keys():
         return
     writer = _Writer(model)
@@ -52,10 +56,19 @@ class _Writer:
         values = (*graph.input, *graph.value_info, *graph.output)
         self._types = {value.name: value.type.tensor_type.elem_type for value in values}
         self._types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+        self._ranks = {
+            value.name: len(value.type.tensor_type.shape.dim)
+            for value in values
+            if value.type.tensor_type.HasField("shape")
+        }
 
     def type_of(self, name: str) -> int:
         """Element type of a value; 0 where it is not known."""
         return int(self._types.get(name, 0))
+
+    def rank_of(self, name: str) -> int | None:
+        """Number of axes of a value, where it is known."""
+        return self._ranks.get(name)
 
     def op(self, op_type: str, inputs: list[str], output: str | None = None, **attributes: object) -> str:
         """Append a node; returns the name of its output."""
@@ -132,6 +145,48 @@ def _attention(writer: _Writer, node: onnx.NodeProto) -> bool:
         return True
     mixed = writer.op("Transpose", [writer.op("MatMul", [weights, value])], perm=[0, 2, 1, 3])
     writer.op("Reshape", [mixed, writer.const([0, 0, -1])], node.output[0])
+    return True
+
+
+def _rotary(writer: _Writer, node: onnx.NodeProto) -> bool:
+    """``x1 * cos - x2 * sin, x1 * sin + x2 * cos`` of the two halves of a head, or of its even and odd features."""
+    value, cos, sin, places = [*node.input, ""][:4]
+    rank, heads = writer.rank_of(value), int(_attribute(node, "num_heads", 0))
+    width, paired = int(_attribute(node, "rotary_embedding_dim", 0)), bool(_attribute(node, "interleaved", 0))
+    if rank not in (3, 4) or (rank == 3 and not heads):
+        return False
+    if rank == 3:  # [B, N, H * d], otherwise [B, H, N, d]
+        value = writer.op("Reshape", [value, writer.const([0, 0, heads, -1])])
+    rest = ""
+    if width:  # the others stay as they are
+        ends = [writer.const([end]) for end in (0, width, 2**62)]
+        value, rest = (writer.op("Slice", [value, *own, writer.const([-1])]) for own in (ends[:2], ends[1:]))
+    factors = []
+    for table in (cos, sin):
+        rows = writer.op("Gather", [table, places], axis=0) if places else table  # [B, N, d / 2]
+        factors.append(writer.op("Unsqueeze", [rows, writer.const([2 if rank == 3 else 1])]))
+    if paired:
+        value = writer.op("Reshape", [value, writer.const([0, 0, 0, -1, 2])])
+    parts = [f"{node.output[0]}_{side}" for side in ("first", "second")]
+    writer.nodes.append(
+        helper.make_node("Split", [value], parts, name=f"{parts[0]}_split", axis=-1, num_outputs=2)
+    )
+    if paired:
+        parts = [writer.op("Squeeze", [part, writer.const([-1])]) for part in parts]
+    (first, second), (c, s) = parts, factors
+    turned = [
+        writer.op(kind, [writer.op("Mul", [first, a]), writer.op("Mul", [second, b])])
+        for kind, a, b in (("Sub", c, s), ("Add", s, c))
+    ]
+    if paired:
+        turned = [writer.op("Unsqueeze", [part, writer.const([-1])]) for part in turned]
+        joined = writer.op("Concat", turned, axis=-1)
+        turned = [writer.op("Reshape", [joined, writer.const([0, 0, 0, -1])])]
+    whole = [*turned, *([rest] if rest else [])]
+    if rank == 3:
+        writer.op("Reshape", [writer.op("Concat", whole, axis=-1), writer.const([0, 0, -1])], node.output[0])
+    else:
+        writer.op("Concat", whole, node.output[0], axis=-1)
     return True
 
 

@@ -17,6 +17,7 @@ from tsmerge_export.generic.feeds import KINDS, Sizes, kinds_for, make
 from tsmerge_export.generic.model import FAMILY, GraphModel, by_row
 from tsmerge_export.generic.reference import Reference, Where
 from tsmerge_export.merge.plan import make_plan
+from tsmerge_export.rewrite.dims import dims
 from tsmerge_export.rewrite.points import find_points
 from tsmerge_export.validate import tolerances
 from tsmerge_export.validate.artefact import OnnxArtefact
@@ -76,7 +77,12 @@ def _cases(model: GraphModel, session: Any, seed: int) -> list[_Case]:
 
 
 def _batch(model: GraphModel, feeds: Arrays) -> int:
-    """Rows of the batch: of the axis called so, else the first axis of the first input that has one."""
+    """Rows of the batch: of the axis called so, else the first axis of the first input that has one.
+
+    Where the batch does not come first, all is compared as one row.
+    """
+    if not model.batch_first:
+        return 1
     shapes = [(item.spec.dims, feeds[item.spec.name].shape) for item in model.inputs]
     named = [shape[0] for dims, shape in shapes if dims and dims[0] == "batch"]
     return int((named or [shape[0] for _, shape in shapes if shape] or [1])[0])
@@ -87,12 +93,14 @@ def reference_of(model: GraphModel, merge: MergeConfig, built: Built, threads: i
     points, _ = find_points(model.measured.graph)
     hints = model.component.hints
     plan = make_plan(merge, len(points), protect_first=hints.protect_first, protect_last=hints.protect_last)
+    masked = next((list(item.spec.dims) for item in model.inputs if item.spec.name == model.token_mask), None)
     wheres = [
         Where(
             str(point.value.name),
             plan[point.layer],
             _name(point.keys) if merge.metric == "key" else None,
             point.axis,
+            (dims(point.value) or [])[:2][:: 1 if point.axis == 1 else -1] == masked,
         )
         for point in points
         if point.layer in plan
@@ -135,13 +143,19 @@ def parity(
         except Exception as error:  # ONNX Runtime raises its own types, one per status code
             return unreadable(built.component.name, built.merged, tolerance, error).to_dict()
         todo = _cases(model, original, seed)
+        removed = 0
         for done, case in enumerate(todo):
             want, decided = reference.run(case.feeds)
             result = compare_case(
                 case, by_row(want, case.batch), decided, _ByRow(artefact, case.batch), case.feeds, tolerance
             )
             report.cases.append(result)
+            removed += sum(int(made.target.shape[1] - made.kept.shape[1]) for made in decided)
             progress(done + 1, len(todo))
+    if merge.active and not removed:
+        model.notes.append(
+            "no token was removed in any case that was compared: there are too few, or all are protected"
+        )
     return {**report.to_dict(), "against": AGAINST}
 
 
@@ -201,7 +215,9 @@ def cost(
     done, unmerged_ms, merged_ms = interleaved(
         lambda: before.run(names, feeds), lambda: after.run(names, feeds), runs=runs
     )
-    length = max((size for dim, size in timed.items() if dim != "batch"), default=_longest(feeds))
+    length = _tokens(model, timed) or max(
+        (n for dim, n in timed.items() if dim != "batch"), default=_longest(feeds)
+    )
     speed = SpeedReport(_batch(model, feeds), length, threads, done, unmerged_ms, merged_ms)
     notes = [
         "what the outputs mean is not known, so that no forecast error can be given: how far they move is",
@@ -215,6 +231,13 @@ def cost(
         "notes": notes,
         "tokens": list(tokens_left(built.decisions or built.merged, feeds, threads)),
     }
+
+
+def _tokens(model: GraphModel, sizes: Sizes) -> int | None:
+    """Tokens before the first merge; None where their number is computed."""
+    shape = next((dims(point.value) for point in find_points(model.measured.graph)[0]), None)
+    found = shape[1] if shape else None
+    return sizes.get(found) if isinstance(found, str) else found
 
 
 def _longest(feeds: Mapping[str, Any]) -> int:

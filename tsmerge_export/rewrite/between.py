@@ -24,6 +24,7 @@ from tsmerge_export.rewrite.emit import Emitter
 from tsmerge_export.rewrite.insert import DOMAIN, VERSION, BarrierReport, MergeReport, RewriteReport
 from tsmerge_export.rewrite.lengths import symbols_of, token_counts
 from tsmerge_export.rewrite.points import Point, scope_of
+from tsmerge_export.rewrite.subgraphs import captured, give_captured
 from tsmerge_export.rewrite.tail import works_token_by_token
 
 
@@ -159,11 +160,7 @@ class _Walk:
         for index, value in enumerate(node.inputs):
             node.replace_input_with(index, self._at_stage(value, node))
         for value in captured(node):
-            now = self._at_stage(value, node)
-            for inner in _inside(node):
-                for index, given in enumerate(inner.inputs):
-                    if given is value and now is not value:
-                        inner.replace_input_with(index, now)
+            give_captured(node, value, self._at_stage(value, node))
         for value in node.outputs:
             shape = self._dims.get(value)
             if shape is not None:
@@ -342,26 +339,6 @@ class _Walk:
             out = [shape[0], before, *shape[2:]]
             value = self._emit.op("Unmerge", [value, step.target], {}, value.dtype, out, "unmerged", DOMAIN)
         return value
-
-
-def _inside(node: ir.Node) -> list[ir.Node]:
-    """The nodes of a node's subgraphs (the body of a Scan), at any depth."""
-    graphs = [a.as_graph() for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH]
-    inner = [item for graph in graphs for item in graph]
-    return inner + [deeper for item in inner for deeper in _inside(item)]
-
-
-def captured(node: ir.Node) -> list[ir.Value]:
-    """Values from outside that a node's subgraphs use without its taking them as inputs."""
-    inner = _inside(node)
-    own = {value for item in inner for value in item.outputs}
-    for item in (node, *inner):
-        for attribute in item.attributes.values():
-            if attribute.type == ir.AttributeType.GRAPH:
-                graph = attribute.as_graph()
-                own.update(graph.inputs, graph.initializers.values())
-    found = dict.fromkeys(v for item in inner for v in item.inputs if v is not None and v not in own)
-    return [value for value in found if not value.is_initializer()]
 
 
 def _axes(node: ir.Node, shape: list[Dim]) -> range:

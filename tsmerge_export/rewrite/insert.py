@@ -20,6 +20,7 @@ from tsmerge_export.rewrite.emit import Emitter
 from tsmerge_export.rewrite.points import Point, scope_of
 from tsmerge_export.rewrite.rules import FOR_FOLDED, RULES, Barrier, Context, Ends, Outcome
 from tsmerge_export.rewrite.stages import FIRST, Rows, Stage, deepest
+from tsmerge_export.rewrite.subgraphs import captured, give_captured
 
 DOMAIN = "tsmerge"
 VERSION = 1
@@ -161,6 +162,9 @@ class _Walk:
         for index, value in enumerate(node.inputs):
             if value is not None and value in self._current:
                 node.replace_input_with(index, self._current[value])
+        if self._captures_merged(node):
+            self._unmerge_inputs(node, "its subgraph reads merged tokens")
+            return
         if not any(self._context.tags(value) for value in node.inputs):
             return
         rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
@@ -178,6 +182,15 @@ class _Walk:
             self._unmerge_inputs(node, str(barrier))
             return
         self._apply(node, outcome)
+
+    def _captures_merged(self, node: ir.Node) -> bool:
+        """Bring what the node's subgraphs read of the graph around them up to date, unmerged; whether any was."""
+        merged = False
+        for value in captured(node):
+            now = self._current.get(value, value)
+            merged |= bool(self._context.tags(now))
+            give_captured(node, value, self._unmerged(now))
+        return merged
 
     def _apply(self, node: ir.Node, outcome: Outcome) -> None:
         for index, value in outcome.inputs.items():

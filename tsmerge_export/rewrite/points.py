@@ -190,8 +190,12 @@ def _reader(factor: ir.Value | None, value: ir.Value) -> ir.Node | None:
 
 def _residual(product: ir.Node, softmax: ir.Node) -> tuple[ir.Node | None, str]:
     """The residual Add after the output projection."""
-    value = product.outputs[0]
-    scores, values = _ancestors([softmax.inputs[0]]), _ancestors([product.inputs[1]])
+    read = _ancestors([softmax.inputs[0]]) & _ancestors([product.inputs[1]])
+    return _residual_of(product.outputs[0], read)
+
+
+def _residual_of(value: ir.Value, read: set[ir.Value], parallel: bool = False) -> tuple[ir.Node | None, str]:
+    """The Add of ``value`` and one of ``read``, the values that scores and values are both computed from."""
     for _ in range(_MAX_STEPS):
         uses = list(_consumers(value))
         normalised = _normalised(value, uses)
@@ -205,9 +209,14 @@ def _residual(product: ir.Node, softmax: ir.Node) -> tuple[ir.Node | None, str]:
         if node.op_type == "Add" and not _constant(other):
             if other is None or dims(other) is None or dims(other) != dims(node.outputs[0]):
                 return None, "the Add after the projection is no residual: the shapes differ"
-            if other not in scores or other not in values:
-                return None, "the residual is no ancestor of scores and values (cross-attention)"
-            return node, ""
+            if other in read:
+                return node, ""
+            # A parallel block adds attention and feed-forward to each other, then the tokens that both started from.
+            found = None if parallel else _residual_of(node.outputs[0], read & _ancestors([other]), True)[0]
+            return (
+                found,
+                "" if found else "the residual is no ancestor of scores and values (cross-attention)",
+            )
         if (
             node.op_type in _SCATTER and index == 2
         ):  # attention of some queries, put among the others' outputs
@@ -275,7 +284,11 @@ def find_points(graph: ir.Graph, scope: str | None = None) -> tuple[list[Point],
         if add is None or found is None:
             rejected.append(Rejected(name, reason))
         elif len(found) != 3 or shape[-1] not in found[:2]:
-            rejected.append(Rejected(name, f"the residual is {found}, not [batch, tokens, features]"))
+            rejected.append(
+                Rejected(
+                    name, f"the residual is {found}, not [batch, tokens, features] with {shape[-1]} tokens"
+                )
+            )
         elif found[0] == found[1]:
             rejected.append(Rejected(name, f"the residual is {found}: batch and tokens cannot be told apart"))
         elif scope is not None and scope_of(add) and not re.search(scope, scope_of(add)):
