@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 import tsmerge_export as tsm
+from tests.exports import export_component
 from tests.models import tiny, tiny_folder
 from tsmerge_export import families
 from tsmerge_export.build import Built, merge_and_lower
@@ -26,7 +27,7 @@ from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.families.base import Component
 from tsmerge_export.merge import local_merge, ssm_merge, unmerge
 from tsmerge_export.merge.apply import current_run
-from tsmerge_export.onnx_export import export_component, prove_dynamic
+from tsmerge_export.onnx_export import prove_dynamic
 from tsmerge_export.rewrite.blocks import find_blocks
 from tsmerge_export.rewrite.merge_graph import merge_graph
 from tsmerge_export.validate import corpus, parity
