@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 import torch
 
@@ -23,6 +22,7 @@ from tsmerge_export.errors import UsageError
 from tsmerge_export.onnx_export import prove_dynamic
 from tsmerge_export.validate import parity
 from tsmerge_export.validate.corpus import ENTRIES, Case
+from tsmerge_export.validate.sessions import open_session
 
 FAMILY = families.get("patch-mamba")
 CASES = [
@@ -71,7 +71,7 @@ def test_parity(merge: MergeConfig) -> None:
 def test_the_export_is_dynamic_and_nothing_to_merge_is_bit_identical() -> None:
     prove_dynamic(FAMILY.components(model())[0], model(), plain())
     files = built(MergeConfig("ssm", ratio="1/2", min_tokens=1000))
-    unmerged, merged = (ort.InferenceSession(str(file)) for file in (files.unmerged, files.merged))
+    unmerged, merged = (open_session(file, 1) for file in (files.unmerged, files.merged))
     for batch, length in ((1, 5), (3, 201)):
         feed = FAMILY.components(model())[0].example(model(), batch, length)
         assert unmerged.run(None, feed)[0].tobytes() == merged.run(None, feed)[0].tobytes()
