@@ -26,6 +26,7 @@ from tsmerge_export.families.base import Component
 FOLDER = "TSMERGE_TESTS_EXPORTS"
 
 _made: dict[str, ir.Model] = {}
+_PLAIN = (bool, int, float, str, tuple, list, type(None))
 
 
 def _described(component: Component, model: nn.Module, opset: int) -> Iterator[bytes]:
@@ -39,7 +40,10 @@ def _described(component: Component, model: nn.Module, opset: int) -> Iterator[b
         component.outputs,
         component.hints,
     )
-    yield repr((*about, opset, type(model), getattr(model, "config", None), model)).encode()
+    yield repr((*about, opset, model)).encode()
+    for module in model.modules():  # what no repr tells: configs, and numbers such as the length of a chunk
+        plain = {key: value for key, value in vars(module).items() if isinstance(value, _PLAIN)}
+        yield repr((type(module), getattr(module, "config", None), plain)).encode()
     for name, value in (*model.named_parameters(), *model.named_buffers()):
         yield repr((name, value.dtype, tuple(value.shape))).encode()
         yield value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
