@@ -172,6 +172,22 @@ def test_a_wrong_value_behind_right_decisions_fails_parity(tmp_path: Path) -> No
     assert any("error" in failure for failure in found["failures"])
 
 
+def test_a_reference_that_is_not_the_original_proves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "plain.onnx"
+    export("plain", file, old=True, opset=17)
+    run = verdicts.Reference.run
+
+    def off(self: verdicts.Reference, feeds: Any) -> Any:
+        outputs, decided = run(self, feeds)
+        return {name: np.float32(1.01) * value for name, value in outputs.items()}, decided
+
+    monkeypatch.setattr(verdicts.Reference, "run", off)
+    with pytest.raises(VerdictError, match="nothing can be proved with such a reference"):
+        bundle_of(file)
+
+
 def test_missing_barrier_is_not_overlooked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "vit.onnx"
     export("vit", file, old=True)
