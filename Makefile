@@ -7,19 +7,20 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 PYTEST_ARGS ?=
 
+comma := ,
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 DEMO = tsmerge_export/demo/chronos-bolt-nano
 
 # The plugin's tests use NVIDIA's compiler and TensorRT-RTX, wheels for Linux on x86-64; elsewhere they are skipped.
-PLUGIN_TESTS = $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),$(VENV)/.installed-plugin-tests)
+PLUGIN_TESTS = $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m))
 
 .PHONY: demo test test-slow test-optimum lint format clean
 
 demo: $(VENV)/.installed-cpu
 	$(BIN)/tsmerge-export $(DEMO) --merge local --ratio 1/10 -o build/demo --force
 
-test: $(VENV)/.installed-dev $(PLUGIN_TESTS)
+test: $(VENV)/.installed-tests
 	if command -v npm >/dev/null; then cd tests/web && npm ci --no-audit --no-fund --silent; fi
 	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
 
@@ -53,11 +54,11 @@ $(VENV)/.torch: | $(BIN)/python
 	$(BIN)/python -c "import torch" 2>/dev/null || $(PIP) install "$(TORCH)"
 	touch $@
 
-# Of kernel-lens only the headers of TensorRT are used, not what it depends on.
-$(VENV)/.installed-plugin-tests: $(VENV)/.installed-dev
-	$(PIP) install -e ".[plugin-tests]"
-	$(PIP) install --no-deps "kernel-lens>=2.0"
-	touch $@
+# All that lint and tests need, in one go. Of kernel-lens only the headers of TensorRT are used, not what it depends on.
+$(VENV)/.installed-tests: pyproject.toml $(VENV)/.torch
+	$(PIP) install -e ".[dev$(if $(PLUGIN_TESTS),$(comma)plugin-tests)]"
+	$(if $(PLUGIN_TESTS),$(PIP) install --no-deps "kernel-lens>=2.0")
+	touch $(VENV)/.installed-dev $@
 
 $(VENV)/.installed-%: pyproject.toml $(VENV)/.torch
 	$(PIP) install -e ".[$*]"

@@ -10,6 +10,7 @@ from pathlib import Path
 import onnx_ir as ir
 from torch import nn
 
+from tests.exports import export_component
 from tests.models import tiny
 from tsmerge_export import demo
 from tsmerge_export.build import Built, merge_and_lower
@@ -18,7 +19,6 @@ from tsmerge_export.checkpoint import load_model
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.families import get
 from tsmerge_export.families.base import Component, Family
-from tsmerge_export.onnx_export import export_component
 from tsmerge_export.shared_weights import share
 
 FAMILY: Mapping[str, str] = {

@@ -2,11 +2,44 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator
+
+# Before numpy and PyTorch are imported, here and in the processes that tests start: the models are tiny, and threads
+# that wait for each other by spinning take the cores from the other worker.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
+
+_SHARED = "TSMERGE_TESTS_EXPORTS"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true", help="a skipped test fails the run (for CI)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The process that starts the workers makes the folder that they share (see ``tests/exports.py``)."""
+    if not hasattr(config, "workerinput"):
+        folder = tempfile.TemporaryDirectory(prefix="tsmerge-tests-exports-")
+        os.environ[_SHARED] = folder.name
+        config.add_cleanup(folder.cleanup)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_export_per_model() -> Iterator[None]:
+    """The commands under test export as ``tests/exports.py`` does."""
+    from tests import exports
+    from tsmerge_export import build
+    from tsmerge_export.advise import study
+    from tsmerge_export.tune import subject
+
+    assert exports.FOLDER == _SHARED
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (build, study, subject):
+            patch.setattr(module, "export_component", exports.export_component)
+        yield
 
 
 @pytest.hookimpl(trylast=True)

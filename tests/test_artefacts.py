@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from itertools import product
+
 import numpy as np
 import onnx
 import pytest
@@ -42,13 +45,25 @@ def parity_of(name: str, merge: MergeConfig, built: Built, cases: list[Case]) ->
     """The eager model merged by ``merge`` against the files of ``built``."""
     return parity.check(
         artefacts.family(name), artefacts.component(name), artefacts.model(name), merge, built.merged,
-        cases=cases, threads=2,
+        cases=cases, threads=1,
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("ratio", ["1/10", "1/4", "1/2"])
-@pytest.mark.parametrize("k", [1, 2, 5, "global"])
-@pytest.mark.parametrize("name", NAMES)
+#: Neighbourhoods and ratios of the trained models: each once, the other combinations among the slow tests.
+_QUICK = {(1, "1/10"), (2, "1/2"), (5, "1/4"), ("global", "1/4")}
+
+
+@pytest.mark.parametrize(
+    ("name", "k", "ratio"),
+    [
+        pytest.param(
+            name, k, ratio, marks=[pytest.mark.slow] * (name in TRAINED and (k, ratio) not in _QUICK)
+        )
+        for name in NAMES
+        for k in (1, 2, 5, "global")
+        for ratio in ("1/10", "1/4", "1/2")
+    ],
+)
 def test_parity(name: str, k: int | str, ratio: str) -> None:
     merge = MergeConfig(k=k, ratio=ratio)
     built = artefacts.built(name, merge)
@@ -103,8 +118,15 @@ def assert_bit_identical(name: str, merge: MergeConfig, op_type: str, threads: i
             assert want.tobytes() == got.tobytes()
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("positions", ["gather", "compact"])
+@pytest.mark.parametrize(
+    ("positions", "threads"),
+    [
+        ("gather", 1),
+        ("compact", 2),
+        pytest.param("gather", 2, marks=pytest.mark.slow),
+        pytest.param("compact", 1, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("k", [1, 5, "global"])
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_to_merge_is_bit_identical_to_the_unmerged_file(
@@ -138,17 +160,26 @@ def assert_close(got: np.ndarray, want: np.ndarray) -> None:
 
 
 #: One setting for each method and body.
-in_other_runtimes = pytest.mark.parametrize(
-    "merge",
-    [
-        MergeConfig(k=1, ratio="1/4"),
-        MergeConfig(k=2, ratio="1/4"),
-        MergeConfig(k="global", ratio="1/4"),
-        MergeConfig(method="dynamic", threshold=0.5),
-        MergeConfig(method="pitome", ratio="1/4"),
-    ],
-    ids=lambda merge: merge.describe(),
-)
+ELSEWHERE = [
+    MergeConfig(k=1, ratio="1/4"),
+    MergeConfig(k=2, ratio="1/4"),
+    MergeConfig(k="global", ratio="1/4"),
+    MergeConfig(method="dynamic", threshold=0.5),
+    MergeConfig(method="pitome", ratio="1/4"),
+]
+in_other_runtimes = pytest.mark.parametrize("merge", ELSEWHERE, ids=lambda merge: merge.describe())
+
+
+@cache
+def in_web(name: str) -> dict[tuple[MergeConfig, bool], list[dict[str, np.ndarray]]]:
+    """Outputs of all settings, as functions and inlined, in one process of node: it starts longer than it computes."""
+    settings = list(product(ELSEWHERE, (False, True)))
+    feeds = feeds_of(name)[1:5:2]
+    return dict(
+        zip(
+            settings, web.run_many([(artefacts.built(name, *s).merged, feeds) for s in settings]), strict=True
+        )
+    )
 
 
 @pytest.mark.parametrize("inline", [False, True], ids=["functions", "inlined"])
@@ -158,10 +189,8 @@ def test_onnxruntime_web_computes_the_same(name: str, merge: MergeConfig, inline
     reason = web.missing()
     if reason is not None:
         pytest.skip(reason)
-    built = artefacts.built(name, merge, inline)
-    feeds = feeds_of(name)[1:5:2]
-    native = open_session(built.merged)
-    for feed, got in zip(feeds, web.run(built.merged, feeds), strict=True):
+    native = open_session(artefacts.built(name, merge, inline).merged)
+    for feed, got in zip(feeds_of(name)[1:5:2], in_web(name)[merge, inline], strict=True):
         for value, want in zip(native.get_outputs(), native.run(None, feed), strict=True):
             assert_close(got[value.name], want)
 
@@ -199,7 +228,7 @@ def test_newer_opsets(opset: int) -> None:
         assert imports[""] == opset
         report = parity.check(
             artefacts.family(name), artefacts.component(name), artefacts.model(name), merge, built.merged,
-            cases=some_cases(name)[2:4], threads=2,
+            cases=some_cases(name)[2:4], threads=1,
         )  # fmt: skip
     assert report.failures == []
     assert report.passed

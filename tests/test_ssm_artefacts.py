@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 
 from tests import artefacts, web
@@ -15,6 +14,7 @@ from tests.test_pitome_artefacts import parity_of
 from tsmerge_export.cli import main, main_export
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.validate import corpus
+from tsmerge_export.validate.sessions import open_session
 
 TRAINED = ["bolt-nano", "t5-nano"]
 
@@ -51,7 +51,7 @@ def test_parity_fails_for_another_setting(other: dict) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_to_merge_is_bit_identical_to_the_unmerged_file(name: str) -> None:
     built = artefacts.built(name, MergeConfig("ssm", ratio="1/2", min_tokens=100_000))
-    plain, merged = (ort.InferenceSession(str(file)) for file in (built.unmerged, built.merged))
+    plain, merged = (open_session(file, 1) for file in (built.unmerged, built.merged))
     for case in some_cases(name):
         inputs = artefacts.component(name).from_series(artefacts.model(name), case.series())
         for want, got in zip(plain.run(None, inputs), merged.run(None, inputs), strict=True):
@@ -70,7 +70,7 @@ def test_onnxruntime_web_and_openvino_compute_the_same() -> None:
         artefacts.component(name).from_series(artefacts.model(name), case.series())
         for case in some_cases(name)[2:4]
     ]
-    native = ort.InferenceSession(str(built.merged))
+    native = open_session(built.merged, 1)
     network = openvino.Core().compile_model(str(inlined.merged), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for feed, in_web in zip(feeds, web.run(built.merged, feeds), strict=True):
         in_openvino = network(feed)

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import nn
@@ -21,6 +20,7 @@ from torch import nn
 from tsmerge_export.errors import UnsupportedError, VerdictError
 from tsmerge_export.families.base import Component
 from tsmerge_export.rewrite.dims import rename_dims
+from tsmerge_export.validate.sessions import open_session
 
 MIN_OPSET, MAX_OPSET = 18, 23
 DEFAULT_OPSET = 18
@@ -134,7 +134,7 @@ def prove_dynamic(component: Component, model: nn.Module, exported: ir.Model) ->
     Raises:
         VerdictError: it does not run, or computes something else, at one of the sizes.
     """
-    session = ort.InferenceSession(ir.serde.serialize_model(exported).SerializeToString())
+    session = open_session(ir.serde.serialize_model(exported))
     for batch in _PROOF_BATCHES:
         for length in _PROOF_LENGTHS:
             inputs = component.example(model, batch, length, seed=batch + length)

@@ -15,12 +15,13 @@ import pytest
 import torch
 
 import tsmerge_export as tsm
+from tests.exports import export_component
 from tests.models import tiny
 from tsmerge_export import families
 from tsmerge_export.build import Built, merge_and_lower
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.families.base import Component, Family
-from tsmerge_export.onnx_export import export_component, prove_dynamic
+from tsmerge_export.onnx_export import prove_dynamic
 from tsmerge_export.validate import parity
 from tsmerge_export.validate.corpus import ENTRIES, Case
 from tsmerge_export.validate.sessions import open_session

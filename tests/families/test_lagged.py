@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 import torch
 from torch import Tensor
@@ -22,6 +21,7 @@ from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.merge import local_merge
 from tsmerge_export.rewrite.merge_graph import merge_graph
+from tsmerge_export.validate.sessions import open_session
 
 PLAIN = Subject("time-series-transformer", TST)
 WHOLE = Subject(
@@ -136,7 +136,7 @@ def test_eager_and_exported_equal_a_forward_written_by_hand() -> None:
         with tsm.merging(PLAIN.model, ONE_RATIO):
             eager = PLAIN.component.eager(PLAIN.model, {k: torch.from_numpy(v) for k, v in feed.items()})
     torch.testing.assert_close(eager["last_hidden_state"], want, rtol=1e-4, atol=5e-5)
-    got = ort.InferenceSession(str(PLAIN.built(ONE_RATIO).merged)).run(["last_hidden_state"], feed)[0]
+    got = open_session(PLAIN.built(ONE_RATIO).merged, 1).run(["last_hidden_state"], feed)[0]
     np.testing.assert_allclose(got, want.numpy(), rtol=1e-4, atol=5e-5)
 
 
@@ -187,7 +187,7 @@ def test_forecasts_follow_the_decoder_of_the_merged_model(merge: MergeConfig | N
             want = model.generate(**tensors, future_time_features=future).sequences[:, 0]
     finally:
         del model.output_distribution
-    session = ort.InferenceSession(str(subject.built(active).merged))
+    session = open_session(subject.built(active).merged, 1)
     names = [spec.name for spec in subject.component.outputs]
     got = subject.family.forecast(
         model, lambda given: dict(zip(names, session.run(names, given), strict=True)), series

@@ -9,19 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 import torch
 
 import tsmerge_export as tsm
+from tests.exports import export_component
 from tests.models import CONFIGS, MAMBA, tiny
 from tsmerge_export import families
 from tsmerge_export.build import Built, merge_and_lower
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UsageError
-from tsmerge_export.onnx_export import export_component, prove_dynamic
+from tsmerge_export.onnx_export import prove_dynamic
 from tsmerge_export.validate import parity
 from tsmerge_export.validate.corpus import ENTRIES, Case
+from tsmerge_export.validate.sessions import open_session
 
 FAMILY = families.get("patch-mamba")
 CASES = [
@@ -70,7 +71,7 @@ def test_parity(merge: MergeConfig) -> None:
 def test_the_export_is_dynamic_and_nothing_to_merge_is_bit_identical() -> None:
     prove_dynamic(FAMILY.components(model())[0], model(), plain())
     files = built(MergeConfig("ssm", ratio="1/2", min_tokens=1000))
-    unmerged, merged = (ort.InferenceSession(str(file)) for file in (files.unmerged, files.merged))
+    unmerged, merged = (open_session(file, 1) for file in (files.unmerged, files.merged))
     for batch, length in ((1, 5), (3, 201)):
         feed = FAMILY.components(model())[0].example(model(), batch, length)
         assert unmerged.run(None, feed)[0].tobytes() == merged.run(None, feed)[0].tobytes()

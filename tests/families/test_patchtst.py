@@ -20,6 +20,7 @@ from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.merge import local_merge, unmerge
 from tsmerge_export.merge.apply import apply
+from tsmerge_export.validate.sessions import open_session
 
 FLATTEN = Subject("patchtst", PATCHTST)
 MEAN = Subject("patchtst", {**PATCHTST, "pooling_type": "mean", "norm_type": "layernorm", "pre_norm": False})
@@ -123,9 +124,8 @@ def test_eager_and_exported_equal_a_forward_written_by_hand(tmp_path: Path) -> N
             eager = FLATTEN.model(**tensors).prediction_outputs
             assert run.steps[0].kept.shape == (12, 18)  # 4 rows of 3 channels, 23 patches
     torch.testing.assert_close(eager, want, rtol=1e-4, atol=1e-4)
-    import onnxruntime as ort
 
-    got = ort.InferenceSession(str(FLATTEN.built(merge).merged)).run(None, feed)[0]
+    got = open_session(FLATTEN.built(merge).merged, 1).run(None, feed)[0]
     np.testing.assert_allclose(got, want.numpy(), rtol=1e-4, atol=1e-4)
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 import torch
 from torch import Tensor
 
 import tsmerge_export as tsm
+from tests.exports import export_component
 from tests.models import CONFIGS, tiny, tiny_folder
 from tsmerge_export import families
 from tsmerge_export.build import Built, merge_and_lower
@@ -26,11 +26,12 @@ from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.families.base import Component
 from tsmerge_export.merge import local_merge, ssm_merge, unmerge
 from tsmerge_export.merge.apply import current_run
-from tsmerge_export.onnx_export import eager_outputs, export_component, prove_dynamic
+from tsmerge_export.onnx_export import eager_outputs, prove_dynamic
 from tsmerge_export.rewrite.blocks import find_blocks
 from tsmerge_export.rewrite.merge_graph import merge_graph
 from tsmerge_export.validate import corpus, parity
 from tsmerge_export.validate.corpus import ENTRIES, Case
+from tsmerge_export.validate.sessions import open_session
 
 NAMES = ("mamba2", "mamba")
 SETTINGS = [
@@ -116,7 +117,7 @@ def in_branches(h: Tensor, block: Any, **options: Any) -> Any:
 def test_eager_and_exported_equal_a_forward_written_by_hand(
     name: str, config: MergeConfig, merge: Any, options: Any
 ) -> None:
-    session = ort.InferenceSession(str(built(name, config).merged))
+    session = open_session(built(name, config).merged, 1)
     for batch, length in ((1, 3), (2, 17), (3, 40), (1, 64)):
         tokens = ids(batch, length)
         with torch.no_grad():
@@ -166,7 +167,7 @@ def test_the_plain_export_is_dynamic_and_nothing_to_merge_is_bit_identical(name:
     files = built(
         name, MergeConfig("ssm", ratio="1/2", min_tokens=1000, metric="hidden", residual_prune_share=0)
     )
-    unmerged, merged = (ort.InferenceSession(str(file)) for file in (files.unmerged, files.merged))
+    unmerged, merged = (open_session(file, 1) for file in (files.unmerged, files.merged))
     for batch, length in ((1, 5), (2, 33)):
         feed = {"input_ids": ids(batch, length).numpy()}
         assert unmerged.run(None, feed)[0].tobytes() == merged.run(None, feed)[0].tobytes()
@@ -299,7 +300,7 @@ def test_chunks_longer_than_the_trace(name: str) -> None:
     model: Any = tiny(name, 0, config)
     component = families.get(name).components(model)[0]
     exported = export_component(component, model)
-    session = ort.InferenceSession(ir.serde.serialize_model(exported).SerializeToString())
+    session = open_session(ir.serde.serialize_model(exported), 1)
     patch = getattr(model.config, "patch_length", 1)
     rng = np.random.default_rng(0)
     for tokens in (1, 255, 256, 257, 512, 700):

@@ -150,6 +150,44 @@ def test_other_amount_fails_parity(llama: Path, monkeypatch: pytest.MonkeyPatch)
         bundle_of(llama)
 
 
+def test_a_wrong_value_behind_right_decisions_fails_parity(tmp_path: Path) -> None:
+    """The last weight of the merged file is 1 % off: nothing is decided behind it."""
+    file = tmp_path / "plain.onnx"
+    export("plain", file, old=True, opset=17)
+    model, merge = load_graph_model(file, GraphOptions()), MergeConfig(ratio="1/4", min_tokens=2)
+    built = merge_and_lower(
+        model.component, model.measured, merge, inline=False, folder=tmp_path, scratch=tmp_path, stay={}
+    )
+    settings: Any = {"atol": None, "rtol": None, "threads": 1, "seed": 0, "progress": lambda *_: None}
+    assert verdicts.parity(model, merge, built, **settings)["passed"]
+    proto = onnx.load(built.merged)
+    weights = {tensor.name: tensor for tensor in proto.graph.initializer if len(tensor.dims) == 2}
+    used = [name for node in proto.graph.node for name in node.input if name in weights]
+    values = onnx.numpy_helper.to_array(weights[used[-1]]) * np.float32(1.01)
+    weights[used[-1]].CopyFrom(onnx.numpy_helper.from_array(values, used[-1]))
+    onnx.save(proto, built.merged)
+    found = verdicts.parity(model, merge, built, **settings)
+    assert not found["passed"]
+    assert found["kept_mismatches"] == 0
+    assert any("error" in failure for failure in found["failures"])
+
+
+def test_a_reference_that_is_not_the_original_proves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "plain.onnx"
+    export("plain", file, old=True, opset=17)
+    run = verdicts.Reference.run
+
+    def off(self: verdicts.Reference, feeds: Any) -> Any:
+        outputs, decided = run(self, feeds)
+        return {name: np.float32(1.01) * value for name, value in outputs.items()}, decided
+
+    monkeypatch.setattr(verdicts.Reference, "run", off)
+    with pytest.raises(VerdictError, match="nothing can be proved with such a reference"):
+        bundle_of(file)
+
+
 def test_missing_barrier_is_not_overlooked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "vit.onnx"
     export("vit", file, old=True)

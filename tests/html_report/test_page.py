@@ -118,6 +118,19 @@ def test_strip(family: str) -> None:
     assert counts == [[str(len(one["target"])), str(len(one["kept"]))] for one in tokens["layers"]]
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_merges_as_text(family: str) -> None:
+    """Every group that numpy finds in ``target``, in tokens of the layer's own input, and no other."""
+    layers = report(family)["example"]["tokens"]["layers"]
+    for one, said in zip(layers, part(page(family), "tokens").all("details"), strict=True):
+        target = np.array(one["target"])
+        moves = re.findall(r"([\d+]+) \u2192 (\d+)", said.one("p").text)
+        found = {int(output): [int(token) for token in group.split("+")] for group, output in moves}
+        merged = np.flatnonzero(np.bincount(target) > 1)
+        assert found == {int(output): np.flatnonzero(target == output).tolist() for output in merged}
+        assert f"{len(target)} \u2192 {len(one['kept'])} tokens" in said.one("summary").text
+
+
 def test_pruning_is_said() -> None:
     words = "Of the tokens removed the share 1/2 was pruned"
     assert words in part(page("mamba2"), "tokens").text

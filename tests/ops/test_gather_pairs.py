@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tsmerge_export import ops
+from tsmerge_export.validate.sessions import open_session
 
 
 def session(dtype: int, opset: int) -> ort.InferenceSession:
@@ -34,7 +35,7 @@ def session(dtype: int, opset: int) -> ort.InferenceSession:
         ir_version=ops.MIN_IR_VERSION,
     )
     onnx.checker.check_model(model)
-    return ort.InferenceSession(model.SerializeToString())
+    return open_session(model, 1)
 
 
 def run(

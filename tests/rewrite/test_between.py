@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 import onnx.parser
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
@@ -25,6 +24,7 @@ from tsmerge_export.rewrite.infer import infer_shapes
 from tsmerge_export.rewrite.lengths import token_counts
 from tsmerge_export.rewrite.merge_graph import merge_graph
 from tsmerge_export.rewrite.subgraphs import captured
+from tsmerge_export.validate.sessions import open_session
 
 
 class Blocks(nn.Module):
@@ -148,7 +148,7 @@ def by_hand(m: Blocks, head: str, x: Tensor, layers: tuple[int, ...], **options:
 def compare(
     model: ir.Model, head: str, layers: tuple[int, ...], m: Blocks | None = None, **options: Any
 ) -> None:
-    session = ort.InferenceSession(to_portable(model).SerializeToString())
+    session = open_session(to_portable(model), 1)
     for batch, length in ((1, 4), (3, 17), (2, 40)):
         x = torch.randn(batch, length, 6, generator=torch.Generator().manual_seed(length))
         with torch.no_grad():
@@ -278,7 +278,7 @@ def test_a_number_of_tokens_that_is_computed_from_the_length_is_that_of_the_merg
     model, report = merge_graph(found.model, MergeConfig(ratio="1/3", min_tokens=0), protect_last=1)
     assert "//" in report.merges[0].before
     assert token_counts(found.model.graph, report.merges[0].before)
-    session = ort.InferenceSession(to_portable(model).SerializeToString())
+    session = open_session(to_portable(model), 1)
     for batch, length in ((1, 3), (2, 37), (3, 161)):
         x, size = torch.randn(batch, length), None
         with torch.no_grad():

@@ -6,7 +6,6 @@ import numpy as np
 import onnx
 import onnx.parser
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
@@ -15,6 +14,7 @@ from tsmerge_export.lower.portable import to_portable
 from tsmerge_export.rewrite.distances import fold_distances
 from tsmerge_export.rewrite.emit import Emitter
 from tsmerge_export.rewrite.infer import infer_shapes
+from tsmerge_export.validate.sessions import open_session
 
 BUCKETS, HEADS = 32, 3
 POSITIONS = """
@@ -78,7 +78,7 @@ def graph(chain: str, weight: np.ndarray, last: str = LAST) -> ir.Model:
 
 
 def run(model: ir.Model, tokens: int) -> np.ndarray:
-    session = ort.InferenceSession(to_portable(model).SerializeToString(), providers=["CPUExecutionProvider"])
+    session = open_session(to_portable(model), 1)
     got: np.ndarray = session.run(None, {"x": np.zeros(tokens, np.float32)})[0]
     return got
 

@@ -17,6 +17,7 @@ from tsmerge_export.config import MergeConfig
 from tsmerge_export.lower.portable import to_portable
 from tsmerge_export.rewrite.insert import RewriteReport
 from tsmerge_export.rewrite.merge_graph import merge_graph
+from tsmerge_export.validate.sessions import open_session
 
 KINDS: Mapping[str, dict[str, Any]] = {
     "rope-pre-tokens": {"positions": "rope"},
@@ -56,7 +57,7 @@ def merged(
     model: ir.Model, config: MergeConfig, **options: Any
 ) -> tuple[ort.InferenceSession, RewriteReport]:
     model, report = merge_graph(model.clone(), config, token_mask="token_mask", **options)
-    return ort.InferenceSession(to_portable(model).SerializeToString()), report
+    return open_session(to_portable(model), 1), report
 
 
 def inputs(batch: int, tokens: int) -> dict[str, np.ndarray]:
@@ -132,7 +133,7 @@ def test_proportional_attention_on_equal_tokens_is_the_unmerged_model() -> None:
     plain = export(model)
     x = np.repeat(np.random.default_rng(0).standard_normal((2, 11, 4)).astype(np.float32), 2, axis=1)
     feed = {"x": x, "mask": np.ones((2, 22), np.int64)}
-    want = ort.InferenceSession(ir.to_proto(plain).SerializeToString()).run(["y"], feed)[0]
+    want = open_session(ir.to_proto(plain), 1).run(["y"], feed)[0]
     errors = {}
     for prop_attn in (True, False):
         session, _ = merged(plain, MergeConfig(r=4, layers=(0,), prop_attn=prop_attn))
@@ -156,7 +157,7 @@ def test_fixed_sizes() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_to_merge_is_the_plain_file_bit_for_bit(kind: str) -> None:
-    plain = ort.InferenceSession(ir.to_proto(exported(kind)).SerializeToString())
+    plain = open_session(ir.to_proto(exported(kind)), 1)
     session, report = merged(exported(kind), MergeConfig(ratio="1/2", min_tokens=1000))
     assert len(report.merges) == 3
     for batch, tokens in ((1, 3), (4, 31)):

@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 import onnx.parser
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 import torch
 
@@ -23,6 +22,7 @@ from tsmerge_export.merge.plan import make_plan
 from tsmerge_export.rewrite.infer import infer_shapes
 from tsmerge_export.rewrite.insert import RewriteReport, insert_merges
 from tsmerge_export.rewrite.points import Point
+from tsmerge_export.validate.sessions import open_session
 
 BATCH, TOKENS, WIDTH = 3, 11, 6
 RATIO = "1/3"
@@ -134,9 +134,7 @@ def feeds() -> dict[str, np.ndarray]:
 
 
 def run(model: onnx.ModelProto, feed: dict[str, np.ndarray]) -> np.ndarray:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(model.SerializeToString(), options)
+    session = open_session(model, 1)
     known = {value.name for value in session.get_inputs()}
     return session.run(["y"], {name: value for name, value in feed.items() if name in known})[0]
 
