@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from tsmerge_export.families.base import Arrays, Component, TensorSpec
 from tsmerge_export.families.hf import TransformersFamily
-from tsmerge_export.families.history import channelled
+from tsmerge_export.pipelines.history import channelled
 
 #: Of every such model, for its card.
 COMPONENT = (
@@ -20,21 +20,6 @@ COMPONENT = (
     "past values and mask -> `prediction_outputs`, or with a distribution head its parameters, `series_loc` and "
     "`series_scale`",
 )
-
-
-class LastAxis(nn.Module):
-    """A distribution's map into its domain, which squeezes the last axis: given one of length 1 to squeeze.
-
-    Without, it means "squeeze if that is 1", which the exporter writes as a Squeeze of whatever length there is.
-    """
-
-    def __init__(self, domain_map: nn.Module) -> None:
-        super().__init__()
-        self.domain_map = domain_map
-
-    def forward(self, *parameters: Tensor) -> Any:
-        """Parameters ``[.., H]``, unbounded -> the same in their domain."""
-        return self.domain_map(*(parameter.unsqueeze(-1) for parameter in parameters))
 
 
 def parameters(model: Any) -> tuple[str, ...]:
@@ -76,7 +61,7 @@ class ChannelModel(Component):
         return out | {"series_loc": result.loc, "series_scale": result.scale}
 
     def feed(self, model: Any, series: NDArray[np.float32], *, spread: bool) -> Arrays:
-        """Series ``[B, L]`` as inputs, see :func:`~tsmerge_export.families.history.channelled`."""
+        """Series ``[B, L]`` as inputs, see :func:`~tsmerge_export.pipelines.history.channelled`."""
         config = model.config
         found = channelled(series, config.context_length, config.num_input_channels, spread=spread)
         return {"past_values": found["past_values"], self.mask: found["past_observed_mask"]}

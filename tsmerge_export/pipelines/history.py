@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from tsmerge_export.families.base import Arrays
+Arrays = dict[str, NDArray[Any]]
 
 
 def channelled(series: NDArray[np.float32], context: int, channels: int, *, spread: bool) -> Arrays:
