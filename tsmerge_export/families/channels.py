@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from tsmerge_export.families.base import Arrays, Component, TensorSpec
 from tsmerge_export.families.hf import TransformersFamily
+from tsmerge_export.pipelines import distributions
 from tsmerge_export.pipelines.history import channelled
 
 #: Of every such model, for its card.
@@ -82,6 +82,16 @@ class ChannelFamily(TransformersFamily):
         """See :meth:`Family.context`."""
         return int(model.config.context_length)
 
+    def pipeline(self, model: Any) -> dict[str, Any]:
+        """See :meth:`Family.pipeline`; ``distribution`` is None for points."""
+        config = model.config
+        name = None if model.distribution_output is None else config.distribution_output
+        return super().pipeline(model) | {
+            "quantiles": list(self.quantile_levels(model)),
+            "distribution": name,
+            "num_samples": int(config.num_parallel_samples),
+        }
+
     def forecast(
         self, model: Any, run: Callable[[Arrays], Arrays], series: NDArray[np.float32], seed: int = 0
     ) -> NDArray[np.float32]:
@@ -91,9 +101,6 @@ class ChannelFamily(TransformersFamily):
         names = parameters(model)
         if not names:
             return found["prediction_outputs"][:, None, :, 0]
-        tensors = {name: torch.from_numpy(value) for name, value in found.items()}
-        distribution = model.distribution_output.distribution(
-            tuple(tensors[name] for name in names), tensors["series_loc"], tensors["series_scale"]
-        )
-        point: NDArray[np.float32] = distribution.mean[:, None, :, 0].float().numpy()
-        return point
+        loc, scale = found["series_loc"], found["series_scale"]
+        values = {name: found[name] for name in names}
+        return distributions.mean(model.config.distribution_output, values, loc, scale)[:, None, :, 0]
