@@ -1,12 +1,13 @@
 """Each merging operator alone: time and memory against the number of tokens, in ONNX Runtime and in eager PyTorch.
 
     python benchmarks/operators.py [--tokens 128,...,16384] [--features 64,512] [--threads 1] [--runs 9]
-                                   [--only NAME,...] [--plot FILE.png] [--json FILE]
+                                   [--batch 1] [--only NAME,...] [--plot FILE.png] [--json FILE]
 
-One float32 row of random tokens, a quarter of them removed. All candidates of one size run in turn; medians. ``copy``
-is a copy of x by ONNX Runtime (Identity) in the same run. Quadratic methods stop at ``--most`` tokens. Memory is the
-growth of the process's resident memory to its peak during one run at the longest size, in multiples of x, each method
-in a process of its own (Linux only).
+Float32 rows of random tokens, a quarter of them removed. All candidates of one size run in turn; medians. ``copy`` is
+a copy of x by ONNX Runtime (Identity) in the same run, which reuses memory; ``copy, eager`` is ``x.clone()``, whose
+memory may come as fresh pages from the system where x is large. Quadratic methods stop at ``--most`` tokens. Memory is
+the growth of the process's resident memory to its peak during one run at the longest size, in multiples of x, each
+method in a process of its own (Linux only).
 """
 
 from __future__ import annotations
@@ -65,10 +66,10 @@ def operator(merge: MergeConfig) -> onnx.ModelProto:
     return model
 
 
-def inputs(tokens: int, features: int) -> dict[str, np.ndarray]:
-    """One row of random tokens."""
-    x = np.random.default_rng(tokens).standard_normal((1, tokens, features)).astype(np.float32)
-    return {"x": x, "size": np.ones((1, tokens), np.float32)}
+def inputs(tokens: int, features: int, batch: int = 1) -> dict[str, np.ndarray]:
+    """Rows of random tokens."""
+    x = np.random.default_rng(tokens).standard_normal((batch, tokens, features)).astype(np.float32)
+    return {"x": x, "size": np.ones((batch, tokens), np.float32)}
 
 
 def candidates(names: list[str], threads: int) -> dict[str, Callable[[dict[str, np.ndarray]], Any]]:
@@ -78,7 +79,8 @@ def candidates(names: list[str], threads: int) -> dict[str, Callable[[dict[str, 
     )
     plain = open_session(identity, threads, timed=True)
     found: dict[str, Callable[[dict[str, np.ndarray]], Any]] = {
-        COPY: lambda feed: plain.run(None, {"x": feed["x"]})
+        COPY: lambda feed: plain.run(None, {"x": feed["x"]}),
+        f"{COPY}, eager": lambda feed: torch.from_numpy(feed["x"]).clone(),
     }
     for name in names:
         opened, step = (
@@ -101,7 +103,7 @@ def times(names: list[str], args: argparse.Namespace) -> list[dict[str, Any]]:
     with Progress(console=Console(stderr=True), transient=True) as bar, torch.no_grad():
         task = bar.add_task("operators", total=len(sizes) * (args.runs + 1))
         for tokens, features in sizes:
-            feed = inputs(tokens, features)
+            feed = inputs(tokens, features, args.batch)
             active = {
                 name: run
                 for name, run in runners.items()
@@ -166,9 +168,10 @@ def show(rows: list[dict[str, Any]], peaks: dict[str, float], args: argparse.Nam
     for features in args.features:
         by = {(row["candidate"], row["tokens"]): row["ms"] for row in rows if row["features"] == features}
         table = Table(
-            title=f"D = {features}, {args.threads} thread(s), {args.runs} runs in turn: milliseconds"
+            title=f"batch {args.batch}, D = {features}, {args.threads} thread(s), "
+            f"{args.runs} runs in turn: milliseconds"
         )
-        for column in ("operator", *map(str, args.tokens), "most per doubling", "of a copy, longest"):
+        for column in ("operator", *map(str, args.tokens), "most per doubling", "of a copy", "of a clone"):
             table.add_column(column, justify="left" if column == "operator" else "right")
         for name in names:
             known = [(tokens, by[name, tokens]) for tokens in args.tokens if (name, tokens) in by]
@@ -176,9 +179,8 @@ def show(rows: list[dict[str, Any]], peaks: dict[str, float], args: argparse.Nam
             steps = [b / a for (n, a), (m, b) in itertools.pairwise(known) if m == 2 * n and n >= 1024]
             cells = [f"{by[name, tokens]:.2f}" if (name, tokens) in by else "" for tokens in args.tokens]
             longest, last = known[-1]
-            table.add_row(
-                name, *cells, f"{max(steps):.2f}x" if steps else "", f"{last / by[COPY, longest]:.1f}x"
-            )
+            copies = [f"{last / by[copied, longest]:.1f}x" for copied in (COPY, f"{COPY}, eager")]
+            table.add_row(name, *cells, f"{max(steps):.2f}x" if steps else "", *copies)
         console.print(table)
     for name, times_x in peaks.items():
         console.print(f"peak memory of {name}: {times_x:.1f} times x")
@@ -215,6 +217,7 @@ def main() -> None:
     numbers = lambda text: [int(part) for part in text.split(",")]  # noqa: E731
     parser_.add_argument("--tokens", type=numbers, default=[2**p for p in range(7, 15)])
     parser_.add_argument("--features", type=numbers, default=[64, 512])
+    parser_.add_argument("--batch", type=int, default=1)
     parser_.add_argument("--threads", type=int, default=1)
     parser_.add_argument("--runs", type=int, default=9)
     parser_.add_argument("--most", type=int, default=4096, help="longest N of quadratic methods")

@@ -64,7 +64,7 @@ def export_component(component: Component, model: nn.Module, *, opset: int = DEF
     if not MIN_OPSET <= opset <= MAX_OPSET:
         raise UnsupportedError(f"--opset {opset} is not supported; choose {MIN_OPSET} to {MAX_OPSET}")
     module = component.module(model).eval()
-    example = component.example(model, *EXAMPLE)
+    example = component.to_trace(model, *EXAMPLE)
     args = tuple(torch.from_numpy(example[spec.name]) for spec in component.inputs)
     dynamic = tuple(
         {axis: torch.export.Dim.DYNAMIC for axis, dim in enumerate(spec.dims) if isinstance(dim, str)}

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import tsmerge_export as tsm
-from tests.models import tiny, tiny_folder
+from tests.models import CONFIGS, tiny, tiny_folder
 from tsmerge_export import families
 from tsmerge_export.build import Built, merge_and_lower
 from tsmerge_export.cli import main, main_export
@@ -26,7 +26,7 @@ from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.families.base import Component
 from tsmerge_export.merge import local_merge, ssm_merge, unmerge
 from tsmerge_export.merge.apply import current_run
-from tsmerge_export.onnx_export import export_component, prove_dynamic
+from tsmerge_export.onnx_export import eager_outputs, export_component, prove_dynamic
 from tsmerge_export.rewrite.blocks import find_blocks
 from tsmerge_export.rewrite.merge_graph import merge_graph
 from tsmerge_export.validate import corpus, parity
@@ -289,3 +289,23 @@ def test_command_line(
     assert "attention" in error
     assert len(error.strip().splitlines()) == 1
     assert not Path("other").exists()
+
+
+@pytest.mark.parametrize("name", ["mamba2", pytest.param("patch-mamba", marks=pytest.mark.slow)])
+def test_chunks_longer_than_the_trace(name: str) -> None:
+    """The exporter must not take one chunk for all; nor leave out the padding where chunks are whole."""
+    config = json.loads(json.dumps(CONFIGS[name]))
+    (config if name == "mamba2" else config["backbone"]).update(chunk_size=256, num_hidden_layers=1)
+    model: Any = tiny(name, 0, config)
+    component = families.get(name).components(model)[0]
+    exported = export_component(component, model)
+    session = ort.InferenceSession(ir.serde.serialize_model(exported).SerializeToString())
+    patch = getattr(model.config, "patch_length", 1)
+    rng = np.random.default_rng(0)
+    for tokens in (1, 255, 256, 257, 512, 700):
+        shape = (2, tokens * patch)
+        ids = rng.integers(0, 64, shape) if name == "mamba2" else rng.standard_normal(shape, np.float32)
+        inputs = {component.inputs[0].name: ids}
+        want = eager_outputs(component, model, inputs)[component.outputs[0].name]
+        got = session.run(None, inputs)[0]
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=5e-5 * np.abs(want).max())

@@ -153,6 +153,13 @@ class Component(ABC):
         steps = np.random.default_rng(seed).standard_normal((batch, length))
         return self.from_series(model, steps.cumsum(1).astype(np.float32))
 
+    def to_trace(self, model: nn.Module, batch: int, length: int) -> Arrays:
+        """Inputs of shapes that stand for all others when the exporter traces :meth:`module`; values do not matter.
+
+        By default an example of that size. A component that computes otherwise below some length asks for a longer one.
+        """
+        return self.example(model, batch, length)
+
 
 class Generation(Component):
     """All components of a model in a row, for a family whose first component does not forecast alone.

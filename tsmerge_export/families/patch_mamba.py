@@ -30,7 +30,7 @@ from tsmerge_export.families.base import (
 from tsmerge_export.families.hf import detached_twin, from_config
 from tsmerge_export.families.mamba import scan_mixers
 from tsmerge_export.families.mamba2 import readable_limit, stored_limit
-from tsmerge_export.families.state_space import BETWEEN, instrument_blocks
+from tsmerge_export.families.state_space import BETWEEN, instrument_blocks, tokens_to_trace
 from tsmerge_export.merge.run import MergeRun
 
 ARCHITECTURE = "PatchMambaForForecasting"
@@ -157,13 +157,11 @@ class _Model(Component):
         cut = series[:, -model.config.context_length :]
         return {"context": np.ascontiguousarray(cut, np.float32)}
 
-    def example(self, model: Any, batch: int, length: int, seed: int = 0) -> Arrays:
-        """Never a whole number of Mamba-2's chunks, see :class:`~tsmerge_export.families.state_space.BinnedModel`."""
-        patch, chunk = model.config.patch_length, getattr(model.backbone.config, "chunk_size", None)
-        length = min(length, model.config.context_length)
-        if chunk is not None and -(-length // patch) % chunk == 0:
-            length = max(1, length - patch)
-        return super().example(model, batch, length, seed)
+    def to_trace(self, model: Any, batch: int, length: int) -> Arrays:
+        """See :func:`~tsmerge_export.families.state_space.tokens_to_trace`; the first patch is not full."""
+        patch = model.config.patch_length
+        tokens = tokens_to_trace(model.backbone.config, -(-length // patch))
+        return {"context": np.zeros((batch, max(1, tokens * patch - 1)), np.float32)}
 
 
 class PatchMamba(Family):

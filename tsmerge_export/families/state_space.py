@@ -97,6 +97,19 @@ def instrument_blocks(backbone: Any, run: MergeRun) -> list[RemovableHandle]:
     return handles
 
 
+def tokens_to_trace(config: Any, least: int) -> int:
+    """A length that stands for all others where a config has chunks (Mamba-2): no less than ``least``.
+
+    More than one chunk, because an exporter takes a size of 1 for a constant, and no whole number of them, because the
+    padding of the last one would be left out.
+    """
+    chunk = getattr(config, "chunk_size", None)
+    if chunk is None:
+        return least
+    tokens = max(least, 2 * int(chunk) + 1)
+    return tokens if tokens % chunk else tokens + 1
+
+
 class _ExportModule(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -134,12 +147,9 @@ class BinnedModel(Component):
         ids = np.rint((np.clip(values, centres[0], centres[-1]) - centres[0]) / step)
         return {"input_ids": ids.astype(np.int64)}
 
-    def example(self, model: Any, batch: int, length: int, seed: int = 0) -> Arrays:
-        """Never a whole number of chunks: for those Mamba-2 skips a cut, and an exporter would skip it for all."""
-        length = min(length, int(_setting(model, "context_length")))
-        if length % getattr(model.config, "chunk_size", length + 1) == 0:
-            length = max(1, length - 1)
-        return super().example(model, batch, length, seed)
+    def to_trace(self, model: Any, batch: int, length: int) -> Arrays:
+        """See :func:`tokens_to_trace`; also beyond the context that the series are cut to."""
+        return {"input_ids": np.zeros((batch, tokens_to_trace(model.config, length)), np.int64)}
 
 
 class StateSpaceFamily(TransformersFamily):
