@@ -34,14 +34,14 @@ from scipy import stats
 
 from tsmerge_export import demo, families
 from tsmerge_export.advise.study import columns_of
-from tsmerge_export.build import merge_and_lower
+from tsmerge_export.build import Built, merge_and_lower
 from tsmerge_export.checkpoint import load_model
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import TsmergeError
 from tsmerge_export.onnx_export import DEFAULT_OPSET, export_component
 from tsmerge_export.validate.cost import run_named, window_errors
 from tsmerge_export.validate.data import Table, read_table, rolling_windows
-from tsmerge_export.validate.decoded import DecodedForecast
+from tsmerge_export.validate.decoded import decoded_by
 from tsmerge_export.validate.sessions import open_session
 
 MODELS = {"bolt": demo.CHRONOS_BOLT, "t5": demo.CHRONOS_T5}
@@ -129,20 +129,18 @@ class Forecaster:
         self.runs: dict[str, Callable[..., Any]] = {}
         for ratio in (None, *RATIOS):
             merge = MergeConfig(method="none") if ratio is None else MergeConfig(ratio=ratio)
-            session = open_session(self._file(self.component, exported, merge, folder), threads)
+            session = open_session(self._built(self.component, exported, merge, folder).merged, threads)
             self.runs[ratio or "unmerged"] = partial(
                 run_named, session, [spec.name for spec in self.component.outputs]
             )
-        self.decoded = None
-        if len(components) > 1:
-            none = MergeConfig(method="none")
-            files = {c.name: self._file(c, exported, none, folder) for c in components[1:]}
-            self.decoded = DecodedForecast(self.family, self.model, files["cross"], files["decoder"], threads)
+        none = MergeConfig(method="none")
+        rest = [self._built(c, exported, none, folder) for c in components[1:]]
+        self.decoded = decoded_by(self.family, self.model, rest, threads)
 
-    def _file(self, component: Any, exported: Any, merge: MergeConfig, folder: Path) -> Path:
+    def _built(self, component: Any, exported: Any, merge: MergeConfig, folder: Path) -> Built:
         place = Path(tempfile.mkdtemp(dir=folder))
         plain = exported[component.name]
-        return merge_and_lower(component, plain, merge, inline=False, folder=place, scratch=place).merged
+        return merge_and_lower(component, plain, merge, inline=False, folder=place, scratch=place)
 
     def measure(self, source: str, name: str, values: np.ndarray, windows: int) -> Result | None:
         """None where no window varies."""

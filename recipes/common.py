@@ -19,7 +19,7 @@ import tsmerge_export as tsm
 from tsmerge_export import families
 from tsmerge_export.demo import SAMPLE_SERIES
 from tsmerge_export.errors import TsmergeError
-from tsmerge_export.families.history import clock
+from tsmerge_export.pipelines.history import clock
 from tsmerge_export.progress import EXPORT_STEPS, RichProgress
 from tsmerge_export.report import print_verdicts
 from tsmerge_export.validate.data import Table, need_rows, read_table

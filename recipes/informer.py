@@ -1,4 +1,4 @@
-"""Trains a small Informer on the CPU, exports its encoder with merging, and prints the verdicts.
+"""Trains a small Informer on the CPU, exports encoder (merged) and decoder, and prints the verdicts.
 
 python recipes/informer.py                              # on the bundled sample series, full attention
 python recipes/informer.py --attention prob             # ProbSparse: tokens merge in the last layer only

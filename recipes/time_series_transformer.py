@@ -1,4 +1,4 @@
-"""Trains a small Time Series Transformer on the CPU, exports its encoder with merging, and prints the verdicts.
+"""Trains a small Time Series Transformer on the CPU, exports encoder (merged) and decoder, and prints the verdicts.
 
 python recipes/time_series_transformer.py                              # on the bundled sample series
 python recipes/time_series_transformer.py path/to/checkpoint --ratio 1/4

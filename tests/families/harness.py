@@ -19,9 +19,11 @@ from tests.exports import export_component
 from tests.models import tiny
 from tsmerge_export import families
 from tsmerge_export.build import Built, merge_and_lower
+from tsmerge_export.bundle import BundleWriter
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.families.base import Component, Family
 from tsmerge_export.onnx_export import prove_dynamic
+from tsmerge_export.shared_weights import share
 from tsmerge_export.validate import parity
 from tsmerge_export.validate.corpus import ENTRIES, Case
 from tsmerge_export.validate.sessions import open_session
@@ -87,6 +89,8 @@ class Subject:
     config: dict[str, Any] | None = None
     seed: int = 3
     _built: dict[MergeConfig, Built] = field(default_factory=dict)
+    _bundles: dict[MergeConfig, Path] = field(default_factory=dict)
+    _others: dict[str, ir.Model] = field(default_factory=dict)
 
     @property
     def family(self) -> Family:
@@ -116,6 +120,35 @@ class Subject:
                 self.component, self.plain, merge, inline=False, folder=folder, scratch=folder
             )
         return self._built[merge]
+
+    def bundle(self, merge: MergeConfig) -> Path:
+        """A bundle of all components, as an export writes it, without verdicts."""
+        if merge not in self._bundles:
+            output, none = Path(tempfile.mkdtemp(dir=_FOLDER.name)) / "bundle", MergeConfig(method="none")
+            with BundleWriter(output) as writer:
+                parts = [
+                    merge_and_lower(
+                        part, self.plain if part.name == self.component.name else self._rest(part.name),
+                        merge if part.mergeable else none, inline=False, folder=writer.path, scratch=writer.scratch,
+                    )
+                    for part in self.family.components(self.model)
+                ]  # fmt: skip
+                share([part.merged for part in parts], writer.path)
+                manifest = {
+                    "family": self.family_name,
+                    "merge": merge.to_dict(),
+                    "components": [part.to_dict() for part in parts],
+                    "pipeline": self.family.pipeline(self.model),
+                }
+                self._bundles[merge] = writer.commit(manifest).path
+        return self._bundles[merge]
+
+    def _rest(self, name: str) -> ir.Model:
+        """The export of another component than the first."""
+        if name not in self._others:
+            part = next(part for part in self.family.components(self.model) if part.name == name)
+            self._others[name] = export_component(part, self.model)
+        return self._others[name]
 
     def cases(self) -> list[Case]:
         """Batches 1, 2, 3 and 5 at lengths that are short, odd, no multiple of a patch, and beyond the context."""

@@ -12,8 +12,8 @@ from tests.models import AUTOFORMER
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.families import autoformer
-from tsmerge_export.families.history import clock
 from tsmerge_export.onnx_export import prove_dynamic
+from tsmerge_export.pipelines.history import clock
 
 EVEN = Subject("autoformer", AUTOFORMER)
 ODD = Subject("autoformer", {**AUTOFORMER, "context_length": 45, "input_size": 2, "scaling": "std"})

@@ -167,7 +167,7 @@ def test_forecasts_follow_the_decoder_of_the_merged_model(merge: MergeConfig | N
     subject, config = PLAIN, PLAIN.model.config
     feed = subject.component.from_series(subject.model, series)
     tensors = {name: torch.from_numpy(value) for name, value in feed.items()}
-    from tsmerge_export.families.history import clock
+    from tsmerge_export.pipelines.history import clock
 
     future = torch.from_numpy(clock(0, 4, 2)).expand(2, -1, -1)
     model = subject.model

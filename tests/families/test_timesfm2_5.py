@@ -18,8 +18,8 @@ from tsmerge_export import families
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UsageError
 from tsmerge_export.families.timesfm2_5 import running_statistics
-from tsmerge_export.families.timesfm_base import filled
 from tsmerge_export.merge import local_merge
+from tsmerge_export.pipelines.history import filled
 from tsmerge_export.validate.sessions import open_session
 
 TIMESFM = Subject("timesfm-2.5")

@@ -7,11 +7,13 @@ from functools import partial
 import numpy as np
 
 from tests import artefacts
+from tsmerge_export.build import Built
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.pipelines import pipeline
+from tsmerge_export.rewrite.insert import RewriteReport
 from tsmerge_export.validate.cost import run_named
-from tsmerge_export.validate.decoded import DecodedForecast, decoded_by
+from tsmerge_export.validate.decoded import decoded_by
 from tsmerge_export.validate.sessions import open_session
 
 
@@ -29,13 +31,19 @@ def test_quantiles_are_those_of_the_forecasters_paths() -> None:
     series[2, :30] = np.nan
     paths = pipeline(bundle, threads=1).predict(series, seed=7)
     want = np.quantile(paths.astype(np.float64), family.quantile_levels(model), axis=1).transpose(1, 0, 2)
-    whole = DecodedForecast(family, model, files["cross"], files["decoder"], 1)
+    parts = [
+        Built(part, files[part.name], files[part.name], None, RewriteReport())
+        for part in family.components(model)[1:]
+    ]
+    whole = decoded_by(family, model, parts, 1)
+    assert whole is not None
     found = whole(run, series, 7)
     assert found.shape == (5, 9, 16)
     np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-5)
     # Parts of one series each, for lack of memory: every series keeps its own random numbers.
-    parts = DecodedForecast(family, model, files["cross"], files["decoder"], 1, memory=1)
-    np.testing.assert_allclose(parts(run, series, 7), found, rtol=1e-5, atol=1e-5)
+    single = decoded_by(family, model, parts, 1, memory=1)
+    assert single is not None
+    np.testing.assert_allclose(single(run, series, 7), found, rtol=1e-5, atol=1e-5)
     assert not np.allclose(whole(run, series, 8), found)
 
 

@@ -18,10 +18,10 @@ from transformers.models.autoformer import modeling_autoformer
 
 from tsmerge_export.families.base import Arrays, Card, Handle, MergePoints, Published
 from tsmerge_export.families.hf import ReplacedForward
-from tsmerge_export.families.history import clock
 from tsmerge_export.families.lagged import Encoder, LaggedFamily, time_features
 from tsmerge_export.families.time_series_transformer import OUTPUTS
 from tsmerge_export.merge.run import MergeRun
+from tsmerge_export.pipelines.history import clock
 
 _REASON = (
     "auto-correlation shifts the series by whole steps and decomposition averages neighbours, so both need every step "
@@ -128,6 +128,9 @@ class Autoformer(LaggedFamily):
 
     def components(self, model: Any) -> tuple[_Encoder, ...]:
         return (_Encoder(model, self.network_inputs, None, self.deterministic),)
+
+    def generation(self, model: Any) -> None:
+        return None
 
     def instrument(self, model: Any, run: MergeRun) -> Sequence[Handle]:
         return ()

@@ -14,6 +14,10 @@ from torch import Tensor, nn
 from tsmerge_export.merge.run import MergeRun
 
 Arrays = dict[str, NDArray[Any]]
+#: Runs a family's first component: inputs by name -> outputs by name.
+Run = Callable[[Arrays], Arrays]
+#: A forecaster around such a run: ``(run, series [B, L], seed) -> [B, Q, H]``, see :meth:`Family.forecast`.
+Forecast = Callable[[Run, NDArray[np.float32], int], NDArray[np.float32]]
 
 
 class Handle(Protocol):
@@ -157,6 +161,42 @@ class Component(ABC):
         return self.example(model, batch, length)
 
 
+class Generation(Component):
+    """All components of a model in a row, for a family whose first component does not forecast alone.
+
+    What parity compares, and how the merge cost forecasts with the exported files. ``inputs`` are those of the first
+    component, then what the others are given instead of forecasts of their own (teacher forcing); :meth:`eager` is the
+    whole original.
+    """
+
+    name = "decoder"
+    mergeable = False
+    hints = Hints()
+
+    def module(self, model: nn.Module) -> nn.Module:
+        """There is none: several graphs in a row are no module."""
+        raise NotImplementedError("several graphs in a row are no module")
+
+    @abstractmethod
+    def follow(self, sessions: Mapping[str, Any]) -> Callable[[Arrays, Arrays], Arrays]:
+        """The components behind the first.
+
+        Args:
+            sessions: a :class:`~tsmerge_export.runtimes.onnxruntime.GraphSession` for each of them, by name.
+
+        Returns:
+            (:attr:`inputs`, outputs of the first component) -> :attr:`outputs`.
+        """
+
+    @abstractmethod
+    def forecaster(self, sessions: Mapping[str, Any], memory: int) -> Forecast:
+        """A forecast by the files alone.
+
+        Args:
+            sessions: as for :meth:`follow`. memory: bytes for what one part of a batch takes, about.
+        """
+
+
 class Family(ABC):
     """A model family: how to recognise, build, export and instrument it.
 
@@ -187,10 +227,8 @@ class Family(ABC):
     def components(self, model: nn.Module) -> tuple[Component, ...]:
         """The graphs to export."""
 
-    def generation(self, model: nn.Module) -> Component | None:
-        """For a family with components ``encoder``, ``cross`` and ``decoder``: all of them in a row, as parity compares
-        them. Inputs are those of the encoder and ``tokens [B, S, T]`` int64, what the decoder is given step by step;
-        the output is ``logits [B, S, T, V]``. None: the family does not generate step by step."""
+    def generation(self, model: nn.Module) -> Generation | None:
+        """For a family with several components: all of them in a row. None: the first one forecasts alone."""
         return None
 
     @abstractmethod

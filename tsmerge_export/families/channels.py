@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from tsmerge_export.families.base import Arrays, Component, TensorSpec
 from tsmerge_export.families.hf import TransformersFamily
-from tsmerge_export.families.history import channelled
+from tsmerge_export.pipelines import distributions
+from tsmerge_export.pipelines.history import channelled
 
 #: Of every such model, for its card.
 COMPONENT = (
@@ -20,21 +20,6 @@ COMPONENT = (
     "past values and mask -> `prediction_outputs`, or with a distribution head its parameters, `series_loc` and "
     "`series_scale`",
 )
-
-
-class LastAxis(nn.Module):
-    """A distribution's map into its domain, which squeezes the last axis: given one of length 1 to squeeze.
-
-    Without, it means "squeeze if that is 1", which the exporter writes as a Squeeze of whatever length there is.
-    """
-
-    def __init__(self, domain_map: nn.Module) -> None:
-        super().__init__()
-        self.domain_map = domain_map
-
-    def forward(self, *parameters: Tensor) -> Any:
-        """Parameters ``[.., H]``, unbounded -> the same in their domain."""
-        return self.domain_map(*(parameter.unsqueeze(-1) for parameter in parameters))
 
 
 def parameters(model: Any) -> tuple[str, ...]:
@@ -76,7 +61,7 @@ class ChannelModel(Component):
         return out | {"series_loc": result.loc, "series_scale": result.scale}
 
     def feed(self, model: Any, series: NDArray[np.float32], *, spread: bool) -> Arrays:
-        """Series ``[B, L]`` as inputs, see :func:`~tsmerge_export.families.history.channelled`."""
+        """Series ``[B, L]`` as inputs, see :func:`~tsmerge_export.pipelines.history.channelled`."""
         config = model.config
         found = channelled(series, config.context_length, config.num_input_channels, spread=spread)
         return {"past_values": found["past_values"], self.mask: found["past_observed_mask"]}
@@ -97,6 +82,16 @@ class ChannelFamily(TransformersFamily):
         """See :meth:`Family.context`."""
         return int(model.config.context_length)
 
+    def pipeline(self, model: Any) -> dict[str, Any]:
+        """See :meth:`Family.pipeline`; ``distribution`` is None for points."""
+        config = model.config
+        name = None if model.distribution_output is None else config.distribution_output
+        return super().pipeline(model) | {
+            "quantiles": list(self.quantile_levels(model)),
+            "distribution": name,
+            "num_samples": int(config.num_parallel_samples),
+        }
+
     def forecast(
         self, model: Any, run: Callable[[Arrays], Arrays], series: NDArray[np.float32], seed: int = 0
     ) -> NDArray[np.float32]:
@@ -106,9 +101,6 @@ class ChannelFamily(TransformersFamily):
         names = parameters(model)
         if not names:
             return found["prediction_outputs"][:, None, :, 0]
-        tensors = {name: torch.from_numpy(value) for name, value in found.items()}
-        distribution = model.distribution_output.distribution(
-            tuple(tensors[name] for name in names), tensors["series_loc"], tensors["series_scale"]
-        )
-        point: NDArray[np.float32] = distribution.mean[:, None, :, 0].float().numpy()
-        return point
+        loc, scale = found["series_loc"], found["series_scale"]
+        values = {name: found[name] for name in names}
+        return distributions.mean(model.config.distribution_output, values, loc, scale)[:, None, :, 0]

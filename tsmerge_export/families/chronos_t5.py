@@ -17,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from tsmerge_export.families.base import Arrays, Card, Component, Hints, MergePoints, Published, TensorSpec
 from tsmerge_export.families.hf import TransformersFamily, eager_attention
 from tsmerge_export.families.t5_decoder import Cross, Decoder
+from tsmerge_export.families.t5_generation import T5Generation
 from tsmerge_export.families.t5_stack import (
     instrument_decoder,
     instrument_encoder,
@@ -93,44 +94,6 @@ class _Encoder(Component):
         return {"input_ids": ids.numpy(), "attention_mask": mask.numpy().astype(np.int64)}
 
 
-class _Generation(Component):
-    """Teacher-forced steps; see :meth:`Family.generation`."""
-
-    name = "decoder"
-    hints = Hints()
-    # More steps than the first caches hold.
-    _SAMPLES, _STEPS = 2, 18
-
-    def __init__(self, model: Any) -> None:
-        self._encoder = _Encoder(model)
-        dims = ("batch", "samples", "steps")
-        self.inputs = (*self._encoder.inputs, TensorSpec("tokens", "int64", dims))
-        self.outputs = (TensorSpec("logits", "float32", (*dims, int(model.config.vocab_size))),)
-
-    def module(self, model: Any) -> nn.Module:
-        raise NotImplementedError("several graphs in a row are no module")
-
-    def eager(self, model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The original model over all steps at once, without caches, one row per sample."""
-        tokens, mask = inputs["tokens"], inputs["attention_mask"]
-        hidden = model.encoder(input_ids=inputs["input_ids"], attention_mask=mask).last_hidden_state
-        rows = tokens.shape[1]
-        logits = model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=hidden.repeat_interleave(rows, 0)),
-            attention_mask=mask.repeat_interleave(rows, 0),
-            decoder_input_ids=tokens.flatten(0, 1),
-            use_cache=False,
-        ).logits
-        return {"logits": logits.unflatten(0, tokens.shape[:2])}
-
-    def from_series(self, model: Any, series: NDArray[np.float32]) -> Arrays:
-        inputs = self._encoder.from_series(model, series)
-        rng = np.random.default_rng(series.shape)
-        tokens = rng.integers(0, model.config.vocab_size, (len(series), self._SAMPLES, self._STEPS))
-        tokens[:, :, 0] = model.config.decoder_start_token_id
-        return inputs | {"tokens": tokens}
-
-
 class ChronosT5(TransformersFamily):
     """Amazon's Chronos on T5 (``T5ForConditionalGeneration`` with a ``chronos_config``)."""
 
@@ -171,8 +134,8 @@ class ChronosT5(TransformersFamily):
     def components(self, model: Any) -> tuple[Component, ...]:
         return _Encoder(model), Cross(model), Decoder(model)
 
-    def generation(self, model: Any) -> Component:
-        return _Generation(model)
+    def generation(self, model: Any) -> T5Generation:
+        return T5Generation(model, _Encoder(model), self.pipeline(model), self.quantile_levels(model))
 
     def merge_points(self, model: Any) -> MergePoints:
         return MergePoints(len(model.encoder.block), protect_last=int(_chronos_config(model).use_eos_token))

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from tsmerge_export.errors import UsageError
 from tsmerge_export.families.base import Family
@@ -60,6 +60,21 @@ def eager_attention(model: nn.Module) -> nn.Module:
     twin = detached_twin(model)
     twin.set_attn_implementation("eager")  # type: ignore[operator]
     return twin
+
+
+class LastAxis(nn.Module):
+    """A distribution's map into its domain, which squeezes the last axis: given one of length 1 to squeeze.
+
+    Without, it means "squeeze if that is 1", which the exporter writes as a Squeeze of whatever length there is.
+    """
+
+    def __init__(self, domain_map: nn.Module) -> None:
+        super().__init__()
+        self.domain_map = domain_map
+
+    def forward(self, *parameters: Tensor) -> Any:
+        """Parameters ``[.., H]``, unbounded -> the same in their domain."""
+        return self.domain_map(*(parameter.unsqueeze(-1) for parameter in parameters))
 
 
 class ReplacedForward:

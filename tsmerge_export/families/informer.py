@@ -16,7 +16,8 @@ from transformers.models.informer import modeling_informer
 from tsmerge_export.families.base import RUNTIMES, Card, Handle, MergePoints, Published
 from tsmerge_export.families.hf import ReplacedForward
 from tsmerge_export.families.lagged import LaggedFamily
-from tsmerge_export.families.time_series_transformer import OUTPUTS
+from tsmerge_export.families.lagged_decoder import causal_weights
+from tsmerge_export.families.time_series_transformer import DECODER, OUTPUTS
 from tsmerge_export.merge.run import MergeRun
 
 
@@ -61,6 +62,7 @@ class Informer(LaggedFamily):
                 "encoder",
                 f"`past_values`, `past_observed_mask` and the features that the config has -> {OUTPUTS}",
             ),
+            DECODER,
         ),
         "time steps, halved by every distilling convolution; the length is fixed by the config",
         "`attention_type` full: all, in every layer, unmerged before a distilling convolution (a barrier); prob: all "
@@ -69,8 +71,8 @@ class Informer(LaggedFamily):
         unsupported=(
             "merging before a ProbSparse attention: it ranks queries, and unmerged copies of a token tie",
             "random keys in ProbSparse: every key once instead, in eager too",
+            "a cache in the decoder: each step computes the steps before it again, as in `generate`",
             "OpenVINO: it loses the rank of the circular padding before a distilling convolution",
-            "the decoder is not exported: it draws step by step, and forecasts run it in PyTorch",
         ),
     )
     published = Published(
@@ -94,6 +96,22 @@ class Informer(LaggedFamily):
 
     def deterministic(self) -> Any:
         return deterministic()
+
+    def attend(self, attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """ProbSparse: the queries that stand out attend, the others get the sum of the values up to them.
+
+        Which stand out is measured over all steps so far, those after the query too, as in the original.
+        """
+        if not isinstance(attention, modeling_informer.InformerProbSparseAttention):
+            return super().attend(attention, query, key, value)
+        scores = query @ key.transpose(2, 3) * attention.scaling
+        measure = scores.amax(-1) - scores.mean(-1)
+        order = torch.arange(scores.shape[-1])
+        mine, other = measure[..., :, None], measure[..., None, :]
+        ahead = (other > mine) | ((other == mine) & (order[None, :] < order[:, None]))
+        steps = torch.ones_like(order).sum().to(measure.dtype)  # in the graph: the number is not known before
+        chosen = ahead.sum(-1) < attention.factor * steps.log1p().ceil()
+        return torch.where(chosen[..., None], causal_weights(scores) @ value, value.cumsum(2))
 
     def keys_are_read(self, layer: Any) -> bool:
         return not _sparse(layer)

@@ -1,5 +1,5 @@
 """What transformers' Time Series Transformer and Informer have in common: lagged values, time features and static ones
-through an encoder, one token a time step, whose output a decoder attends to while it draws step after step."""
+through an encoder, one token a time step, whose output a decoder attends to (:mod:`.lagged_decoder`)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tsmerge_export.families.base import Arrays, Component, Handle, Hints, TensorSpec
+from tsmerge_export.families.base import Arrays, Component, Generation, Handle, Hints, TensorSpec
 from tsmerge_export.families.hf import TransformersFamily, eager_attention
-from tsmerge_export.families.history import channelled, clock
+from tsmerge_export.families.lagged_decoder import Decoder, LaggedGeneration, full_attention, point_forecast
 from tsmerge_export.merge.apply import current_run
 from tsmerge_export.merge.run import MergeRun
+from tsmerge_export.pipelines.lagged_decoder import encoder_inputs
 
 
 def past_length(config: Any) -> int:
@@ -64,18 +65,7 @@ class _Optional:
 
     def arrays(self, series: NDArray[np.float32], *, spread: bool) -> Arrays:
         """Series ``[B, L]`` as inputs; calendar and static features are made up."""
-        config, batch = self._config, len(series)
-        out = channelled(series, past_length(config), config.input_size, spread=spread)
-        if config.input_size == 1:
-            out = {name: value[..., 0] for name, value in out.items()}
-        wave = clock(-past_length(config), past_length(config), time_features(config))
-        out["past_time_features"] = np.repeat(wave[None], batch, axis=0)
-        row = np.arange(batch)[:, None] if spread else np.zeros((batch, 1), np.int64)
-        if config.num_static_categorical_features:
-            out["static_categorical_features"] = row % np.asarray(config.cardinality)
-        count = config.num_static_real_features
-        out["static_real_features"] = np.repeat(row / 8, count, axis=1).astype(np.float32)
-        return {spec.name: np.ascontiguousarray(out[spec.name]) for spec in self.specs}
+        return encoder_inputs(self.specs, series, spread=spread, cardinality=self._config.cardinality or ())
 
 
 class _ExportModule(nn.Module):
@@ -129,7 +119,7 @@ class Encoder(Component):
         return self._inputs.named(tensors)
 
     def feed(self, series: NDArray[np.float32], *, spread: bool) -> Arrays:
-        """Series ``[B, L]`` as inputs, see :func:`~tsmerge_export.families.history.channelled`."""
+        """Series ``[B, L]`` as inputs, see :func:`~tsmerge_export.pipelines.history.channelled`."""
         return self._inputs.arrays(series, spread=spread)
 
     def module(self, model: Any) -> nn.Module:
@@ -157,7 +147,7 @@ class Encoder(Component):
 
 
 class LaggedFamily(TransformersFamily):
-    """Encoder exported and merged, decoder as it is in PyTorch."""
+    """Encoder exported and merged, decoder exported as one pass over all steps drawn so far."""
 
     @abstractmethod
     def merging_layers(self, model: Any) -> Sequence[int]:
@@ -179,7 +169,27 @@ class LaggedFamily(TransformersFamily):
         return rf"encoder\.layers\.({'|'.join(map(str, layers))})\b" if layers else None
 
     def components(self, model: Any) -> tuple[Component, ...]:
-        return (Encoder(model, self.network_inputs, self._scope(model), self.deterministic),)
+        return (
+            Encoder(model, self.network_inputs, self._scope(model), self.deterministic),
+            Decoder(model, self.attend, self.deterministic),
+        )
+
+    def generation(self, model: Any) -> Generation | None:
+        encoder = self.components(model)[0]
+        return LaggedGeneration(model, encoder, self.pipeline(model), self.deterministic)
+
+    def attend(self, attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """What the decoder's self-attention computes, see :data:`~.lagged_decoder.Attend`."""
+        return full_attention(attention, query, key, value)
+
+    def pipeline(self, model: Any) -> dict[str, Any]:
+        config = model.config
+        return super().pipeline(model) | {
+            "lags_sequence": [int(lag) for lag in config.lags_sequence],
+            "time_features": time_features(config),
+            "distribution": config.distribution_output,
+            "num_samples": int(config.num_parallel_samples),
+        }
 
     def instrument(self, model: Any, run: MergeRun) -> Sequence[Handle]:
         """Merge behind the normalisation of every attention; unmerge before a convolution over the tokens."""
@@ -251,33 +261,6 @@ class LaggedFamily(TransformersFamily):
         A point forecast: as ``generate``, with the mean of every step's distribution in place of a sample. With several
         channels each reads the series, and the first one's forecast counts.
         """
-        config = model.config
-        encoder: Any = self.components(model)[0]
-        feed = encoder.feed(series, spread=False)
-        found = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in run(feed).items()}
-        log_size = found["encoder_log_size"]
-        mask = log_size[:, None, None, :] if bool(log_size.any()) else None
-        loc, scale = found["loc"], found["scale"]
-        past = (torch.from_numpy(feed["past_values"]) - loc) / scale
-        wave = torch.from_numpy(clock(0, config.prediction_length, time_features(config)))
-        static = found["static_features"][:, None].expand(-1, config.prediction_length, -1)
-        features = torch.cat([static, wave.expand(len(series), -1, -1)], -1)
-        steps = []
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), self.deterministic():
-            for step in range(config.prediction_length):
-                lagged = model.model.get_lagged_subsequences(
-                    sequence=past, subsequences_length=1 + step, shift=1
-                )
-                lagged = lagged.reshape(*lagged.shape[:2], -1)
-                states = model.model.decoder(
-                    inputs_embeds=torch.cat([lagged, features[:, : step + 1]], -1),
-                    encoder_hidden_states=found["last_hidden_state"], encoder_attention_mask=mask,
-                    use_cache=False,
-                ).last_hidden_state  # fmt: skip
-                drawn = model.parameter_projection(states[:, -1:])
-                mean = model.output_distribution(drawn, loc=loc, scale=scale).mean
-                past = torch.cat([past, (mean - loc) / scale], 1)
-                steps.append(mean)
-        path = torch.cat(steps, 1)
-        point = path if path.dim() == 2 else path[..., 0]
-        return point[:, None].float().numpy()
+        encoder, decoder = self.components(model)
+        assert isinstance(decoder, Decoder)
+        return point_forecast(self.pipeline(model), encoder, run, decoder.run(model), series)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from transformers import PatchTSMixerConfig, PatchTSMixerForPrediction
 
 from tsmerge_export.families.base import Card, Component, Handle, Hints, MergePoints, Published
-from tsmerge_export.families.channels import COMPONENT, ChannelFamily, ChannelModel, LastAxis
-from tsmerge_export.families.hf import detached_twin
+from tsmerge_export.families.channels import COMPONENT, ChannelFamily, ChannelModel
+from tsmerge_export.families.hf import LastAxis, detached_twin
 from tsmerge_export.merge.run import MergeRun
 
 _REASON = (

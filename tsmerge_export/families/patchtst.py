@@ -10,8 +10,8 @@ from transformers import PatchTSTConfig, PatchTSTForPrediction
 
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.families.base import Card, Component, Handle, Hints, MergePoints, Published
-from tsmerge_export.families.channels import COMPONENT, ChannelFamily, ChannelModel, LastAxis
-from tsmerge_export.families.hf import ReplacedForward, eager_attention
+from tsmerge_export.families.channels import COMPONENT, ChannelFamily, ChannelModel
+from tsmerge_export.families.hf import LastAxis, ReplacedForward, eager_attention
 from tsmerge_export.merge.run import MergeRun
 
 

@@ -12,6 +12,10 @@ from tsmerge_export.families.lagged import LaggedFamily
 
 #: Of the encoder that these models share.
 OUTPUTS = "`last_hidden_state`, `encoder_log_size`, `loc`, `scale`, `static_features`"
+DECODER = (
+    "decoder",
+    "`features` of the steps so far and the encoder's states and log sizes -> their distribution",
+)
 
 
 class TimeSeriesTransformer(LaggedFamily):
@@ -25,10 +29,13 @@ class TimeSeriesTransformer(LaggedFamily):
                 "encoder",
                 f"`past_values`, `past_observed_mask` and the features that the config has -> {OUTPUTS}",
             ),
+            DECODER,
         ),
         "time steps; the length is fixed by the config",
         "all, in the encoder; its states stay merged",
-        unsupported=("the decoder is not exported: it draws step by step, and forecasts run it in PyTorch",),
+        unsupported=(
+            "a cache in the decoder: each step computes the steps before it again, as in `generate`",
+        ),
     )
     published = Published(
         "huggingface/time-series-transformer-tourism-monthly, with a context of 512",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -165,8 +165,5 @@ class TimesFm(TimesFmFamily):
         handles.append(model.decoder.register_forward_hook(follow.unmerge))
         return handles
 
-    def forecast(
-        self, model: Any, run: Callable[[Arrays], Arrays], series: NDArray[np.float32], seed: int = 0
-    ) -> NDArray[np.float32]:
-        quantiles = run(_Model(model).from_series(model, series))["predictions"][..., 1:]
-        return np.ascontiguousarray(quantiles.transpose(0, 2, 1))
+    def pipeline(self, model: Any) -> dict[str, Any]:
+        return super().pipeline(model) | {"freq": 0}  # high frequency

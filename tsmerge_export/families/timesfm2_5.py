@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 from torch.utils.hooks import RemovableHandle
@@ -16,7 +14,7 @@ from transformers import TimesFm2_5Config, TimesFm2_5ModelForPrediction
 from transformers.models.timesfm2_5.modeling_timesfm2_5 import apply_rotary_pos_emb
 
 from tsmerge_export.errors import UsageError
-from tsmerge_export.families.base import Arrays, Card, Component, Published
+from tsmerge_export.families.base import Card, Component, Published
 from tsmerge_export.families.timesfm2_5_hooks import instrument_decoder
 from tsmerge_export.families.timesfm_base import (
     TOKENS,
@@ -165,23 +163,3 @@ class TimesFm25(TimesFmFamily):
             "flip_invariance": bool(model.config.force_flip_invariance),
             "keep_positive": bool(model.config.infer_is_positive),
         }
-
-    def forecast(
-        self, model: Any, run: Callable[[Arrays], Arrays], series: NDArray[np.float32], seed: int = 0
-    ) -> NDArray[np.float32]:
-        """With flip invariance (the mean of the forecast and that of the negative series, negated) and forecasts of
-        series that are nowhere negative cut at 0, where the config asks for them."""
-        inputs = self.components(model)[0].from_series(model, series)
-        context, padding = inputs["context"], inputs["padding"]
-        if model.config.force_flip_invariance:
-            both = run(
-                {"context": np.concatenate([context, -context]), "padding": np.concatenate([padding] * 2)}
-            )
-            straight, flipped = np.split(both["predictions"][..., 1:], 2)
-            quantiles = (straight - flipped[..., ::-1]) / 2
-        else:
-            quantiles = run(inputs)["predictions"][..., 1:]
-        if model.config.infer_is_positive:
-            least = context[:, -self.context(model) :].min(1)[:, None, None]
-            quantiles = np.where(least >= 0, np.maximum(quantiles, 0), quantiles)
-        return np.ascontiguousarray(quantiles.transpose(0, 2, 1), np.float32)

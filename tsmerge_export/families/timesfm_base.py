@@ -15,32 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tsmerge_export.errors import UsageError
-from tsmerge_export.families.base import Arrays, Component, Hints, MergePoints, TensorSpec
+from tsmerge_export.families.base import Arrays, Component, Hints, MergePoints, Run, TensorSpec
 from tsmerge_export.families.hf import TransformersFamily, detached_twin
+from tsmerge_export.pipelines import timesfm
+from tsmerge_export.pipelines.history import filled
 
 #: Texts of the families' cards.
 TOKENS = "patches, causal; the last one is protected"
-UNSUPPORTED = "horizons beyond the model's own; `tsm.pipeline`; other runtimes: not tried"
+UNSUPPORTED = "horizons beyond the model's own; other runtimes: not tried"
 _LEAST = torch.finfo(torch.float32).min
-
-
-def filled(series: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Series ``[B, L]`` -> the same without NaN, and 1 where they have not begun.
-
-    As TimesFM's own loader does: missing values in front are padding, those between others are interpolated linearly,
-    those at the end repeat the last one. A series without any value is one 0.
-    """
-    out = np.array(series, np.float32)
-    padding = np.zeros_like(out)
-    steps = np.arange(out.shape[1])
-    for row, pad in zip(out, padding, strict=True):
-        seen = ~np.isnan(row)
-        if not seen.any():
-            row[-1], seen[-1] = 0, True
-        pad[: seen.argmax()] = 1
-        if not seen.all():
-            row[:] = np.interp(steps, steps[seen], row[seen])
-    return out * (1 - padding), padding
 
 
 def in_patches(context: Tensor, padding: Tensor, longest: int, patch: int) -> tuple[Tensor, Tensor]:
@@ -150,3 +133,9 @@ class TimesFmFamily(TransformersFamily):
 
     def pipeline(self, model: Any) -> dict[str, Any]:
         return super().pipeline(model) | {"quantiles": list(self.quantile_levels(model))}
+
+    def forecast(
+        self, model: Any, run: Run, series: NDArray[np.float32], seed: int = 0
+    ) -> NDArray[np.float32]:
+        """See :func:`~tsmerge_export.pipelines.timesfm.quantiles`."""
+        return timesfm.quantiles(run, self.pipeline(model), series)

@@ -14,7 +14,17 @@ if TYPE_CHECKING:
     from tsmerge_export.pipelines.base import Forecaster
     from tsmerge_export.progress import Progress
 
-_FORECASTERS = {"chronos-t5": ("chronos_t5", "ChronosT5"), "chronos-bolt": ("chronos_bolt", "ChronosBolt")}
+_FORECASTERS = {
+    "chronos-2": ("chronos2", "Chronos2"),
+    "chronos-bolt": ("chronos_bolt", "ChronosBolt"),
+    "chronos-t5": ("chronos_t5", "ChronosT5"),
+    "informer": ("lagged", "Lagged"),
+    "patchtsmixer": ("channels", "forecaster"),
+    "patchtst": ("channels", "forecaster"),
+    "time-series-transformer": ("lagged", "Lagged"),
+    "timesfm": ("timesfm", "TimesFm"),
+    "timesfm-2.5": ("timesfm", "TimesFm"),
+}
 
 DEFAULT_MEMORY = 512 * 2**20
 

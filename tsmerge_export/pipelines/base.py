@@ -143,6 +143,21 @@ class Forecaster(ABC):
         quantiles, points = (np.concatenate(parts) for parts in zip(*results, strict=True))
         return frame.result(future, target, quantiles, points, levels)
 
+    def _own_steps(self, prediction_length: Any) -> int:
+        """Steps to forecast, for a model that does not go on behind its own horizon; UsageError for more."""
+        steps = check.prediction_length(prediction_length, self._horizon, limit=False)
+        if steps > self._horizon:
+            raise UsageError(
+                f"prediction_length {steps} is longer than the model's own {self._horizon}, "
+                f"and {self.bundle.manifest.get('family')} does not go on behind it"
+            )
+        return steps
+
+    def _own_samples(self, num_samples: Any) -> int:
+        """Sample paths to draw, the model's own number for None."""
+        value = self._settings["num_samples"] if num_samples is None else num_samples
+        return check.whole("num_samples", value, 1, check.MAX_SAMPLES)
+
     @contextmanager
     def _working(self) -> Iterator[None]:
         """Takes a bar away that an exception, such as KeyboardInterrupt, would leave behind."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,9 @@ from tsmerge_export.bundle import Bundle
 from tsmerge_export.errors import UsageError
 from tsmerge_export.pipelines import inputs as check
 from tsmerge_export.pipelines import sampling
-from tsmerge_export.pipelines.base import LEVELS, Floats, Forecaster, quantile
+from tsmerge_export.pipelines.base import Floats
 from tsmerge_export.pipelines.decoder import CachedDecoder, DecoderRun
+from tsmerge_export.pipelines.samples import SampleForecaster
 from tsmerge_export.pipelines.sampling import Sampling
 from tsmerge_export.pipelines.tokenizer import MeanScaleTokenizer
 from tsmerge_export.progress import Progress
@@ -23,10 +23,8 @@ from tsmerge_export.runtimes.onnxruntime import Session
 Ints = NDArray[np.int64]
 
 
-class ChronosT5(Forecaster):
+class ChronosT5(SampleForecaster):
     """A bundle of Chronos-T5; see :func:`tsmerge_export.pipeline`."""
-
-    forecast_type = "samples"
 
     def __init__(self, bundle: Bundle, session: Session, *, memory: int, progress: Progress) -> None:
         super().__init__(bundle, session, memory=memory, progress=progress)
@@ -99,20 +97,6 @@ class ChronosT5(Forecaster):
                 )
             done += length
         return out
-
-    def predict_quantiles(
-        self,
-        inputs: Any,
-        prediction_length: int | None = None,
-        quantile_levels: Sequence[float] = LEVELS,
-        **predict_kwargs: Any,
-    ) -> tuple[Floats, Floats]:
-        levels = check.quantile_levels(quantile_levels)
-        paths = self.predict(inputs, prediction_length=prediction_length, **predict_kwargs)
-        return quantile(paths, levels, axis=1), paths.mean(axis=1)
-
-    def _place(self, start: int) -> dict[str, Any]:
-        return {"first_series": start}
 
     def _sampling(self, num_samples: Any, temperature: Any, top_k: Any, top_p: Any) -> tuple[int, Sampling]:
         given = {"num_samples": num_samples, "temperature": temperature, "top_k": top_k, "top_p": top_p}

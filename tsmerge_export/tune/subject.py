@@ -19,13 +19,13 @@ from tsmerge_export.build import merge_and_lower
 from tsmerge_export.checkpoint import LoadedModel, load_model
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UsageError
-from tsmerge_export.families.base import Arrays, Component, Family
+from tsmerge_export.families.base import Arrays, Component, Family, Forecast
 from tsmerge_export.merge.apply import refuse_where_nothing_merges
 from tsmerge_export.onnx_export import DEFAULT_OPSET, export_component, prove_dynamic
 from tsmerge_export.tune.quality import Errors
 from tsmerge_export.validate.cost import run_named, window_errors
 from tsmerge_export.validate.data import Table, Windows, need_rows, rolling_windows, usable_columns
-from tsmerge_export.validate.decoded import Forecast, decoded_by
+from tsmerge_export.validate.decoded import decoded_by
 from tsmerge_export.validate.sessions import open_session
 from tsmerge_export.validate.threads import torch_threads
 
@@ -176,7 +176,7 @@ def prepare(
 
 
 def _decoded(family: Family, loaded: LoadedModel, folder: Path, threads: int | None) -> Forecast | None:
-    """The exported decoder, where the family generates step by step; merging leaves it as it is."""
+    """The components behind the first, where there are any; merging leaves them as they are."""
     if family.generation(loaded.model) is None:
         return None
     place = Path(tempfile.mkdtemp(dir=folder))

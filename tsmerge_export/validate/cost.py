@@ -14,12 +14,11 @@ import numpy.typing as npt
 import onnx
 from torch import nn
 
-from tsmerge_export.families.base import Arrays, Component, Family
+from tsmerge_export.families.base import Arrays, Component, Family, Forecast, Run
 from tsmerge_export.ops import DOMAIN, schema
 from tsmerge_export.validate import metrics
 from tsmerge_export.validate.data import Table, Windows, need_rows, rolling_windows
 from tsmerge_export.validate.decisions import tap
-from tsmerge_export.validate.decoded import Forecast, Run
 from tsmerge_export.validate.sessions import open_session
 from tsmerge_export.validate.speed import SpeedReport, interleaved
 from tsmerge_export.validate.threads import torch_threads
@@ -124,7 +123,7 @@ def measure(
         batch: series per call when timing; their length is ``context``.
         runs: timed calls.
         seed: for families that sample; the same for both artefacts.
-        forecast: instead of ``family.forecast``, see :class:`~tsmerge_export.validate.decoded.DecodedForecast`.
+        forecast: instead of ``family.forecast``, see :func:`~tsmerge_export.validate.decoded.decoded_by`.
         with_decisions: for an artefact whose functions are inlined, the same model with its merge nodes.
         progress: called with (columns done, columns in all).
 

@@ -1,18 +1,15 @@
-"""Parity of step-by-step generation: encoder, cross and decoder in a row, with the caches that a forecaster keeps."""
+"""Parity of a family of several components: all of them in a row, as a forecaster runs them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-import numpy as np
 import onnx
 from torch import nn
 
 from tsmerge_export.build import Built
 from tsmerge_export.config import MergeConfig
-from tsmerge_export.families.base import Family
-from tsmerge_export.pipelines.decoder import CachedDecoder
+from tsmerge_export.families.base import Component, Family, Generation
 from tsmerge_export.runtimes.onnxruntime import GraphSession
 from tsmerge_export.validate import corpus, tolerances
 from tsmerge_export.validate.artefact import OnnxArtefact, Outputs
@@ -22,27 +19,28 @@ from tsmerge_export.validate.parity import ParityReport, judge_cases, unreadable
 class _Chain:
     """The files in a row, as a :class:`~tsmerge_export.validate.artefact.Artefact`."""
 
-    def __init__(self, files: dict[str, Path], with_decisions: Path | None, threads: int | None) -> None:
-        names = [value.name for value in onnx.load(files["encoder"], load_external_data=False).graph.output]
-        self._encoder = OnnxArtefact(files["encoder"], names, threads, with_decisions)
-        self._names = names
-        self.taps = self._encoder.taps
-        self._decoder = CachedDecoder(
-            GraphSession(files["cross"], threads=threads), GraphSession(files["decoder"], threads=threads)
+    def __init__(
+        self, generation: Generation, built: Sequence[Built], first: Component, threads: int | None
+    ) -> None:
+        items = {item.component.name: item for item in built}
+        head = items.pop(first.name)
+        self._names = [value.name for value in onnx.load(head.merged, load_external_data=False).graph.output]
+        self._inputs = [spec.name for spec in first.inputs]
+        self._first = OnnxArtefact(head.merged, self._names, threads, head.decisions)
+        self.taps = self._first.taps
+        self._follow = generation.follow(
+            {name: GraphSession(item.merged, threads=threads) for name, item in items.items()}
         )
 
     def run(self, inputs: Outputs) -> Outputs:
-        return self._follow(inputs, self._encoder.run)
+        return self._in_a_row(inputs, self._first.run)
 
     def tapped(self, inputs: Outputs) -> Outputs:
-        return self._follow(inputs, self._encoder.tapped)
+        return self._in_a_row(inputs, self._first.tapped)
 
-    def _follow(self, inputs: Outputs, encode: Callable[[Outputs], Outputs]) -> Outputs:
-        tokens = inputs["tokens"]
-        found = encode({name: value for name, value in inputs.items() if name != "tokens"})
-        run = self._decoder.start({name: found[name] for name in self._names}, *tokens.shape[1:])
-        steps = [run.step(tokens[:, :, step]).copy() for step in range(tokens.shape[2])]
-        return {**found, "logits": np.stack(steps, axis=2)}
+    def _in_a_row(self, inputs: Outputs, run: Callable[[Outputs], Outputs]) -> Outputs:
+        found = run({name: inputs[name] for name in self._inputs})
+        return found | self._follow(inputs, {name: found[name] for name in self._names})
 
 
 def check(
@@ -58,15 +56,15 @@ def check(
     cases: Sequence[corpus.Case] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ParityReport:
-    """Prove the decoder: logits of teacher-forced steps against the original merged model.
+    """Prove the components behind the first: teacher-forced steps against the original merged model.
 
-    The original runs all steps at once, without caches. The files run one step after the other through the host code of
-    the forecaster. Rows whose encoder flipped a merge decision are counted, not compared, as in
+    The original runs all steps at once, without caches; the files run through the host code of the forecaster. Rows
+    whose first component flipped a merge decision are counted, not compared, as in
     :func:`~tsmerge_export.validate.parity.check`.
 
     Args:
         family: one whose :meth:`~tsmerge_export.families.base.Family.generation` is not None.
-        built: the files of ``encoder``, ``cross`` and ``decoder``.
+        built: the files of all components.
         cases: instead of every corpus entry at a short and a long length. The others are as for parity.
 
     Returns:
@@ -75,12 +73,11 @@ def check(
     component = family.generation(model)
     assert component is not None
     tolerance = tolerances.end_to_end(family.name, "float32", atol, rtol)
-    files = {item.component.name: item.merged for item in built}
-    decisions = next(item.decisions for item in built if item.component.name == "encoder")
     try:
-        chain = _Chain(files, decisions, threads)
+        chain = _Chain(component, built, family.components(model)[0], threads)
     except Exception as error:  # ONNX Runtime and onnx raise types of their own
-        return unreadable(component.name, files["decoder"], tolerance, error)
+        last = next(item.merged for item in built if item.component.name == component.name)
+        return unreadable(component.name, last, tolerance, error)
     todo = _cases(family.context(model), seed) if cases is None else cases
     return judge_cases(component, model, merge, chain, todo, tolerance, threads=threads, progress=progress)
 

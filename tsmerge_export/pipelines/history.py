@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from tsmerge_export.families.base import Arrays
+Arrays = dict[str, NDArray[Any]]
 
 
 def channelled(series: NDArray[np.float32], context: int, channels: int, *, spread: bool) -> Arrays:
@@ -41,3 +43,22 @@ def clock(first: int, steps: int, features: int) -> NDArray[np.float32]:
     """
     phase = 2 * np.pi * np.arange(first, first + steps)[:, None] / 24 * (np.arange(features) // 2 + 1)
     return np.where(np.arange(features) % 2 == 0, np.sin(phase), np.cos(phase)).astype(np.float32)
+
+
+def filled(series: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Series ``[B, L]`` -> the same without NaN, and 1 where they have not begun.
+
+    As TimesFM's own loader does: missing values in front are padding, those between others are interpolated linearly,
+    those at the end repeat the last one. A series without any value is one 0.
+    """
+    out = np.array(series, np.float32)
+    padding = np.zeros_like(out)
+    steps = np.arange(out.shape[1])
+    for row, pad in zip(out, padding, strict=True):
+        seen = ~np.isnan(row)
+        if not seen.any():
+            row[-1], seen[-1] = 0, True
+        pad[: seen.argmax()] = 1
+        if not seen.all():
+            row[:] = np.interp(steps, steps[seen], row[seen])
+    return out * (1 - padding), padding

@@ -1,0 +1,33 @@
+"""Chronos-2: quantiles of a whole horizon in one run; every series is a group of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tsmerge_export.bundle import Bundle
+from tsmerge_export.errors import UsageError
+from tsmerge_export.pipelines.base import Floats
+from tsmerge_export.pipelines.quantile_models import QuantileForecaster
+from tsmerge_export.progress import Progress
+from tsmerge_export.runtimes.onnxruntime import Session
+
+
+class Chronos2(QuantileForecaster):
+    """A bundle of Chronos-2, univariate; see :func:`tsmerge_export.pipeline`."""
+
+    def __init__(self, bundle: Bundle, session: Session, *, memory: int, progress: Progress) -> None:
+        super().__init__(bundle, session, memory=memory, progress=progress)
+        if not isinstance(self._settings.get("patch_size"), int):
+            raise UsageError(f"{bundle.path}: its pipeline settings are incomplete; export it again")
+        self._patch = int(self._settings["patch_size"])
+
+    def _part(self, context: Floats, steps: int) -> Floats:
+        rows, patches = len(context), -(-steps // self._patch)
+        found = self.session.run(
+            {
+                "context": context[:, None],
+                "future": np.full((rows, 1, patches, self._patch), np.nan, np.float32),
+                "series_mask": np.ones((rows, 1), np.float32),
+            }
+        )["quantiles"][:, 0]
+        return found.reshape(rows, len(self._levels), -1)
