@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.exports import export_component
 from tests.families.harness import NOTHING, Subject, describe
 from tests.families.test_lagged import PLAIN, WHOLE
 from tests.models import INFORMER
 from tsmerge_export.build import Built, merge_and_lower
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.families import lagged_decoder
-from tsmerge_export.onnx_export import export_component, prove_dynamic
+from tsmerge_export.onnx_export import prove_dynamic
 from tsmerge_export.runtimes.onnxruntime import GraphSession
 from tsmerge_export.validate import generation
 from tsmerge_export.validate.corpus import ENTRIES, Case
