@@ -97,7 +97,10 @@ def _factors(before: Sequence[Dim], tags: Mapping[int, Stage], rows: Rows, batch
 
 
 def _groups(factors: list[_Factor], before: list[Dim], after: list[Dim]) -> list[list[_Factor]]:
-    """The factors of each new axis: taken from either end as long as sizes are known, one axis gets what is left."""
+    """The factors of each new axis: taken from either end as long as sizes are known, one axis gets what is left.
+
+    Several axes may share what is left where neither tokens nor batch are in it: how is then all the same.
+    """
     whole = [[f for f in factors if f.axis == axis] for axis in range(len(before))]
     groups: list[list[_Factor]] = [[] for _ in after]
     left, right = 0, len(after) - 1
@@ -107,7 +110,9 @@ def _groups(factors: list[_Factor], before: list[Dim], after: list[Dim]) -> list
     while right >= left and (taken := _take(factors, after[right], before, whole, -1)) is not None:
         groups[right], factors = taken
         right -= 1
-    if left < right or (left > right and any(not f.plain or f.dim != 1 for f in factors)):
+    if left < right and not all(f.plain for f in factors):
+        raise CannotRegroup(TOKENS)
+    if left > right and any(not f.plain or f.dim != 1 for f in factors):
         raise CannotRegroup(TOKENS)
     if left == right:
         groups[left] = factors
