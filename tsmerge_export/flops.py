@@ -20,7 +20,7 @@ from tsmerge_export.errors import MissingDependencyError, UnsupportedError, Usag
 
 _DOMAIN = "tsmerge"
 _PREFIX = "tsmerge_shape_of/"
-_USUAL = {"samples": 20, "capacity": 64, "series": 1, "horizon": 4, "steps": 1}
+_USUAL = {"samples": 20, "capacity": 64, "series": 1, "horizon": 4, "drawn_steps": 1}
 _ALL_TOKENS = 1_000_000_000
 # Products that are not counted; a file that has them says so.
 UNCOUNTED = ("Attention", "Conv", "ConvTranspose", "Einsum", "GroupQueryAttention", "MultiHeadAttention")

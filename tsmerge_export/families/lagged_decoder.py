@@ -96,7 +96,7 @@ class Decoder(Component):
         config = model.config
         self._attend, self._context, self._most = attend, context, int(config.prediction_length)
         self._channels = int(config.input_size)
-        rows = ("batch", "samples", "steps")
+        rows = ("batch", "samples", "drawn_steps")
         features = int(model.model.decoder.value_embedding.value_projection.in_features)
         self.inputs = (
             TensorSpec("features", "float32", (*rows, features)),
@@ -147,7 +147,7 @@ class Decoder(Component):
         paths, steps = (
             (5, 7) if seed == 0 else (int(rng.integers(1, 7)), int(rng.integers(1, self._most + 1)))
         )
-        named: dict[Any, int] = {"batch": batch, "tokens": length, "samples": paths, "steps": steps}
+        named: dict[Any, int] = {"batch": batch, "tokens": length, "samples": paths, "drawn_steps": steps}
         out: Arrays = {
             spec.name: rng.standard_normal([int(named.get(dim, dim)) for dim in spec.dims]).astype(np.float32)
             for spec in self.inputs

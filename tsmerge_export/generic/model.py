@@ -21,7 +21,6 @@ from tsmerge_export.generic.feeds import FIRST_AXIS, TOKEN_MASK, Input, Sizes, m
 from tsmerge_export.generic.measure import measure
 from tsmerge_export.generic.prepare import opset_of, prepare
 from tsmerge_export.generic.sizes import Found, find_sizes
-from tsmerge_export.generic.unfold import unfold
 from tsmerge_export.rewrite.dims import dims
 from tsmerge_export.rewrite.points import find_points
 from tsmerge_export.validate.parity import compare_row
@@ -186,8 +185,6 @@ def load_graph_model(
         mask = options.token_mask or TOKEN_MASK
         found = find_sizes(lambda feeds: session.run(None, feeds), inputs, str(source), given, mask)
         measured, outputs = measure(plain, found.inputs, found.sizes, given)
-        if unfold(plain, measured):
-            measured, outputs = measure(plain, found.inputs, found.sizes, given)
         return given, found, measured, outputs
 
     given, found, measured, outputs = look(FIRST_AXIS)
@@ -221,7 +218,7 @@ def _open(original: onnx.ModelProto, source: str) -> Any:
 
 def _batch_dim(measured: ir.Model, sizes: Sizes) -> str | None:
     """The dim of the inputs that counts the rows where tokens merge; None: there is one row, or a fixed number."""
-    rows = {(dims(point.value) or [None])[0] for point in find_points(measured.graph)[0]}
+    rows = {(dims(point.value) or [None, None])[1 - point.axis] for point in find_points(measured.graph)[0]}
     if "batch" not in sizes or not rows or not all(isinstance(dim, int) or dim in sizes for dim in rows):
         return "batch"  # or a product of it, where series have channels that are rows of their own
     return next((dim for dim in rows if isinstance(dim, str)), None) if len(rows) == 1 else "batch"
