@@ -33,7 +33,7 @@ CASES: list[Any] = [
         pytest.param(kind, {"opset": opset}, marks=slow)
         for kind in ("torch", "torch-pre", "torch-pre-sequence", "torch-sequence-padding", "packed", "causal")
         for opset in (18, 23)
-        # ONNX Runtime 1.31 opens no fused Attention whose mask has one row for all queries.
+        # ONNX Runtime 1.31 runs no fused Attention whose mask has one row for all queries.
         if (kind, opset) != ("torch-sequence-padding", 23)
     ),
     *(
