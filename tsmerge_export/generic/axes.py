@@ -178,9 +178,8 @@ def _reshaped(
     batch = {axis: own for axis, own in tags[0].items() if isinstance(own, Batch)}
     for axis, own in batch.items():
         start = math.prod(before[0][:axis])
-        if (
-            own.copies is not None
-        ):  # tokens and batch that shared an axis come apart again, or stay as they are
+        if own.copies is not None:
+            # Tokens and batch that shared an axis come apart again, or stay as they are.
             sizes = [own.rows, before[0][axis] // own.rows]
             parts: list[Any] = [Batch(own.rows), own.copies]
             if own.tokens_first:

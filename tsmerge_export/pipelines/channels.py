@@ -11,11 +11,10 @@ import numpy as np
 
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.pipelines import distributions
-from tsmerge_export.pipelines import inputs as check
 from tsmerge_export.pipelines.base import Floats, Forecaster
 from tsmerge_export.pipelines.history import Arrays, channelled
 from tsmerge_export.pipelines.quantile_models import QuantileForecaster
-from tsmerge_export.pipelines.samples import SampleForecaster
+from tsmerge_export.pipelines.samples import HorizonSamples
 from tsmerge_export.progress import Progress
 from tsmerge_export.runtimes.onnxruntime import Session
 
@@ -53,48 +52,22 @@ class _Points(QuantileForecaster):
         return self.session.run(_feed(self.session, context))["prediction_outputs"][:, None, :, 0]
 
 
-class _Samples(SampleForecaster):
+class _Samples(HorizonSamples):
     """Every step drawn from its own distribution, independently of the others, as ``generate`` of transformers."""
 
-    def predict(
-        self,
-        inputs: Any,
-        prediction_length: int | None = None,
-        num_samples: int | None = None,
-        limit_prediction_length: bool = False,
-        *,
-        seed: int | None = None,
-        first_series: int = 0,
+    def _draw(
+        self, context: Floats, features: dict[str, Any], samples: int, steps: int, seed: int, first: int
     ) -> Floats:
-        """Sample paths ``[B, num_samples, prediction_length]`` float32.
-
-        Args:
-            inputs: a series, a 2-D array of series, or a list of series of any lengths; NaN is missing.
-            prediction_length: steps, at most the model's own (None). num_samples: the model's own for None.
-            limit_prediction_length: without effect: longer horizons are refused.
-            seed: the same seed gives the same paths; every series draws from a stream of its own. None: a fresh one.
-            first_series: number of the first series in the seed's streams, to split a long call.
-
-        Raises:
-            UsageError: inputs or numbers that make no sense, or a longer horizon.
-        """
-        steps, entropy = self._own_steps(prediction_length), check.seed(seed)
-        samples = self._own_samples(num_samples)
         name = distributions.check(self._settings["distribution"])
-        context = check.as_batch(inputs, self._context)
+        found = self.session.run(_feed(self.session, context))
+        values = {key: value[:, None, :steps, 0] for key, value in found.items()}
+        loc, scale = values.pop("series_loc"), values.pop("series_scale")
+        out = np.empty((len(context), samples, steps), np.float32)
+        for row in range(len(context)):
+            stream = np.random.SeedSequence(seed, spawn_key=(first + row,))
+            given = {key: np.broadcast_to(value[row], (samples, steps)) for key, value in values.items()}
+            out[row] = distributions.draw(name, given, loc[row], scale[row], np.random.default_rng(stream))
+        return out
 
-        def draw(start: int, stop: int) -> Floats:
-            found = self.session.run(_feed(self.session, context[start:stop]))
-            values = {key: value[:, None, :steps, 0] for key, value in found.items()}
-            loc, scale = values.pop("series_loc"), values.pop("series_scale")
-            out = np.empty((stop - start, samples, steps), np.float32)
-            for row in range(stop - start):
-                stream = np.random.SeedSequence(entropy, spawn_key=(first_series + start + row,))
-                given = {key: np.broadcast_to(value[row], (samples, steps)) for key, value in values.items()}
-                out[row] = distributions.draw(
-                    name, given, loc[row], scale[row], np.random.default_rng(stream)
-                )
-            return out
-
-        each = _bytes_per_step(self.session) * self._context + 64 * samples * steps
-        return self._in_parts(len(context), each, draw)
+    def _bytes_per_series(self, samples: int, steps: int) -> int:
+        return _bytes_per_step(self.session) * self._context + 64 * samples * steps
