@@ -368,3 +368,17 @@ def test_splits_of_lengths() -> None:
 
     found = find_sizes(run, inputs, "m")
     assert [item.spec.dims[1] for item in found.inputs] == ["a", "a", "c", "c", "c"]
+
+
+def test_channels_declared_dynamic(tmp_path: Path) -> None:
+    """A convolution's weights fix them, here 2 groups of 3; made-up channels would be as many as steps."""
+    weights = numpy_helper.from_array(np.ones((4, 3, 1), np.float32), "w")
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"], group=2)],
+        "g",
+        [helper.make_tensor_value_info("x", FLOAT, ["batch", "channels", "steps"])],
+        [helper.make_tensor_value_info("y", FLOAT, None)],
+        [weights],
+    )
+    (found,) = read_inputs(helper.make_model(graph), "m.onnx")
+    assert found.spec.dims == ("batch", 6, "steps")

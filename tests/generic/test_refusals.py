@@ -192,3 +192,15 @@ def test_program_files(program: Path, tmp_path: Path) -> None:
         read_program(tmp_path / "other.pt2")
     shutil.copy(program, tmp_path / "p.pt2")
     refuses(UnsupportedError, "no safe merge point", tmp_path / "p.pt2")
+
+
+def test_a_tensor_may_be_called_target(tmp_path: Path) -> None:
+    """Its name is no operator that a program calls."""
+
+    class Model(torch.nn.Module):
+        def forward(self, target: torch.Tensor) -> torch.Tensor:
+            return target + 1
+
+    file = tmp_path / "program.pt2"
+    torch.export.save(torch.export.export(Model(), (torch.zeros(2, 3),)), file)
+    assert read_program(file).module()(torch.ones(2, 3)).tolist() == [[2.0] * 3] * 2
