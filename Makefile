@@ -21,6 +21,7 @@ demo: $(VENV)/.installed-cpu
 	$(BIN)/tsmerge-export $(DEMO) --merge local --ratio 1/10 -o build/demo --force
 
 test: $(VENV)/.installed-tests
+	-$(BIN)/python plugins/tools/onnxruntime_headers.py build/onnxruntime
 	if command -v npm >/dev/null; then cd tests/web && npm ci --no-audit --no-fund --silent; fi
 	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
 

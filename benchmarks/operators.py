@@ -1,11 +1,12 @@
 """Each merging operator alone: time and memory against the number of tokens, in ONNX Runtime and in eager PyTorch.
 
     python benchmarks/operators.py [--tokens 128,...,16384] [--features 64,512] [--threads 1] [--runs 9]
-                                   [--batch 1] [--only NAME,...] [--plot FILE.png] [--json FILE]
+                                   [--batch 1] [--only NAME,...] [--plugin FILE] [--plot FILE.png] [--json FILE]
 
 Float32 rows of random tokens, a quarter of them removed. All candidates of one size run in turn; medians. ``copy`` is
 a copy of x by ONNX Runtime (Identity) in the same run, which reuses memory; ``copy, eager`` is ``x.clone()``, whose
-memory may come as fresh pages from the system where x is large. Quadratic methods stop at ``--most`` tokens. Memory is
+memory may come as fresh pages from the system where x is large. With ``--plugin`` also the native operators of that
+library (``plugins/onnxruntime``). Quadratic methods stop at ``--most`` tokens. Memory is
 the growth of the process's resident memory to its peak during one run at the longest size, in multiples of x, each
 method in a process of its own (Linux only).
 """
@@ -37,6 +38,7 @@ from rich.table import Table
 from tsmerge_export import ops
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.merge.plan import make_plan
+from tsmerge_export.runtimes.native import OPERATORS
 from tsmerge_export.validate.sessions import open_session
 
 MERGES = {
@@ -50,6 +52,7 @@ MERGES = {
 }
 QUADRATIC = ("global", "pitome", "ssm")
 COPY = "copy"
+NATIVE = ", native"
 
 
 def operator(merge: MergeConfig) -> onnx.ModelProto:
@@ -72,7 +75,9 @@ def inputs(tokens: int, features: int, batch: int = 1) -> dict[str, np.ndarray]:
     return {"x": x, "size": np.ones((batch, tokens), np.float32)}
 
 
-def candidates(names: list[str], threads: int) -> dict[str, Callable[[dict[str, np.ndarray]], Any]]:
+def candidates(
+    names: list[str], threads: int, plugin: Path | None
+) -> dict[str, Callable[[dict[str, np.ndarray]], Any]]:
     """Callables by name; each takes the inputs."""
     identity = parser.parse_model(
         '<ir_version: 9, opset_import: ["" : 18]> g (float[B, N, D] x) => (float[B, N, D] y) { y = Identity(x) }'
@@ -88,6 +93,9 @@ def candidates(names: list[str], threads: int) -> dict[str, Callable[[dict[str, 
             make_plan(MERGES[name], 1)[0],
         )
         found[name] = lambda feed, opened=opened: opened.run(None, feed)
+        if plugin is not None and step.op_type in OPERATORS:
+            fast = open_session(operator(MERGES[name]), threads, timed=True, plugin=plugin)
+            found[name + NATIVE] = lambda feed, fast=fast: fast.run(None, feed)
         found[f"{name}, eager"] = lambda feed, step=step: step(
             torch.from_numpy(feed["x"]), torch.from_numpy(feed["size"])
         )
@@ -97,7 +105,7 @@ def candidates(names: list[str], threads: int) -> dict[str, Callable[[dict[str, 
 def times(names: list[str], args: argparse.Namespace) -> list[dict[str, Any]]:
     """One row per size and candidate: median milliseconds."""
     torch.set_num_threads(args.threads)
-    runners = candidates(names, args.threads)
+    runners = candidates(names, args.threads, args.plugin)
     sizes = [(tokens, features) for features in args.features for tokens in args.tokens]
     rows = []
     with Progress(console=Console(stderr=True), transient=True) as bar, torch.no_grad():
@@ -135,8 +143,9 @@ def _resident(field: str) -> int:
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
-def _memory(name: str, tokens: int, features: int, threads: int, queue: Any) -> None:
-    opened, feed = open_session(operator(MERGES[name]), threads, timed=True), inputs(tokens, features)
+def _memory(name: str, plugin: Path | None, tokens: int, features: int, threads: int, queue: Any) -> None:
+    opened = open_session(operator(MERGES[name]), threads, timed=True, plugin=plugin)
+    feed = inputs(tokens, features)
     opened.run(None, inputs(8, features))
     Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to what is resident
     before = _resident("VmRSS")
@@ -149,14 +158,17 @@ def memory(names: list[str], args: argparse.Namespace) -> dict[str, float]:
     if not sys.platform.startswith("linux"):
         return {}
     context, found = multiprocessing.get_context("spawn"), {}
-    for name in names:
+    runs: list[tuple[str, Path | None]] = [(name, None) for name in names]
+    if args.plugin is not None:
+        runs += [(name, args.plugin) for name in names if make_plan(MERGES[name], 1)[0].op_type in OPERATORS]
+    for name, plugin in runs:
         tokens = min(max(args.tokens), args.most) if name in QUADRATIC else max(args.tokens)
         queue: Any = context.Queue()
         process = context.Process(
-            target=_memory, args=(name, tokens, max(args.features), args.threads, queue)
+            target=_memory, args=(name, plugin, tokens, max(args.features), args.threads, queue)
         )
         process.start()
-        found[name] = float(queue.get())
+        found[name if plugin is None else name + NATIVE] = float(queue.get())
         process.join()
     return found
 
@@ -171,15 +183,23 @@ def show(rows: list[dict[str, Any]], peaks: dict[str, float], args: argparse.Nam
             title=f"batch {args.batch}, D = {features}, {args.threads} thread(s), "
             f"{args.runs} runs in turn: milliseconds"
         )
-        for column in ("operator", *map(str, args.tokens), "most per doubling", "of a copy", "of a clone"):
+        for column in (
+            "operator",
+            *map(str, args.tokens),
+            "most per doubling",
+            "most of a copy",
+            "most of a clone",
+        ):
             table.add_column(column, justify="left" if column == "operator" else "right")
         for name in names:
             known = [(tokens, by[name, tokens]) for tokens in args.tokens if (name, tokens) in by]
             # Below a thousand tokens the fixed cost of a run hides the growth.
             steps = [b / a for (n, a), (m, b) in itertools.pairwise(known) if m == 2 * n and n >= 1024]
             cells = [f"{by[name, tokens]:.2f}" if (name, tokens) in by else "" for tokens in args.tokens]
-            longest, last = known[-1]
-            copies = [f"{last / by[copied, longest]:.1f}x" for copied in (COPY, f"{COPY}, eager")]
+            copies = [
+                f"{max(value / by[copied, tokens] for tokens, value in known):.1f}x"
+                for copied in (COPY, f"{COPY}, eager")
+            ]
             table.add_row(name, *cells, f"{max(steps):.2f}x" if steps else "", *copies)
         console.print(table)
     for name, times_x in peaks.items():
@@ -200,7 +220,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     for panel, features in zip(panels[0], widths, strict=True):
         for name in dict.fromkeys(row["candidate"] for row in rows):
             own = [row for row in rows if row["candidate"] == name and row["features"] == features]
-            style = "--" if "eager" in name else ":" if name == COPY else "-"
+            style = "--" if "eager" in name else ":" if name == COPY else "-." if NATIVE in name else "-"
             panel.loglog([r["tokens"] for r in own], [r["ms"] for r in own], style, marker=".", label=name)
         panel.set(title=f"D = {features}", xlabel="tokens N")
         panel.grid(True, which="both", alpha=0.3)
@@ -222,6 +242,7 @@ def main() -> None:
     parser_.add_argument("--runs", type=int, default=9)
     parser_.add_argument("--most", type=int, default=4096, help="longest N of quadratic methods")
     parser_.add_argument("--only", help="methods, comma-separated: " + ", ".join(MERGES))
+    parser_.add_argument("--plugin", type=Path, help="libtsmerge_ort.so: time its operators too")
     parser_.add_argument("--plot", type=Path, help="write the log-log plot here")
     parser_.add_argument("--json", type=Path, help="write the rows here")
     args = parser_.parse_args()

@@ -277,17 +277,19 @@ def _lattice(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarra
     return out
 
 
-def random_case(rng: np.random.Generator, *, tokens: int = 40, of: type[Case] = Case) -> Case:
-    """A case of a method with every field drawn at random."""
+def random_case(
+    rng: np.random.Generator, *, tokens: int = 40, features: int = 6, batch: int = 3, of: type[Case] = Case
+) -> Case:
+    """A case of a method with every field drawn at random, sizes up to those given."""
 
     def pick(values: Any) -> Any:
         return values[int(rng.integers(len(values)))]
 
     return of(
-        batch=int(rng.integers(1, 4)),
+        batch=int(rng.integers(1, batch + 1)),
         tokens=int(rng.integers(1, tokens + 1)),
-        features=int(rng.integers(1, 7)),
-        metric_features=int(rng.integers(0, 5)),
+        features=int(rng.integers(1, features + 1)),
+        metric_features=int(rng.integers(0, features - 1)),
         kind=pick(KINDS),
         padding=pick(PADDINGS),
         spoil=pick(SPOILS),

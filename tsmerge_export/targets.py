@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UnsupportedError, UsageError, VerdictError
 from tsmerge_export.runtimes import RUNTIMES, check_runtime
+from tsmerge_export.runtimes.native import VARIABLE
 from tsmerge_export.shapes import FLAGS, Profile, make_profile
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ class Target:
                 ("--plugin", self.plugin is not None),
             ):
                 if given:
-                    raise UsageError(f"{flag} has no effect with --runtime {self.runtime}; leave it out")
+                    instead = f"set {VARIABLE}" if flag == "--plugin" else "leave it out"
+                    raise UsageError(f"{flag} has no effect with --runtime {self.runtime}; {instead}")
             return
         if inline:
             raise UsageError(f"--inline has no effect with --runtime {self.runtime}; leave it out")

@@ -6,6 +6,8 @@ import platform
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as _installed
 
+from tsmerge_export.runtimes import native
+
 _TOOLS = (
     "torch",
     "transformers",
@@ -32,6 +34,9 @@ def versions() -> dict[str, str]:
         value = next((v for v in map(_find, names) if v), None)
         if value:
             found[name] = value
+    operators = native.description()
+    if operators:
+        found["native operators"] = operators
     return found
 
 

@@ -1,7 +1,8 @@
-"""Breaks the kernels on purpose and shows that the emulated tests notice: ``python plugins/tools/mutate.py``.
+"""Breaks the plugins on purpose and shows that their tests notice: ``python plugins/tools/mutate.py``.
 
-Every ``__syncthreads()`` is deleted in turn, and every rule of ranks, ties and padding is turned around. A mutant that
-survives is a hole in the tests (or a line that is not needed) and gives exit code 1. Run it from the repository's root.
+Every ``__syncthreads()`` of the CUDA kernels is deleted in turn, and every rule of ranks, ties and padding is turned
+around, there and in the native operators of ONNX Runtime. A mutant that survives is a hole in the tests (or a line that
+is not needed) and gives exit code 1. Run it from the repository's root.
 """
 
 from __future__ import annotations
@@ -11,17 +12,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from tests.plugins import native
 from tests.plugins.emulated import HEADERS, KERNELS, build
 
 BARRIER = "__syncthreads();"
 
 #: (name, file, text, instead of it)
-RULES = (
+KERNEL_RULES = (
     (
         "ties of b: highest j wins",
         "kernels.cuh",
@@ -57,6 +60,108 @@ RULES = (
     ("middle members are lost", "combine.cuh", "visit(base + __ffs(static_cast<int>(hits)) - 1);", ""),
     ("last member is lost", "combine.cuh", "if (slot.last > slot.first)", "if (false)"),
 )
+NATIVE_RULES = (
+    ("native: ties of b: highest j wins", "match.cpp", "if (rank > row.rank[i])", "if (rank >= row.rank[i])"),
+    (
+        "native: ties of a: highest i wins",
+        "place.cpp",
+        "(0xffffffffU - static_cast<uint32_t>(index))",
+        "index",
+    ),
+    ("native: -0 is below +0", "place.cpp", "rank + 0.0F", "rank"),
+    ("native: the worst merge", "place.cpp", "std::greater<>()", "std::less<>()"),
+    ("native: cosines are not rounded", "match.cpp", "std::nearbyint((scale", "((scale"),
+    (
+        "native: l2 and dot are not bounded",
+        "match.cpp",
+        "std::min(std::max(steps, -kSteps), kSteps)",
+        "steps",
+    ),
+    (
+        "native: endless norms count",
+        "match.cpp",
+        "!std::isfinite(squareA) || !std::isfinite(squareB)",
+        "false",
+    ),
+    ("native: endless norms are the scale", "match.cpp", "&& std::isfinite(it.square[u])", ""),
+    ("native: padding is the scale", "match.cpp", "it.size[u] > 0.0F && ", ""),
+    ("native: NaN is not ranked", "match.cpp", "std::isnan(steps) ? kRankNan : steps", "steps"),
+    ("native: a zero vector is no zero", "match.cpp", "scale == 0.0F ? 0.0F : dot / scale", "dot / scale"),
+    ("native: padding does not go first", "match.cpp", "it.rank[i] = kRankPadding;", ";"),
+    ("native: real a into padding", "match.cpp", "row.size[2 * j + 1] == 0.0F || ", "false || "),
+    ("native: causal reads padding", "match.cpp", "(mSettings.causal && a[-1] == 0.0F)", "false"),
+    ("native: window too wide", "match.cpp", "mSettings.k - 1;", "mSettings.k;"),
+    (
+        "native: window too narrow",
+        "match.cpp",
+        "std::min(highest + reach + 1, mCountB)",
+        "std::min(highest + reach, mCountB)",
+    ),
+    ("native: causal slots are read from after", "place.cpp", "left - (goes && settings.causal)", "left"),
+    ("native: padding has weight", "combine.h", "if (size[n] > 0.0F)", "if (true)"),
+    (
+        "native: padding b has weight",
+        "combine.h",
+        "        if (size[token] > 0.0F)\n        {\n            add",
+        "        if (true)\n        {\n            add",
+    ),
+    ("native: one real token beside padding", "combine.h", "if (one && size[token] > 0.0F)", "if (one)"),
+    ("native: unmerged tokens are computed", "combine.h", "changed = size[n] > 0.0F;", "changed = true;"),
+    (
+        "native: only the first member",
+        "combine.h",
+        "bool const one = next[head] < 0;",
+        "bool const one = true;",
+    ),
+    (
+        "native: the rest of the features is lost",
+        "products.cpp",
+        "for (int64_t d = whole; d < n; ++d)",
+        "for (int64_t d = n; d < n; ++d)",
+    ),
+    ("native: dynamic: at the threshold", "operators.cpp", "return rank > mLimit;", "return rank >= mLimit;"),
+    (
+        "native: dynamic: no cap",
+        "operators.cpp",
+        "std::min(exceeding / problem.batch, most)",
+        "exceeding / problem.batch",
+    ),
+    (
+        "native: dynamic: of the first row",
+        "operators.cpp",
+        "row < problem.batch; ++row)\n        {\n            float const* const ranks",
+        "row < 1; ++row)\n        {\n            float const* const ranks",
+    ),
+    ("native: the last range is lost", "run.cpp", "(length + kRange - 1) / kRange", "length / kRange"),
+)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is broken: its folder, its files, and the command that searches a build of a copy."""
+
+    sources: Path
+    files: tuple[str, ...]
+    search: Callable[[Path, int], list[str]]
+
+
+def _kernels(folder: Path, cases: int) -> list[str]:
+    flags = ("-O1", "-Wno-unused-parameter", "-Wno-unused-variable", "-Wno-unused-but-set-variable")
+    program = build(folder / "emulated", sources=folder, flags=flags)
+    return ["-m", "tests.plugins.fuzz", "--cases", str(cases), "--program", str(program)]
+
+
+def _operators(folder: Path, cases: int) -> list[str]:
+    include = native.headers()
+    if include is None:
+        raise FileNotFoundError("headers of ONNX Runtime; see plugins/tools/onnxruntime_headers.py")
+    library = native.build(folder / "build", include, "", folder)
+    return ["-m", "tests.plugins.native", "--cases", str(cases), "--library", str(library)]
+
+
+OPERATOR_FILES = tuple(sorted(file.name for file in native.SOURCES.iterdir() if file.suffix != ".md"))
+KERNEL_SUBJECT = Subject(KERNELS, (*HEADERS, "local_merge.cu"), _kernels)
+OPERATOR_SUBJECT = Subject(native.SOURCES, OPERATOR_FILES, _operators)
 
 
 @dataclass(frozen=True)
@@ -64,6 +169,7 @@ class Mutant:
     """One change of one file."""
 
     name: str
+    subject: Subject
     file: str
     text: str
 
@@ -77,32 +183,23 @@ def mutants() -> list[Mutant]:
         for number in range(1, len(parts)):
             why = parts[number].split("\n")[0].strip(" /")
             text = BARRIER.join(parts[:number]) + BARRIER.join(parts[number:])
-            found.append(Mutant(f"barrier {number} of {file} deleted ({why})", file, text))
-    for name, file, text, instead in RULES:
-        source = (KERNELS / file).read_text()
-        if source.count(text) != 1:
-            raise ValueError(f"{name}: {text!r} is {source.count(text)} times in {file}")
-        found.append(Mutant(name, file, source.replace(text, instead)))
+            found.append(Mutant(f"barrier {number} of {file} deleted ({why})", KERNEL_SUBJECT, file, text))
+    for subject, rules in ((KERNEL_SUBJECT, KERNEL_RULES), (OPERATOR_SUBJECT, NATIVE_RULES)):
+        for name, file, text, instead in rules:
+            source = (subject.sources / file).read_text()
+            if source.count(text) != 1:
+                raise ValueError(f"{name}: {text!r} is {source.count(text)} times in {file}")
+            found.append(Mutant(name, subject, file, source.replace(text, instead)))
     return found
 
 
 def survives(mutant: Mutant, cases: int) -> bool:
     """Whether all cases still pass with the mutant."""
     with tempfile.TemporaryDirectory() as folder:
-        for file in (*HEADERS, "local_merge.cu"):
-            shutil.copy(KERNELS / file, folder)
+        for file in mutant.subject.files:
+            shutil.copy(mutant.subject.sources / file, folder)
         Path(folder, mutant.file).write_text(mutant.text)
-        flags = ("-O1", "-Wno-unused-parameter", "-Wno-unused-variable", "-Wno-unused-but-set-variable")
-        program = build(Path(folder, "emulated"), sources=Path(folder), flags=flags)
-        command = [
-            sys.executable,
-            "-m",
-            "tests.plugins.fuzz",
-            "--cases",
-            str(cases),
-            "--program",
-            str(program),
-        ]
+        command = [sys.executable, *mutant.subject.search(Path(folder), cases)]
         return subprocess.run(command, capture_output=True, timeout=600).returncode == 0
 
 

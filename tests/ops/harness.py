@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,6 +14,7 @@ from onnx import parser
 
 from tests.cases import TOLERANCES, Case, compare_with_oracle
 from tsmerge_export import ops
+from tsmerge_export.runtimes import native
 
 _ONNX = {"float32": "float", "float16": "float16", "bfloat16": "bfloat16"}
 
@@ -58,21 +60,37 @@ def add_functions(model: onnx.ModelProto, opset: int = 18) -> None:
             model.functions.append(ops.function(node.op_type, attributes, opset=opset))
 
 
-def session(model: onnx.ModelProto, threads: int = 1, **options: object) -> ort.InferenceSession:
+def native_form(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same without functions: it runs by the native operators, or not at all."""
+    out = onnx.ModelProto()
+    out.CopyFrom(model)
+    del out.functions[:]
+    return out
+
+
+def session(
+    model: onnx.ModelProto, threads: int = 1, plugin: Path | None = None, **options: object
+) -> ort.InferenceSession:
     """A CPU session of ONNX Runtime with its default optimisations."""
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = threads
     settings.log_severity_level = 3
     for name, value in options.items():
         setattr(settings, name, value)
+    native.register(settings, plugin)
     return ort.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
 
 
 @lru_cache(maxsize=512)
 def _case_session(
-    op_type: str, attributes: tuple[tuple[str, int | float], ...], dtype: str
+    op_type: str,
+    attributes: tuple[tuple[str, int | float], ...],
+    dtype: str,
+    plugin: Path | None,
+    threads: int,
 ) -> ort.InferenceSession:
-    return session(merge_model(dict(attributes), dtype, op_type=op_type))
+    model = merge_model(dict(attributes), dtype, op_type=op_type)
+    return session(model if plugin is None else native_form(model), threads, plugin)
 
 
 def feed(case: Case) -> dict[str, np.ndarray]:
@@ -83,10 +101,15 @@ def feed(case: Case) -> dict[str, np.ndarray]:
     return {"x": x, "metric": metric, "size": size}
 
 
-def run_case(case: Case) -> tuple[np.ndarray, ...]:
-    """``(y widened to float32, size, kept, target)`` from ONNX Runtime; one session per attributes and type."""
+def run_case(case: Case, plugin: Path | None = None, threads: int = 1) -> tuple[np.ndarray, ...]:
+    """``(y widened to float32, size, kept, target)`` from ONNX Runtime; one session per attributes and type.
+
+    Args:
+        plugin: the library of native operators, which then run instead of the functions.
+    """
     attributes = tuple(sorted(case.attributes.items()))
-    y, size, kept, target = _case_session(case.op_type, attributes, case.dtype).run(None, feed(case))
+    run = _case_session(case.op_type, attributes, case.dtype, plugin, threads)
+    y, size, kept, target = run.run(None, feed(case))
     return y.astype(np.float32), size, kept, target
 
 

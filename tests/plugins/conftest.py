@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.plugins import native
 from tests.plugins.emulated import EMULATION, KERNELS, build, compiler
 
 
@@ -74,6 +75,26 @@ def contract(cxx: str, headers: Path, tmp_path_factory: pytest.TempPathFactory) 
     command += ["-isystem", str(headers), "-x", "c++", *map(str, sources), str(EMULATION / "emulation.cpp")]
     subprocess.run([*command, "-o", str(target)], check=True, capture_output=True, text=True)
     return target
+
+
+@pytest.fixture(scope="session")
+def ort_headers(cxx: str) -> Path:
+    """Headers of ONNX Runtime, where there are also a compiler and CMake."""
+    if native.cmake() is None:
+        pytest.skip("no cmake (pip install cmake)")
+    found = native.headers()
+    if found is None:
+        pytest.skip(
+            "no headers of ONNX Runtime (python plugins/tools/onnxruntime_headers.py build/onnxruntime, or set "
+            "ONNXRUNTIME_ROOT)"
+        )
+    return found
+
+
+@pytest.fixture(scope="session")
+def operators(ort_headers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library of native operators."""
+    return native.build(tmp_path_factory.mktemp("operators"), ort_headers)
 
 
 @pytest.fixture(scope="session")

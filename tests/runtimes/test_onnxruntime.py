@@ -145,7 +145,12 @@ def test_several_components(tmp_path: Path) -> None:
         ({"runtime": "tensorrt"}, UsageError, "was made for onnxruntime; export it with --runtime tensorrt"),
         ({"runtime": "tensorrt-rtx"}, UnsupportedError, "run by TensorRT-RTX itself"),
         ({"runtime": "tensorrt", "threads": 2}, UsageError, "threads and providers have no effect"),
-        ({"plugin": "libx.so"}, UsageError, "plugin has no effect unless TensorrtExecutionProvider"),
+        (
+            {"plugin": "libx.so", "providers": ["CUDAExecutionProvider"]},
+            UsageError,
+            "plugin has no effect unless TensorrtExecutionProvider",
+        ),
+        ({"plugin": "libx.so"}, MissingDependencyError, "the library libx.so does not exist"),
         ({"runtime": "abacus"}, UsageError, "'abacus' is not known; choose one of: onnxruntime"),
         ({"threads": 0}, UsageError, "threads 0"),
         ({"threads": 1.5}, UsageError, "threads 1.5"),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import inliner
 
 from tsmerge_export.ops import DOMAIN
+from tsmerge_export.runtimes import native
 from tsmerge_export.validate.sessions import open_session
 
 _RUNS = 5
@@ -73,6 +74,10 @@ def _events(
     if not any(node.domain == DOMAIN for node in before.graph.node):
         return None
     plain = {node.name for node in before.graph.node if not _added(node)}
+    if native.find_library() is not None:  # the inliner leaves what has no function
+        kept = [function for function in before.functions if function.name not in native.OPERATORS]
+        del before.functions[:]
+        before.functions.extend(kept)
     proto = inliner.inline_local_functions(before)
     with tempfile.TemporaryDirectory(prefix="tsmerge-") as folder:
         for index, node in enumerate(proto.graph.node):

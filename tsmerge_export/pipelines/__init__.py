@@ -35,13 +35,14 @@ def pipeline(
     threads: int | None = None,
     providers: Providers | None = None,
     *,
+    plugin: str | Path | None = None,
     memory: int = DEFAULT_MEMORY,
     progress: Progress | None = None,
 ) -> Forecaster:
     """A bundle as a forecaster with the methods of chronos-forecasting's pipelines, on numpy arrays.
 
     Args:
-        directory, runtime, threads, providers: see :func:`tsmerge_export.load`; hashes are checked as there.
+        directory, runtime, threads, providers, plugin: see :func:`tsmerge_export.load`; hashes are checked as there.
         memory: bytes for activations and caches, about; larger batches are forecast in parts.
         progress: told how far a call is; by default a bar on stderr, if that is a terminal and a call takes long.
 
@@ -51,7 +52,7 @@ def pipeline(
     Raises:
         UsageError: no bundle, a changed file, a bundle of another version, a bad argument.
         UnsupportedError: a family without a forecaster.
-        MissingDependencyError: the runtime or a provider is not installed.
+        MissingDependencyError: the runtime or a provider is not installed, or a library is missing.
     """
     from tsmerge_export.pipelines.inputs import whole
 
@@ -65,9 +66,13 @@ def pipeline(
         )
     from tsmerge_export.progress import LateBar
     from tsmerge_export.runtimes.onnxruntime import Session
+    from tsmerge_export.runtimes.providers import with_plugin
 
     module, name = _FORECASTERS[family]
     make = getattr(import_module(f"tsmerge_export.pipelines.{module}"), name)
-    session = Session(bundle, threads=threads, providers=providers)
+    chosen = with_plugin(providers, bundle, plugin)
+    session = Session(
+        bundle, threads=threads, providers=chosen.providers, files=chosen.files, plugin=chosen.operators
+    )
     forecaster: Forecaster = make(bundle, session, memory=memory, progress=progress or LateBar("forecast"))
     return forecaster

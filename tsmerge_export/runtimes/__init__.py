@@ -38,8 +38,9 @@ def load(
         runtime: ``"onnxruntime"``, or ``"tensorrt"`` for a bundle exported for it.
         threads: threads inside an operator, >= 1; by default the runtime's choice.
         providers: ONNX Runtime execution providers in order of preference; default the CPU.
-        plugin: the plugin library for TensorRT (also the environment variable TSMERGE_TRT_PLUGIN); for ONNX Runtime's
-            TensorRT provider the registering one.
+        plugin: a library of this project. For ONNX Runtime on the CPU that of native operators (also the environment
+            variable TSMERGE_ORT_PLUGIN); for TensorRT the plugin (TSMERGE_TRT_PLUGIN); for ONNX Runtime's TensorRT
+            provider the registering one.
 
     Returns:
         A session with ``.inputs``, ``.outputs`` and ``.run({name: array}) -> {name: array}``.
@@ -66,4 +67,6 @@ def load(
     from tsmerge_export.runtimes.providers import with_plugin
 
     chosen = with_plugin(providers, bundle, plugin)
-    return Session(bundle, threads=threads, providers=chosen.providers, files=chosen.files)
+    return Session(
+        bundle, threads=threads, providers=chosen.providers, files=chosen.files, plugin=chosen.operators
+    )

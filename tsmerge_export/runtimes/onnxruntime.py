@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from tsmerge_export.bundle import Bundle, TensorInfo
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError
-from tsmerge_export.runtimes import Providers
+from tsmerge_export.runtimes import Providers, native
 from tsmerge_export.runtimes.arrays import prepare
 from tsmerge_export.runtimes.components import BundleSession
+from tsmerge_export.runtimes.providers import CPU
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -48,7 +49,7 @@ def check_providers(providers: Providers | None) -> list[str | tuple[str, dict[s
         MissingDependencyError: the installed ONNX Runtime does not have one of them.
     """
     if providers is None:
-        return ["CPUExecutionProvider"]
+        return [CPU]
     chosen = [providers] if isinstance(providers, str) else list(providers)
     available = _onnxruntime().get_available_providers()
     for entry in chosen:
@@ -73,11 +74,12 @@ class GraphSession:
         threads: threads inside an operator, >= 1; operators run one after another.
         providers: see :func:`check_providers`.
         options: ONNX Runtime session options to start from (profiling, optimisation level).
+        plugin: the library of native operators, see :mod:`tsmerge_export.runtimes.native`; for the CPU alone.
 
     Raises:
         UsageError: a bad argument, or the file is missing.
-        UnsupportedError: ONNX Runtime cannot load the file.
-        MissingDependencyError: ONNX Runtime or a provider is not installed.
+        UnsupportedError: ONNX Runtime cannot load the file or the library.
+        MissingDependencyError: ONNX Runtime or a provider is not installed, or the library does not exist.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class GraphSession:
         threads: int | None = None,
         providers: Providers | None = None,
         options: onnxruntime.SessionOptions | None = None,
+        plugin: str | Path | None = None,
     ) -> None:
         ort = _onnxruntime()
         options = ort.SessionOptions() if options is None else options
@@ -99,6 +102,8 @@ class GraphSession:
         if not Path(path).is_file():
             raise UsageError(f"{path}: no such file")
         chosen = check_providers(providers)
+        if chosen == [CPU]:
+            native.register(options, plugin)
         try:
             self.ort = ort.InferenceSession(os.fspath(path), options, providers=chosen)
         except Exception as error:  # ONNX Runtime has no common base class for its errors
@@ -147,11 +152,15 @@ class Session(BundleSession[GraphSession]):
         threads: int | None = None,
         providers: Providers | None = None,
         files: Mapping[str, Path] | None = None,
+        plugin: str | Path | None = None,
     ) -> None:
         files = files or {}
         sessions = {
             component.name: GraphSession(
-                files.get(component.name, component.file), threads=threads, providers=providers
+                files.get(component.name, component.file),
+                threads=threads,
+                providers=providers,
+                plugin=plugin,
             )
             for component in bundle.components
         }

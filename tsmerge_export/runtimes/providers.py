@@ -1,4 +1,4 @@
-"""ONNX Runtime's CUDA and TensorRT providers: which file they run, and the options that load the plugin.
+"""ONNX Runtime's providers: which file they run, and the options that load the plugin.
 
 A bundle made for TensorRT has a second file with plugin nodes. It is used when the TensorRT provider comes first and
 the registering plugin library is known; else every provider runs the portable file. Written without a GPU at hand.
@@ -17,6 +17,7 @@ from tsmerge_export.errors import MissingDependencyError, UsageError
 from tsmerge_export.runtimes import Providers
 
 TENSORRT = "TensorrtExecutionProvider"
+CPU = "CPUExecutionProvider"
 LIBRARIES = "trt_extra_plugin_lib_paths"
 REGISTERED = "libtsmerge_trt_registered.so"
 #: Environment variable with the registering library.
@@ -25,10 +26,12 @@ VARIABLE = "TSMERGE_TRT_PLUGIN_REGISTERED"
 
 @dataclass(frozen=True)
 class Chosen:
-    """Providers with their options, and per component the file to run where it is not the portable one."""
+    """Providers with their options, per component the file to run where it is not the portable one, and the library of
+    native operators for the CPU."""
 
     providers: Providers | None
     files: Mapping[str, Path] = field(default_factory=dict)
+    operators: str | Path | None = None
 
 
 def with_plugin(providers: Providers | None, bundle: Bundle, plugin: str | Path | None = None) -> Chosen:
@@ -37,9 +40,10 @@ def with_plugin(providers: Providers | None, bundle: Bundle, plugin: str | Path 
     Args:
         providers: as given by the user. bundle: open and verified.
         plugin: the registering library; else the option ``trt_extra_plugin_lib_paths``, else the environment variable.
+            With the CPU alone, the library of native operators.
 
     Raises:
-        UsageError: a plugin without the TensorRT provider, or for a bundle that was not made for TensorRT.
+        UsageError: a plugin for other providers, or the TensorRT provider's for a bundle that was not made for it.
         MissingDependencyError: the library does not exist.
     """
     entries = [providers] if isinstance(providers, str) else list(providers or ())
@@ -47,9 +51,11 @@ def with_plugin(providers: Providers | None, bundle: Bundle, plugin: str | Path 
     options: dict[str, Any] = dict(first[1]) if isinstance(first, (tuple, list)) and len(first) == 2 else {}
     name = first[0] if isinstance(first, (tuple, list)) and first else first
     if name != TENSORRT:
-        if plugin is not None:
-            raise UsageError(f"plugin has no effect unless {TENSORRT} is the first of providers")
-        return Chosen(providers)
+        if plugin is not None and any(entry != CPU for entry in entries):
+            raise UsageError(
+                f"plugin has no effect unless {TENSORRT} is the first of providers, or {CPU} the only one"
+            )
+        return Chosen(providers, operators=plugin)
     library = plugin or options.get(LIBRARIES) or os.environ.get(VARIABLE)
     if not library:
         return Chosen(providers)

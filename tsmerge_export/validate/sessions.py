@@ -8,6 +8,8 @@ from pathlib import Path
 import onnx
 import onnxruntime as ort
 
+from tsmerge_export.runtimes import native
+
 _SERIALIZE_LIMIT = 1_800_000_000  # a protobuf message ends at 2 GiB
 
 
@@ -19,8 +21,11 @@ def open_session(
     profile: Path | None = None,
     level: ort.GraphOptimizationLevel | None = None,
     quiet: bool = False,
+    plugin: Path | None = None,
 ) -> ort.InferenceSession:
     """ONNX Runtime on the CPU, with its default optimisations unless ``level`` says otherwise.
+
+    With the native operators, where the environment names their library: what runs is what is proved.
 
     Args:
         source: an .onnx file, or a model in memory.
@@ -29,6 +34,7 @@ def open_session(
             from the candidate that runs next. Otherwise they never spin, which leaves the cores to PyTorch.
         quiet: log nothing, for runs that are expected to fail.
         profile: prefix of the profile that ``end_profiling`` writes.
+        plugin: the library of native operators; by default the environment's.
     """
     options = ort.SessionOptions()
     options.log_severity_level = 4 if quiet else 3
@@ -41,6 +47,7 @@ def open_session(
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
+    native.register(options, plugin)
     providers = ["CPUExecutionProvider"]
     if isinstance(source, Path):
         return ort.InferenceSession(str(source), options, providers=providers)

@@ -1,0 +1,193 @@
+#include "match.h"
+
+#include "products.h"
+
+#include <cmath>
+
+namespace tsmerge
+{
+
+// One row of everything; token u counts from the first unprotected one.
+struct Match::Row
+{
+    float const* metric;
+    float const* size;
+    float* square;
+    float* dot;
+    float* rank;
+    int32_t* partner;
+    float scale;
+};
+
+Match::Match(float const* metric, float const* size, int64_t batch, int64_t tokens, int64_t features,
+    Settings const& settings)
+    : mMetric(metric)
+    , mSize(size)
+    , mTokens(tokens)
+    , mFeatures(features)
+    , mSettings(settings)
+    , mFree(std::max<int64_t>(tokens - settings.first - settings.last, 0))
+    , mCountA((mFree + 1) / 2)
+    , mCountB(mFree / 2)
+    , mSquare(batch * mFree)
+    , mDot(settings.k == 1 ? batch * mCountA : 0)
+    , mScale(batch)
+    , mRank(batch * mCountA)
+    , mPartner(batch * mCountA)
+{
+}
+
+Match::Row Match::at(int64_t row)
+{
+    int64_t const start = row * mTokens + mSettings.first;
+    return Row{mMetric + start * mFeatures, mSize + start, mSquare.data() + row * mFree,
+        mDot.empty() ? nullptr : mDot.data() + row * mCountA, mRank.data() + row * mCountA,
+        mPartner.data() + row * mCountA, mScale[row]};
+}
+
+void Match::measure(int64_t row, int64_t begin, int64_t end)
+{
+    Row const it = at(row);
+    for (int64_t i = begin; i < end; ++i)
+    {
+        float const* const a = it.metric + 2 * i * mFeatures;
+        bool const pair = i < mCountB;
+        if (pair && mSettings.k == 1)
+        {
+            float products[3];
+            pairProducts(a, a + mFeatures, mFeatures, products);
+            it.dot[i] = products[0];
+            it.square[2 * i] = products[1];
+            it.square[2 * i + 1] = products[2];
+            continue;
+        }
+        it.square[2 * i] = squaredNorm(a, mFeatures);
+        if (pair)
+        {
+            it.square[2 * i + 1] = squaredNorm(a + mFeatures, mFeatures);
+        }
+    }
+}
+
+void Match::findScale(int64_t row)
+{
+    if (mSettings.similarity == Similarity::kCosine)
+    {
+        return;
+    }
+    Row const it = at(row);
+    float largest = 0.0F;
+    for (int64_t u = 0; u < mFree; ++u)
+    {
+        if (it.size[u] > 0.0F && std::isfinite(it.square[u]))
+        {
+            largest = std::max(largest, it.square[u]);
+        }
+    }
+    mScale[row] = largest;
+}
+
+// Similarity in whole steps, halves to even.
+float Match::score(Row const& row, int64_t i, int64_t j, float dot) const
+{
+    float const squareA = row.square[2 * i];
+    float const squareB = row.square[2 * j + 1];
+    float steps;
+    if (mSettings.similarity == Similarity::kCosine)
+    {
+        float const scale = std::sqrt(squareA) * std::sqrt(squareB);
+        steps = std::nearbyint((scale == 0.0F ? 0.0F : dot / scale) * kSteps);
+    }
+    else
+    {
+        bool const l2 = mSettings.similarity == Similarity::kL2;
+        float const numerator = l2 ? dot - 0.5F * squareA - 0.5F * squareB : dot;
+        float const share = row.scale == 0.0F ? 0.0F : numerator / row.scale;
+        steps = std::nearbyint((l2 ? 1.0F + share : share) * kSteps);
+        if (!std::isfinite(squareA) || !std::isfinite(squareB))
+        {
+            return kRankNan;
+        }
+        steps = std::min(std::max(steps, -kSteps), kSteps);
+    }
+    return std::isnan(steps) ? kRankNan : steps;
+}
+
+// Candidates come in ascending j: the first of equals stays.
+void Match::consider(Row const& row, int64_t i, int64_t j, float dot) const
+{
+    float const* const a = row.size + 2 * i;
+    float rank;
+    // In causal merging the slot of a will be read from the token before it, which padding is as bad for.
+    if (a[0] != 0.0F && (row.size[2 * j + 1] == 0.0F || (mSettings.causal && a[-1] == 0.0F)))
+    {
+        rank = kRankIntoPadding;
+    }
+    else
+    {
+        rank = score(row, i, j, dot);
+    }
+    if (rank > row.rank[i])
+    {
+        row.rank[i] = rank;
+        row.partner[i] = static_cast<int32_t>(j);
+    }
+}
+
+void Match::rank(int64_t row, int64_t begin, int64_t end)
+{
+    Row const it = at(row);
+    std::fill(it.rank + begin, it.rank + end, kRankNone);
+    std::fill(it.partner + begin, it.partner + end, 0);
+    if (mSettings.k == 1)
+    {
+        for (int64_t i = begin; i < std::min(end, mCountB); ++i)
+        {
+            consider(it, i, i, it.dot[i]);
+        }
+    }
+    else
+    {
+        // Tiles of a's against all b's that one of them may go into, the lowest first.
+        int64_t const reach = mSettings.k == 0 ? mTokens : mSettings.k - 1;
+        for (int64_t i = begin; i < end; i += kTileA)
+        {
+            int64_t const highest = std::min(i + kTileA, end) - 1;
+            int64_t const beyond = std::min(highest + reach + 1, mCountB);
+            for (int64_t j = std::max<int64_t>(i - reach, 0); j < beyond; j += kTileB)
+            {
+                float dots[kTileA][kTileB];
+                float const* const a = it.metric + 2 * i * mFeatures;
+                float const* const b = it.metric + (2 * j + 1) * mFeatures;
+                bool const whole = highest - i + 1 == kTileA && j + kTileB <= beyond;
+                if (whole)
+                {
+                    tileProducts(a, b, 2 * mFeatures, mFeatures, dots);
+                }
+                for (int64_t p = i; p <= highest; ++p)
+                {
+                    for (int64_t q = j; q < std::min(j + kTileB, beyond); ++q)
+                    {
+                        if (p - q > reach || q - p > reach)
+                        {
+                            continue;
+                        }
+                        float const dot = whole ? dots[p - i][q - j]
+                                                : product(it.metric + 2 * p * mFeatures,
+                                                      it.metric + (2 * q + 1) * mFeatures, mFeatures);
+                        consider(it, p, q, dot);
+                    }
+                }
+            }
+        }
+    }
+    for (int64_t i = begin; i < end; ++i)
+    {
+        if (it.size[2 * i] == 0.0F && it.rank[i] > kRankNone)
+        {
+            it.rank[i] = kRankPadding;
+        }
+    }
+}
+
+} // namespace tsmerge

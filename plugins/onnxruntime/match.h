@@ -1,0 +1,74 @@
+// Which a goes into which b, and how well they fit: steps 2 to 4 of local merging (arXiv 2405.17951, section 3).
+#pragma once
+
+#include "settings.h"
+
+#include <cstdint>
+#include <vector>
+
+namespace tsmerge
+{
+
+// Ranks count in steps of 2^-20 of a similarity, so that equal tokens tie whatever the order of sums. Those that are
+// no similarity lie outside of [-2^20, 2^20]: padding a > number > NaN > real a into padding b > no candidate.
+constexpr float kSteps = 1048576.0F;
+constexpr float kRankPadding = 2.0F * kSteps;
+constexpr float kRankNan = -2.0F * kSteps;
+constexpr float kRankIntoPadding = -3.0F * kSteps;
+constexpr float kRankNone = -4.0F * kSteps;
+
+// Work on a row is cut into ranges of a's, which different threads may take. For each row: measure all ranges, then
+// findScale, then rank all ranges.
+class Match
+{
+public:
+    // metric [batch, tokens, features] and size [batch, tokens] must outlive this. Throws std::bad_alloc.
+    Match(float const* metric, float const* size, int64_t batch, int64_t tokens, int64_t features,
+        Settings const& settings);
+
+    int64_t countA() const
+    {
+        return mCountA;
+    }
+
+    // Squared norms of the range's tokens and, for k = 1, products of its pairs.
+    void measure(int64_t row, int64_t begin, int64_t end);
+
+    // The largest finite squared norm of a real token, by which l2 and dot are measured; needs the whole row measured.
+    void findScale(int64_t row);
+
+    // Rank and partner of the range's a's.
+    void rank(int64_t row, int64_t begin, int64_t end);
+
+    // [countA] each, of one row.
+    float const* ranks(int64_t row) const
+    {
+        return mRank.data() + row * mCountA;
+    }
+    int32_t const* partners(int64_t row) const
+    {
+        return mPartner.data() + row * mCountA;
+    }
+
+private:
+    struct Row;
+    Row at(int64_t row);
+    float score(Row const& row, int64_t i, int64_t j, float dot) const;
+    void consider(Row const& row, int64_t i, int64_t j, float dot) const;
+
+    float const* mMetric;
+    float const* mSize;
+    int64_t mTokens;
+    int64_t mFeatures;
+    Settings mSettings;
+    int64_t mFree;   // unprotected tokens
+    int64_t mCountA; // every first of them
+    int64_t mCountB; // every second of them
+    std::vector<float> mSquare; // [batch, free]
+    std::vector<float> mDot;    // [batch, countA], for k = 1
+    std::vector<float> mScale;  // [batch]
+    std::vector<float> mRank;
+    std::vector<int32_t> mPartner;
+};
+
+} // namespace tsmerge

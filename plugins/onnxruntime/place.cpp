@@ -1,0 +1,100 @@
+#include "place.h"
+
+#include <algorithm>
+#include <cstring>
+#include <functional>
+
+namespace tsmerge
+{
+
+namespace
+{
+
+// Greater for a higher rank, and of equal ranks for a lower index. Floats without NaN, -0 as 0.
+uint64_t key(float rank, int64_t index)
+{
+    float const value = rank + 0.0F;
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof(bits));
+    bits = (bits & 0x80000000U) != 0 ? ~bits : bits | 0x80000000U;
+    return static_cast<uint64_t>(bits) << 32 | (0xffffffffU - static_cast<uint32_t>(index));
+}
+
+// The sizes of a token and of those in its list, added in their order, as in the reference.
+float sumOf(float const* size, int64_t token, int64_t head, int32_t const* next)
+{
+    float sum = 0.0F;
+    int64_t n = head;
+    for (; n >= 0 && n < token; n = next[n])
+    {
+        sum += size[n];
+    }
+    sum += size[token];
+    for (; n >= 0; n = next[n])
+    {
+        sum += size[n];
+    }
+    return sum;
+}
+
+} // namespace
+
+void place(float const* ranks, int32_t const* partners, int64_t countA, float const* size, int64_t tokens,
+    int64_t removed, Settings const& settings, Places const& out)
+{
+    for (int64_t i = 0; i < countA; ++i)
+    {
+        out.keys[i] = key(ranks[i], i);
+    }
+    std::nth_element(out.keys, out.keys + removed, out.keys + countA, std::greater<>());
+    // next says first whether a token goes (0) or stays (-1).
+    std::fill(out.next, out.next + tokens, -1);
+    for (int64_t best = 0; best < removed; ++best)
+    {
+        int64_t const i = 0xffffffffU - static_cast<uint32_t>(out.keys[best]);
+        out.next[settings.first + 2 * i] = 0;
+    }
+    // Which a's go follows no pattern that a processor could foresee, so an a is written in any case: where it goes, the
+    // token after it, which stays, overwrites it. Only the last token has none after it.
+    int64_t count = 0;
+    int64_t left = 0;
+    for (int64_t n = 0; n < tokens; ++n)
+    {
+        bool const goes = out.next[n] == 0;
+        out.gone[count] = static_cast<int32_t>(n);
+        count += goes;
+        out.target[n] = left - (goes && settings.causal);
+        if (n + 1 == tokens && goes)
+        {
+            break;
+        }
+        out.kept[left] = n;
+        out.sizeOut[left] = size[n];
+        out.head[left] = -1;
+        left += !goes;
+    }
+    // Downwards, so that each list comes to ascend.
+    for (int64_t at = removed - 1; at >= 0; --at)
+    {
+        int32_t const n = out.gone[at];
+        int64_t const partner = partners[(n - settings.first) / 2];
+        int64_t const into = out.target[settings.first + 2 * partner + 1];
+        out.next[n] = out.head[into];
+        out.head[into] = n;
+        if (!settings.causal)
+        {
+            out.target[n] = into;
+        }
+    }
+    for (int64_t at = 0; at < removed; ++at)
+    {
+        int64_t const partner = partners[(out.gone[at] - settings.first) / 2];
+        int64_t const into = out.target[settings.first + 2 * partner + 1];
+        if (out.head[into] == out.gone[at])
+        {
+            out.sizeOut[into] = sumOf(size, out.kept[into], out.gone[at], out.next);
+        }
+    }
+}
+
+} // namespace tsmerge

@@ -1,0 +1,91 @@
+"""The native operators of ONNX Runtime: their build, and random problems through them.
+
+``python -m tests.plugins.native --library libtsmerge_ort.so --cases 2000`` compares them with the reference; it ends
+with exit code 1 and the case to reproduce at the first difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import track
+
+from tests.cases import Case, random_case
+from tests.methods import CASES
+from tests.ops.harness import difference, run_case
+from tests.plugins.emulated import ROOT
+from tests.plugins.fuzz import NearZero
+from tsmerge_export.runtimes.native import LIBRARY
+
+SOURCES = ROOT / "onnxruntime"
+METHODS = ("local", "local-options", "dynamic", "dynamic-options")
+
+
+def cmake() -> str | None:
+    """CMake beside this Python, else that of the path."""
+    return shutil.which(
+        "cmake", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    )
+
+
+def headers() -> Path | None:
+    """Folder with the headers of ONNX Runtime: ``ONNXRUNTIME_ROOT``, those of the system, or those brought before."""
+    given = os.environ.get("ONNXRUNTIME_ROOT")
+    roots = [given] if given else ["/usr", "/usr/local", str(ROOT.parent / "build" / "onnxruntime")]
+    folders = [Path(root, *below) for root in roots for below in (["include"], ["include", "onnxruntime"])]
+    return next((folder for folder in folders if (folder / "onnxruntime_cxx_api.h").is_file()), None)
+
+
+def build(folder: Path, include: Path, flags: str = "-Werror", sources: Path = SOURCES) -> Path:
+    """The CMake build of ``sources`` in ``folder``; raises CalledProcessError."""
+    tool = cmake()
+    assert tool is not None
+    configure = [tool, "-S", str(sources), "-B", str(folder), f"-DONNXRUNTIME_ROOT={include}"]
+    for command in ([*configure, f"-DCMAKE_CXX_FLAGS={flags}"], [tool, "--build", str(folder)]):
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    return folder / LIBRARY
+
+
+def draw(seed: int, of: type[Case]) -> Case:
+    """A problem: features beyond a vector register, more rows than are merged one by one."""
+    chosen = NearZero if of is Case and seed % 25 == 0 else of
+    return random_case(np.random.default_rng(seed), of=chosen, tokens=80, features=80, batch=12)
+
+
+def check(seed: int, of: type[Case], library: Path) -> str | None:
+    """What differs from the reference, ``"flip"`` where float noise decides; every second seed with two threads."""
+    return difference(draw(seed, of), run_case(draw(seed, of), library, threads=1 + seed % 2))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the search; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.plugins.native", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--library", type=Path, required=True, help=LIBRARY)
+    parser.add_argument("--cases", type=int, default=2000, help="per method (default: 2000)")
+    parser.add_argument("--seed", type=int, default=0, help="first seed (default: 0)")
+    parser.add_argument("--method", choices=METHODS, help="one alone (default: all)")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    flips = 0
+    for method in [options.method] if options.method else METHODS:
+        for seed in track(range(options.seed, options.seed + options.cases), method, transient=True):
+            problem = check(seed, CASES[method], options.library)
+            flips += problem == "flip"
+            if problem not in (None, "flip"):
+                print(f"{method}, seed {seed}: {draw(seed, CASES[method])}\n{problem}")
+                return 1
+    print(f"{options.cases} cases per method equal; decisions within float noise: {flips}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
