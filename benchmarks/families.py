@@ -1,12 +1,14 @@
 """Every family at a typical published size with random weights: unmerged against merged ONNX Runtime, in one run.
 
     python benchmarks/families.py [--only NAME,...] [--lengths 128,512,2048] [--ratio 1/4] [--batch 4] [--threads 1]
+                                  [--plugin libtsmerge_ort.so]
 
 Registry-driven: whatever families are installed, built in or plug-ins, with a ``published`` size. Per family and
 context length: the median time per call of both files in turn, the speed-up (the median of the ratios of neighbouring
 runs), the FLOP ideal (ratio of all matrix products), the efficiency (speed-up over ideal), and from which of the
 lengths on merging pays: 1.05x or more. A family whose length is fixed by its config is built anew for every length
-(``context_length``); the others run at those up to the published context. Times nothing on a GPU.
+(``context_length``); the others run at those up to the published context. With ``--plugin`` the merged file runs with
+that library's native operators too. Times nothing on a GPU.
 """
 
 from __future__ import annotations
@@ -69,15 +71,24 @@ def make_files(
 
 
 def measure(
-    files: tuple[Path, Path], feed: Arrays, threads: int, runs: int, seconds: float, say: Any
+    files: tuple[Path, Path],
+    feed: Arrays,
+    threads: int,
+    runs: int,
+    seconds: float,
+    say: Any,
+    plugin: Path | None = None,
 ) -> dict[str, Any]:
-    """Figures of one size; both files in turn, after a warm-up of two."""
+    """Figures of one size; both files (and the merged one with native operators) in turn, after a warm-up of two."""
     sessions = [open_session(file, threads, timed=True) for file in files]
-    taken: list[list[float]] = [[], []]
+    if plugin is not None:
+        sessions.append(open_session(files[1], threads, timed=True, plugin=plugin))
+    taken: list[list[float]] = [[] for _ in sessions]
     begin = time.monotonic()
     gc.disable()
     for turn in range(runs + WARM_UP):
-        for index in (0, 1) if turn % 2 == 0 else (1, 0):
+        order = range(len(sessions))
+        for index in order if turn % 2 == 0 else reversed(order):
             start = time.perf_counter()
             sessions[index].run(None, feed)
             if turn >= WARM_UP:
@@ -86,7 +97,9 @@ def measure(
         if turn >= WARM_UP + 4 and time.monotonic() - begin > seconds:
             break
     gc.enable()
-    speedup = statistics.median(a / b for a, b in zip(*taken, strict=True))
+    speedup, *native = (
+        statistics.median(a / b for a, b in zip(taken[0], other, strict=True)) for other in taken[1:]
+    )
     flops = [count(onnx.load(file), feed).total for file in files]
     ideal = flops[0] / flops[1]
     return {
@@ -96,6 +109,7 @@ def measure(
         "speedup": speedup,
         "flop_ideal": ideal,
         "efficiency": speedup / ideal,
+        **({"native_ms": 1e3 * statistics.median(taken[2]), "native_speedup": native[0]} if native else {}),
     }
 
 
@@ -124,7 +138,7 @@ def of_family(
         task = bar.add_task(f"{family.name}, length {length}", total=args.runs + WARM_UP)
         row = measure(
             files, feed, args.threads, args.runs, args.seconds,
-            lambda done, task=task: bar.update(task, completed=done),
+            lambda done, task=task: bar.update(task, completed=done), args.plugin,
         )  # fmt: skip
         bar.remove_task(task)
         rows.append({"family": family.name, "size": published.name, "length": length, **row})
@@ -146,12 +160,24 @@ def show(rows: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> None:
     table = Table(
         title=f"local k=1 ratio={args.ratio}, batch {args.batch}, threads {args.threads}, random weights"
     )
-    for column in ("family", "length", "unmerged ms", "merged ms", "speed-up", "FLOP ideal", "efficiency"):
+    native = ("native ms", "speed-up") if args.plugin is not None else ()
+    columns = (
+        "family",
+        "length",
+        "unmerged ms",
+        "merged ms",
+        "speed-up",
+        "FLOP ideal",
+        "efficiency",
+        *native,
+    )
+    for column in columns:
         table.add_column(column, justify="left" if column == "family" else "right")
     for row in rows:
         table.add_row(
             row["family"], str(row["length"]), f"{row['unmerged_ms']:.2f}", f"{row['merged_ms']:.2f}",
             f"{row['speedup']:.2f}x", f"{row['flop_ideal']:.2f}x", f"{row['efficiency']:.2f}",
+            *((f"{row['native_ms']:.2f}", f"{row['native_speedup']:.2f}x") if native else ()),
         )  # fmt: skip
     Console(width=110).print(table)
 
@@ -189,6 +215,7 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=60.0, help="no new turn after that long, yet at least 5"
     )
+    parser.add_argument("--plugin", type=Path, help="libtsmerge_ort.so: its native operators too")
     parser.add_argument("--json", type=Path, help="write the rows here")
     args = parser.parse_args()
     rows: list[dict[str, Any]] = []

@@ -3,18 +3,17 @@
     python benchmarks/operators.py [--tokens 128,...,16384] [--features 64,512] [--threads 1] [--runs 9]
                                    [--batch 1] [--only NAME,...] [--plugin FILE] [--plot FILE.png] [--json FILE]
 
-Float32 rows of random tokens, a quarter of them removed. All candidates of one size run in turn; medians. ``copy`` is
-a copy of x by ONNX Runtime (Identity) in the same run, which reuses memory; ``copy, eager`` is ``x.clone()``, whose
-memory may come as fresh pages from the system where x is large. With ``--plugin`` also the native operators of that
-library (``plugins/onnxruntime``). Quadratic methods stop at ``--most`` tokens. Memory is
-the growth of the process's resident memory to its peak during one run at the longest size, in multiples of x, each
-method in a process of its own (Linux only).
+Float32 rows of random tokens, a quarter of them removed. All candidates of all sizes run in turn; medians. Growth
+per doubling of N is counted from 1,024 on: its mean and its greatest step. ``copy`` is a copy of x by ONNX Runtime
+(Identity) in the same run, which reuses memory; ``copy, eager`` is ``x.clone()``, whose memory may come as fresh pages
+from the system where x is large. With ``--plugin`` also the native operators of that library (``plugins/onnxruntime``).
+Quadratic methods stop at ``--most`` tokens. Memory is the growth of the process's resident memory to its peak during
+one run at the longest size, in multiples of x, each method in a process of its own (Linux only).
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import multiprocessing
 import os
@@ -103,38 +102,47 @@ def candidates(
 
 
 def times(names: list[str], args: argparse.Namespace) -> list[dict[str, Any]]:
-    """One row per size and candidate: median milliseconds."""
+    """One row per size and candidate: median milliseconds, and the growth from half of the length."""
     torch.set_num_threads(args.threads)
     runners = candidates(names, args.threads, args.plugin)
     sizes = [(tokens, features) for features in args.features for tokens in args.tokens]
-    rows = []
+    feeds = {size: inputs(*size, args.batch) for size in sizes}
+    seconds: dict[tuple[str, int, int], list[float]] = {
+        (name, *size): []
+        for name in runners
+        for size in sizes
+        if size[0] <= args.most or name.split(",")[0] not in QUADRATIC
+    }
     with Progress(console=Console(stderr=True), transient=True) as bar, torch.no_grad():
-        task = bar.add_task("operators", total=len(sizes) * (args.runs + 1))
-        for tokens, features in sizes:
-            feed = inputs(tokens, features, args.batch)
-            active = {
-                name: run
-                for name, run in runners.items()
-                if tokens <= args.most or name.split(",")[0] not in QUADRATIC
-            }
-            seconds: dict[str, list[float]] = {name: [] for name in active}
-            for turn in range(args.runs + 1):
-                for name, run in active.items():
-                    start = time.perf_counter()
-                    run(feed)
-                    if turn:
-                        seconds[name].append(time.perf_counter() - start)
+        task = bar.add_task("operators", total=len(seconds) * (args.runs + 1))
+        # Sizes one after the other in every turn: a slow spell of the machine is one of all sizes, and no growth.
+        for turn in range(args.runs + 1):
+            last = None
+            for (name, *size), values in seconds.items():
+                feed = feeds[size[0], size[1]]
+                if name != last:  # what ran before has left the caches and the threads to its own
+                    runners[name](feed)
+                last = name
+                start = time.perf_counter()
+                runners[name](feed)
+                if turn:
+                    values.append(time.perf_counter() - start)
                 bar.advance(task)
-            for name, values in seconds.items():
-                rows.append(
-                    {
-                        "candidate": name,
-                        "tokens": tokens,
-                        "features": features,
-                        "ms": 1e3 * statistics.median(values),
-                    }
-                )
-    return rows
+    return [
+        {
+            "candidate": name,
+            "tokens": tokens,
+            "features": features,
+            "ms": 1e3 * statistics.median(values),
+            "growth": _growth(seconds.get((name, tokens // 2, features)), values),
+        }
+        for (name, tokens, features), values in seconds.items()
+    ]
+
+
+def _growth(half: list[float] | None, whole: list[float]) -> float | None:
+    """Times from half of the length: the median over the turns."""
+    return None if half is None else statistics.median(b / a for a, b in zip(half, whole, strict=True))
 
 
 def _resident(field: str) -> int:
@@ -175,7 +183,7 @@ def memory(names: list[str], args: argparse.Namespace) -> dict[str, float]:
 
 def show(rows: list[dict[str, Any]], peaks: dict[str, float], args: argparse.Namespace) -> None:
     """Tables on stdout: milliseconds by size, and how the time grows when N doubles."""
-    console = Console(width=130)
+    console = Console(width=150)
     names = list(dict.fromkeys(row["candidate"] for row in rows))
     for features in args.features:
         by = {(row["candidate"], row["tokens"]): row["ms"] for row in rows if row["features"] == features}
@@ -186,7 +194,8 @@ def show(rows: list[dict[str, Any]], peaks: dict[str, float], args: argparse.Nam
         for column in (
             "operator",
             *map(str, args.tokens),
-            "most per doubling",
+            "per doubling",
+            "at most",
             "most of a copy",
             "most of a clone",
         ):
@@ -194,38 +203,57 @@ def show(rows: list[dict[str, Any]], peaks: dict[str, float], args: argparse.Nam
         for name in names:
             known = [(tokens, by[name, tokens]) for tokens in args.tokens if (name, tokens) in by]
             # Below a thousand tokens the fixed cost of a run hides the growth.
-            steps = [b / a for (n, a), (m, b) in itertools.pairwise(known) if m == 2 * n and n >= 1024]
+            steps = [
+                row["growth"]
+                for row in rows
+                if (row["candidate"], row["features"]) == (name, features)
+                and row["growth"]
+                and row["tokens"] >= 2048
+            ]
+            growth = [f"{statistics.geometric_mean(steps):.2f}x", f"{max(steps):.2f}x"] if steps else ["", ""]
             cells = [f"{by[name, tokens]:.2f}" if (name, tokens) in by else "" for tokens in args.tokens]
             copies = [
                 f"{max(value / by[copied, tokens] for tokens, value in known):.1f}x"
                 for copied in (COPY, f"{COPY}, eager")
             ]
-            table.add_row(name, *cells, f"{max(steps):.2f}x" if steps else "", *copies)
+            table.add_row(name, *cells, *growth, *copies)
         console.print(table)
     for name, times_x in peaks.items():
         console.print(f"peak memory of {name}: {times_x:.1f} times x")
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Time against tokens, both logarithmic, one panel per width."""
+    """Time against tokens, both logarithmic, one panel per width; a colour per method, a style per form of it."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     widths = sorted({row["features"] for row in rows})
+    candidates = list(dict.fromkeys(row["candidate"] for row in rows))
+    methods = list(dict.fromkeys(name.split(",")[0] for name in candidates))
     figure, panels = pyplot.subplots(
-        1, len(widths), figsize=(6 * len(widths), 4.5), squeeze=False, sharey=True
+        1, len(widths), figsize=(5.5 * len(widths) + 2, 4.5), squeeze=False, sharey=True
     )
     for panel, features in zip(panels[0], widths, strict=True):
-        for name in dict.fromkeys(row["candidate"] for row in rows):
+        for name in candidates:
             own = [row for row in rows if row["candidate"] == name and row["features"] == features]
-            style = "--" if "eager" in name else ":" if name == COPY else "-." if NATIVE in name else "-"
-            panel.loglog([r["tokens"] for r in own], [r["ms"] for r in own], style, marker=".", label=name)
+            method = name.split(",")[0]
+            colour = "black" if method == COPY else f"C{methods.index(method)}"
+            style = "--" if "eager" in name else ":" if NATIVE in name else "-"
+            panel.loglog(
+                [r["tokens"] for r in own],
+                [r["ms"] for r in own],
+                style,
+                color=colour,
+                marker=".",
+                linewidth=1.2,
+                label=name,
+            )
         panel.set(title=f"D = {features}", xlabel="tokens N")
-        panel.grid(True, which="both", alpha=0.3)
+        panel.grid(True, which="major", alpha=0.3)
     panels[0][0].set_ylabel("milliseconds")
-    panels[0][-1].legend(fontsize=8)
+    panels[0][-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5))
     figure.tight_layout()
     figure.savefig(path, dpi=120)
 

@@ -2,10 +2,27 @@
 
 #include "products.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace tsmerge
 {
+
+namespace
+{
+
+// So many b's are compared with a range of a's at once; whole tiles.
+constexpr int64_t kBlock = 16 * kTileB;
+
+// To a whole number, halves to even, and -0 to 0: so large a float has no fraction. For numbers up to 2^22; larger ones
+// are no similarities. Without SSE 4.1 std::nearbyint is a call.
+float rounded(float value)
+{
+    constexpr float kWhole = 12582912.0F; // 1.5 * 2^23
+    return (value + kWhole) - kWhole;
+}
+
+} // namespace
 
 // One row of everything; token u counts from the first unprotected one.
 struct Match::Row
@@ -69,13 +86,17 @@ void Match::measure(int64_t row, int64_t begin, int64_t end)
     }
 }
 
-void Match::findScale(int64_t row)
+void Match::findScales(int64_t row)
 {
+    Row const it = at(row);
     if (mSettings.similarity == Similarity::kCosine)
     {
+        for (int64_t u = 0; u < mFree; ++u)
+        {
+            it.square[u] = std::sqrt(it.square[u]);
+        }
         return;
     }
-    Row const it = at(row);
     float largest = 0.0F;
     for (int64_t u = 0; u < mFree; ++u)
     {
@@ -95,15 +116,15 @@ float Match::score(Row const& row, int64_t i, int64_t j, float dot) const
     float steps;
     if (mSettings.similarity == Similarity::kCosine)
     {
-        float const scale = std::sqrt(squareA) * std::sqrt(squareB);
-        steps = std::nearbyint((scale == 0.0F ? 0.0F : dot / scale) * kSteps);
+        float const scale = squareA * squareB; // norms, by now
+        steps = rounded((scale == 0.0F ? 0.0F : dot / scale) * kSteps);
     }
     else
     {
         bool const l2 = mSettings.similarity == Similarity::kL2;
         float const numerator = l2 ? dot - 0.5F * squareA - 0.5F * squareB : dot;
         float const share = row.scale == 0.0F ? 0.0F : numerator / row.scale;
-        steps = std::nearbyint((l2 ? 1.0F + share : share) * kSteps);
+        steps = rounded((l2 ? 1.0F + share : share) * kSteps);
         if (!std::isfinite(squareA) || !std::isfinite(squareB))
         {
             return kRankNan;
@@ -148,44 +169,50 @@ void Match::rank(int64_t row, int64_t begin, int64_t end)
     }
     else
     {
-        // Tiles of a's against all b's that one of them may go into, the lowest first.
-        int64_t const reach = mSettings.k == 0 ? mTokens : mSettings.k - 1;
-        for (int64_t i = begin; i < end; i += kTileA)
-        {
-            int64_t const highest = std::min(i + kTileA, end) - 1;
-            int64_t const beyond = std::min(highest + reach + 1, mCountB);
-            for (int64_t j = std::max<int64_t>(i - reach, 0); j < beyond; j += kTileB)
-            {
-                float dots[kTileA][kTileB];
-                float const* const a = it.metric + 2 * i * mFeatures;
-                float const* const b = it.metric + (2 * j + 1) * mFeatures;
-                bool const whole = highest - i + 1 == kTileA && j + kTileB <= beyond;
-                if (whole)
-                {
-                    tileProducts(a, b, 2 * mFeatures, mFeatures, dots);
-                }
-                for (int64_t p = i; p <= highest; ++p)
-                {
-                    for (int64_t q = j; q < std::min(j + kTileB, beyond); ++q)
-                    {
-                        if (p - q > reach || q - p > reach)
-                        {
-                            continue;
-                        }
-                        float const dot = whole ? dots[p - i][q - j]
-                                                : product(it.metric + 2 * p * mFeatures,
-                                                      it.metric + (2 * q + 1) * mFeatures, mFeatures);
-                        consider(it, p, q, dot);
-                    }
-                }
-            }
-        }
+        rankTiles(it, begin, end);
     }
     for (int64_t i = begin; i < end; ++i)
     {
         if (it.size[2 * i] == 0.0F && it.rank[i] > kRankNone)
         {
             it.rank[i] = kRankPadding;
+        }
+    }
+}
+
+// Tiles of a's against the b's that one of them may go into; an a meets its b's in ascending order.
+void Match::rankTiles(Row const& row, int64_t begin, int64_t end) const
+{
+    auto const token = [&](int64_t u) { return row.metric + u * mFeatures; };
+    int64_t const reach = mSettings.k == 0 ? mTokens : mSettings.k - 1;
+    int64_t const lowest = std::max<int64_t>(begin - reach, 0);
+    int64_t const beyond = std::min(end + reach, mCountB);
+    // Where there are many, a block of them stays in the caches for all a's.
+    int64_t const block = reach > kBlock ? kBlock : beyond;
+    for (int64_t from = lowest; from < beyond; from += block)
+    {
+        for (int64_t i = begin; i < end; i += kTileA)
+        {
+            int64_t const behind = std::min(i + kTileA, end);
+            int64_t const last = std::min({behind + reach, from + block, beyond});
+            for (int64_t j = std::max(i - reach, from); j < last; j += kTileB)
+            {
+                float dots[kTileA][kTileB];
+                bool const whole = behind - i == kTileA && j + kTileB <= last;
+                if (whole)
+                {
+                    tileProducts(token(2 * i), token(2 * j + 1), 2 * mFeatures, mFeatures, dots);
+                }
+                for (int64_t p = i; p < behind; ++p)
+                {
+                    for (int64_t q = std::max(j, p - reach); q < std::min({j + kTileB, last, p + reach + 1}); ++q)
+                    {
+                        float const dot
+                            = whole ? dots[p - i][q - j] : product(token(2 * p), token(2 * q + 1), mFeatures);
+                        consider(row, p, q, dot);
+                    }
+                }
+            }
         }
     }
 }

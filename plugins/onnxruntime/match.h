@@ -18,7 +18,7 @@ constexpr float kRankIntoPadding = -3.0F * kSteps;
 constexpr float kRankNone = -4.0F * kSteps;
 
 // Work on a row is cut into ranges of a's, which different threads may take. For each row: measure all ranges, then
-// findScale, then rank all ranges.
+// findScales, then rank all ranges.
 class Match
 {
 public:
@@ -34,8 +34,9 @@ public:
     // Squared norms of the range's tokens and, for k = 1, products of its pairs.
     void measure(int64_t row, int64_t begin, int64_t end);
 
-    // The largest finite squared norm of a real token, by which l2 and dot are measured; needs the whole row measured.
-    void findScale(int64_t row);
+    // What products are measured by: all norms for the cosine; for l2 and dot the largest finite squared norm of a real
+    // token.
+    void findScales(int64_t row);
 
     // Rank and partner of the range's a's.
     void rank(int64_t row, int64_t begin, int64_t end);
@@ -55,6 +56,7 @@ private:
     Row at(int64_t row);
     float score(Row const& row, int64_t i, int64_t j, float dot) const;
     void consider(Row const& row, int64_t i, int64_t j, float dot) const;
+    void rankTiles(Row const& row, int64_t begin, int64_t end) const;
 
     float const* mMetric;
     float const* mSize;
@@ -64,7 +66,7 @@ private:
     int64_t mFree;   // unprotected tokens
     int64_t mCountA; // every first of them
     int64_t mCountB; // every second of them
-    std::vector<float> mSquare; // [batch, free]
+    std::vector<float> mSquare; // [batch, free]; for the cosine their roots in the end
     std::vector<float> mDot;    // [batch, countA], for k = 1
     std::vector<float> mScale;  // [batch]
     std::vector<float> mRank;

@@ -10,12 +10,11 @@ namespace tsmerge
 namespace
 {
 
-// Greater for a higher rank, and of equal ranks for a lower index. Floats without NaN, -0 as 0.
+// Greater for a higher rank, and of equal ranks for a lower index. A rank is neither NaN nor -0: see rounded.
 uint64_t key(float rank, int64_t index)
 {
-    float const value = rank + 0.0F;
     uint32_t bits;
-    std::memcpy(&bits, &value, sizeof(bits));
+    std::memcpy(&bits, &rank, sizeof(bits));
     bits = (bits & 0x80000000U) != 0 ? ~bits : bits | 0x80000000U;
     return static_cast<uint64_t>(bits) << 32 | (0xffffffffU - static_cast<uint32_t>(index));
 }

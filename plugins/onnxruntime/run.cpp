@@ -136,7 +136,7 @@ void match(Ort::KernelContext const& context, Problem const& problem, Match& mat
     parallelRanges(context, problem.batch, matching.countA(), measure);
     for (int64_t row = 0; row < problem.batch; ++row)
     {
-        matching.findScale(row);
+        matching.findScales(row);
     }
     auto rank = [&](int64_t row, int64_t begin, int64_t end) { matching.rank(row, begin, end); };
     parallelRanges(context, problem.batch, matching.countA(), rank);
@@ -168,7 +168,7 @@ void mergeRows(Ort::KernelContext const& context, Problem const& problem, T cons
         auto whole = [&](int64_t row)
         {
             matching.measure(row, 0, matching.countA());
-            matching.findScale(row);
+            matching.findScales(row);
             matching.rank(row, 0, matching.countA());
             placed(row);
             combined(row, 0, out.left);

@@ -68,9 +68,14 @@ NATIVE_RULES = (
         "(0xffffffffU - static_cast<uint32_t>(index))",
         "index",
     ),
-    ("native: -0 is below +0", "place.cpp", "rank + 0.0F", "rank"),
+    (
+        "native: -0 is below +0",
+        "match.cpp",
+        "return (value + kWhole) - kWhole;",
+        "return std::copysign((value + kWhole) - kWhole, value);",
+    ),
     ("native: the worst merge", "place.cpp", "std::greater<>()", "std::less<>()"),
-    ("native: cosines are not rounded", "match.cpp", "std::nearbyint((scale", "((scale"),
+    ("native: cosines are not rounded", "match.cpp", "rounded((scale", "((scale"),
     (
         "native: l2 and dot are not bounded",
         "match.cpp",
@@ -94,8 +99,14 @@ NATIVE_RULES = (
     (
         "native: window too narrow",
         "match.cpp",
-        "std::min(highest + reach + 1, mCountB)",
-        "std::min(highest + reach, mCountB)",
+        "std::min({behind + reach, from + block, beyond})",
+        "std::min({behind + reach - 1, from + block, beyond})",
+    ),
+    (
+        "native: blocks of b's are cut short",
+        "match.cpp",
+        "from < beyond; from += block",
+        "from < block; from += block",
     ),
     ("native: causal slots are read from after", "place.cpp", "left - (goes && settings.causal)", "left"),
     ("native: padding has weight", "combine.h", "if (size[n] > 0.0F)", "if (true)"),

@@ -14,11 +14,12 @@ import shutil
 import sys
 import tarfile
 import tempfile
-import urllib.error
 import urllib.request
 from pathlib import Path
 
-PACKAGE = "https://deb.debian.org/debian/pool/main/o/onnxruntime/libonnxruntime-dev_1.21.0+dfsg-1_amd64.deb"
+PACKAGE = "deb.debian.org/debian/pool/main/o/onnxruntime/libonnxruntime-dev_1.21.0+dfsg-1_amd64.deb"
+#: The hash proves what comes, by either.
+SCHEMES = ("https", "http")
 SHA256 = "14f7d959d5deacbcf1504830d4189f91fc67382b399ed9ae9d3aa9c4050ced08"
 #: Where the package has them, and which of them shows that all are there.
 _HEADERS = "./usr/include/onnxruntime/"
@@ -54,6 +55,18 @@ def unpack(package: bytes, target: Path) -> None:
         part.replace(target)
 
 
+def bring() -> bytes:
+    """The package. Raises OSError."""
+    failed = OSError("no scheme to try")
+    for scheme in SCHEMES:
+        try:
+            with urllib.request.urlopen(f"{scheme}://{PACKAGE}", timeout=60) as answer:
+                return bytes(answer.read())
+        except OSError as error:  # URLError is one
+            failed = error
+    raise failed
+
+
 def main(arguments: list[str]) -> int:
     """Returns the exit code."""
     if len(arguments) != 1:
@@ -63,9 +76,8 @@ def main(arguments: list[str]) -> int:
     if (target / _ONE).is_file():
         return 0
     try:
-        with urllib.request.urlopen(PACKAGE, timeout=60) as answer:
-            package = answer.read()
-    except (urllib.error.URLError, OSError) as error:
+        package = bring()
+    except OSError as error:
         print(f"{PACKAGE}: cannot be brought: {error}", file=sys.stderr)
         return 4
     if hashlib.sha256(package).hexdigest() != SHA256:

@@ -54,9 +54,9 @@ def build(folder: Path, include: Path, flags: str = "-Werror", sources: Path = S
 
 
 def draw(seed: int, of: type[Case]) -> Case:
-    """A problem: features beyond a vector register, more rows than are merged one by one."""
+    """A problem: features beyond a vector register, rows beyond a block, more rows than are merged one by one."""
     chosen = NearZero if of is Case and seed % 25 == 0 else of
-    return random_case(np.random.default_rng(seed), of=chosen, tokens=80, features=80, batch=12)
+    return random_case(np.random.default_rng(seed), of=chosen, tokens=130, features=80, batch=12)
 
 
 def check(seed: int, of: type[Case], library: Path) -> str | None:
