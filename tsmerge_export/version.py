@@ -18,6 +18,8 @@ _TOOLS = (
     "onnxruntime",
     "numpy",
 )
+#: Among the versions, where a library of native operators ran instead of the files' functions: its name and hash.
+NATIVE = "native operators"
 _RUNTIME_BUILDS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
 
 
@@ -36,7 +38,7 @@ def versions() -> dict[str, str]:
             found[name] = value
     operators = native.description()
     if operators:
-        found["native operators"] = operators
+        found[NATIVE] = operators
     return found
 
 

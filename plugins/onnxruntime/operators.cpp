@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <exception>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -19,27 +20,51 @@ namespace
 // The oldest ONNX Runtime that has what is used here, 1.17; with newer headers too.
 constexpr uint32_t kApi = std::min(ORT_API_VERSION, 17);
 
-int64_t integer(Ort::ConstKernelInfo const& info, char const* name, bool optional = false)
+// Upper ends of the ranges of the schema.
+constexpr int64_t kMost = 1000000000;
+constexpr int64_t kRatioMost = 1000000;
+
+[[noreturn]] void refuse(std::string const& why)
+{
+    throw Ort::Exception(std::string(why), ORT_INVALID_ARGUMENT);
+}
+
+// An attribute from least to most; an optional one that is absent is 0.
+int64_t integer(
+    Ort::ConstKernelInfo const& info, std::string const& name, int64_t least, int64_t most, bool optional = false)
 {
     // Not the C++ wrapper: it throws for an attribute that is absent.
     int64_t value = 0;
-    Ort::Status const status{Ort::GetApi().KernelInfoGetAttribute_int64(info, name, &value)};
+    Ort::Status const status{Ort::GetApi().KernelInfoGetAttribute_int64(info, name.c_str(), &value)};
     if (!status.IsOK() && !optional)
     {
-        throw Ort::Exception(std::string("attribute ") + name + " is missing", ORT_INVALID_ARGUMENT);
+        refuse("attribute " + name + " is missing");
     }
-    return status.IsOK() ? value : 0;
+    if (!status.IsOK())
+    {
+        return 0;
+    }
+    if (value < least || value > most)
+    {
+        refuse(name + " = " + std::to_string(value) + " must be from " + std::to_string(least) + " to "
+            + std::to_string(most));
+    }
+    return value;
 }
 
 Settings readSettings(Ort::ConstKernelInfo const& info)
 {
     Settings settings;
-    settings.k = integer(info, "k");
-    settings.minTokens = integer(info, "min_tokens");
-    settings.first = integer(info, "protect_first");
-    settings.last = integer(info, "protect_last");
-    settings.similarity = static_cast<Similarity>(integer(info, "similarity", true));
-    settings.causal = integer(info, "causal", true) != 0;
+    settings.k = integer(info, "k", 0, kMost);
+    settings.minTokens = integer(info, "min_tokens", 0, kMost);
+    settings.first = integer(info, "protect_first", 0, kMost);
+    settings.last = integer(info, "protect_last", 0, kMost);
+    settings.similarity = static_cast<Similarity>(integer(info, "similarity", 0, 2, true));
+    settings.causal = integer(info, "causal", 0, 1, true) != 0;
+    if (settings.causal && (settings.k != 1 || settings.first < 1))
+    {
+        refuse("causal needs k = 1 and protect_first >= 1");
+    }
     return settings;
 }
 
@@ -48,8 +73,13 @@ class ByLength
 {
 public:
     explicit ByLength(Ort::ConstKernelInfo const& info)
-        : mAmount{integer(info, "r"), integer(info, "ratio_num"), integer(info, "ratio_den")}
+        : mAmount{integer(info, "r", 0, kMost), integer(info, "ratio_num", 0, kRatioMost),
+              integer(info, "ratio_den", 1, kRatioMost)}
     {
+        if (2 * mAmount.ratioNum > mAmount.ratioDen || (mAmount.ratioNum > 0 && mAmount.r > 0))
+        {
+            refuse("a ratio must be at most 1/2, and excludes r");
+        }
     }
 
     static constexpr bool kFromRanks = false;
@@ -132,7 +162,11 @@ private:
         if (shape.size() != 3 || compared.size() != 3 || compared[0] != shape[0] || compared[1] != shape[1]
             || size.GetTensorTypeAndShapeInfo().GetShape() != std::vector<int64_t>{shape[0], shape[1]})
         {
-            throw Ort::Exception("x [B, N, D], metric [B, N, Dm] and size [B, N] differ in B or N", ORT_INVALID_ARGUMENT);
+            refuse("x [B, N, D], metric [B, N, Dm] and size [B, N] differ in B or N");
+        }
+        if (shape[1] > std::numeric_limits<int32_t>::max())
+        {
+            refuse("a row has more than 2^31 - 1 tokens");
         }
         Problem const problem{size.GetTensorData<float>(), shape[0], shape[1], shape[2], mSettings};
         if (mCount.removed(problem, nullptr) == 0)

@@ -28,6 +28,7 @@ from tsmerge_export.bench.profile import merge_share
 from tsmerge_export.cli import main
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError
+from tsmerge_export.html_report.commands import commands
 from tsmerge_export.merge import local_merge
 from tsmerge_export.ops import schema
 from tsmerge_export.runtimes import native
@@ -182,14 +183,47 @@ def test_sizes_that_do_not_fit_are_an_error(operators: Path) -> None:
         run.run(None, {"x": x, "metric": x, "size": np.ones((2, 7), np.float32)})
 
 
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"r": -1}, "r = -1 must be from 0 to 1000000000"),
+        ({"ratio_den": 0}, "ratio_den = 0 must be from 1"),
+        ({"ratio_num": 2, "ratio_den": 3}, "at most 1/2"),
+        ({"r": 1, "ratio_num": 1, "ratio_den": 3}, "excludes r"),
+        ({"causal": 1}, "causal needs k = 1 and protect_first >= 1"),
+        ({"k": 2, "causal": 1, "protect_first": 1}, "causal needs k = 1"),
+        ({"similarity": 3}, "similarity = 3"),
+    ],
+)
+def test_attributes_out_of_range_are_an_error(settings: dict[str, int], why: str, operators: Path) -> None:
+    model = native_form(merge_model({**PLAIN, "r": 5}))
+    del model.graph.node[2].attribute[:]
+    for name, value in {**PLAIN, **settings}.items():
+        model.graph.node[2].attribute.append(onnx.helper.make_attribute(name, value))
+    with pytest.raises(Exception, match=re.escape(why)):
+        session(model, plugin=operators)
+
+
+def test_a_missing_attribute_is_an_error(operators: Path) -> None:
+    model = native_form(merge_model({**PLAIN, "r": 5}))
+    del model.graph.node[2].attribute[0]
+    with pytest.raises(Exception, match="attribute k is missing"):
+        session(model, plugin=operators)
+
+
 def test_attributes_are_those_of_the_operators() -> None:
     """What operators.cpp reads, and from where to where it takes similarities, against the schema."""
     source = (SOURCES / "operators.cpp").read_text()
-    read = set(re.findall(r'(?:integer\(info, |GetAttribute<float>\()"(\w+)"', source))
-    declared = {a.name for name in native.OPERATORS for a in schema(name).attributes}
-    assert read == declared
-    optional = {a.name for name in native.OPERATORS for a in schema(name).attributes if a.optional}
-    assert set(re.findall(r'integer\(info, "(\w+)", true\)', source)) == optional
+    numbers = {name: int(value) for name, value in re.findall(r"constexpr int64_t (\w+) = (\d+);", source)}
+    read = {
+        (name, int(least), numbers.get(most) or int(most), bool(optional))
+        for name, least, most, optional in re.findall(
+            r'integer\(info, "(\w+)", (\d+), (\w+)(, true)?\)', source
+        )
+    }
+    declared = {a for name in native.OPERATORS for a in schema(name).attributes}
+    assert read == {(a.name, a.least, a.most, a.optional) for a in declared if not a.real}
+    assert re.findall(r'GetAttribute<float>\("(\w+)"\)', source) == [a.name for a in declared if a.real]
     assert set(re.findall(r">\(\"(\w+)\"\);", source)) == set(native.OPERATORS)
 
 
@@ -264,6 +298,9 @@ def test_export_proves_the_native_operators_where_they_are_named(
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["verdicts"]["parity"]["passed"]
     assert manifest["versions"]["native operators"].startswith("libtsmerge_ort.so, SHA-256 ")
+    again = dict(commands(json.loads((tmp_path / "out" / "report.json").read_text())))
+    assert again["native operators"] == "export TSMERGE_ORT_PLUGIN=libtsmerge_ort.so"
+    assert "native" not in again["the versions"]
 
 
 def test_a_wrong_library_fails_parity(

@@ -8,9 +8,12 @@ from typing import Any
 
 from tsmerge_export.checkpoint import IN_MEMORY
 from tsmerge_export.config import OPTIONS, MergeConfig
+from tsmerge_export.runtimes.native import VARIABLE
+from tsmerge_export.version import NATIVE
 
 # Written also where they are the defaults: the page should say how much was merged.
 _ALWAYS = ("k", "ratio", "r", "threshold")
+_NOT_INSTALLED = ("python", "tsmerge-export", NATIVE)
 _GENERAL = ("min_tokens", "layers", "positions", "causal", "metric", "prop_attn")
 
 
@@ -40,7 +43,10 @@ def commands(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     run = report.get("run") or {}
     source, output = str(report.get("source")), str(run.get("output") or "bundle")
     shared = _shared(run)
-    out = [("the versions", _install(report.get("versions") or {}))]
+    versions = report.get("versions") or {}
+    out = [("the versions", _install(versions))]
+    if NATIVE in versions:
+        out.append((NATIVE, f"export {VARIABLE}={versions[NATIVE].split(',')[0]}"))
     search = report.get("search")
     if search:
         out.append(("search the setting again", _tune(search, output)))
@@ -75,7 +81,7 @@ def _shared(run: Mapping[str, Any]) -> list[str]:
 
 
 def _install(found: Mapping[str, str]) -> str:
-    names = [f"{name}=={value}" for name, value in found.items() if name not in ("python", "tsmerge-export")]
+    names = [f"{name}=={value}" for name, value in found.items() if name not in _NOT_INSTALLED]
     return shlex.join(["pip", "install", *names, "."])
 
 
