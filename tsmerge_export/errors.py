@@ -44,3 +44,8 @@ class MissingDependencyError(TsmergeError, ImportError):
     """An optional package or tool is not installed."""
 
     exit_code = 4
+
+
+def first_line(error: BaseException) -> str:
+    """What a foreign error says, as part of a message of one line: its first line, else its type."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError
+from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError, first_line
 
 _DOMAIN = "tsmerge"
 _PREFIX = "tsmerge_shape_of/"
@@ -52,7 +52,7 @@ def load_graph(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(path)
     except Exception as error:  # protobuf and onnx raise errors of several unrelated classes
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UsageError(f"{path}: cannot be read as ONNX: {reason}") from error
     if not model.graph.node:
         raise UsageError(f"{path}: truncated or not an ONNX file (it has no operators)")
@@ -127,7 +127,7 @@ def run_shapes(
         values = session.run(None, dict(inputs))
     except Exception as error:  # ONNX Runtime has no common base class; protobuf refuses more than 2 GiB
         sizes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UnsupportedError(f"the model does not run on {sizes}: {reason}") from error
     return shapes | {name: tuple(map(int, value)) for name, value in zip(wanted, values, strict=True)}
 

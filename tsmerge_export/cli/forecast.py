@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tsmerge_export.atomic import write_beside
 from tsmerge_export.cli.handler import raise_if_interrupted
-from tsmerge_export.errors import MissingDependencyError, UsageError
+from tsmerge_export.errors import MissingDependencyError, UsageError, first_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -148,7 +148,7 @@ def _read(path: str) -> pd.DataFrame:
     except MemoryError:
         raise
     except Exception as error:  # pandas, pyarrow and the codecs have no common base class
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UsageError(f"{path}: cannot be read: {reason}") from None
     return frame
 

@@ -7,7 +7,7 @@ from graphlib import CycleError, TopologicalSorter
 import onnx
 from onnx import version_converter
 
-from tsmerge_export.errors import UnsupportedError
+from tsmerge_export.errors import UnsupportedError, first_line
 from tsmerge_export.generic.layer_norm import join_layer_norms
 from tsmerge_export.generic.nodes import names_used
 from tsmerge_export.generic.unfuse import unfuse
@@ -135,7 +135,7 @@ def _converted(model: onnx.ModelProto, source: str, opset: int) -> onnx.ModelPro
     try:
         return version_converter.convert_version(model, MIN_OPSET)
     except Exception as error:  # the converter raises RuntimeError, or whatever an adapter raises
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UnsupportedError(
             f"{source}: opset {opset} cannot be brought to {MIN_OPSET} ({reason}); export it with opset {MIN_OPSET} "
             "or newer"

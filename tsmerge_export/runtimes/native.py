@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tsmerge_export.errors import MissingDependencyError, UnsupportedError
+from tsmerge_export.errors import MissingDependencyError, UnsupportedError, first_line
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -54,7 +54,7 @@ def register(options: onnxruntime.SessionOptions, given: str | Path | None = Non
     try:
         options.register_custom_ops_library(str(path.resolve()))
     except Exception as error:  # ONNX Runtime has no common base class for its errors
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UnsupportedError(f"{path}: ONNX Runtime cannot load it: {reason}") from error
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from tsmerge_export.bundle import Bundle, TensorInfo
-from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError
+from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError, first_line
 from tsmerge_export.runtimes import Providers, native
 from tsmerge_export.runtimes.arrays import prepare
 from tsmerge_export.runtimes.components import BundleSession
@@ -107,7 +107,7 @@ class GraphSession:
         try:
             self.ort = ort.InferenceSession(os.fspath(path), options, providers=chosen)
         except Exception as error:  # ONNX Runtime has no common base class for its errors
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise UnsupportedError(
                 f"{path}: ONNX Runtime {ort.__version__} cannot load it: {reason}"
             ) from error
@@ -131,7 +131,7 @@ class GraphSession:
             values = self.ort.run(None, feed)
         except Exception as error:
             shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feed.items())
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise UsageError(f"the model does not run on {shapes}: {reason}") from error
         return {info.name: value for info, value in zip(self.outputs, values, strict=True)}
 
