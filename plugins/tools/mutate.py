@@ -61,89 +61,89 @@ KERNEL_RULES = (
     ("last member is lost", "combine.cuh", "if (slot.last > slot.first)", "if (false)"),
 )
 NATIVE_RULES = (
-    ("native: ties of b: highest j wins", "match.cpp", "if (rank > row.rank[i])", "if (rank >= row.rank[i])"),
+    ("ties of b: highest j wins", "match.cpp", "if (rank > row.rank[i])", "if (rank >= row.rank[i])"),
     (
-        "native: ties of a: highest i wins",
+        "ties of a: highest i wins",
         "place.cpp",
         "(0xffffffffU - static_cast<uint32_t>(index))",
         "index",
     ),
     (
-        "native: -0 is below +0",
+        "-0 is below +0",
         "match.cpp",
         "return (value + kWhole) - kWhole;",
         "return std::copysign((value + kWhole) - kWhole, value);",
     ),
-    ("native: the worst merge", "place.cpp", "std::greater<>()", "std::less<>()"),
-    ("native: cosines are not rounded", "match.cpp", "rounded((scale", "((scale"),
+    ("the worst merge", "place.cpp", "std::greater<>()", "std::less<>()"),
+    ("cosines are not rounded", "match.cpp", "rounded((scale", "((scale"),
     (
-        "native: l2 and dot are not bounded",
+        "l2 and dot are not bounded",
         "match.cpp",
         "std::min(std::max(steps, -kSteps), kSteps)",
         "steps",
     ),
     (
-        "native: endless norms count",
+        "endless norms count",
         "match.cpp",
         "!std::isfinite(squareA) || !std::isfinite(squareB)",
         "false",
     ),
-    ("native: endless norms are the scale", "match.cpp", "&& std::isfinite(it.square[u])", ""),
-    ("native: padding is the scale", "match.cpp", "it.size[u] > 0.0F && ", ""),
-    ("native: NaN is not ranked", "match.cpp", "std::isnan(steps) ? kRankNan : steps", "steps"),
-    ("native: a zero vector is no zero", "match.cpp", "scale == 0.0F ? 0.0F : dot / scale", "dot / scale"),
-    ("native: padding does not go first", "match.cpp", "it.rank[i] = kRankPadding;", ";"),
-    ("native: real a into padding", "match.cpp", "row.size[2 * j + 1] == 0.0F || ", "false || "),
-    ("native: causal reads padding", "match.cpp", "(mSettings.causal && a[-1] == 0.0F)", "false"),
-    ("native: window too wide", "match.cpp", "mSettings.k - 1;", "mSettings.k;"),
+    ("endless norms are the scale", "match.cpp", "&& std::isfinite(it.square[u])", ""),
+    ("padding is the scale", "match.cpp", "it.size[u] > 0.0F && ", ""),
+    ("NaN is not ranked", "match.cpp", "std::isnan(steps) ? kRankNan : steps", "steps"),
+    ("a zero vector is no zero", "match.cpp", "scale == 0.0F ? 0.0F : dot / scale", "dot / scale"),
+    ("padding does not go first", "match.cpp", "it.rank[i] = kRankPadding;", ";"),
+    ("real a into padding", "match.cpp", "row.size[2 * j + 1] == 0.0F || ", "false || "),
+    ("causal reads padding", "match.cpp", "(mSettings.causal && a[-1] == 0.0F)", "false"),
+    ("window too wide", "match.cpp", "mSettings.k - 1;", "mSettings.k;"),
     (
-        "native: window too narrow",
+        "window too narrow",
         "match.cpp",
         "std::min({behind + reach, from + block, beyond})",
         "std::min({behind + reach - 1, from + block, beyond})",
     ),
     (
-        "native: blocks of b's are cut short",
+        "blocks of b's are cut short",
         "match.cpp",
         "from < beyond; from += block",
         "from < block; from += block",
     ),
-    ("native: causal slots are read from after", "place.cpp", "left - (goes && settings.causal)", "left"),
-    ("native: padding has weight", "combine.h", "if (size[n] > 0.0F)", "if (true)"),
+    ("causal slots are read from after", "place.cpp", "left - (goes && settings.causal)", "left"),
+    ("padding has weight", "combine.h", "if (size[n] > 0.0F)", "if (true)"),
     (
-        "native: padding b has weight",
+        "padding b has weight",
         "combine.h",
         "        if (size[token] > 0.0F)\n        {\n            add",
         "        if (true)\n        {\n            add",
     ),
-    ("native: one real token beside padding", "combine.h", "if (one && size[token] > 0.0F)", "if (one)"),
-    ("native: unmerged tokens are computed", "combine.h", "changed = size[n] > 0.0F;", "changed = true;"),
+    ("one real token beside padding", "combine.h", "if (one && size[token] > 0.0F)", "if (one)"),
+    ("unmerged tokens are computed", "combine.h", "changed = size[n] > 0.0F;", "changed = true;"),
     (
-        "native: only the first member",
+        "only the first member",
         "combine.h",
         "bool const one = next[head] < 0;",
         "bool const one = true;",
     ),
     (
-        "native: the rest of the features is lost",
+        "the rest of the features is lost",
         "products.cpp",
         "for (int64_t d = whole; d < n; ++d)",
         "for (int64_t d = n; d < n; ++d)",
     ),
-    ("native: dynamic: at the threshold", "operators.cpp", "return rank > mLimit;", "return rank >= mLimit;"),
+    ("dynamic: at the threshold", "operators.cpp", "return rank > mLimit;", "return rank >= mLimit;"),
     (
-        "native: dynamic: no cap",
+        "dynamic: no cap",
         "operators.cpp",
         "std::min(exceeding / problem.batch, most)",
         "exceeding / problem.batch",
     ),
     (
-        "native: dynamic: of the first row",
+        "dynamic: of the first row",
         "operators.cpp",
         "row < problem.batch; ++row)\n        {\n            float const* const ranks",
         "row < 1; ++row)\n        {\n            float const* const ranks",
     ),
-    ("native: the last range is lost", "run.cpp", "(length + kRange - 1) / kRange", "length / kRange"),
+    ("the last range is lost", "run.cpp", "(length + kRange - 1) / kRange", "length / kRange"),
 )
 
 
@@ -151,6 +151,7 @@ NATIVE_RULES = (
 class Subject:
     """What is broken: its folder, its files, and the command that searches a build of a copy."""
 
+    name: str
     sources: Path
     files: tuple[str, ...]
     search: Callable[[Path, int], list[str]]
@@ -171,8 +172,8 @@ def _operators(folder: Path, cases: int) -> list[str]:
 
 
 OPERATOR_FILES = tuple(sorted(file.name for file in native.SOURCES.iterdir() if file.suffix != ".md"))
-KERNEL_SUBJECT = Subject(KERNELS, (*HEADERS, "local_merge.cu"), _kernels)
-OPERATOR_SUBJECT = Subject(native.SOURCES, OPERATOR_FILES, _operators)
+KERNEL_SUBJECT = Subject("kernels", KERNELS, (*HEADERS, "local_merge.cu"), _kernels)
+OPERATOR_SUBJECT = Subject("native", native.SOURCES, OPERATOR_FILES, _operators)
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,7 @@ def mutants() -> list[Mutant]:
             source = (subject.sources / file).read_text()
             if source.count(text) != 1:
                 raise ValueError(f"{name}: {text!r} is {source.count(text)} times in {file}")
-            found.append(Mutant(name, subject, file, source.replace(text, instead)))
+            found.append(Mutant(f"{subject.name}: {name}", subject, file, source.replace(text, instead)))
     return found
 
 

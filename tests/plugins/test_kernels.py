@@ -150,7 +150,7 @@ def test_a_wrong_value_is_seen(kernels: Path) -> None:
     assert difference(case, replace(result, y=wrong_y))
 
 
-@pytest.mark.parametrize("mutant", ["barrier 5 of select.cuh", "ties of b: highest j"])
+@pytest.mark.parametrize("mutant", ["barrier 5 of select.cuh", "kernels: ties of b: highest j"])
 def test_a_broken_kernel_is_found(cxx: str, mutant: str) -> None:
     """Two of the mutants of ``plugins/tools/mutate.py``; the script tries every barrier and every rule."""
     command = [sys.executable, "plugins/tools/mutate.py", "--only", mutant, "--cases", "300"]

@@ -256,6 +256,14 @@ def test_sanitizers_find_nothing(cxx: str, ort_headers: Path, tmp_path: Path) ->
     assert "cases per method equal" in done.stdout
 
 
+def test_a_broken_operator_is_found(ort_headers: Path) -> None:
+    """One of the mutants of ``plugins/tools/mutate.py``; the script tries every rule."""
+    command = ["plugins/tools/mutate.py", "--only", "native: ties of b: highest j", "--cases", "150"]
+    done = subprocess.run([sys.executable, *command], cwd=ROOT.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 mutants, 0 survived" in done.stdout
+
+
 MERGE = MergeConfig(ratio="1/4")
 
 
