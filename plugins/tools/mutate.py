@@ -171,7 +171,7 @@ def _operators(folder: Path, cases: int) -> list[str]:
     return ["-m", "tests.plugins.native", "--cases", str(cases), "--library", str(library)]
 
 
-OPERATOR_FILES = tuple(sorted(file.name for file in native.SOURCES.iterdir() if file.suffix != ".md"))
+OPERATOR_FILES = tuple(sorted(file.name for file in native.SOURCES.glob("*.*") if file.suffix != ".md"))
 KERNEL_SUBJECT = Subject("kernels", KERNELS, (*HEADERS, "local_merge.cu"), _kernels)
 OPERATOR_SUBJECT = Subject("native", native.SOURCES, OPERATOR_FILES, _operators)
 
