@@ -299,6 +299,13 @@ def random_case(
     )
 
 
+def untouched(tokens: int) -> tuple[np.ndarray, np.ndarray]:
+    """x ``[2, N, 5]`` with a NaN of its own bits, and sizes, all different: for what must come out bit for bit."""
+    x = np.random.default_rng(0).standard_normal((2, tokens, 5)).astype(np.float32)
+    x.view(np.int32)[0, 0, 0] = 0x7FC12345
+    return x, np.arange(2.0 * tokens, dtype=np.float32).reshape(2, tokens)
+
+
 def compare_with_oracle(case: Case, merged: Any) -> str | None:
     """Compare ``(y, size, kept, target)`` (arrays, y widened to float32) with the oracle; None is equality.
 

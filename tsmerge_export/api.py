@@ -25,6 +25,7 @@ from tsmerge_export.model_card import model_card
 from tsmerge_export.onnx_export import DEFAULT_OPSET, EXAMPLE
 from tsmerge_export.progress import NoProgress, Progress, Stopwatch
 from tsmerge_export.report import REPORT_ONLY, json_text, report_dict
+from tsmerge_export.runtimes import native
 from tsmerge_export.shared_weights import share
 from tsmerge_export.targets import Target
 from tsmerge_export.validate import cost, example, generation, parity, tolerances
@@ -221,6 +222,9 @@ def validate(
         raise UsageError(
             f"{loaded.source} is a {loaded.family}, the bundle {directory} a {bundle.manifest.get('family')}"
         )
+    inlined = bool(bundle.manifest.get("inline")) and merge.active
+    if inlined:
+        native.refuse("an inlined bundle")
     with TemporaryDirectory(prefix="tsmerge-") as folder:
         built = []
         for component in families.get(loaded.family).components(loaded.model):
@@ -229,7 +233,6 @@ def validate(
                 component, loaded.model, merge, opset=bundle.manifest.get("opset", DEFAULT_OPSET), inline=False,
                 folder=Path(folder), scratch=Path(folder), progress=progress,
             )  # fmt: skip
-            inlined = bool(bundle.manifest.get("inline")) and merge.active
             file = bundle.component(component.name).file
             built.append(
                 Built(component, fresh.unmerged, file, fresh.merged if inlined else None, fresh.report)

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UnsupportedError, UsageError, VerdictError
-from tsmerge_export.runtimes import RUNTIMES, check_runtime
-from tsmerge_export.runtimes.native import VARIABLE
+from tsmerge_export.runtimes import RUNTIMES, check_runtime, native
 from tsmerge_export.shapes import FLAGS, Profile, make_profile
 
 if TYPE_CHECKING:
@@ -71,7 +70,8 @@ class Target:
         """Fail on what cannot work, before any work.
 
         Raises:
-            UsageError: unknown names, or flags without effect. UnsupportedError: a method that the runtime cannot run.
+            UsageError: unknown names, or flags (or a library of native operators) without effect.
+            UnsupportedError: a method that the runtime cannot run.
             MissingDependencyError: TensorRT-RTX or onnx-graphsurgeon is not installed.
         """
         check_runtime(self.runtime)
@@ -85,9 +85,12 @@ class Target:
                 ("--plugin", self.plugin is not None),
             ):
                 if given:
-                    instead = f"set {VARIABLE}" if flag == "--plugin" else "leave it out"
+                    instead = f"set {native.VARIABLE}" if flag == "--plugin" else "leave it out"
                     raise UsageError(f"{flag} has no effect with --runtime {self.runtime}; {instead}")
+            if inline:
+                native.refuse("--inline")
             return
+        native.refuse(f"--runtime {self.runtime}")
         if inline:
             raise UsageError(f"--inline has no effect with --runtime {self.runtime}; leave it out")
         if merge.method not in _METHODS:

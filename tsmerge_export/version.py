@@ -18,7 +18,7 @@ _TOOLS = (
     "onnxruntime",
     "numpy",
 )
-#: Among the versions, where a library of native operators ran instead of the files' functions: its name and hash.
+#: Among the versions, where a library of native operators stood in for functions of the files: its name and hash.
 NATIVE = "native operators"
 _RUNTIME_BUILDS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
 

@@ -78,10 +78,11 @@ void Match::measure(int64_t row, int64_t begin, int64_t end)
             it.square[2 * i + 1] = products[2];
             continue;
         }
-        it.square[2 * i] = squaredNorm(a, mFeatures);
+        it.square[2 * i] = product(a, a, mFeatures);
         if (pair)
         {
-            it.square[2 * i + 1] = squaredNorm(a + mFeatures, mFeatures);
+            float const* const b = a + mFeatures;
+            it.square[2 * i + 1] = product(b, b, mFeatures);
         }
     }
 }

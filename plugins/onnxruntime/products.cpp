@@ -83,24 +83,6 @@ void pairProducts(float const* a, float const* b, int64_t n, float out[3])
 }
 
 TSMERGE_TARGETS
-float squaredNorm(float const* a, int64_t n)
-{
-    Lanes aa{}, u;
-    int64_t d = 0;
-    for (; d + kLanes <= n; d += kLanes)
-    {
-        load(a + d, u);
-        aa += u * u;
-    }
-    float total = sum(aa);
-    for (; d < n; ++d)
-    {
-        total += a[d] * a[d];
-    }
-    return total;
-}
-
-TSMERGE_TARGETS
 void tileProducts(float const* a, float const* b, int64_t step, int64_t n, float out[kTileA][kTileB])
 {
     Lanes sums[kTileA][kTileB]{};

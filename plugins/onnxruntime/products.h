@@ -12,13 +12,10 @@ constexpr int kTileB = 3;
 // out: a.b, a.a and b.b over n features, each row read once.
 void pairProducts(float const* a, float const* b, int64_t n, float out[3]);
 
-// a.a over n features.
-float squaredNorm(float const* a, int64_t n);
-
 // out[i][j] = a_i . b_j over n features; a_i starts at a + i * step, b_j likewise.
 void tileProducts(float const* a, float const* b, int64_t step, int64_t n, float out[kTileA][kTileB]);
 
-// One row against one row.
+// a.b over n features.
 float product(float const* a, float const* b, int64_t n);
 
 // out = a * weightA + b * weightB over n features.

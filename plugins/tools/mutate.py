@@ -168,7 +168,7 @@ def _operators(folder: Path, cases: int) -> list[str]:
     if include is None:
         raise FileNotFoundError("headers of ONNX Runtime; see plugins/tools/onnxruntime_headers.py")
     library = native.build(folder / "build", include, "", folder)
-    return ["-m", "tests.plugins.native", "--cases", str(cases), "--library", str(library)]
+    return ["-m", "tests.plugins.native", "--cases", str(cases), "--plugin", str(library)]
 
 
 OPERATOR_FILES = tuple(sorted(file.name for file in native.SOURCES.glob("*.*") if file.suffix != ".md"))

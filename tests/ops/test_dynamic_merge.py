@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
+from tests.cases import untouched
 from tests.merge.test_dynamic import above_one
 from tests.ops.harness import merge_model, session
 from tsmerge_export import ops
@@ -24,9 +25,8 @@ def model_of(values: dict[str, int | float], opset: int = 18) -> onnx.ModelProto
 @pytest.mark.parametrize("k", [1, 2, 0])
 @pytest.mark.parametrize("tokens", [1, 2, 3, 6, 33])
 def test_nothing_to_merge_is_the_identity(k: int, tokens: int) -> None:
-    x = np.random.default_rng(0).standard_normal((2, tokens, 5)).astype(np.float32)
-    x.view(np.int32)[0, 0, 0] = 0x7FC12345  # a NaN with a payload
-    size = 1 + np.arange(2.0 * tokens, dtype=np.float32).reshape(2, tokens)
+    x, size = untouched(tokens)
+    size += 1
     for values in (
         attributes(k, 1.0),  # compared, and nothing exceeds it
         attributes(k, -1.0, min_tokens=50),

@@ -11,6 +11,7 @@ import pytest
 import torch
 from onnx import parser
 
+from tests.cases import untouched
 from tests.ops.harness import add_functions, merge_model, session
 from tsmerge_export import ops
 from tsmerge_export.merge.local import local_merge
@@ -35,9 +36,7 @@ def _run(
 @pytest.mark.parametrize("k", [1, 2, 0])
 @pytest.mark.parametrize("tokens", [1, 2, 3, 6, 33])
 def test_nothing_to_merge_is_the_identity(k: int, tokens: int) -> None:
-    x = np.random.default_rng(0).standard_normal((2, tokens, 5)).astype(np.float32)
-    x.view(np.int32)[0, 0, 0] = 0x7FC12345  # a NaN with a payload
-    size = np.arange(2.0 * tokens, dtype=np.float32).reshape(2, tokens)
+    x, size = untouched(tokens)
     for rest in ({"r": 0}, {"r": 50, "min_tokens": 50}, {"r": 50, "protect_first": 20, "protect_last": 20}):
         y, size_out, kept, target = _run(k, x, size, **rest)
         assert y.tobytes() == x.tobytes()

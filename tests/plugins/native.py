@@ -1,6 +1,6 @@
 """The native operators of ONNX Runtime: their build, and random problems through them.
 
-``python -m tests.plugins.native --library libtsmerge_ort.so --cases 2000`` compares them with the reference; it ends
+``python -m tests.plugins.native --plugin libtsmerge_ort.so --cases 2000`` compares them with the reference; it ends
 with exit code 1 and the case to reproduce at the first difference.
 """
 
@@ -59,9 +59,9 @@ def draw(seed: int, of: type[Case]) -> Case:
     return random_case(np.random.default_rng(seed), of=chosen, tokens=130, features=80, batch=12)
 
 
-def check(seed: int, of: type[Case], library: Path) -> str | None:
+def check(seed: int, of: type[Case], plugin: Path) -> str | None:
     """What differs from the reference, ``"flip"`` where float noise decides; every second seed with two threads."""
-    return difference(draw(seed, of), run_case(draw(seed, of), library, threads=1 + seed % 2))
+    return difference(draw(seed, of), run_case(draw(seed, of), plugin, threads=1 + seed % 2))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.plugins.native", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--library", type=Path, required=True, help=LIBRARY)
+    parser.add_argument("--plugin", type=Path, required=True, help=LIBRARY)
     parser.add_argument("--cases", type=int, default=2000, help="per method (default: 2000)")
     parser.add_argument("--seed", type=int, default=0, help="first seed (default: 0)")
     parser.add_argument("--method", choices=METHODS, help="one alone (default: all)")
@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
     flips = 0
     for method in [options.method] if options.method else METHODS:
         for seed in track(range(options.seed, options.seed + options.cases), method, transient=True):
-            problem = check(seed, CASES[method], options.library)
+            problem = check(seed, CASES[method], options.plugin)
             flips += problem == "flip"
             if problem not in (None, "flip"):
                 print(f"{method}, seed {seed}: {draw(seed, CASES[method])}\n{problem}")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.cases import Case
+from tests.cases import Case, untouched
 from tests.plugins import fuzz
 from tests.plugins.emulated import Emulated, Problem, build, difference, removed
 from tsmerge_export.merge import local_merge
@@ -57,9 +57,7 @@ def test_thread_order_changes_no_bit(kernels: Path) -> None:
 @pytest.mark.parametrize("k", [1, 6, 0])
 @pytest.mark.parametrize("tokens", [1, 2, 3, 12])
 def test_nothing_to_merge_is_the_identity_in_two_launches(kernels: Path, k: int, tokens: int) -> None:
-    x = np.random.default_rng(0).standard_normal((2, tokens, 5)).astype(np.float32)
-    x.view(np.int32)[0, 0, 0] = 0x7FC12345  # a NaN with a payload
-    size = np.arange(2.0 * tokens, dtype=np.float32).reshape(2, tokens)
+    x, size = untouched(tokens)
     settings = {"k": k, "r": 9, "ratio_num": 0, "ratio_den": 1, "min_tokens": 50}
     with Emulated(kernels) as program:
         result = program.run(Problem(x, x, size, {**settings, "protect_first": 0, "protect_last": 0}))

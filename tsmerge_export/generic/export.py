@@ -27,6 +27,7 @@ from tsmerge_export.progress import Progress
 from tsmerge_export.rewrite.blocks import find_blocks
 from tsmerge_export.rewrite.points import Point, find_points
 from tsmerge_export.rewrite.subgraphs import nodes_inside
+from tsmerge_export.runtimes import native
 from tsmerge_export.validate import tolerances
 from tsmerge_export.version import versions
 
@@ -96,13 +97,15 @@ def validate_graph(
     options = GraphOptions(
         kept.get("token_mask") or "none", kept.get("protect_first", 0), kept.get("protect_last", 0), inputs
     )
+    inlined = bool(bundle.manifest.get("inline")) and merge.active
+    if inlined:
+        native.refuse("an inlined bundle")
     with TemporaryDirectory(prefix="tsmerge-") as name:
         folder = Path(name)
         made = bundle.components[0]
         ends = [[item.name for item in each] for each in (made.inputs, made.outputs)]
         model = _load(source, merge, options, bundle.manifest.get("opset"), atol, rtol, progress, ends)
         fresh = _build(model, merge, False, folder, folder, progress)
-        inlined = bool(bundle.manifest.get("inline")) and merge.active
         file = bundle.component(fresh.component.name).file
         built = Built(fresh.component, fresh.unmerged, file, fresh.merged if inlined else None, fresh.report)
         return _verdicts(model, merge, built, atol, rtol, threads, seed, progress)

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tsmerge_export.errors import MissingDependencyError, UnsupportedError, first_line
+from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError, first_line
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -56,6 +56,19 @@ def register(options: onnxruntime.SessionOptions, given: str | Path | None = Non
     except Exception as error:  # ONNX Runtime has no common base class for its errors
         reason = first_line(error)
         raise UnsupportedError(f"{path}: ONNX Runtime cannot load it: {reason}") from error
+
+
+def refuse(what: str) -> None:
+    """Fail where the library must not run: what is proved there are other bodies of the same operators.
+
+    Args:
+        what: flags or a form of files, for the message.
+
+    Raises:
+        UsageError: the environment names a library.
+    """
+    if os.environ.get(VARIABLE):
+        raise UsageError(f"{VARIABLE} has no effect with {what}, whose operators are other ones; unset it")
 
 
 def description() -> str | None:

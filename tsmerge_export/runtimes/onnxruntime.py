@@ -14,7 +14,7 @@ from tsmerge_export.errors import MissingDependencyError, UnsupportedError, Usag
 from tsmerge_export.runtimes import Providers, native
 from tsmerge_export.runtimes.arrays import prepare
 from tsmerge_export.runtimes.components import BundleSession
-from tsmerge_export.runtimes.providers import CPU
+from tsmerge_export.runtimes.providers import CPU, only_cpu
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -102,7 +102,7 @@ class GraphSession:
         if not Path(path).is_file():
             raise UsageError(f"{path}: no such file")
         chosen = check_providers(providers)
-        if chosen == [CPU]:
+        if only_cpu(chosen):
             native.register(options, plugin)
         try:
             self.ort = ort.InferenceSession(os.fspath(path), options, providers=chosen)

@@ -7,7 +7,7 @@ the registering plugin library is known; else every provider runs the portable f
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,15 @@ class Chosen:
     operators: str | Path | None = None
 
 
+def _name(entry: Any) -> Any:
+    return entry[0] if isinstance(entry, (tuple, list)) and entry else entry
+
+
+def only_cpu(providers: Sequence[Any]) -> bool:
+    """Whether all of them are the CPU's, with options or without."""
+    return all(_name(entry) == CPU for entry in providers)
+
+
 def with_plugin(providers: Providers | None, bundle: Bundle, plugin: str | Path | None = None) -> Chosen:
     """Set the options that load the plugin for the TensorRT provider.
 
@@ -49,9 +58,8 @@ def with_plugin(providers: Providers | None, bundle: Bundle, plugin: str | Path 
     entries = [providers] if isinstance(providers, str) else list(providers or ())
     first = entries[0] if entries else None
     options: dict[str, Any] = dict(first[1]) if isinstance(first, (tuple, list)) and len(first) == 2 else {}
-    name = first[0] if isinstance(first, (tuple, list)) and first else first
-    if name != TENSORRT:
-        if plugin is not None and any(entry != CPU for entry in entries):
+    if _name(first) != TENSORRT:
+        if plugin is not None and not only_cpu(entries):
             raise UsageError(
                 f"plugin has no effect unless {TENSORRT} is the first of providers, or {CPU} the only one"
             )
