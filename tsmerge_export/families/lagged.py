@@ -15,7 +15,13 @@ from torch import Tensor, nn
 
 from tsmerge_export.families.base import Arrays, Component, Generation, Handle, Hints, TensorSpec
 from tsmerge_export.families.hf import TransformersFamily, eager_attention
-from tsmerge_export.families.lagged_decoder import Decoder, LaggedGeneration, full_attention, point_forecast
+from tsmerge_export.families.lagged_decoder import (
+    Decoder,
+    LaggedGeneration,
+    full_attention,
+    places,
+    point_forecast,
+)
 from tsmerge_export.merge.apply import current_run
 from tsmerge_export.merge.run import MergeRun
 from tsmerge_export.pipelines.lagged_decoder import encoder_inputs
@@ -80,7 +86,7 @@ class _ExportModule(nn.Module):
         core, encoder = self.core, self.core.encoder
         features, loc, scale, static = self.network(core, self.inputs.named(tensors))
         hidden = encoder.value_embedding(features)
-        hidden = encoder.layernorm_embedding(hidden + encoder.embed_positions(features.size()))
+        hidden = encoder.layernorm_embedding(hidden + places(encoder.embed_positions, 0, features.shape[1]))
         convs = getattr(encoder, "conv_layers", [None] * len(encoder.layers))
         with self.context():
             for layer, conv in zip(encoder.layers, convs, strict=True):

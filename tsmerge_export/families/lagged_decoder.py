@@ -33,6 +33,14 @@ def full_attention(attention: Any, query: Tensor, key: Tensor, value: Tensor) ->
     return causal_weights(query @ key.transpose(2, 3) * attention.scaling) @ value
 
 
+def places(table: nn.Embedding, first: int, count: int) -> Tensor:
+    """Rows ``[count, D]`` of a position embedding, from ``first`` on.
+
+    Read from the table, for what its own forward takes differs between versions of transformers.
+    """
+    return nn.functional.embedding(torch.arange(first, first + count), table.weight)
+
+
 class _ExportModule(nn.Module):
     """The decoder over all steps drawn so far, without its branches on masks.
 
@@ -51,8 +59,7 @@ class _ExportModule(nn.Module):
         decoder = self.decoder
         batch, paths, steps, _ = features.shape
         x = decoder.value_embedding(features)
-        place = decoder.embed_positions((batch, steps), past_key_values_length=self.first)
-        x = decoder.layernorm_embedding(x + place)
+        x = decoder.layernorm_embedding(x + places(decoder.embed_positions, self.first, steps))
         for layer in decoder.layers:
             attention = layer.self_attn
             heads = attention.num_heads
