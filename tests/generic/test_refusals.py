@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import pickle
-import shutil
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import TensorProto, helper
 
 from tsmerge_export import api
 from tsmerge_export.checkpoint.onnx_file import read_onnx
-from tsmerge_export.checkpoint.program_file import read_program
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import TsmergeError, UnsupportedError, UsageError
 
@@ -111,96 +104,3 @@ def test_external_data_stay_in_the_folder(location: str, tmp_path: Path) -> None
     file.write_bytes(model.SerializeToString())
     with pytest.raises(UsageError, match=r"leave the model's folder|are missing|are truncated"):
         read_onnx(file)
-
-
-@pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("program") / "p.pt2"
-    dynamic = ({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC},)
-    made = torch.export.export(torch.nn.Linear(4, 2), (torch.randn(2, 3, 4),), dynamic_shapes=dynamic)
-    torch.export.save(made, file)
-    return file
-
-
-def changed(
-    program: Path, path: Path, change: Callable[[str, bytes], bytes], extra: str | None = None
-) -> Path:
-    with zipfile.ZipFile(program) as old, zipfile.ZipFile(path, "w") as new:
-        for name in old.namelist():
-            new.writestr(name, change(name, old.read(name)))
-        if extra is not None:
-            new.writestr(extra, b"x")
-    return path
-
-
-def test_program_passes_unchanged(program: Path, tmp_path: Path) -> None:
-    same = changed(program, tmp_path / "same.pt2", lambda name, data: data)
-    assert read_program(same).graph_signature.user_inputs == read_program(program).graph_signature.user_inputs
-
-
-def test_programs_that_would_run_code(program: Path, tmp_path: Path) -> None:
-    mark = tmp_path / "ran"
-
-    class Bad:
-        def __reduce__(self) -> tuple[object, tuple[str]]:
-            return eval, (f"open({str(mark)!r}, 'w')",)
-
-    def pickled(name: str, data: bytes) -> bytes:
-        return pickle.dumps(Bad()) if name.endswith("sample_inputs/model.pt") else data
-
-    def flagged(name: str, data: bytes) -> bytes:
-        return data.replace(b'"use_pickle": false', b'"use_pickle": true')
-
-    def evaluated(name: str, data: bytes) -> bytes:
-        if not name.endswith("models/model.json"):
-            return data
-        text = json.dumps(json.loads(data))
-        return text.replace("Symbol('", f"open('{mark}', 'w') or Symbol('").encode()
-
-    def called(name: str, data: bytes) -> bytes:
-        return data.replace(b"torch.ops.aten.linear.default", b"torch.hub.load")
-
-    for index, (change, message) in enumerate(
-        (
-            (pickled, "sample inputs are pickled"),
-            (flagged, "is pickled"),
-            (evaluated, "no plain size expression"),
-            (called, "'torch.hub.load', which is no operator of aten"),
-        )
-    ):
-        file = changed(program, tmp_path / f"{index}.pt2", change)
-        with pytest.raises(TsmergeError, match=message):
-            read_program(file)
-    assert not mark.exists()
-    for name in (
-        "p/data/constants/opaque_obj_0",
-        "p/data/constants/custom_obj_0",
-        "p/data/aotinductor/model/x.so",
-    ):
-        file = changed(program, tmp_path / "more.pt2", lambda name, data: data, name)
-        with pytest.raises(UsageError, match="would be executed on loading"):
-            read_program(file)
-
-
-def test_program_files(program: Path, tmp_path: Path) -> None:
-    (tmp_path / "cut.pt2").write_bytes(program.read_bytes()[:2000])
-    with pytest.raises(UsageError, match="truncated"):
-        read_program(tmp_path / "cut.pt2")
-    with zipfile.ZipFile(tmp_path / "other.pt2", "w") as archive:
-        archive.writestr("a/b", b"")
-    with pytest.raises(UsageError, match=r"not a file of torch\.export\.save"):
-        read_program(tmp_path / "other.pt2")
-    shutil.copy(program, tmp_path / "p.pt2")
-    refuses(UnsupportedError, "no safe merge point", tmp_path / "p.pt2")
-
-
-def test_a_tensor_may_be_called_target(tmp_path: Path) -> None:
-    """Its name is no operator that a program calls."""
-
-    class Model(torch.nn.Module):
-        def forward(self, target: torch.Tensor) -> torch.Tensor:
-            return target + 1
-
-    file = tmp_path / "program.pt2"
-    torch.export.save(torch.export.export(Model(), (torch.zeros(2, 3),)), file)
-    assert read_program(file).module()(torch.ones(2, 3)).tolist() == [[2.0] * 3] * 2

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tsmerge_export.checkpoint.limits import MAX_HEADER_BYTES, check_model_bytes
-from tsmerge_export.errors import UsageError
+from tsmerge_export.errors import UsageError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,7 +78,7 @@ def _data_bytes(header: Any, path: Path) -> int:
             if begin != position:
                 raise ValueError("gap")
             position = end
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         raise UsageError(f"{path}: corrupt safetensors header; download it again") from None
     return position
 
@@ -95,5 +95,13 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
     try:
         return load_file(path, device="cpu")
-    except (SafetensorError, OSError) as error:
-        raise UsageError(f"{path}: cannot be read as safetensors ({str(error).splitlines()[0]})") from None
+    except (
+        SafetensorError,
+        OSError,
+        ArithmeticError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise UsageError(f"{path}: cannot be read as safetensors ({first_line(error)})") from None

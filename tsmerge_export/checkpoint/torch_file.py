@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import secrets
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tsmerge_export.checkpoint.limits import check_model_bytes
+from tsmerge_export.checkpoint.zip_layout import check_layout
 from tsmerge_export.errors import UsageError
 
 FORMAT = "tsmerge-checkpoint"
@@ -29,15 +31,18 @@ def read_torch_file(path: Path) -> Any:
         UsageError: missing, truncated, above the size cap, or holding pickled objects.
     """
     try:
-        size = path.stat().st_size
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:  # what it unpacks to counts, not what it packs to
-                names = archive.namelist()
-                size = max(size, sum(entry.file_size for entry in archive.infolist()))
-            if any(name.endswith("/constants.pkl") for name in names):
-                raise UsageError(f"{path}: a TorchScript archive, which holds code; {_CONVERT}")
-        check_model_bytes(str(path), size)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # one and the same is checked and loaded
+            size = path.stat().st_size
+            if zipfile.is_zipfile(file):
+                # What it unpacks to counts, not what it packs to; torch reads it with a zip reader of its own.
+                with zipfile.ZipFile(file) as archive:
+                    entries = check_layout(file, archive, str(path))
+                size = max(size, sum(entry.file_size for entry in entries))
+                if any(entry.filename.endswith("/constants.pkl") for entry in entries):
+                    raise UsageError(f"{path}: a TorchScript archive, which holds code; {_CONVERT}")
+            check_model_bytes(str(path), size)
+            file.seek(0)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file") from None
     except pickle.UnpicklingError as error:
@@ -54,6 +59,10 @@ def read_torch_file(path: Path) -> Any:
         IndexError,
         TypeError,
         AttributeError,
+        NotImplementedError,
+        OverflowError,
+        RecursionError,
+        struct.error,
         zipfile.BadZipFile,
     ) as error:
         if isinstance(error, UsageError):
