@@ -19,7 +19,7 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from tsmerge_export import onnx_export
+from tsmerge_export import onnx_export, onnx_weights
 from tsmerge_export.families.base import Component
 
 #: Environment variable with the folder that the workers of a run share; ``tests/conftest.py`` makes it.
@@ -55,27 +55,32 @@ def _hooked(model: nn.Module) -> bool:
 
 
 def export_component(
-    component: Component, model: nn.Module, *, opset: int = onnx_export.DEFAULT_OPSET
+    component: Component,
+    model: nn.Module,
+    *,
+    opset: int = onnx_export.DEFAULT_OPSET,
+    folder: Path | None = None,
 ) -> ir.Model:
     """As :func:`tsmerge_export.onnx_export.export_component`; the caller may change what it gets."""
-    folder = os.environ.get(FOLDER)
+    shared = os.environ.get(FOLDER)
     own = type(component).__module__.startswith("tsmerge_export.families.")
-    if folder is None or not own or _hooked(model):
-        return onnx_export.export_component(component, model, opset=opset)
+    if shared is None or not own or _hooked(model):
+        return onnx_export.export_component(component, model, opset=opset, folder=folder)
     digest = hashlib.sha256()
     for part in _described(component, model, opset):
         digest.update(len(part).to_bytes(8, "big") + part)
     key = digest.hexdigest()
     if key not in _made:
-        file = Path(folder, f"{key}.onnx")
-        with Path(folder, f"{key}.lock").open("w") as lock:
+        file = Path(shared, f"{key}.onnx")
+        with Path(shared, f"{key}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # a second worker that needs it now waits for the first
             if file.exists():
                 _made[key] = ir.serde.deserialize_model(onnx.load(file))
             else:
                 _made[key] = onnx_export.export_component(component, model, opset=opset)
                 _write(ir.serde.serialize_model(_made[key]), file)
-    return _made[key].clone()
+    made = _made[key].clone()
+    return made if folder is None else onnx_weights.to_files(made, folder)
 
 
 def _write(proto: onnx.ModelProto, file: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.test_paths import hub_cache
 from tsmerge_export import atomic, bundle
 from tsmerge_export.bundle import Bundle, BundleWriter, check_output
 from tsmerge_export.errors import UsageError
@@ -290,6 +291,19 @@ def test_names_outside_the_folder(tmp_path: Path, name: str) -> None:
     entry = {"size": 1, "sha256": hashlib.sha256(b"x").hexdigest()}
     change(output, files={name: entry})
     fails("leaves the bundle's folder", Bundle.open, output)
+
+
+def test_in_the_cache_of_the_hub(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    write(output)
+    files = {str(path.relative_to(output)): path for path in output.rglob("*") if path.is_file()}
+    cached = hub_cache(files, tmp_path / "hub")
+    assert Bundle.open(cached).component("model").file.read_bytes() == b"graph"
+    link = cached / "model.onnx"
+    link.resolve().rename(tmp_path / "graph")
+    link.unlink()
+    link.symlink_to(tmp_path / "graph")
+    fails("is a link that leaves the bundle's folder", Bundle.open, cached)
 
 
 def test_link_outside_the_folder(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import nn
 
+from tsmerge_export import onnx_weights
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UsageError
 from tsmerge_export.families.base import Component
@@ -20,9 +21,6 @@ from tsmerge_export.onnx_export import export_component, prove_dynamic
 from tsmerge_export.progress import NoProgress, Progress
 from tsmerge_export.rewrite.insert import RewriteReport
 from tsmerge_export.rewrite.merge_graph import merge_graph
-
-# A protobuf message ends at 2 GiB; larger weights go to a file beside the graph.
-_INLINE_WEIGHTS_LIMIT = 1_500_000_000
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ def build(
         UnsupportedError, UsageError, VerdictError: see the steps.
     """
     progress.step("export")
-    plain = export_component(component, model, opset=opset)
+    plain = export_component(component, model, opset=opset, folder=scratch)
     prove_dynamic(component, model, plain)
     return merge_and_lower(
         component, plain, merge, inline=inline, folder=folder, scratch=scratch, progress=progress
@@ -149,11 +147,6 @@ def write_model(proto: onnx.ModelProto, path: Path) -> None:
     """Write a model; weights beyond what a protobuf message holds go to a file beside it. UsageError: it cannot."""
     proto.producer_name = "tsmerge-export"
     try:
-        if proto.ByteSize() < _INLINE_WEIGHTS_LIMIT:
-            onnx.save_model(proto, path)
-        else:
-            onnx.save_model(
-                proto, path, save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024
-            )
+        onnx_weights.write(proto, path)
     except OSError as error:
         raise UsageError(f"{path}: cannot be written ({error.strerror})") from error

@@ -14,12 +14,13 @@ import secrets
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any
 
 from tsmerge_export.atomic import exchange, fsync_tree, process_alive
 from tsmerge_export.errors import UsageError
+from tsmerge_export.paths import beside, is_inner_name
 
 FORMAT = "tsmerge-bundle"
 FORMAT_VERSION = 1
@@ -178,25 +179,11 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _plain_name(name: object) -> bool:
-    """Whether ``name`` stays inside its folder on every system: relative, no ``..``, no drive, no backslash."""
-    if not isinstance(name, str) or not name or "\\" in name or "\0" in name:
-        return False
-    posix, windows = PurePosixPath(name), PureWindowsPath(name)
-    return not (
-        posix.is_absolute()
-        or windows.drive
-        or windows.root
-        or ".." in posix.parts
-        or str(posix) in (".", MANIFEST)
-    )
-
-
 def _check_file(folder: Path, name: str, entry: Any, verify: bool) -> None:
-    if not _plain_name(name):
+    if not is_inner_name(name) or str(PurePosixPath(name)) == MANIFEST:
         raise UsageError(f"{folder / MANIFEST}: file name {name!r} leaves the bundle's folder")
     file = folder / name
-    if not file.resolve().is_relative_to(folder.resolve()):
+    if beside(folder / MANIFEST, name) is None:
         raise UsageError(f"{file}: is a link that leaves the bundle's folder")
     if not file.is_file():
         raise UsageError(f"{file}: is missing from the bundle; export it again")

@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from tsmerge_export import onnx_weights
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError, first_line
 
 _DOMAIN = "tsmerge"
@@ -50,7 +51,9 @@ class Flops:
 def load_graph(path: Path) -> onnx.ModelProto:
     """Read an ONNX file with its external data. Raises UsageError when it is no ONNX file."""
     try:
-        model = onnx.load(path)
+        model = onnx_weights.read(path)
+    except UsageError:
+        raise
     except Exception as error:  # protobuf and onnx raise errors of several unrelated classes
         reason = first_line(error)
         raise UsageError(f"{path}: cannot be read as ONNX: {reason}") from error
@@ -101,6 +104,8 @@ def run_shapes(
     """
     try:
         import onnxruntime as ort
+
+        from tsmerge_export.validate.sessions import open_session
     except ImportError:
         raise MissingDependencyError(
             "onnxruntime is not installed; pip install 'tsmerge-export[cpu]'"
@@ -117,15 +122,11 @@ def run_shapes(
         )
     if not wanted:
         return shapes
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    if threads is not None:
-        options.intra_op_num_threads = threads
     try:
-        session = ort.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        plain = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        session = open_session(copy, threads, level=plain, quiet=True)
         values = session.run(None, dict(inputs))
-    except Exception as error:  # ONNX Runtime has no common base class; protobuf refuses more than 2 GiB
+    except Exception as error:  # ONNX Runtime has no common base class
         sizes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
         reason = first_line(error)
         raise UnsupportedError(f"the model does not run on {sizes}: {reason}") from error

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import nn
 
-from tsmerge_export.errors import UnsupportedError, VerdictError
+from tsmerge_export import onnx_weights
+from tsmerge_export.errors import UnsupportedError, UsageError, VerdictError
 from tsmerge_export.families.base import Component
 from tsmerge_export.rewrite.dims import rename_dims
 from tsmerge_export.validate.sessions import open_session
@@ -47,12 +49,15 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def export_component(component: Component, model: nn.Module, *, opset: int = DEFAULT_OPSET) -> ir.Model:
+def export_component(
+    component: Component, model: nn.Module, *, opset: int = DEFAULT_OPSET, folder: Path | None = None
+) -> ir.Model:
     """Export one component without merging.
 
     Args:
         component: what to export. model: the family's original module, in eval mode.
         opset: ONNX operator set, 18 to 23.
+        folder: where weights go that are too large for one message, see :mod:`.onnx_weights`; None: memory.
 
     Returns:
         The model; its dynamic dims carry the names of the component's specs. The outputs are the component's, then
@@ -60,6 +65,7 @@ def export_component(component: Component, model: nn.Module, *, opset: int = DEF
 
     Raises:
         UnsupportedError: the exporter froze a dim, refused the module, or does not know the opset.
+        UsageError: ``folder`` cannot be written.
     """
     if not MIN_OPSET <= opset <= MAX_OPSET:
         raise UnsupportedError(f"--opset {opset} is not supported; choose {MIN_OPSET} to {MAX_OPSET}")
@@ -99,6 +105,11 @@ def export_component(component: Component, model: nn.Module, *, opset: int = DEF
     result: ir.Model = program.model
     RemoveUnusedNodesPass()(result)  # bodies of loops leave constants behind, which runtimes warn about
     _name_dims(result, component)
+    if folder is not None:
+        try:
+            onnx_weights.to_files(result, folder)
+        except OSError as error:
+            raise UsageError(f"{folder}: cannot be written ({error.strerror})") from error
     return result
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
-from onnx import numpy_helper
 
+from tsmerge_export import onnx_weights
 from tsmerge_export.errors import UsageError
 
 WEIGHTS = "weights.bin"
@@ -39,11 +39,11 @@ def share(files: Sequence[Path], folder: Path) -> Path | None:
     try:
         with path.open("wb") as out:
             for file in files:
-                model = onnx.load(file)
+                model = onnx_weights.read(file)
                 for tensor in model.graph.initializer:
                     if tensor.data_type == onnx.TensorProto.STRING:
                         continue
-                    content = numpy_helper.to_array(tensor).tobytes()
+                    content = onnx_weights.array_of(tensor).tobytes()
                     if len(content) < _LEAST_BYTES:
                         continue
                     digest = hashlib.sha256(content).digest()
@@ -51,20 +51,9 @@ def share(files: Sequence[Path], folder: Path) -> Path | None:
                         out.write(bytes(-out.tell() % _ALIGNMENT))
                         places[digest] = (out.tell(), len(content))
                         out.write(content)
-                    _refer(tensor, *places[digest])
+                    onnx_weights.refer(tensor, WEIGHTS, *places[digest])
                 Path(f"{file}.data").unlink(missing_ok=True)
                 onnx.save_model(model, file)
     except OSError as error:
         raise UsageError(f"{path}: cannot be written ({error.strerror})") from error
     return path
-
-
-def _refer(tensor: onnx.TensorProto, offset: int, length: int) -> None:
-    """Let a tensor's content be that part of the file."""
-    for field in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
-        tensor.ClearField(field)
-    del tensor.external_data[:]
-    tensor.data_location = onnx.TensorProto.EXTERNAL
-    for key, value in (("location", WEIGHTS), ("offset", str(offset)), ("length", str(length))):
-        entry = tensor.external_data.add()
-        entry.key, entry.value = key, value

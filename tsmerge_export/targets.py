@@ -229,8 +229,6 @@ def _rtx(
     threads: int | None,
     seed: int,
 ) -> dict[str, Any]:
-    import onnx
-
     from tsmerge_export.build import write_model
     from tsmerge_export.bundle import sha256
     from tsmerge_export.lower.tensorrt import set_precision, standard_form, static_functions
@@ -238,11 +236,11 @@ def _rtx(
 
     name = item.component.name
     capabilities = target.capabilities or DEFAULT_CAPABILITIES
-    portable = onnx.load(item.merged)
+    portable = _in_memory(item.merged)
     verdict = _verdict(static_functions(portable, merge=True), loaded, merge, item, scratch, threads, seed)
     plans = {}
     for which, source, place in (
-        ("unmerged", onnx.load(item.unmerged), scratch),
+        ("unmerged", _in_memory(item.unmerged), scratch),
         ("merged", portable, folder),
     ):
         if which == "unmerged" and not merge.active:
@@ -261,6 +259,17 @@ def _rtx(
     }
 
 
+def _in_memory(file: Path) -> Any:
+    from tsmerge_export import onnx_weights
+
+    model = onnx_weights.read(file)
+    if onnx_weights.is_large(model):
+        raise UnsupportedError(
+            f"{file.name}: weights this large are supported with --runtime onnxruntime alone"
+        )
+    return model
+
+
 def _tensorrt(
     target: Target,
     loaded: LoadedModel,
@@ -272,14 +281,12 @@ def _tensorrt(
     threads: int | None,
     seed: int,
 ) -> dict[str, Any]:
-    import onnx
-
     from tsmerge_export.build import write_model
     from tsmerge_export.lower.tensorrt import plugin_form, set_precision, static_functions
     from tsmerge_export.runtimes import tensorrt
 
     name = item.component.name
-    portable = onnx.load(item.merged)
+    portable = _in_memory(item.merged)
     static = static_functions(portable, merge=False)
     entry: dict[str, Any] = {"onnx": f"{name}.trt.onnx"}
     entry["parity"] = _verdict(static, loaded, merge, item, scratch, threads, seed)

@@ -12,6 +12,7 @@ from transformers import T5ForConditionalGeneration
 
 from tests.checkpoint.helpers import fails, same
 from tests.models import BOLT, T5, tiny, tiny_folder
+from tests.test_paths import hub_cache
 from tsmerge_export.checkpoint import hub, load_model, save_checkpoint
 from tsmerge_export.errors import TsmergeError, UnsupportedError, UsageError
 
@@ -24,6 +25,11 @@ def test_folder_gives_the_saved_weights(folders: dict[str, Path], family: str) -
     assert same(loaded.model, tiny(family).state_dict())
     assert not loaded.model.training
     assert all(not module.training for module in loaded.model.modules())
+
+
+def test_folder_in_the_cache_of_the_hub(bolt: Path, tmp_path: Path) -> None:
+    files = {path.name: path for path in bolt.iterdir()}
+    assert same(load_model(hub_cache(files, tmp_path / "hub")).model, tiny("chronos-bolt").state_dict())
 
 
 def test_loading_leaves_the_callers_random_state_alone(folders: dict[str, Path]) -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnx
 from onnx import inliner
 
-from tsmerge_export import families
+from tsmerge_export import families, onnx_weights
 from tsmerge_export.advise.advice import RATIOS, Column, Figures, Speed, score
 from tsmerge_export.advise.cost_model import CostModel, Work, fit, time_of, work_of
 from tsmerge_export.advise.redundancy import Redundancy, measure, tokens_at
@@ -98,7 +98,7 @@ class _Files:
     def __init__(self, component: Component, model: Any, folder: Path, progress: Progress) -> None:
         progress.step("export")
         self._component, self._model = component, model
-        plain = export_component(component, model, opset=DEFAULT_OPSET)
+        plain = export_component(component, model, opset=DEFAULT_OPSET, folder=folder)
         prove_dynamic(component, model, plain)
         self.paths: dict[str | None, Path] = {}
         for ratio in (None, *RATIOS):
@@ -108,7 +108,8 @@ class _Files:
             built = merge_and_lower(component, plain, merge, inline=False, folder=place, scratch=place)
             self.paths[ratio] = built.merged
         self.flat = {
-            ratio: inliner.inline_local_functions(onnx.load(path)) for ratio, path in self.paths.items()
+            ratio: inliner.inline_local_functions(onnx_weights.read(path))
+            for ratio, path in self.paths.items()
         }
 
     def calibrate(
@@ -214,7 +215,7 @@ def study(
         progress.step("speed")
         lengths = lengths_of(longest, context)
         model, works = files.calibrate(feed, lengths, threads, progress.update)
-        shrinking = shrinking_share(onnx.load(files.paths[RATIOS[-1]]), feed(context))
+        shrinking = shrinking_share(onnx_weights.read(files.paths[RATIOS[-1]]), feed(context))
     points = family.merge_points(loaded.model)
     speeds = []
     for steps in lengths:

@@ -11,9 +11,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import onnx
 
-from tsmerge_export import families
+from tsmerge_export import families, onnx_weights
 from tsmerge_export.bench.candidate import Candidate
 from tsmerge_export.bench.profile import merge_share
 from tsmerge_export.bench.run import Timing, interleave
@@ -278,7 +277,7 @@ def _measure(
         progress=update,
     )
     base = next((t for t in timings if t.candidate.name == UNMERGED and t.seconds), None)
-    base_flops = None if base is None else count(onnx.load(base.candidate.source), inputs).total
+    base_flops = None if base is None else count(onnx_weights.read(Path(base.candidate.source)), inputs).total
     return [_row(timing, base, base_flops, inputs, batch, length, threads) for timing in timings]
 
 
@@ -312,7 +311,7 @@ def _row(
     if candidate.merged:
         file = Path(candidate.source)
         found["merge_share"] = merge_share(file, inputs, threads)
-        flops = count(onnx.load(file), inputs).total
+        flops = count(onnx_weights.read(file), inputs).total
         found["gflops"] = flops / 1e9
         if base_flops is not None:
             found["flop_ideal"] = base_flops / flops

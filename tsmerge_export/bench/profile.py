@@ -13,6 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import inliner
 
+from tsmerge_export import onnx_weights
 from tsmerge_export.ops import DOMAIN
 from tsmerge_export.runtimes import native
 from tsmerge_export.validate.sessions import open_session
@@ -70,7 +71,7 @@ def _events(
 ) -> list[dict[str, Any]] | None:
     """ONNX Runtime's profile of so many runs: one event per executed node, named ``merge#``, ``plain#``, or in a
     subgraph ``branch_merge#``, ``branch_plain#``; None for a file without merge nodes."""
-    before = onnx.load(path)
+    before = onnx_weights.read(path)
     if not any(node.domain == DOMAIN for node in before.graph.node):
         return None
     plain = {node.name for node in before.graph.node if not _added(node)}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from tsmerge_export.checkpoint.config_file import read_json_object
 from tsmerge_export.checkpoint.limits import check_model_bytes
 from tsmerge_export.checkpoint.safetensors_file import check_safetensors, read_safetensors
 from tsmerge_export.errors import UsageError
+from tsmerge_export.paths import is_inner_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,12 +44,7 @@ def shard_paths(index: Path) -> list[Path]:
         raise UsageError(f"{index}: has no weight_map; this is not a shard index")
     names = sorted({str(name) for name in weight_map.values()})
     for name in names:
-        inside = name == PurePosixPath(name).name == PureWindowsPath(name).name and name not in (
-            "",
-            ".",
-            "..",
-        )
-        if not inside:
+        if not is_inner_name(name) or PurePosixPath(name).name != name:
             raise UsageError(
                 f"{index}: shard {name!r} is not a plain file name; shards must lie beside their index"
             )

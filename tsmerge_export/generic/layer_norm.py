@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
+
+from tsmerge_export.onnx_weights import array_of
 
 _MAX_EPSILON = 1e-2
 
@@ -87,10 +89,10 @@ class _Finder:
 
     def _value(self, name: str) -> np.ndarray | None:
         if name in self._constants:
-            return numpy_helper.to_array(self._constants[name])
+            return array_of(self._constants[name])
         node = self._node(name, "Constant")
         value = None if node is None else next((a.t for a in node.attribute if a.name == "value"), None)
-        return None if value is None else numpy_helper.to_array(value)
+        return None if value is None else array_of(value)
 
     def _constant_operand(self, node: onnx.NodeProto | None, op_type: str) -> tuple[str, str] | None:
         """(the weight, the other operand) of a product or sum with a weight."""

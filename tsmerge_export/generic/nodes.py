@@ -10,6 +10,9 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from tsmerge_export.onnx_weights import array_of
+from tsmerge_export.validate.sessions import open_session
+
 Array = NDArray[Any]
 
 # Some kernels want small operands (axes, sizes) to be constants; copying large ones would double the weights.
@@ -51,7 +54,7 @@ class NodeRunner:
             node: its name is the key of its session. values: at least all that it reads.
         """
         if node.op_type == "Constant" and node.attribute[0].name == "value":
-            return [onnx.numpy_helper.to_array(node.attribute[0].t)]
+            return [array_of(node.attribute[0].t)]
         if node.op_type == "Identity":
             return [values[node.input[0]]]
         if node.name not in self._sessions:
@@ -77,12 +80,5 @@ class NodeRunner:
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in node.output if name)
         model = onnx.ModelProto(ir_version=self._ir_version, graph=graph)
         model.opset_import.extend(self._opsets)
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.enable_cpu_mem_arena = False
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if self._threads is not None:
-            options.intra_op_num_threads = self._threads
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        return session, feeds
+        plain = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return open_session(model, self._threads, level=plain, quiet=True, arena=False), feeds

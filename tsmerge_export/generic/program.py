@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import onnx
 import onnx_ir as ir
@@ -11,8 +12,9 @@ import torch
 from onnx import inliner
 from torch.utils import _pytree as pytree
 
+from tsmerge_export import onnx_weights
 from tsmerge_export.checkpoint.program_file import read_program
-from tsmerge_export.errors import UnsupportedError
+from tsmerge_export.errors import UnsupportedError, UsageError
 from tsmerge_export.families.base import Arrays
 from tsmerge_export.onnx_export import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET, quiet
 
@@ -40,6 +42,11 @@ def onnx_of_program(
         raise UnsupportedError(f"{path}: does not export to ONNX: {reason}") from error
     if exported is None:
         raise UnsupportedError(f"{path}: does not export to ONNX")
+    folder = TemporaryDirectory(prefix="tsmerge-")
+    try:
+        onnx_weights.to_files(exported.model, Path(folder.name))
+    except OSError as error:
+        raise UsageError(f"{folder.name}: cannot be written ({error.strerror})") from error
     model = ir.to_proto(exported.model)
     model = inliner.inline_local_functions(model) if model.functions else model
     inputs = [value.name for value in model.graph.input]
@@ -50,7 +57,7 @@ def onnx_of_program(
     # Guards would be compiled from text in the file; sizes are checked by comparing results instead.
     module = program.module(check_guards=False)
 
-    def run(feeds: Arrays) -> Arrays:
+    def run(feeds: Arrays, _weights: TemporaryDirectory[str] = folder) -> Arrays:  # there as long as this is
         args, kwargs = pytree.tree_unflatten([torch.from_numpy(feeds[name]) for name in inputs], spec)
         with torch.no_grad():
             found = pytree.tree_leaves(module(*args, **kwargs))

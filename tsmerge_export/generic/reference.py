@@ -27,6 +27,7 @@ from tsmerge_export.generic.axes import Batch, CannotFollow, follow, summed_axes
 from tsmerge_export.generic.nodes import NodeRunner, names_used
 from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.merge.run import StepRecord
+from tsmerge_export.onnx_weights import array_of
 from tsmerge_export.validate import decisions
 from tsmerge_export.validate.decisions import Decision
 
@@ -116,7 +117,7 @@ class Reference:
         self._merges = {where.value: where for where in merges}
         self._barriers = set(barriers)
         self._mask, self._prop_attn = token_mask, prop_attn
-        self._constants = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+        self._constants = {tensor.name: array_of(tensor) for tensor in model.graph.initializer}
         self._runner = NodeRunner(model, self._constants, threads)
         keys = {where.keys for where in merges if where.keys}
         self._last_use = self._last_uses(keys)

@@ -163,7 +163,7 @@ def prepare(
     context = min(length or longest, len(seen.values) - horizon)
     if length is not None and length > longest:
         raise UsageError(f"--length {length}: {source} reads at most {longest} steps")
-    plain = export_component(component, loaded.model, opset=DEFAULT_OPSET)
+    plain = export_component(component, loaded.model, opset=DEFAULT_OPSET, folder=folder)
     prove_dynamic(component, loaded.model, plain)
     validation = rolling_windows(seen, context, horizon, limit=windows)
     pool = validation.context.reshape(-1, context)
@@ -182,8 +182,8 @@ def _decoded(family: Family, loaded: LoadedModel, folder: Path, threads: int | N
     place = Path(tempfile.mkdtemp(dir=folder))
     built = [
         merge_and_lower(
-            part, export_component(part, loaded.model, opset=DEFAULT_OPSET), MergeConfig(method="none"), inline=False,
-            folder=place, scratch=place,
+            part, export_component(part, loaded.model, opset=DEFAULT_OPSET, folder=place), MergeConfig(method="none"),
+            inline=False, folder=place, scratch=place,
         )
         for part in family.components(loaded.model)[1:]
     ]  # fmt: skip

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy.typing as npt
-import onnx
 
+from tsmerge_export import onnx_weights
 from tsmerge_export.validate.decisions import Tap, tap
 from tsmerge_export.validate.sessions import open_session
 
@@ -47,7 +47,7 @@ class OnnxArtefact:
         self._names = list(names)
         self._values_from = values_from
         self._session = open_session(file, threads)
-        proto = onnx.load(with_decisions or file)
+        proto = onnx_weights.read(with_decisions or file)
         self.taps: Sequence[Tap] = tap(proto)
         self._tapped = open_session(proto, threads) if self.taps else None
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 from torch import nn
 
+from tsmerge_export import onnx_weights
 from tsmerge_export.families.base import Arrays, Component, Family, Forecast, Run
 from tsmerge_export.ops import DOMAIN, schema
 from tsmerge_export.validate import metrics
@@ -214,7 +214,7 @@ def window_errors(
 
 def tokens_left(artefact: Path, feed: Arrays, threads: int | None) -> tuple[int, ...]:
     """:attr:`CostReport.tokens` of one batch."""
-    proto = onnx.load(artefact)
+    proto = onnx_weights.read(artefact)
     nodes = [node for node in proto.graph.node if node.domain == DOMAIN]
     if not any(schema(node.op_type).data_dependent for node in nodes):
         return ()

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnx
 from torch import nn
 
+from tsmerge_export import onnx_weights
 from tsmerge_export.bench.profile import merge_share
 from tsmerge_export.families.base import Arrays, Component, Family
 from tsmerge_export.ops import DOMAIN, merge_op_types
@@ -145,7 +146,7 @@ def read_tokens(
         before the first merge (0 is padding), and ``layers``: for each merge ``layer``, ``kept [M]``, ``target`` (one
         entry per input token) and ``size [M]``, as the operator gives them. None where the file has no merge nodes.
     """
-    proto = onnx.load(artefact)
+    proto = onnx_weights.read(artefact)
     nodes = [n for n in proto.graph.node if n.domain == DOMAIN and n.op_type in merge_op_types()]
     if not nodes:
         return None

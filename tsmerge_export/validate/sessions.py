@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import onnx
 import onnxruntime as ort
 
+from tsmerge_export import onnx_weights
 from tsmerge_export.runtimes import native
-
-_SERIALIZE_LIMIT = 1_800_000_000  # a protobuf message ends at 2 GiB
 
 
 def open_session(
@@ -21,6 +19,7 @@ def open_session(
     profile: Path | None = None,
     level: ort.GraphOptimizationLevel | None = None,
     quiet: bool = False,
+    arena: bool = True,
     plugin: Path | None = None,
 ) -> ort.InferenceSession:
     """ONNX Runtime on the CPU, with its default optimisations unless ``level`` says otherwise.
@@ -33,11 +32,13 @@ def open_session(
         timed: for timings: within a run threads spin, as by default; after it they stop, or they would take the cores
             from the candidate that runs next. Otherwise they never spin, which leaves the cores to PyTorch.
         quiet: log nothing, for runs that are expected to fail.
+        arena: keep memory for the next run; not worth it where there are many small sessions.
         profile: prefix of the profile that ``end_profiling`` writes.
         plugin: the library of native operators; by default the environment's.
     """
     options = ort.SessionOptions()
     options.log_severity_level = 4 if quiet else 3
+    options.enable_cpu_mem_arena = arena
     if level is not None:
         options.graph_optimization_level = level
     entry = ("session.force_spinning_stop", "1") if timed else ("session.intra_op.allow_spinning", "0")
@@ -51,9 +52,11 @@ def open_session(
     providers = ["CPUExecutionProvider"]
     if isinstance(source, Path):
         return ort.InferenceSession(str(source), options, providers=providers)
-    if source.ByteSize() < _SERIALIZE_LIMIT:
+    if not onnx_weights.is_large(source):
         return ort.InferenceSession(source.SerializeToString(), options, providers=providers)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        onnx.save_model(source, path, save_as_external_data=True, all_tensors_to_one_file=True)
-        return ort.InferenceSession(str(path), options, providers=providers)
+    light, arrays = onnx_weights.apart(source)
+    weights = [ort.OrtValue.ortvalue_from_numpy(array) for array in arrays.values()]
+    options.add_external_initializers(list(arrays), weights)
+    session = ort.InferenceSession(light.SerializeToString(), options, providers=providers)
+    session.tsmerge_weights = weights, arrays  # it uses their memory
+    return session
