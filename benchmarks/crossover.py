@@ -37,7 +37,7 @@ from tsmerge_export.build import merge_and_lower
 from tsmerge_export.checkpoint import load_model
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.onnx_export import DEFAULT_OPSET, export_component
-from tsmerge_export.tune.verdict import WORTH
+from tsmerge_export.tune.crossover import WORTH
 from tsmerge_export.validate.sessions import open_session
 
 MODELS = {"bolt": demo.CHRONOS_BOLT, "t5": demo.CHRONOS_T5}

@@ -3,9 +3,10 @@
     python benchmarks/quality.py --data DIR [--models bolt,t5] [--windows 8] [--only NAME;...] [--output FILE.md]
 
 The trained models that ship forecast 64 steps from 512 over the test split (last 20 %) of ETTh1, ETTh2, exchange_rate,
-``--windows`` windows spread evenly over each column; 0 is all. The figure is the median over columns of the MSE of the
-median forecast on standardised data, merged in eager PyTorch against unmerged. DIR holds the three files as published;
-they are checked by hash.
+``--windows`` windows spread evenly over each column; 0 is all. The figures are the median over columns of the MSE of
+the median forecast on standardised data, merged in eager PyTorch, and the median over columns of its change against
+unmerged (tsmerge_export.validate.change), with the worst column. DIR holds the three files as published; they are
+checked by hash.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ import tsmerge_export as tsm
 from tsmerge_export import demo
 from tsmerge_export.checkpoint import load_model
 from tsmerge_export.families import for_model
+from tsmerge_export.validate.change import least, over_columns, percent
 
 MODELS = {"bolt": demo.CHRONOS_BOLT, "t5": demo.CHRONOS_T5}
 RATIOS = ("1/10", "1/4", "1/2")
@@ -61,18 +63,18 @@ NONE = "unmerged"
 
 @dataclass
 class Row:
-    """One method on one model: share of tokens kept after the last layer, and the MSE by data set."""
+    """One method on one model: share of tokens kept after the last layer, and the columns' MSE by data set."""
 
     model: str
     name: str
     kept: float
-    mse: dict[str, float]
+    mse: dict[str, list[float]]
 
 
 def measure(
     model: Any, merge: tsm.MergeConfig, panels: list[Panel], windows: int
-) -> tuple[float, dict[str, float]]:
-    """Mean share of tokens kept after the last layer, and per data set the median over columns of the MSE."""
+) -> tuple[float, dict[str, list[float]]]:
+    """Mean share of tokens kept after the last layer, and per data set the MSE of every column."""
     family, core = for_model(model)
     component = family.components(core)[0]
     level = int(np.argmin(np.abs(np.asarray(family.quantile_levels(core)) - 0.5)))
@@ -82,7 +84,7 @@ def measure(
         tensors = {name: torch.from_numpy(value) for name, value in inputs.items()}
         return {name: value.numpy() for name, value in component.eager(core, tensors).items()}
 
-    errors: dict[str, float] = {}
+    errors: dict[str, list[float]] = {}
     for panel in panels:
         columns = []
         for column in range(panel.values.shape[1]):
@@ -94,8 +96,19 @@ def measure(
                 if state.steps:
                     shares.append(state.steps[-1].kept.shape[1] / state.steps[0].target.shape[1])
             columns.append(column_mse(predicted, actual))
-        errors[panel.name] = float(np.median(columns))
+        errors[panel.name] = columns
     return float(np.mean(shares)) if shares else 1.0, errors
+
+
+def cell(mse: list[float], base: list[float] | None) -> str:
+    """Median error, and against ``base`` the median of the columns' changes and the worst of them."""
+    words = f"{np.median(mse):.4f}"
+    if base is None:
+        return words
+    found = over_columns(
+        [percent(before, after, least("mse")) for before, after in zip(base, mse, strict=True)]
+    )
+    return f"{words} ({found.median:+.1f} %, {found.worst_percent:+.1f} %)"
 
 
 def table(rows: list[Row], arguments: str) -> str:
@@ -109,8 +122,9 @@ def table(rows: list[Row], arguments: str) -> str:
         f"Made on {datetime.date.today().isoformat()} by `python benchmarks/quality.py {arguments}`; "
         f"Python {platform.python_version()}, {versions}.",
         "",
-        "Median over columns of the MSE of the median forecast (context 512, horizon 64, standardised, test split), "
-        "and its change against the unmerged model; tokens kept after the last layer.",
+        "Median over columns of the MSE of the median forecast (context 512, horizon 64, standardised, test split); in "
+        "brackets its change against the unmerged model: the median over columns of the column's own change, and the "
+        "worst column's. Tokens kept after the last layer.",
     ]
     for model in dict.fromkeys(row.model for row in rows):
         own = [row for row in rows if row.model == model]
@@ -118,11 +132,7 @@ def table(rows: list[Row], arguments: str) -> str:
         lines += ["", f"## chronos-{model}-nano", "", "| method | tokens kept | " + " | ".join(sets) + " |"]
         lines.append("|---|---:|" + "---:|" * len(sets))
         for row in own:
-            cells = [
-                f"{row.mse[name]:.4f}"
-                + ("" if row is base else f" ({100 * (row.mse[name] / base.mse[name] - 1):+.1f} %)")
-                for name in sets
-            ]
+            cells = [cell(row.mse[name], None if row is base else base.mse[name]) for name in sets]
             lines.append(f"| {row.name} | {100 * row.kept:.0f} % | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -63,6 +63,32 @@ def test_verdict_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert "nan" not in out
 
 
+WORST: dict[str, Any] = {
+    "mse": {"median_percent": 20.0, "worst": {"column": "a <b>|c\nd" + "e" * 40, "unmerged": 0.25, "merged": 0.5,
+                                              "percent": 100.0}, "compared": 2, "left_out": []},
+    "wql": {"median_percent": -20.0, "worst": {"column": "x", "unmerged": 1.0, "merged": 0.9, "percent": -10.0},
+            "compared": 1, "left_out": ["y"]},
+}  # fmt: skip
+
+
+def test_the_worst_column_is_named_below_the_median() -> None:
+    rows = report.cost_rows({**COST, "changes": WORST})
+    at = next(i for i, row in enumerate(rows) if row[0].startswith("MSE"))
+    assert rows[at][3] == "+20.0 %"
+    name = "a <b>|c d" + "e" * 20 + "\u2026"
+    assert rows[at + 1] == (f"  of the worst column, {name}", "0.25", "0.5", "+100.0 %")
+    # One column has no worst, and a bundle of an older version does not name it.
+    assert not any("column, x" in row[0] for row in rows)
+    assert not any("worst" in row[0] for row in report.cost_rows(COST))
+
+
+def test_names_of_columns_are_no_markup_in_the_model_card() -> None:
+    cost = {**COST, "changes": WORST, "notes": ["column '<script>' is left out"]}
+    card = model_card({**MANIFEST, "verdicts": {"parity": PARITY, "cost": cost}})
+    assert "| of the worst column, a &lt;b>\\|c d" in card
+    assert "<script>" not in card
+
+
 def test_failures_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     failed = {**PARITY, "passed": False, "failures": [f"case {i}: off" for i in range(9)]}
     report.print_verdicts({"parity": failed})

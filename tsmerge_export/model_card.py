@@ -40,7 +40,14 @@ def model_card(manifest: Mapping[str, Any], tokens: Sequence[Mapping[str, Any]] 
 
 def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(_plain(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
+    )
+
+
+def _plain(text: str) -> str:
+    """A text that may hold names of a user's, such as columns, without its tags: Markdown takes HTML as it is."""
+    return text.strip().replace("&", "&amp;").replace("<", "&lt;")
 
 
 def _load(manifest: Mapping[str, Any]) -> str:
@@ -123,10 +130,10 @@ def _cost(verdicts: Mapping[str, Any]) -> str:
     cost = verdicts.get("cost")
     if not cost:
         return ""
-    notes = "".join(f"\n\nNote: {note}." for note in cost.get("notes") or ())
+    notes = "".join(f"\n\nNote: {_plain(note)}." for note in cost.get("notes") or ())
     return (
-        f"## What merging costs and brings\n\nMeasured on {cost_title(cost)}; medians; both models in "
-        f"ONNX Runtime on the CPU, timed in turns in one run.\n\n"
+        f"## What merging costs and brings\n\nMeasured on {cost_title(cost)}; medians over columns, the change being "
+        "that of the columns' own changes; both models in ONNX Runtime on the CPU, timed in turns in one run.\n\n"
         + _grid(("", "unmerged", "merged", "change"), cost_rows(cost))
         + notes
     )

@@ -25,6 +25,7 @@ _NUMBERS = re.compile(r"\[\n(?:\s+(?:-?[0-9.eE+-]+|null),?\n)+\s+\]")
 REPORT_ONLY = ("run", "seconds", "tokens", "example", "search")
 #: Metrics of the merge cost in a word or two.
 METRIC_NAMES = {"wql": "weighted quantile loss", "mse": "MSE", "mae": "MAE"}
+_NAME = 30
 _METRICS = {
     "mse": "MSE of the median, in standard deviations squared",
     "mae": "MAE of the median, in standard deviations",
@@ -122,14 +123,22 @@ def speed_words(speed: Mapping[str, Any]) -> str:
 
 
 def cost_rows(cost: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Lines of the merge cost as metric, unmerged, merged, change; medians over the columns of the data."""
+    """Lines of the merge cost as metric, unmerged, merged, change.
+
+    Medians over the columns of the data, of the errors and of the columns' changes (see
+    :mod:`tsmerge_export.validate.change`); below each metric the column that it rose most in.
+    """
     overall = (cost.get("overall") or {}).get("median") or {}
     before, after, delta = (overall.get(key) or {} for key in ("unmerged", "merged", "change_percent"))
-    rows = [
-        (text, number(before.get(key)), number(after.get(key)), change(delta.get(key)))
-        for key, text in _METRICS.items()
-        if key in before
-    ]
+    rows = []
+    for key, text in _METRICS.items():
+        if key not in before:
+            continue
+        rows.append((text, number(before.get(key)), number(after.get(key)), change(delta.get(key))))
+        worst = worst_column(cost, key)
+        if worst is not None:
+            values = (number(worst["unmerged"]), number(worst["merged"]), change(worst["percent"]))
+            rows.append((f"  of the worst column, {column_name(worst['column'])}", *values))
     for name, moved in (cost.get("outputs") or {}).items():
         rows.append((f"{name}: root mean square of the difference, of its own", "-", number(moved), "-"))
     speed = cost.get("speed") or {}
@@ -147,6 +156,22 @@ def cost_rows(cost: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         left = 100 * (tokens[-1] / tokens[0] - 1)
         rows.append(("tokens of that batch", str(tokens[0]), str(tokens[-1]), change(left)))
     return rows
+
+
+def worst_column(cost: Mapping[str, Any], metric: str) -> Mapping[str, Any] | None:
+    """The column whose error rose most: ``column``, ``unmerged``, ``merged``, ``percent``.
+
+    None where fewer than two columns compare, and in bundles of versions that did not note it.
+    """
+    found = (cost.get("changes") or {}).get(metric) or {}
+    worst: Mapping[str, Any] | None = found.get("worst")
+    return worst if worst is not None and found.get("compared", 0) > 1 else None
+
+
+def column_name(name: object) -> str:
+    """A column's name in one line, cut to what fits into a table."""
+    line = " ".join(str(name).split())
+    return line if len(line) <= _NAME else line[: _NAME - 1] + "\u2026"
 
 
 def cost_title(cost: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ from tsmerge_export.cli.parser import export_parser, tsmerge_parser
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.html_report import report_page
 from tsmerge_export.html_report.commands import commands, merge_flags
-from tsmerge_export.report import NO_GPU
+from tsmerge_export.report import NO_GPU, column_name
 
 FAMILIES = tuple(SETTINGS)
 
@@ -54,7 +54,11 @@ def test_verdicts(family: str) -> None:
     ratio = cost["speed"]["ratio"]
     assert tiles["Speed"] == (f"{ratio:.2f}x faster" if ratio >= 1 else f"{1 / ratio:.2f}x slower")
     before, after = (cost["overall"]["median"][side]["wql"] for side in ("unmerged", "merged"))
-    assert tiles["Change of the weighted quantile loss"] == f"{100 * (after / before - 1):+.1f} %"
+    both = [(one["unmerged"]["wql"], one["merged"]["wql"]) for one in cost["columns"]]
+    moved = float(np.median([100 * (merged / unmerged - 1) for unmerged, merged in both]))
+    assert tiles["Change of the weighted quantile loss"] == f"{moved:+.1f} %"
+    worst = max(cost["columns"], key=lambda one: one["merged"]["wql"] / one["unmerged"]["wql"])["column"]
+    assert f"worst: {column_name(worst)} " in got.one("ul", class_="tiles").text
     layers = report(family)["example"]["tokens"]["layers"]
     tokens = f"{len(layers[0]['target'])} \u2192 {len(layers[-1]['kept'])}"
     assert tiles["Tokens, first to last layer"] == tokens

@@ -91,7 +91,11 @@ def test_errors_in_closed_form(tmp_path: Path) -> None:
     assert b.unmerged["wql"] == pytest.approx(8 / 9)
     assert a.naive["mse"] == pytest.approx(0)
     assert report.overall("unmerged", "mse") == pytest.approx((5 + 73 / 9) / 2)
-    assert report.change_percent("mse", "mean") == pytest.approx(100 * ((2 + 58 / 9) / (5 + 73 / 9) - 1))
+    # The columns' own changes: 5 to 2, and 73/9 to 58/9.
+    assert report.change_percent("mse", "mean") == pytest.approx(100 * (2 / 5 + 58 / 73 - 2) / 2)
+    assert report.change("mse").worst == 1
+    # A column's deviation in the unit of its WQL: 1 of a mean of 3, and 3 of 9.
+    assert a.wql_scale == pytest.approx(b.wql_scale) == pytest.approx(1 / 3)
 
 
 def test_the_report_is_plain_json(tmp_path: Path) -> None:
@@ -106,13 +110,35 @@ def test_a_perfect_unmerged_forecast_has_no_change_in_per_cent(tmp_path: Path) -
     flat = Table("t.csv", ("a",), np.ones((200, 1)))
     report = measure(tmp_path, flat)
     assert np.isnan(report.change_percent("mse"))
-    assert report.to_dict()["overall"]["mean"]["change_percent"]["mse"] is None
+    content = report.to_dict()
+    assert content["overall"]["mean"]["change_percent"]["mse"] is None
+    assert content["changes"]["wql"] == {
+        "median_percent": None,
+        "worst": None,
+        "compared": 0,
+        "left_out": ["a"],
+    }
+    assert content["notes"][0] == (
+        "no change in per cent of column 'a' (MAE 0 unmerged, 1 merged): the unmerged error is next to nothing"
+    )
+
+
+def test_columns_beside_a_perfect_one_still_compare(tmp_path: Path) -> None:
+    values = np.stack([np.ones(200), table().values[:, 0], *np.ones((5, 200))], axis=1)
+    report = measure(tmp_path, Table("t.csv", ("p", "a", "q", "r", "s", "t", "u"), values))
+    assert report.change_percent("mse") == pytest.approx(100 * (2 / 5 - 1))
+    assert "of column 'p' (MAE 0 unmerged, 1 merged), 'q' (" in report.notes[0]
+    assert ", 'r' (MAE 0 unmerged, 1 merged) and 3 more: " in report.notes[0]
 
 
 def test_a_shorter_table_shortens_the_context_and_says_so(tmp_path: Path) -> None:
     report = measure(tmp_path, table(20))
     assert report.context == 16
     assert "context 16 instead of 32" in report.notes[0]
+    assert (
+        report.notes[1] == "1 window per column: too few to tell how far the changes scatter; give more rows"
+    )
+    assert not any("too few" in note for note in measure(tmp_path, table()).notes)
     with pytest.raises(UsageError, match="7 rows are too few; it takes 8"):
         measure(tmp_path, table(7))
     with pytest.raises(UsageError, match="20 rows are too few; it takes 36"):

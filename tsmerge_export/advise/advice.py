@@ -21,7 +21,7 @@ import numpy as np
 
 from tsmerge_export.advise.redundancy import ALIKE, Redundancy
 from tsmerge_export.config import MergeConfig
-from tsmerge_export.tune.verdict import WORTH
+from tsmerge_export.tune.crossover import WORTH
 
 #: Amounts that are looked at, per layer; local merging of neighbours, the cheapest method.
 RATIOS = ("1/10", "1/4", "1/2")

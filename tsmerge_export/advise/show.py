@@ -10,7 +10,7 @@ from rich.table import Table
 
 from tsmerge_export.advise.advice import DO_NOT, RATIOS, Advice, Figures
 from tsmerge_export.advise.study import Study
-from tsmerge_export.tune.verdict import WORTH
+from tsmerge_export.tune.crossover import WORTH
 
 
 def command_of(source: str, advice: Advice) -> str | None:

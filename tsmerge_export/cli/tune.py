@@ -69,7 +69,11 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "--length", type=whole(1), metavar="N", help="context in steps; default: all that the model reads"
     )
     parser.add_argument(
-        "--windows", type=whole(2), default=16, metavar="N", help="windows per column and split; default: 16"
+        "--windows",
+        type=whole(1),
+        default=16,
+        metavar="N",
+        help="windows per column and split, at least 5; default: 16",
     )
     parser.add_argument("--threads", type=whole(1), metavar="N", help="threads of the runtime")
     parser.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of proposals and sampling")
@@ -108,10 +112,13 @@ def run(args: argparse.Namespace) -> int:
     from tsmerge_export.tune.search import Search, Tried, identity_of, pareto
     from tsmerge_export.tune.show import front_table, plot, print_answer
     from tsmerge_export.tune.subject import prepare
-    from tsmerge_export.tune.verdict import answer
+    from tsmerge_export.tune.verdict import answer, settled
+    from tsmerge_export.validate.change import LEAST_WINDOWS
     from tsmerge_export.validate.data import read_table
     from tsmerge_export.version import versions
 
+    if args.windows < LEAST_WINDOWS:
+        raise UsageError(f"--windows {args.windows}: a bound of 90 % takes at least {LEAST_WINDOWS}")
     table = read_table(args.data, args.column, empty_allowed=True)
     options: dict[str, Any] = {n: getattr(args, n) for n in ("family", "config", "trust_remote_code")}
     study = Path(f"{output}.tune.log")
@@ -131,13 +138,17 @@ def run(args: argparse.Namespace) -> int:
             ]  # fmt: skip
             search = Search(subjects, args.metric, study, identity, args.seed)
             progress.step("search")
-            progress.below(front_table(search.tried, args.metric, most=args.max_increase))
+            shape = subjects[search.reference].validation.target.shape
+            shown: dict[str, Any] = {
+                "most": args.max_increase, "windows": f"{shape[1]} windows of {shape[0]} columns"
+            }  # fmt: skip
+            progress.below(front_table(search.tried, args.metric, **shown))
 
             def told(found: Tried, share: float) -> None:
                 progress.update(round(1000 * share), 1000)
                 tried = search.tried
                 if any(found is t or found == t for t in pareto(tried)):
-                    progress.below(front_table(tried, args.metric, most=args.max_increase))
+                    progress.below(front_table(tried, args.metric, **shown))
 
             search.run(args.budget, told)
             if not any(t.merge.active for t in search.tried):
@@ -149,7 +160,9 @@ def run(args: argparse.Namespace) -> int:
             chosen = answer(
                 subjects, search.reference, tried, args.metric, args.max_increase, progress.update
             )
+            tried = settled(tried, chosen.finals)
         notes = list(dict.fromkeys(note for subject in subjects for note in subject.notes))
+        notes += search.notes
         notes += [n for n in dict.fromkeys(first_only(s.family, s.loaded.model) for s in subjects) if n]
         content = {
             "answer": chosen.to_dict(),
@@ -165,13 +178,14 @@ def run(args: argparse.Namespace) -> int:
                 "seed": args.seed,
             },
             "context": int(subjects[0].validation.context.shape[-1]),
+            "windows": int(shape[1]),
             "timed_component": subjects[search.reference].component.name,
             "notes": notes,
             "date": datetime.date.today().isoformat(),
             "versions": versions(),
         }
         write_json(args.json, content)
-        print_answer(chosen, tried, args.metric, most=args.max_increase)
+        print_answer(chosen, tried, args.metric, **shown)
         for note in notes:
             print(f"note: {note}")
         if args.plot is not None:

@@ -9,12 +9,14 @@ from tsmerge_export.html_report.markup import Html, join, section, table, tag
 from tsmerge_export.report import (
     METRIC_NAMES,
     change,
+    column_name,
     cost_rows,
     cost_title,
     number,
     parity_rows,
     speed_place,
     speed_words,
+    worst_column,
 )
 
 #: A rise of any error by more than this many per cent is pointed out; by ten times as much, in red.
@@ -51,7 +53,9 @@ def headline(report: Mapping[str, Any]) -> Html:
         words = f"On this machine merging makes a call {speed_words(speed)}"
         if key is not None:
             moved = change(medians(cost)["change_percent"][key])
-            words += f"; the {METRIC_NAMES[key]} of {cost.get('data')} changes by {moved}"
+            words += (
+                f"; the {METRIC_NAMES[key]} of {cost.get('data')} changes by {moved}{_worst_words(cost, key)}"
+            )
         said.append(words + ".")
     elif parity and parity.get("passed"):
         said.append("Nothing is merged.")
@@ -105,10 +109,18 @@ def _cost_tiles(cost: Mapping[str, Any] | None) -> list[Html]:
             for name in ("mse", "mae")
             if name != key and moved.get(name) is not None
         )
+        others += _worst_words(cost, key)
         worst = max(moved[name] for name in METRIC_NAMES if moved.get(name) is not None)
         kind = "good" if worst <= _NOTABLE else "warn" if worst <= 10 * _NOTABLE else "bad"
         made.append(_tile(f"Change of the {METRIC_NAMES[key]}", change(value), others, kind))
     return made
+
+
+def _worst_words(cost: Mapping[str, Any], metric: str) -> str:
+    worst = worst_column(cost, metric)
+    if worst is None:
+        return ""
+    return f" (median of the columns; worst: {column_name(worst['column'])} {change(worst['percent'])})"
 
 
 def _tokens_tile(report: Mapping[str, Any]) -> Html:
@@ -179,8 +191,8 @@ def _cost(cost: Mapping[str, Any] | None) -> Html:
         return Html("")
     told = tag(
         "p",
-        f"Measured on {cost_title(cost)}; median over columns. Both files in ONNX Runtime on the CPU, timed in turns "
-        "in one run.",
+        f"Measured on {cost_title(cost)}; medians over columns, the change being that of the columns' own changes. "
+        "Both files in ONNX Runtime on the CPU, timed in turns in one run.",
     )
     figures = table(("", "unmerged", "merged", "change"), cost_rows(cost), name="Merge cost")
     notes = [tag("p", note, class_="note") for note in cost.get("notes") or ()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from tsmerge_export.config import MergeConfig
-from tsmerge_export.errors import MissingDependencyError, UsageError
-from tsmerge_export.tune.quality import Errors, increase
+from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError
+from tsmerge_export.tune.quality import Errors, columns_that_compare, increase, require_windows
 from tsmerge_export.tune.space import first_guesses, suggest
 from tsmerge_export.tune.subject import Subject
-from tsmerge_export.validate.speed import interleaved
+from tsmerge_export.validate.speed import Speedup, in_turns, speedup_of
 
 NONE = MergeConfig(method="none")
 _STUDY = "tsmerge"
@@ -28,9 +29,11 @@ class Tried:
 
     Attributes:
         source: the model. merge: the setting; ``none`` is the model as it is.
-        increase: of the metric over the reference on the validation windows, per cent, mean over columns.
+        increase: of the metric over the reference on the validation windows, per cent, median over columns (see
+            :mod:`tsmerge_export.validate.change`).
         upper: bound that the increase stays below with 90 % confidence; the budget is held against it.
-        speedup: over the reference in the same interleaved run; above 1 is faster.
+        speedup: over the reference in the same interleaved run; above 1 is faster. Of what was measured again for the
+            verdict it is that figure, see :func:`~tsmerge_export.tune.verdict.settled`.
         error: why it has no figures.
     """
 
@@ -64,7 +67,7 @@ def pareto(tried: Sequence[Tried]) -> list[Tried]:
 
 def reference_of(errors: Sequence[Errors]) -> int:
     """Index of the unmerged model with the lowest error, against the first one; ``errors [C, W]`` of each model."""
-    return min(range(len(errors)), key=lambda i: increase(errors[i], errors[0]).mean)
+    return min(range(len(errors)), key=lambda i: increase(errors[i], errors[0]).median)
 
 
 class Search:
@@ -119,11 +122,25 @@ class Search:
             )
         self._bury()
         unmerged = [subject.errors(NONE, subject.validation)[metric] for subject in self.subjects]
+        for subject, errors in zip(self.subjects, unmerged, strict=True):
+            require_windows(subject.data, errors, subject.least(metric, subject.validation))
         self.reference = reference_of(unmerged)
         self._base = unmerged[self.reference]
+        self._least = self.subjects[self.reference].least(metric, self.subjects[self.reference].validation)
         self.unmerged = [
             self._figures(subject, NONE, errors)
             for subject, errors in zip(self.subjects, unmerged, strict=True)
+        ]
+
+    @property
+    def notes(self) -> list[str]:
+        """What takes no part in the figures."""
+        columns = self.subjects[self.reference].validation.columns
+        known = columns_that_compare(self._base, self._least)
+        return [
+            f"column {name!r}: the unmerged error is next to nothing, left out of the increase"
+            for name, there in zip(columns, known, strict=True)
+            if not there
         ]
 
     @property
@@ -156,12 +173,14 @@ class Search:
             self._study.tell(trial.number, state=self._optuna.trial.TrialState.FAIL)
 
     def _figures(self, subject: Subject, merge: MergeConfig, errors: Errors) -> Tried:
-        worse = increase(errors, self._base)
+        worse = increase(errors, self._base, self._least)
+        if not math.isfinite(worse.median):
+            raise UnsupportedError("its forecasts are not numbers everywhere")
         speedup = 1.0
         reference = self.subjects[self.reference]
         if subject is not reference or merge.active:
-            speedup = time_against(reference, subject, merge, runs=_RUNS, seconds=_SECONDS)
-        return Tried(subject.source, merge, worse.mean, worse.upper, speedup)
+            speedup = time_against(reference, subject, merge, runs=_RUNS, seconds=_SECONDS).value
+        return Tried(subject.source, merge, worse.median, worse.upper, speedup)
 
     def step(self) -> Tried:
         """Try one setting. What fails is recorded with its reason, and the search goes on."""
@@ -206,10 +225,9 @@ class Search:
 
 def time_against(
     reference: Subject, subject: Subject, merge: MergeConfig, *, runs: int, seconds: float
-) -> float:
-    """How many times as fast as the unmerged reference, from medians of one interleaved run."""
-    _, before, after = interleaved(reference.call(NONE), subject.call(merge), runs=runs, seconds=seconds)
-    return before / after
+) -> Speedup:
+    """How many times as fast as the unmerged reference, from one interleaved run."""
+    return speedup_of(*in_turns(reference.call(NONE), subject.call(merge), runs=runs, seconds=seconds))
 
 
 def identity_of(

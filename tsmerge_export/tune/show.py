@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tsmerge_export.report import change
+from tsmerge_export.tune.crossover import interval
 from tsmerge_export.tune.search import Tried, pareto
-from tsmerge_export.tune.verdict import WORTH, Answer, Final
+from tsmerge_export.tune.verdict import Answer, Final
 
 
 def name_of(one: Tried, several: bool) -> str:
@@ -20,10 +23,16 @@ def name_of(one: Tried, several: bool) -> str:
     return f"{Path(one.source).name}: {words}" if several else words
 
 
-def front_table(tried: Sequence[Tried], metric: str, *, most: float) -> Table:
-    """The Pareto front so far, fastest first; within budget is what stays below it with 90 % confidence."""
+def front_table(tried: Sequence[Tried], metric: str, *, most: float, windows: str = "") -> Table:
+    """The Pareto front so far, fastest first; within budget is what stays below it with 90 % confidence.
+
+    ``windows``: on how many the bound rests, in words.
+    """
     several = len({one.source for one in tried}) > 1
-    table = Table(title=f"Pareto front of {len(tried)} settings", title_justify="left")
+    table = Table(
+        title=f"Pareto front of {len(tried)} settings" + (f", on {windows}" if windows else ""),
+        title_justify="left",
+    )
     table.add_column("setting", overflow="fold")
     table.add_column(f"{metric} (validation)", justify="right")
     table.add_column("at most", justify="right")
@@ -36,10 +45,12 @@ def front_table(tried: Sequence[Tried], metric: str, *, most: float) -> Table:
     return table
 
 
-def print_answer(answer: Answer, tried: Sequence[Tried], metric: str, *, most: float) -> None:
+def print_answer(
+    answer: Answer, tried: Sequence[Tried], metric: str, *, most: float, windows: str = ""
+) -> None:
     """The front, the finalists on the test split, and what to do, on stdout."""
     console = Console(width=max(110, Console().width))
-    console.print(front_table(tried, metric, most=most))
+    console.print(front_table(tried, metric, most=most, windows=windows))
     several = len({one.source for one in tried}) > 1
     table = Table(title="Finalists, on the test split that the search did not see", title_justify="left")
     table.add_column("setting", overflow="fold")
@@ -50,8 +61,8 @@ def print_answer(answer: Answer, tried: Sequence[Tried], metric: str, *, most: f
         table.add_row(
             name_of(final.tried, several),
             f"{final.tried.increase:+.1f} %",
-            f"{final.test.mean:+.1f} %",
-            f"{final.speedup:.2f}",
+            change(final.test.median if math.isfinite(final.test.median) else None),
+            interval(final.speed) if final.speed.runs else "1.00",
             "" if final.over_eager is None else f"{final.over_eager:.2f}",
             _role(final, answer),
         )
@@ -62,17 +73,13 @@ def print_answer(answer: Answer, tried: Sequence[Tried], metric: str, *, most: f
     for reason in answer.reasons:
         print(reason)
     if answer.pays_from is not None:
-        _, _, length = answer.pays_from
-        where = "at no length that the model reads" if length is None else f"from {length} steps on"
-        words = name_of(Tried(answer.pays_from[0], answer.pays_from[1], 0, 0, 0), several)
-        below = "" if length is None or answer.fastest is not None else f"; below {length} do not merge"
-        print(f"{words} is faster than unmerged by {100 * WORTH - 100:.0f} % or more {where}{below}")
+        pays = answer.pays_from
+        print(f"{name_of(Tried(pays.source, pays.merge, 0, 0, 0), several)} is {pays.words()}")
     best = answer.best
     if best is not answer.fastest:
         words = name_of(best.tried, several)
-        print(
-            f"best quality: {words}, {best.test.mean:+.1f} % on the test split, speed-up {best.speedup:.2f}"
-        )
+        test = change(best.test.median if math.isfinite(best.test.median) else None)
+        print(f"best quality: {words}, {test} on the test split, speed-up {best.speed.value:.2f}")
 
 
 def _failures(failed: Sequence[Tried], several: bool) -> Table:

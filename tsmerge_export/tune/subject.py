@@ -23,8 +23,16 @@ from tsmerge_export.families.base import Arrays, Component, Family, Forecast
 from tsmerge_export.merge.apply import refuse_where_nothing_merges
 from tsmerge_export.onnx_export import DEFAULT_OPSET, export_component, prove_dynamic
 from tsmerge_export.tune.quality import Errors
-from tsmerge_export.validate.cost import run_named, window_errors
-from tsmerge_export.validate.data import Table, Windows, need_rows, rolling_windows, usable_columns
+from tsmerge_export.validate.change import LEAST_WINDOWS
+from tsmerge_export.validate.cost import next_to_nothing, run_named, window_errors
+from tsmerge_export.validate.data import (
+    Table,
+    Windows,
+    count_windows,
+    rolling_windows,
+    tested_rows,
+    usable_columns,
+)
 from tsmerge_export.validate.decoded import decoded_by
 from tsmerge_export.validate.sessions import open_session
 from tsmerge_export.validate.threads import torch_threads
@@ -41,7 +49,7 @@ class Subject:
         validation: windows that the search looks at. test: windows that it never sees.
         feed: inputs of the timed call. threads: of ONNX Runtime.
         forecast: where the family generates step by step: its exported decoder around a run of the first component.
-        notes: what of the data was left out.
+        notes: what of the data was left out. data: its name.
     """
 
     source: str
@@ -58,6 +66,7 @@ class Subject:
     seed: int = 0
     forecast: Forecast | None = None
     notes: tuple[str, ...] = ()
+    data: str = ""
     runs: dict[MergeConfig, Run] = field(default_factory=dict, repr=False)
 
     def run_of(self, merge: MergeConfig) -> Run:
@@ -93,9 +102,20 @@ class Subject:
             ]
         return {name: np.stack([column[name] for column in columns]) for name in columns[0]}
 
-    def with_feed(self, feed: Arrays) -> Subject:
-        """The same model, its open files shared, timed on other inputs."""
-        return replace(self, feed=feed)
+    def least(self, metric: str, windows: Windows) -> Errors:
+        """``[C]``: an error of one window that counts as next to nothing."""
+        return next_to_nothing(metric, windows)
+
+    def at_length(self, length: int) -> Subject:
+        """The same model, its open files shared, timed on series of another length, of as many."""
+        context = self.validation.context.shape[-1]
+        pool = self.validation.context.reshape(-1, context)
+        batch = next(iter(self.feed.values())).shape[0]
+        # Longer than the windows: a window over and over.
+        repeated = np.tile(pool, -(-length // context))[:, -length:]
+        return replace(
+            self, feed=self.component.from_series(self.loaded.model, np.resize(repeated, (batch, length)))
+        )
 
     def call(self, merge: MergeConfig) -> Callable[[], object]:
         """The call that is timed."""
@@ -126,7 +146,40 @@ class Subject:
 
 def split(table: Table) -> Table:
     """The table without its last fifth, which the search must not see."""
-    return Table(table.name, table.columns, table.values[: int(len(table.values) * 0.8)])
+    return Table(table.name, table.columns, table.values[: _seen(len(table.values))])
+
+
+def _seen(rows: int) -> int:
+    return int(rows * 0.8)
+
+
+def context_of(name: str, rows: int, longest: int, horizon: int, length: int | None = None) -> int:
+    """The context of the windows: the model's own, or ``length``, or what leaves room for enough windows.
+
+    Args:
+        name: of the data. rows: of the whole table.
+
+    Raises:
+        UsageError: not even the shortest context leaves room for so many validation windows.
+    """
+
+    def context(rows: int) -> int:
+        # What lies before the first target of as many windows as there can be.
+        return length or min(longest, max(horizon, _seen(rows) - tested_rows(_seen(rows), horizon)))
+
+    def windows(rows: int) -> int:
+        return count_windows(_seen(rows), context(rows), horizon)
+
+    if windows(rows) >= LEAST_WINDOWS:
+        return context(rows)
+    enough = rows
+    while windows(enough) < LEAST_WINDOWS:
+        enough += 1
+    raise UsageError(
+        f"--data {name}: {rows} rows are too few to promise an increase with 90 % confidence: there is room for "
+        f"{max(0, windows(rows))} validation windows of {horizon} steps, and a bound takes at least {LEAST_WINDOWS}; "
+        f"give at least {enough} rows" + (", or a shorter --length" if length else "")
+    )
 
 
 def prepare(
@@ -158,11 +211,12 @@ def prepare(
     refuse_where_nothing_merges(family, loaded.model, MergeConfig())
     component = family.components(loaded.model)[0]
     horizon, longest = family.horizon(loaded.model), family.context(loaded.model)
-    seen = split(table)
-    need_rows(table.name, len(seen.values), horizon, horizon)
-    context = min(length or longest, len(seen.values) - horizon)
     if length is not None and length > longest:
         raise UsageError(f"--length {length}: {source} reads at most {longest} steps")
+    seen = split(table)
+    context = context_of(table.name, len(table.values), longest, horizon, length)
+    if length is None and context < longest:
+        notes.append(f"context {context} instead of {longest}: the data have only {len(table.values)} rows")
     plain = export_component(component, loaded.model, opset=DEFAULT_OPSET, folder=folder)
     prove_dynamic(component, loaded.model, plain)
     validation = rolling_windows(seen, context, horizon, limit=windows)
@@ -171,7 +225,7 @@ def prepare(
     return Subject(
         source, loaded, family, component, plain, family.merge_points(loaded.model).count, validation,
         rolling_windows(table, context, horizon, limit=windows), feed, threads, folder, seed,
-        _decoded(family, loaded, folder, threads), tuple(notes),
+        _decoded(family, loaded, folder, threads), tuple(notes), table.name,
     )  # fmt: skip
 
 

@@ -1,25 +1,38 @@
-"""From everything that was tried to an answer: finalists, test split, and whether to merge at all."""
+"""From everything that was tried to an answer: finalists, test split, and whether to merge at all.
+
+Every figure of speed in the answer is from one set of timings: what is measured again replaces what the search
+measured, in the front too, and where merging pays is told with the same figure at the length of the search.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
-
-import numpy as np
 
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UsageError
+from tsmerge_export.tune.crossover import (
+    FASTER,
+    NOISE,
+    WORTH,
+    Crossover,
+    crossover,
+    interval,
+    judged,
+    lengths_to_time,
+)
 from tsmerge_export.tune.quality import Increase, increase
-from tsmerge_export.tune.search import NONE, Tried, pareto, time_against
+from tsmerge_export.tune.search import NONE, Tried, time_against
 from tsmerge_export.tune.subject import Subject
-from tsmerge_export.validate.speed import interleaved
+from tsmerge_export.validate.speed import Speedup, interleaved
 
-#: A speed-up below this is within what timings scatter: nobody should merge for it.
-WORTH = 1.05
 _FINALISTS = 3
+_MOST = 8
 _RUNS = 30
 _SECONDS = 12.0
+_SECONDS_A_LENGTH = 4.0
 
 
 @dataclass(frozen=True)
@@ -28,21 +41,36 @@ class Final:
 
     Attributes:
         tried: what the search found. test: increase of the metric over the reference on the test windows.
-        speedup: over the reference, from a longer interleaved run than the search's.
-        over_eager: over the reference in eager PyTorch (sdpa), in an interleaved run of its own; None: eager failed.
+        speed: over the reference, from a longer interleaved run than the search's.
+        over_eager: over the reference in eager PyTorch (sdpa), in an interleaved run of its own; None: eager failed, or
+            was not timed.
+        worst: name of the column with the largest increase on the test windows.
     """
 
     tried: Tried
     test: Increase
-    speedup: float
+    speed: Speedup
     over_eager: float | None = None
+    worst: str | None = None
+
+    @property
+    def pays(self) -> bool:
+        """Whether it is faster by :data:`WORTH` for certain."""
+        return judged(self.speed) == FASTER
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        test = {
-            "increase_percent": self.test.mean,
+        figures = {
+            "increase_percent": self.test.median,
             "upper_percent": self.test.upper,
-            "speedup": self.speedup,
+            "worst_percent": self.test.worst_percent,
+        }
+        known = {name: value if math.isfinite(value) else None for name, value in figures.items()}
+        test = known | {
+            "worst_column": self.worst,
+            "speedup": self.speed.value,
+            "speedup_low": self.speed.low,
+            "speedup_high": self.speed.high,
             "speedup_over_eager": self.over_eager,
         }
         return {**self.tried.to_dict(), "test": test}
@@ -57,7 +85,7 @@ class Answer:
         fastest: the fastest setting within the budget; None: do not merge.
         best: the setting with the lowest validation error.
         finals: all that were measured again.
-        pays_from: (source, setting, shortest length in steps at which it is faster by :data:`WORTH`, or None).
+        pays_from: at which lengths the fastest setting pays, or what comes nearest to it.
         reasons: plain sentences.
     """
 
@@ -65,35 +93,54 @@ class Answer:
     fastest: Final | None
     best: Final
     finals: tuple[Final, ...]
-    pays_from: tuple[str, MergeConfig, int | None] | None = None
+    pays_from: Crossover | None = None
     reasons: tuple[str, ...] = field(default=())
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        pays = None
-        if self.pays_from is not None:
-            source, merge, length = self.pays_from
-            pays = {"source": source, "merge": merge.to_dict(), "length": length}
         return {
             "reference": self.reference.to_dict(),
             "fastest": None if self.fastest is None else self.fastest.to_dict(),
             "best": self.best.to_dict(),
             "finals": [final.to_dict() for final in self.finals],
-            "pays_from": pays,
+            "pays_from": None if self.pays_from is None else self.pays_from.to_dict(),
             "reasons": list(self.reasons),
         }
 
 
-def finalists(tried: Sequence[Tried], most: float) -> list[Tried]:
-    """The fastest few within ``most`` per cent, and the one of lowest error, in that order and without repeats."""
+def settled(tried: Sequence[Tried], finals: Sequence[Final]) -> list[Tried]:
+    """``tried`` with the speed-up that was measured last: of a setting there is one figure."""
+    again = {(final.tried.source, final.tried.merge): final.speed.value for final in finals}
+    return [replace(one, speedup=again.get((one.source, one.merge), one.speedup)) for one in tried]
+
+
+def next_to_measure(tried: Sequence[Tried], finals: Sequence[Final], most: float) -> Tried | None:
+    """What to measure again next; None where the figures there are bear an answer.
+
+    First the setting of lowest error and the fastest few within ``most`` per cent. Then whatever the search holds for
+    faster within the budget than the fastest of these, so that nothing in the front beats the answer. Where nothing
+    within the budget pays, the fastest of all: it says how far merging is from paying.
+    """
     good = [one for one in tried if one.error is None]
-    within = sorted((t for t in good if t.upper <= most), key=lambda t: (-t.speedup, t.upper))
-    best = min(good, key=lambda t: (t.increase, -t.speedup))
-    chosen: list[Tried] = []
-    for one in (*within[:_FINALISTS], best):
-        if all((one.source, one.merge) != (other.source, other.merge) for other in chosen):
-            chosen.append(one)
-    return chosen
+    known = {(final.tried.source, final.tried.merge) for final in finals}
+
+    def fresh(among: list[Tried]) -> list[Tried]:
+        return [one for one in among if (one.source, one.merge) not in known]
+
+    best = [min(good, key=lambda one: (one.increase, -one.speedup))]
+    if fresh(best):
+        return best[0]
+    within = sorted((one for one in good if one.upper <= most), key=lambda one: (-one.speedup, one.upper))
+    left = fresh(within[:_FINALISTS])
+    if left:
+        return left[0]
+    paying = [final.speed.value for final in finals if final.tried.upper <= most and final.pays]
+    bar = max(paying, default=WORTH)
+    left = [one for one in fresh(within) if one.speedup > bar]
+    if not left and not paying:
+        merged = [one for one in settled(good, finals) if one.merge.active]
+        left = fresh([max(merged, key=lambda one: one.speedup)] if merged else [])
+    return left[0] if left and len(finals) < _MOST else None
 
 
 def answer(
@@ -110,7 +157,7 @@ def answer(
         subjects, reference, tried: of the search. metric: ``mse`` or ``wql``.
         most: allowed increase on the validation windows, per cent, held against the upper bound. The choice is made
             there, never on the test windows.
-        told: called with (finals done, finals in all).
+        told: called with (finals done, finals in all, as far as is known).
 
     Raises:
         UsageError: nothing could be measured.
@@ -121,25 +168,38 @@ def answer(
     base_tried = next((t for t in tried if t.source == base.source and not t.merge.active), None)
     if base_tried is None:
         raise UsageError(f"{base.source}: could not be measured")
-    whole = Final(base_tried, Increase(0.0, 0.0), 1.0, over_eager(base, base, NONE))
-    chosen = [t for t in finalists(tried, most) if t is not base_tried]
-    finals = [whole]
-    for number, one in enumerate(chosen):
-        told(number, len(chosen))
+    still = Speedup(1.0, 1.0, 1.0, 0)
+    finals = [Final(base_tried, Increase(0.0, 0.0), still, over_eager(base, base, NONE))]
+    while (one := next_to_measure(tried, finals, most)) is not None:
+        told(len(finals) - 1, max(len(finals), _FINALISTS))
         subject = by_source[one.source]
-        worse = increase(subject.errors(one.merge, subject.test)[metric], base_errors)
-        speedup = time_against(base, subject, one.merge, runs=_RUNS, seconds=_SECONDS)
-        finals.append(Final(one, worse, speedup, over_eager(base, subject, one.merge)))
-    within = [f for f in finals if f.tried.upper <= most and f is not whole and f.speedup >= WORTH]
-    fastest = max(within, key=lambda f: f.speedup, default=None)
-    best = min(finals, key=lambda f: (f.tried.increase, -f.speedup))
-    reasons = _reasons(tried, finals, fastest, most)
-    merged = [t for t in tried if t.merge.active and t.error is None]
+        errors = subject.errors(one.merge, subject.test)[metric]
+        worse = increase(errors, base_errors, base.least(metric, base.test))
+        speed = time_against(base, subject, one.merge, runs=_RUNS, seconds=_SECONDS)
+        worst = None if worse.worst is None else base.test.columns[worse.worst]
+        finals.append(Final(one, worse, speed, over_eager(base, subject, one.merge), worst))
+    fastest = fastest_of(finals, most)
+    probe = probe_of(tried, finals, fastest)
     pays = None
-    if merged:
-        probe = fastest.tried if fastest is not None and fastest.tried.merge.active else pareto(merged)[0]
-        pays = (probe.source, probe.merge, pays_from(by_source[probe.source], probe.merge))
-    return Answer(whole, fastest, best, tuple(finals), pays, tuple(reasons))
+    if probe is not None:
+        subject = by_source[probe.tried.source]
+        pays = pays_from(subject, probe.tried.merge, probe.speed if subject is base else None)
+    best = min(finals, key=lambda final: (final.tried.increase, -final.speed.value))
+    return Answer(finals[0], fastest, best, tuple(finals), pays, tuple(reasons(tried, finals, most)))
+
+
+def fastest_of(finals: Sequence[Final], most: float) -> Final | None:
+    """The fastest final within ``most`` per cent that pays; ``finals[0]`` is the reference itself."""
+    within = [final for final in finals[1:] if final.tried.upper <= most and final.pays]
+    return max(within, key=lambda final: final.speed.value, default=None)
+
+
+def probe_of(tried: Sequence[Tried], finals: Sequence[Final], fastest: Final | None) -> Final | None:
+    """The merged setting whose lengths are looked at: the answer, else the fastest that was measured again."""
+    if fastest is not None and fastest.tried.merge.active:
+        return fastest
+    merged = [final for final in finals if final.tried.merge.active]
+    return max(merged, key=lambda final: final.speed.value, default=None)
 
 
 def over_eager(reference: Subject, subject: Subject, merge: MergeConfig) -> float | None:
@@ -152,56 +212,61 @@ def over_eager(reference: Subject, subject: Subject, merge: MergeConfig) -> floa
     return eager / found
 
 
-def _reasons(
-    tried: Sequence[Tried], finals: Sequence[Final], fastest: Final | None, most: float
-) -> list[str]:
-    merged = [t for t in tried if t.merge.active and t.error is None]
+def reasons(tried: Sequence[Tried], finals: Sequence[Final], most: float) -> list[str]:
+    """Why to merge like that, or why not, in plain sentences; from the same figures as everything else.
+
+    Args:
+        tried: of the search. finals: what was measured again, the reference first. most: see :func:`answer`.
+    """
+    worth = f"{100 * WORTH - 100:.0f} %"
+    fastest = fastest_of(finals, most)
     if fastest is not None:
-        change = (
-            f"{fastest.test.mean:+.1f} % on the test split ({fastest.tried.increase:+.1f} % on validation)"
-        )
-        said = [f"{fastest.speedup:.2f} times as fast as {finals[0].tried.source} unmerged, error {change}"]
-        if fastest.test.mean > most:
+        change = f"{fastest.test.median:+.1f} % on the test split"
+        if fastest.worst is not None and fastest.test.worst_percent != fastest.test.median:
+            change += f", {fastest.test.worst_percent:+.1f} % in its worst column {fastest.worst!r}"
+        said = [
+            f"{interval(fastest.speed)} times as fast as {finals[0].tried.source} unmerged, error {change} "
+            f"({fastest.tried.increase:+.1f} % on validation)"
+        ]
+        if fastest.test.median > most:
             said.append(
                 f"on the test split the error rises by more than the {most:g} % that validation promised: "
                 "give more windows or a smaller --max-increase"
             )
         return said
+    merged = [one for one in settled(tried, finals) if one.merge.active and one.error is None]
     if not merged:
         return ["do not merge: no merged setting could be measured"]
-    quick = max(merged, key=lambda t: t.speedup)
-    if quick.speedup < WORTH:
+    again = {(final.tried.source, final.tried.merge): final for final in finals}
+    quick = max(merged, key=lambda one: one.speedup)
+    speed = again[quick.source, quick.merge].speed if (quick.source, quick.merge) in again else None
+    reached = f"{quick.speedup:.2f}" if speed is None else interval(speed)
+    if quick.speedup < WORTH or (speed is not None and judged(speed) == NOISE):
+        noise = ", within noise" if speed is not None and judged(speed) == NOISE else ""
         return [
-            f"do not merge: no setting is faster than the unmerged model by {100 * WORTH - 100:.0f} % or more "
-            f"(the best reached {quick.speedup:.2f} times its speed)"
+            f"do not merge: no setting is for certain faster than the unmerged model by {worth} or more (the best "
+            f"reached {reached} times its speed{noise})"
         ]
-    mild = min(merged, key=lambda t: t.upper)
+    mild = min(merged, key=lambda one: one.upper)
     if mild.upper > most:
         return [
             f"do not merge: no setting keeps the error within {most:g} % with 90 % confidence "
             f"(the mildest: {mild.increase:+.1f} %, at most {mild.upper:+.1f} %)"
         ]
-    return [f"do not merge: what stays within {most:g} % is not faster by {100 * WORTH - 100:.0f} % or more"]
+    return [f"do not merge: what stays within {most:g} % is not for certain faster by {worth} or more"]
 
 
-def pays_from(subject: Subject, merge: MergeConfig) -> int | None:
-    """Shortest of the lengths 16, 32, ... up to the model's own from which on the setting is faster by :data:`WORTH`.
+def pays_from(subject: Subject, merge: MergeConfig, known: Speedup | None) -> Crossover:
+    """The setting at the lengths 16, 32, ... up to the model's own, at the batch of the search.
 
-    Timed at the batch of the search, every length in an interleaved run of its own. None: at no length.
+    Args:
+        known: its speed-up at the length of the search, over the same model unmerged; None: timed here.
     """
     context = subject.validation.context.shape[-1]
-    pool = subject.validation.context.reshape(-1, context)
-    batch = next(iter(subject.feed.values())).shape[0]
-    longest = subject.family.context(subject.loaded.model)
-    powers = [2**n for n in range(4, 20)]
-    lengths = sorted({*(length for length in powers if length < longest), context, longest})
-    found: int | None = None
-    for length in reversed(lengths):
-        # Longer than the windows: a window over and over.
-        repeated = np.tile(pool, -(-length // context))[:, -length:]
-        feed = subject.component.from_series(subject.loaded.model, np.resize(repeated, (batch, length)))
-        shorter = subject.with_feed(feed)
-        if time_against(shorter, shorter, merge, runs=10, seconds=3.0) < WORTH:
-            break
-        found = length
-    return found
+    lengths = lengths_to_time(context, subject.family.context(subject.loaded.model))
+
+    def time(length: int) -> Speedup:
+        other = subject.at_length(length)
+        return time_against(other, other, merge, runs=_RUNS, seconds=_SECONDS_A_LENGTH)
+
+    return crossover(subject.source, merge, lengths, {context: known or time(context)}, time)

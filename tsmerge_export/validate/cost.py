@@ -16,7 +16,8 @@ from torch import nn
 from tsmerge_export import onnx_weights
 from tsmerge_export.families.base import Arrays, Component, Family, Forecast, Run
 from tsmerge_export.ops import DOMAIN, schema
-from tsmerge_export.validate import metrics
+from tsmerge_export.validate import change, metrics
+from tsmerge_export.validate.change import Change
 from tsmerge_export.validate.data import Table, Windows, need_rows, rolling_windows
 from tsmerge_export.validate.decisions import tap
 from tsmerge_export.validate.sessions import open_session
@@ -25,17 +26,33 @@ from tsmerge_export.validate.threads import torch_threads
 
 METRICS = ("mse", "mae", "wql")
 _CHUNK = 32  # series per forward, to bound memory
+_NAMED = 3  # columns that a note names
 
 
 @dataclass(frozen=True)
 class ColumnCost:
     """Errors of one column, by metric: MSE and MAE of the median forecast in standard deviations of the column
-    (of the rows before the test windows), WQL in its own unit. The naive forecast has no WQL (NaN)."""
+    (of the rows before the test windows), WQL in its own unit. The naive forecast has no WQL (NaN).
+
+    ``wql_scale``: what one such standard deviation is in the unit of the WQL (deviation / mean absolute target).
+    """
 
     column: str
     unmerged: dict[str, float]
     merged: dict[str, float]
     naive: dict[str, float]
+    wql_scale: float = 0.0
+
+    def change_percent(self, metric: str) -> float:
+        """Change by merging, see :mod:`~tsmerge_export.validate.change`; NaN where it says nothing."""
+        return change.percent(self.unmerged[metric], self.merged[metric], self._least(metric))
+
+    def next_to_nothing(self, metric: str) -> bool:
+        """Whether the unmerged error is too small for a change in per cent."""
+        return self.unmerged[metric] <= self._least(metric)
+
+    def _least(self, metric: str) -> float:
+        return change.least(metric, self.wql_scale)
 
 
 @dataclass(frozen=True)
@@ -61,10 +78,17 @@ class CostReport:
         values = [getattr(column, which)[metric] for column in self.columns]
         return float(np.median(values) if how == "median" else np.mean(values))
 
+    def change(self, metric: str) -> Change:
+        """Changes of a metric by merging, over the columns."""
+        return change.over_columns([column.change_percent(metric) for column in self.columns])
+
     def change_percent(self, metric: str, how: str = "median") -> float:
-        """Change of the overall metric by merging, in per cent; above 0 is worse, NaN where nothing compares."""
-        before = self.overall("unmerged", metric, how)
-        return 100 * (self.overall("merged", metric, how) / before - 1) if before > 0 else float("nan")
+        """``how`` ("median" or "mean") over columns of the change of a metric by merging; above 0 per cent is worse.
+
+        NaN where no column compares. It is not the change of :meth:`overall`, see
+        :mod:`~tsmerge_export.validate.change`.
+        """
+        return float(getattr(self.change(metric), how))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; what is not a number is None."""
@@ -78,9 +102,28 @@ class CostReport:
             name: getattr(self, name) for name in ("data", "windows", "context", "horizon", "season")
         }
         out |= {"columns": [vars(column) for column in self.columns], "overall": overall}
+        out |= {"changes": {metric: self._change_dict(metric) for metric in METRICS}}
         out |= {"speed": self.speed.to_dict(), "notes": list(self.notes), "tokens": list(self.tokens)}
         cleaned: dict[str, Any] = _json(out)
         return cleaned
+
+    def _change_dict(self, metric: str) -> dict[str, Any]:
+        """Median, and the worst column by name with its errors (None where no column compares)."""
+        found = self.change(metric)
+        worst = None
+        if found.worst is not None:
+            column = self.columns[found.worst]
+            worst = {
+                "column": column.column, "unmerged": column.unmerged[metric], "merged": column.merged[metric],
+                "percent": found.worst_percent,
+            }  # fmt: skip
+        left_out = [self.columns[index].column for index in found.left_out]
+        return {
+            "median_percent": found.median,
+            "worst": worst,
+            "compared": found.compared,
+            "left_out": left_out,
+        }
 
 
 def _json(value: Any) -> Any:
@@ -158,7 +201,9 @@ def measure(
                 for run in (run_unmerged, run_merged)
             ]
             naive = _point_errors(metrics.seasonal_naive(cut.context[c], horizon, season), cut, c)
-            columns.append(ColumnCost(column, scores[0], scores[1], naive | {"wql": float("nan")}))
+            level = float(np.nanmean(np.abs(cut.target[c]))) if not np.isnan(cut.target[c]).all() else 0.0
+            scale = float(cut.deviation[c]) / level if level > 0 else 0.0
+            columns.append(ColumnCost(column, scores[0], scores[1], naive | {"wql": float("nan")}, scale))
             if progress is not None:
                 progress(c + 1, len(cut.columns))
 
@@ -168,12 +213,34 @@ def measure(
         lambda: run_unmerged(feed), lambda: run_merged(feed), runs=runs
     )
     speed = SpeedReport(batch, context, threads, done, unmerged_ms, merged_ms)
+    count = cut.target.shape[1]
+    if count < change.LEAST_WINDOWS:
+        notes.append(
+            f"{count} window{'s' * (count > 1)} per column: too few to tell how far the changes scatter; give more rows"
+        )
+    notes += _left_out(columns)
     if speed.note:
         notes.append(speed.note)
     tokens = tokens_left(with_decisions or merged, feed, threads)
     return CostReport(
         table.name, cut.target.shape[1], context, horizon, season, tuple(columns), speed, tuple(notes), tokens
     )
+
+
+def _left_out(columns: Sequence[ColumnCost]) -> list[str]:
+    """A note on the columns whose unmerged error is too small for a change in per cent."""
+    found = []
+    for column in columns:
+        metric = next((m for m in ("mae", "mse", "wql") if column.next_to_nothing(m)), None)
+        if metric is not None:
+            before, after = (f"{errors[metric]:.2g}" for errors in (column.unmerged, column.merged))
+            found.append(f"{column.column[:30]!r} ({metric.upper()} {before} unmerged, {after} merged)")
+    if not found:
+        return []
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    return [
+        f"no change in per cent of column {', '.join(found[:_NAMED])}{more}: the unmerged error is next to nothing"
+    ]
 
 
 def window_errors(
@@ -210,6 +277,14 @@ def window_errors(
         found["mse"].append(metrics.mse(*scaled))
         found["wql"].append(float(np.mean(losses)) if observed else float("nan"))
     return {name: np.asarray(values) for name, values in found.items()}
+
+
+def next_to_nothing(metric: str, cut: Windows) -> npt.NDArray[np.float64]:
+    """``[C]``: an error of a window, ``mse`` or ``wql`` of :func:`window_errors`, that counts as next to nothing."""
+    if metric == "mse":
+        return np.full(len(cut.columns), change.least("mse"))
+    # A window's pinball losses are half of what the WQL sums up, over all of its steps.
+    return change.least("mae") * cut.deviation * cut.target.shape[-1] / 2
 
 
 def tokens_left(artefact: Path, feed: Arrays, threads: int | None) -> tuple[int, ...]:

@@ -198,6 +198,20 @@ def need_rows(path: str, rows: int, context: int, horizon: int) -> None:
         )
 
 
+def tested_rows(rows: int, horizon: int) -> int:
+    """How many rows at the end of a table are targets of windows, where there is room for a context before them."""
+    return max(horizon, int(rows * _SHARE_TESTED))
+
+
+def _first_target(rows: int, context: int, horizon: int) -> int:
+    return max(context, rows - tested_rows(rows, horizon))
+
+
+def count_windows(rows: int, context: int, horizon: int) -> int:
+    """How many windows :func:`rolling_windows` cuts, without a limit; 0 where there is no room for one."""
+    return max(0, (rows - _first_target(rows, context, horizon)) // horizon)
+
+
 def rolling_windows(table: Table, context: int, horizon: int, *, limit: int | None = None) -> Windows:
     """Windows whose targets follow each other without overlap and fill the last 20 % of the rows.
 
@@ -212,7 +226,7 @@ def rolling_windows(table: Table, context: int, horizon: int, *, limit: int | No
     """
     rows = len(table.values)
     need_rows(table.name, rows, context, horizon)
-    first = max(context, rows - max(horizon, int(rows * _SHARE_TESTED)))
+    first = _first_target(rows, context, horizon)
     starts = np.arange(rows - horizon, first - 1, -horizon)[::-1]
     if limit is not None and len(starts) > limit:
         starts = starts[np.linspace(0, len(starts) - 1, limit).round().astype(int)]

@@ -117,8 +117,7 @@ def choose_columns(cost: CostReport) -> list[tuple[int, str]]:
     """
     changes = []
     for index, column in enumerate(cost.columns):
-        before, after = column.unmerged["mse"], column.merged["mse"]
-        change = after / before - 1 if before > 0 else math.nan
+        change = column.change_percent("mse")
         changes.append((math.isnan(change), change if not math.isnan(change) else 0.0, index))
     order = [index for missing, _, index in sorted(changes) if not missing]
     if not order:
