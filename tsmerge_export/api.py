@@ -20,7 +20,7 @@ from tsmerge_export.errors import UnsupportedError, UsageError, VerdictError
 from tsmerge_export.generic.export import export_graph, validate_graph
 from tsmerge_export.generic.model import GraphOptions, is_graph_file
 from tsmerge_export.html_report import report_page
-from tsmerge_export.merge.apply import refuse_where_nothing_merges, remove
+from tsmerge_export.merge.apply import plan_of, refuse_where_nothing_merges, remove
 from tsmerge_export.model_card import model_card
 from tsmerge_export.onnx_export import DEFAULT_OPSET, EXAMPLE
 from tsmerge_export.progress import NoProgress, Progress, Stopwatch
@@ -302,7 +302,8 @@ def _verdicts(
     reports = [
         parity.check(
             family, item.component, loaded.model, merge, item.merged, atol=atol, rtol=rtol, threads=threads, seed=seed,
-            avoid=EXAMPLE, with_decisions=item.decisions, progress=progress.update,
+            avoid=EXAMPLE, with_decisions=item.decisions, plan=plan_of(family, loaded.model, merge),
+            progress=progress.update,
         )
         for item in built[:1]
     ]  # fmt: skip

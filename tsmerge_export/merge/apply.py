@@ -13,7 +13,7 @@ from tsmerge_export import families
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.families.base import Family, Handle
-from tsmerge_export.merge.plan import make_plan
+from tsmerge_export.merge.plan import MergeStep, make_plan
 from tsmerge_export.merge.run import MergeRun
 
 ModelT = TypeVar("ModelT")
@@ -37,16 +37,21 @@ def apply(model: ModelT, merge: MergeConfig) -> ModelT:
     family, core = families.for_model(model)
     # Everything that can fail comes first: a refused config leaves the model as it was.
     refuse_where_nothing_merges(family, core, merge)
-    points = family.merge_points(core)
-    plan = make_plan(
-        merge, points.count, protect_first=points.protect_first, protect_last=points.protect_last
-    )
+    plan = plan_of(family, core, merge)
     run = MergeRun(plan, merge.positions, metric=merge.metric, prop_attn=merge.prop_attn)
     handles = family.instrument(core, run) if plan else []
     remove(model)
     if plan:
         _applied[core] = (run, handles)
     return model
+
+
+def plan_of(family: Family, model: nn.Module, merge: MergeConfig) -> dict[int, MergeStep]:
+    """The steps of a model of a family, by layer. Raises UsageError as :func:`~tsmerge_export.merge.plan.make_plan`."""
+    points = family.merge_points(model)
+    return make_plan(
+        merge, points.count, protect_first=points.protect_first, protect_last=points.protect_last
+    )
 
 
 def refuse_where_nothing_merges(family: Family, model: nn.Module, merge: MergeConfig) -> None:

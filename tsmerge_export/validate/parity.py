@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +15,8 @@ from torch import nn
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.families.base import Component, Family
 from tsmerge_export.merge.apply import merging
-from tsmerge_export.validate import corpus, decisions, tolerances
+from tsmerge_export.merge.plan import MergeStep
+from tsmerge_export.validate import corpus, decisions, lengths, settings, tolerances
 from tsmerge_export.validate.artefact import Artefact, OnnxArtefact, Outputs
 from tsmerge_export.validate.decisions import Decision, Verdict
 from tsmerge_export.validate.threads import torch_threads
@@ -49,6 +50,7 @@ class CaseResult:
         worst_row: the row of the largest relative error (-1: no row was compared).
         max_abs: over rows of output scale up to 1e3. max_rel: error over the row's output scale.
         failures: short reasons, at most one per row and output.
+        tokens: before each merge, in order of execution.
     """
 
     name: str
@@ -60,6 +62,7 @@ class CaseResult:
     flips: int = 0
     mismatches: int = 0
     failures: list[str] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -71,13 +74,15 @@ class ParityReport:
     """Outcome of parity over all cases of one component, or of several put together by :func:`combine`.
 
     ``kept_mismatches`` counts rows whose merge decision differs beyond float noise: each one is a failure.
-    ``decision_flips`` counts rows that differ within it: their values are not compared.
+    ``decision_flips`` counts rows that differ within it: their values are not compared. ``faults`` are failures of no
+    case: merge nodes that are not those of the settings.
     """
 
     name: str
     tolerance: Tolerance
     cases: list[CaseResult] = field(default_factory=list)
     components: list[ParityReport] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
@@ -86,8 +91,11 @@ class ParityReport:
 
     @property
     def failures(self) -> list[str]:
-        """Every failure as one line, case first."""
-        return [f"{case.name}: {reason}" for case in self.cases for reason in case.failures]
+        """Every failure as one line, those of no case first, the others with their case in front."""
+        return [
+            *self.faults,
+            *(f"{case.name}: {reason}" for case in self.cases for reason in case.failures),
+        ]
 
     @property
     def warnings(self) -> list[str]:
@@ -121,12 +129,13 @@ class ParityReport:
         return out
 
 
-def combine(reports: Sequence[ParityReport]) -> ParityReport:
-    """One report over the components of a bundle. Raises ValueError for none."""
+def combine(reports: Sequence[ParityReport], faults: Sequence[str] = ()) -> ParityReport:
+    """One report over the components of a bundle, and failures of none of them. Raises ValueError for no report."""
     if not reports:
         raise ValueError("no parity reports to combine")
     cases = [case for report in reports for case in report.cases]
-    return ParityReport("all", reports[0].tolerance, cases, list(reports))
+    found = [*faults, *(fault for report in reports for fault in report.faults)]
+    return ParityReport("all", reports[0].tolerance, cases, list(reports), found)
 
 
 def check(
@@ -145,6 +154,7 @@ def check(
     avoid: tuple[int, int] | None = None,
     with_decisions: Path | None = None,
     values_from: Callable[[Outputs], Outputs] | None = None,
+    plan: Mapping[int, MergeStep] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ParityReport:
     """Prove an exported component against the original module with merging applied.
@@ -169,6 +179,8 @@ def check(
         avoid: (batch, length) that the export used.
         with_decisions: for an artefact whose functions are inlined, the same model with its merge nodes.
         values_from: instead of ONNX Runtime on the artefact, inputs -> outputs by name (an engine made from it).
+        plan: steps by layer. The attributes of the file's merge nodes are compared with it, and to the whole corpus
+            lengths are added at which settings beside it would merge otherwise, see :mod:`.lengths`.
         progress: called with (cases done, cases in all).
 
     Returns:
@@ -185,7 +197,42 @@ def check(
         )
     except Exception as error:  # ONNX Runtime raises its own types, one per status code
         return unreadable(component.name, artefact, tolerance, error)
-    return judge_cases(component, model, merge, opened, todo, tolerance, threads=threads, progress=progress)
+    report = judge_cases(component, model, merge, opened, todo, tolerance, threads=threads, progress=progress)
+    if not plan:
+        return report
+    if with_decisions is None:
+        report.faults += settings.faults(artefact, plan)
+    if cases is None:
+        more = _telling_cases(plan, todo, report.cases, family.context(model), seed)
+        report.cases += judge_cases(component, model, merge, opened, more, tolerance, threads=threads).cases
+    return report
+
+
+def _telling_cases(
+    plan: Mapping[int, MergeStep],
+    done: Sequence[corpus.Case],
+    results: Sequence[CaseResult],
+    context: int,
+    seed: int,
+) -> list[corpus.Case]:
+    """Series at lengths that tell a plan from settings beside it, as those that were run do not."""
+    seen = {
+        case.length: result.tokens
+        for case, result in zip(done, results, strict=True)
+        if result.tokens and case.length <= context
+    }
+    if not seen:
+        return []
+    first = {length: counts[0] for length, counts in seen.items()}
+    wanted = [
+        lengths.steps_for(tokens, first)
+        for tokens in lengths.more_tokens(plan, [*seen.values()], max(first.values()))
+    ]
+    entry = next(entry for entry in corpus.ENTRIES if not entry.degenerate)
+    return [
+        corpus.Case(entry, 2, length, seed)
+        for length in sorted({length for length in wanted if length is not None and length <= context})
+    ]
 
 
 def unreadable(name: str, artefact: Path, tolerance: Tolerance, error: Exception) -> ParityReport:
@@ -246,7 +293,9 @@ def compare_case(
     tied = decisions.near_tie(decided, tolerances.SCORE_NOISE, rows)
     counts = decisions.count_tie(decided, tolerances.SCORE_NOISE, rows)
     verdict, tied = (decisions.fold_rows(value, case.batch) for value in (verdict, tied))
-    return judge(case, want, got, seen, verdict, tied, tolerance, count_tied=counts)
+    result = judge(case, want, got, seen, verdict, tied, tolerance, count_tied=counts)
+    result.tokens = [int(each.target.shape[1]) for each in decided]
+    return result
 
 
 def run_eager(
