@@ -28,7 +28,7 @@ from tsmerge_export.report import REPORT_ONLY, json_text, report_dict
 from tsmerge_export.runtimes import native
 from tsmerge_export.shared_weights import share
 from tsmerge_export.targets import Target
-from tsmerge_export.validate import cost, example, generation, parity, tolerances
+from tsmerge_export.validate import cost, example, forms, generation, parity, tolerances
 from tsmerge_export.validate.data import Table, need_rows, read_table
 from tsmerge_export.validate.decoded import decoded_by
 from tsmerge_export.version import versions
@@ -237,7 +237,8 @@ def validate(
             built.append(
                 Built(component, fresh.unmerged, file, fresh.merged if inlined else None, fresh.report)
             )
-        return _verdicts(loaded, merge, built, table, atol, rtol, threads, seed, progress)[0]
+        faults = forms.faults(bundle, plan_of(families.get(loaded.family), loaded.model, merge))
+        return _verdicts(loaded, merge, built, table, atol, rtol, threads, seed, progress, faults=faults)[0]
 
 
 def no_effect(source: str | Path, **given: object) -> None:
@@ -295,8 +296,9 @@ def _verdicts(
     seed: int,
     progress: Progress,
     show: bool = False,
+    faults: Sequence[str] = (),
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The verdicts, and with ``show`` what the report shows beside them."""
+    """The verdicts, and with ``show`` what the report shows beside them; ``faults`` of no component fail parity."""
     family = families.get(loaded.family)
     progress.step("parity")
     reports = [
@@ -314,7 +316,7 @@ def _verdicts(
                 progress=progress.update,
             )
         )  # fmt: skip
-    verdicts: dict[str, Any] = {"parity": parity.combine(reports).to_dict()}
+    verdicts: dict[str, Any] = {"parity": parity.combine(reports, faults).to_dict()}
     # A forecast starts at the first component; with a failed parity its cost means nothing.
     if merge.active and verdicts["parity"]["passed"]:
         progress.step("cost")

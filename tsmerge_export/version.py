@@ -15,6 +15,7 @@ _TOOLS = (
     "onnx",
     "onnx-ir",
     "onnxscript",
+    "onnx-graphsurgeon",
     "onnxruntime",
     "numpy",
 )

@@ -13,6 +13,7 @@ import torch
 
 import tsmerge_export as tsm
 from tests.generic.models import MODELS, build, export, save_program
+from tests.validate.bundles import save_again
 from tsmerge_export import api
 from tsmerge_export.build import merge_and_lower
 from tsmerge_export.cli import main, main_export
@@ -21,7 +22,7 @@ from tsmerge_export.errors import UnsupportedError, UsageError, VerdictError
 from tsmerge_export.generic import verdicts
 from tsmerge_export.generic.model import GraphOptions, load_graph_model
 from tsmerge_export.rewrite.align import Aligner
-from tsmerge_export.validate import speed
+from tsmerge_export.validate import lengths, speed
 from tsmerge_export.validate.sessions import open_session
 
 
@@ -146,8 +147,39 @@ def test_wrong_alignment_fails_parity(llama: Path, monkeypatch: pytest.MonkeyPat
 def test_other_amount_fails_parity(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = verdicts.make_plan
     monkeypatch.setattr(verdicts, "make_plan", lambda merge, *a, **k: plan(MergeConfig(ratio="1/3"), *a, **k))
+    with pytest.raises(VerdictError, match="ratio_den is 4, the settings say 3"):
+        bundle_of(llama)
+    monkeypatch.setattr(verdicts.settings, "faults", lambda *_: [])
     with pytest.raises(VerdictError, match="merge decision differs"):
         bundle_of(llama)
+
+
+def test_an_edited_attribute_fails_parity(llama: Path) -> None:
+    """Whatever attribute of whichever merge, in a bundle of a file."""
+    merge = MergeConfig(ratio="1/4", min_tokens=2)
+    bundle = bundle_of(llama, merge)
+    model = load_graph_model(llama, GraphOptions())
+    plan, proto = verdicts.planned(model, merge)[1], onnx.load(bundle.path / "model.onnx")
+    assert verdicts.settings.faults(proto, plan) == []
+    nodes = verdicts.settings.merge_nodes(proto)
+    assert len(nodes) == 3
+    for node in nodes:
+        for item in node.attribute:
+            item.i += 1
+            assert f" {item.name} is {item.i}, the settings say {item.i - 1}" in str(
+                verdicts.settings.faults(proto, plan)
+            )
+            item.i -= 1
+    next(item for item in nodes[2].attribute if item.name == "protect_last").i = 1
+    onnx.save(proto, bundle.path / "model.onnx")
+    save_again(bundle.path)
+    found = api.validate(bundle.path, llama, threads=1)["parity"]
+    assert not found["passed"]
+    assert found["failures"][0].startswith("merge at layer 2") and "protect_last is 1" in found["failures"][0]
+    # The lengths that were added tell all settings apart that any length does.
+    counts = [case["tokens"] for case in found["details"]]
+    left = lengths.alike(plan, counts)
+    assert not [one for one in left if one.attribute.startswith("ratio")]
 
 
 def test_a_wrong_value_behind_right_decisions_fails_parity(tmp_path: Path) -> None:

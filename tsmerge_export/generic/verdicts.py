@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +16,19 @@ from tsmerge_export.families.base import Arrays
 from tsmerge_export.generic.feeds import KINDS, Sizes, kinds_for, make
 from tsmerge_export.generic.model import FAMILY, GraphModel, by_row
 from tsmerge_export.generic.reference import Reference, Where
-from tsmerge_export.merge.plan import make_plan
+from tsmerge_export.merge.plan import MergeStep, make_plan
 from tsmerge_export.rewrite.dims import dims
-from tsmerge_export.rewrite.points import find_points
-from tsmerge_export.validate import tolerances
+from tsmerge_export.rewrite.points import Point, find_points
+from tsmerge_export.validate import lengths, settings, tolerances
 from tsmerge_export.validate.artefact import OnnxArtefact
 from tsmerge_export.validate.cost import run_named, tokens_left
-from tsmerge_export.validate.parity import ParityReport, compare_case, compare_row, unreadable
+from tsmerge_export.validate.parity import (
+    CaseResult,
+    ParityReport,
+    compare_case,
+    compare_row,
+    unreadable,
+)
 from tsmerge_export.validate.sessions import open_session
 from tsmerge_export.validate.speed import SpeedReport, interleaved
 from tsmerge_export.validate.threads import torch_threads
@@ -90,9 +96,7 @@ def _batch(model: GraphModel, feeds: Arrays) -> int:
 
 def reference_of(model: GraphModel, merge: MergeConfig, built: Built, threads: int | None) -> Reference:
     """The reference for what was built: it takes the places of merges and barriers from it, and nothing else."""
-    points, _ = find_points(model.measured.graph)
-    hints = model.component.hints
-    plan = make_plan(merge, len(points), protect_first=hints.protect_first, protect_last=hints.protect_last)
+    points, plan = planned(model, merge)
     masked = next((list(item.spec.dims) for item in model.inputs if item.spec.name == model.token_mask), None)
     wheres = [
         Where(
@@ -109,6 +113,33 @@ def reference_of(model: GraphModel, merge: MergeConfig, built: Built, threads: i
     return Reference(
         model.plain, wheres, barriers, token_mask=model.token_mask, prop_attn=merge.prop_attn, threads=threads
     )
+
+
+def planned(model: GraphModel, merge: MergeConfig) -> tuple[list[Point], dict[int, MergeStep]]:
+    """The places of a graph, and the steps at those that merge."""
+    points, _ = find_points(model.measured.graph)
+    hints = model.component.hints
+    plan = make_plan(merge, len(points), protect_first=hints.protect_first, protect_last=hints.protect_last)
+    return points, plan
+
+
+def _telling_cases(
+    model: GraphModel, merge: MergeConfig, session: Any, results: Sequence[CaseResult], seed: int
+) -> list[_Case]:
+    """Random values at numbers of tokens that tell the settings from those beside them, see :mod:`.lengths`."""
+    points, plan = planned(model, merge)
+    seen = [result.tokens for result in results if result.tokens]
+    dim = (dims(points[0].value) or [None] * 2)[points[0].axis] if points else None
+    if model.given is not None or not seen or not isinstance(dim, str) or dim not in model.sizes[0]:
+        return []
+    found = []
+    for tokens in lengths.more_tokens(plan, seen, max(counts[0] for counts in seen)):
+        sizes = {**model.sizes[0], dim: tokens}
+        feeds = make(model.inputs, sizes, KINDS[0], seed + 1)
+        if _runs(session, feeds):
+            what = " ".join([KINDS[0].name, *(f"{name}={size}" for name, size in sizes.items())])
+            found.append(_Case(what, KINDS[0].degenerate, _batch(model, feeds), feeds))
+    return found
 
 
 def _name(value: ir.Value | None) -> str | None:
@@ -142,16 +173,22 @@ def parity(
             artefact = OnnxArtefact(built.merged, names, threads, built.decisions)
         except Exception as error:  # ONNX Runtime raises its own types, one per status code
             return unreadable(built.component.name, built.merged, tolerance, error).to_dict()
+        if built.decisions is None and merge.active:
+            report.faults += settings.faults(built.merged, planned(model, merge)[1])
         todo = _cases(model, original, seed)
-        removed = 0
-        for done, case in enumerate(todo):
+        usual, removed, done = len(todo), 0, 0
+        while done < len(todo):
+            case = todo[done]
             want, decided = reference.run(case.feeds)
             result = compare_case(
                 case, by_row(want, case.batch), decided, _ByRow(artefact, case.batch), case.feeds, tolerance
             )
             report.cases.append(result)
             removed += sum(int(made.target.shape[1] - made.kept.shape[1]) for made in decided)
-            progress(done + 1, len(todo))
+            done += 1
+            progress(done, len(todo))
+            if done == usual and merge.active:
+                todo += _telling_cases(model, merge, original, report.cases, seed)
     if merge.active and not removed:
         model.notes.append(
             "no token was removed in any case that was compared: there are too few, or all are protected"

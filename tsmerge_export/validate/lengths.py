@@ -47,10 +47,10 @@ def removed(attributes: Attributes, tokens: int) -> int:
     return max(0, min(wanted, pairs, tokens - a["min_tokens"]))
 
 
-def mark(attributes: Attributes, tokens: int) -> tuple[int, ...]:
+def mark(attributes: Attributes, tokens: int) -> tuple[object, ...]:
     """What a merge of so many tokens does, as far as attributes and number say it: two marks, two merges.
 
-    How many go, how many take part from where on, how far partners may be, how many of those that go are pruned.
+    How many go, how many take part from where on, how far partners may be, which of those that go are pruned.
     """
     gone = removed(attributes, tokens)
     if not gone:
@@ -58,13 +58,15 @@ def mark(attributes: Attributes, tokens: int) -> tuple[int, ...]:
     first, last = int(attributes["protect_first"]), int(attributes["protect_last"])
     free = tokens - first - last
     shares = tuple(
-        gone * int(attributes[num]) // int(attributes[den]) if attributes.get(den) else -1
+        tuple(turn * int(attributes.get(num, 0)) // int(attributes[den]) for turn in range(1, gone + 1))
         for num, den in _SHARES
+        if attributes.get(den)
     )
     if "k" not in attributes:
         return (gone, first, free, *shares)
-    pairs, k = free // 2, int(attributes["k"])
-    return (gone, first, pairs, min(k or pairs, pairs), *shares)
+    # Of an odd number the last token is an a too, which has a partner where the neighbourhood reaches back.
+    firsts, k = (free + 1) // 2, int(attributes["k"])
+    return (gone, first, free // 2 if k == 1 else free, min(k or firsts, firsts), *shares)
 
 
 def neighbours(plan: Mapping[int, MergeStep]) -> dict[Neighbour, Attributes]:
@@ -72,14 +74,14 @@ def neighbours(plan: Mapping[int, MergeStep]) -> dict[Neighbour, Attributes]:
 
     Steps whose number of tokens comes from the data have none: no length tells them apart.
     """
-    found = {}
+    found: dict[Neighbour, Attributes] = {}
     for place, layer in enumerate(sorted(plan)):
         step = plan[layer]
         schema = ops.schema(step.op_type)
         if schema.data_dependent:
             continue
-        for name in _MOVED:
-            for value in (int(step.attributes.get(name, 0)) - 1, int(step.attributes.get(name, 0)) + 1):
+        for name in (name for name in _MOVED if name in step.attributes):
+            for value in (int(step.attributes[name]) - 1, int(step.attributes[name]) + 1):
                 moved = {**step.attributes, name: value}
                 try:
                     schema.check(moved)
@@ -155,17 +157,20 @@ def steps_for(tokens: int, seen: Mapping[int, int]) -> int | None:
         seen: tokens before the first merge by length of series, for lengths that the model reads as a whole.
 
     Returns:
-        The length ``L`` of ``tokens = ceil(L / p) + c``, with the p and c that most of the lengths have; None where
+        The length ``L`` of ``tokens = ceil(L / p) + c``, with the p and c that most of the numbers have; None where
         the number of tokens is fixed, or no length is positive.
     """
     if len(set(seen.values())) < 2:
         return None
-    best, steps, special = 0, 1, 0
+    best, steps, special = (0, False, 0), 1, 0
     for p in range(1, max(seen) + 1):
-        offsets = [count + -length // p for length, count in seen.items()]
-        offset = max(set(offsets), key=offsets.count)
-        if offsets.count(offset) > best:
-            best, steps, special = offsets.count(offset), p, offset
+        fitting: dict[int, list[int]] = {}
+        for length, count in seen.items():
+            fitting.setdefault(count + -length // p, []).append(count)
+        # Short series may be padded to one number of tokens: that counts once. A context is whole tokens mostly.
+        for offset, counts in fitting.items():
+            fits = (len(set(counts)), max(seen) % p == 0, len(counts))
+            if fits > best:
+                best, steps, special = fits, p, offset
     length = (tokens - special) * steps
     return length if length > 0 else None
-

@@ -62,7 +62,9 @@ def _node_faults(node: onnx.NodeProto, step: MergeStep) -> list[str]:
     out += [f"unknown attribute {name}" for name in found if name not in declared]
     for name, attribute in declared.items():
         want, got = step.attributes.get(name), found.get(name)
-        if want is None and not attribute.optional:  # pragma: no cover - a method gives all that its operator needs
+        if (
+            want is None and not attribute.optional
+        ):  # pragma: no cover - a method gives all that its operator needs
             out.append(f"the settings have no {name}")
         elif got is None:
             if want or not attribute.optional:
@@ -82,4 +84,3 @@ def _value(item: onnx.AttributeProto) -> int | float | str:
     if item.type == onnx.AttributeProto.INT:
         return item.i
     return item.f if item.type == onnx.AttributeProto.FLOAT else "no number"
-
