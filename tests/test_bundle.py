@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.test_paths import hub_cache
-from tsmerge_export import atomic, bundle
+from tsmerge_export import beside, bundle
 from tsmerge_export.bundle import Bundle, BundleWriter, check_output
 from tsmerge_export.errors import UsageError
 
@@ -85,20 +85,10 @@ def test_existing_bundle_needs_force(tmp_path: Path) -> None:
 def test_without_an_atomic_exchange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "out"
     write(output, b"old")
-    monkeypatch.setattr(bundle, "exchange", lambda first, second: False)
+    monkeypatch.setattr(beside, "exchange", lambda first, second: False)
     write(output, b"new", force=True)
     assert (output / "model.onnx").read_bytes() == b"new"
     assert names(tmp_path) == ["out"]
-
-
-def test_exchange_swaps(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / name).touch()
-    assert atomic.exchange(tmp_path / "a", tmp_path / "b")
-    assert names(tmp_path / "a") == ["b"]
-    with pytest.raises(OSError, match="No such file"):
-        atomic.exchange(tmp_path / "a", tmp_path / "c")
 
 
 def test_empty_folder_needs_force(tmp_path: Path) -> None:
@@ -172,19 +162,72 @@ def test_failure_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> N
 def test_failure_while_moving_into_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "out"
     write(output, b"old")
-    monkeypatch.setattr(bundle, "exchange", lambda first, second: False)
-    rename = os.rename
+    monkeypatch.setattr(beside, "exchange", lambda first, second: False)
+    real = beside.move_new
 
     def failing(source: Path, target: Path) -> None:
-        if ".tmp-" in Path(source).name:
+        if source.name == "new":
             raise OSError(28, "No space left on device")
-        rename(source, target)
+        real(source, target)
 
-    monkeypatch.setattr(os, "rename", failing)
+    monkeypatch.setattr(beside, "move_new", failing)
     fails("cannot be written .No space left", write, output, b"new", force=True)
-    monkeypatch.undo()
     assert (output / "model.onnx").read_bytes() == b"old"
     assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("swap", [True, False])
+@pytest.mark.parametrize("theirs", ["folder", "file", "link", "bundle", "changed", "empty folder"])
+def test_what_comes_there_meanwhile_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swap: bool, theirs: str
+) -> None:
+    """With --force too, whatever it is: only the bundle that was checked at the beginning may go."""
+    if not swap:
+        monkeypatch.setattr(beside, "exchange", lambda first, second: False)
+    output = tmp_path / "out"
+    write(output, b"old")
+    with BundleWriter(output, force=True) as writer:
+        (writer.path / "model.onnx").write_bytes(b"new")
+        if theirs != "changed":
+            output.rename(tmp_path / "moved")
+        if theirs in ("folder", "empty folder"):
+            output.mkdir()
+        if theirs in ("folder", "changed"):
+            (output / "precious.txt").write_text("mine")
+        elif theirs == "file":
+            output.write_text("mine")
+        elif theirs == "link":
+            output.symlink_to("moved")
+        elif theirs == "bundle":
+            write(output, b"theirs")
+        stands = beside.look(output)
+        fails("by someone else meanwhile, and stays; no bundle is written", writer.commit, MANIFEST)
+    assert beside.look(output) == stands
+    assert names(tmp_path) == (["out"] if theirs == "changed" else ["moved", "out"])
+
+
+def test_old_bundle_taken_away_meanwhile(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    write(output, b"old")
+    with BundleWriter(output, force=True) as writer:
+        (writer.path / "model.onnx").write_bytes(b"new")
+        output.rename(tmp_path / "moved")
+        writer.commit(MANIFEST)
+    assert (output / "model.onnx").read_bytes() == b"new"
+    assert (Bundle.open(tmp_path / "moved").path / "model.onnx").read_bytes() == b"old"
+
+
+def test_files_of_the_user_in_a_bundle(tmp_path: Path) -> None:
+    """Refused before any work. An engine that the bundle's own script built beside a model is the bundle's."""
+    output = tmp_path / "out"
+    write(output, b"old")
+    (output / "model.engine").touch()
+    check_output(output, force=True)
+    (output / "sub" / "forecast.csv").write_text("mine")
+    fails("holds sub/forecast.csv, which is not part of the bundle", check_output, output, True)
+    (output / "sub" / "forecast.csv").unlink()
+    (output / "link").symlink_to(tmp_path)
+    fails("holds link, which is not part", check_output, output, True)
 
 
 def test_made_by_someone_else_meanwhile(tmp_path: Path) -> None:
@@ -192,7 +235,7 @@ def test_made_by_someone_else_meanwhile(tmp_path: Path) -> None:
     with BundleWriter(output) as writer:
         (writer.path / "model.onnx").write_bytes(b"mine")
         write(output, b"theirs")
-        fails("made by someone else", writer.commit, MANIFEST)
+        fails("by someone else", writer.commit, MANIFEST)
     assert (output / "model.onnx").read_bytes() == b"theirs"
     assert names(tmp_path) == ["out"]
 
@@ -200,19 +243,15 @@ def test_made_by_someone_else_meanwhile(tmp_path: Path) -> None:
 _WORKER = """
 import os, signal, sys
 from tests.test_bundle import MANIFEST
-from tsmerge_export import bundle
+from tsmerge_export import beside, bundle
 output, stop, swap = sys.argv[1], sys.argv[2], sys.argv[3] == "swap"
 kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 if not swap:
-    bundle.exchange = lambda first, second: False
+    beside.exchange = lambda first, second: False
 if stop == "before-sync":
     bundle.fsync_tree = kill
 if stop == "between":
-    rename, seen = os.rename, []
-    def counting(*args):
-        seen.append(args)
-        kill() if len(seen) == 2 else rename(*args)
-    os.rename = counting
+    beside.move_new = kill
 if stop == "after":
     real, calls = bundle.fsync_tree, []
     def second(*args, **kwargs):
@@ -252,16 +291,6 @@ def test_sigkill_at_any_step(tmp_path: Path, stop: str, swap: str, old: bool) ->
     write(output, b"next", force=True)
     assert (Bundle.open(output).path / "model.onnx").read_bytes() == b"next"
     assert names(tmp_path) == ["out"]
-
-
-def test_temporary_folder_of_a_living_process_stays(tmp_path: Path) -> None:
-    living = tmp_path / f".out.tmp-{os.getppid()}-abcd"
-    other = tmp_path / ".outer.tmp-999999999-abcd"
-    for folder in (living, other):
-        folder.mkdir()
-    write(tmp_path / "out")
-    assert living.exists()
-    assert other.exists()
 
 
 def change(output: Path, **values: Any) -> None:
@@ -342,12 +371,3 @@ def test_no_bundle(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("[]")
     fails("not a bundle", Bundle.open, tmp_path)
     fails("not a folder", Bundle.open, tmp_path / "manifest.json")
-
-
-def test_write_text_keeps_the_old_file_on_failure(tmp_path: Path) -> None:
-    file = tmp_path / "report.json"
-    atomic.write_text(file, "old")
-    with pytest.raises(UnicodeEncodeError):
-        atomic.write_text(file, "half \ud800")
-    assert file.read_text() == "old"
-    assert names(tmp_path) == ["report.json"]

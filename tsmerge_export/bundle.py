@@ -1,8 +1,8 @@
 """The bundle: a folder with the exported model, written beside its place and renamed into it.
 
-``manifest.json`` lists size and SHA-256 of every file. A bundle is either complete or not there: it is built in
-``.<name>.tmp-<pid>-<random>``, synced, and swapped in by rename. Whatever kills the process, the old bundle or the new
-one stands under the name; a leftover temporary folder is removed by the next run once its process is gone.
+``manifest.json`` lists size and SHA-256 of every file. A bundle is either complete or not there: it is built in a
+hidden folder, synced, and swapped in by rename (see :mod:`~tsmerge_export.beside`). Whatever kills the process, the old
+bundle or the new one stands under the name. What is replaced is the bundle that was checked at the beginning.
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any
 
-from tsmerge_export.atomic import exchange, fsync_tree, process_alive
+from tsmerge_export.atomic import fsync_tree
+from tsmerge_export.beside import Beside, ChangedError, entries, look, sweep
 from tsmerge_export.errors import UsageError
 from tsmerge_export.paths import beside, is_inner_name
 
@@ -163,11 +162,15 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 def is_bundle(path: Path) -> bool:
     """Whether ``path`` is a folder with a manifest of ours, of any format version."""
+    return _any_manifest(path) is not None
+
+
+def _any_manifest(path: Path) -> dict[str, Any] | None:
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(manifest, dict) and manifest.get("format") == FORMAT
+        return None
+    return manifest if isinstance(manifest, dict) and manifest.get("format") == FORMAT else None
 
 
 def sha256(path: Path) -> str:
@@ -231,18 +234,23 @@ def check_output(output: str | Path, force: bool = False) -> Path:
         The absolute path, links followed.
 
     Raises:
-        UsageError: exists already, is no bundle, or cannot be written.
+        UsageError: exists already, is no bundle or holds other files too, or cannot be written.
     """
     path = Path(output).resolve()
     if not path.name:
         raise UsageError(f"-o {output}: is not a folder name")
     recover(path)
     if path.is_dir():
-        replaceable = is_bundle(path) or _is_empty(path)
+        other = _foreign(path)
         if not force:
-            hint = "add --force to replace it" if replaceable else "it is not a bundle; choose another name"
+            hint = "add --force to replace it" if other is None else "it is not a bundle; choose another name"
             raise UsageError(f"-o {output}: exists already; {hint}")
-        if not replaceable:
+        if other is not None and is_bundle(path):
+            raise UsageError(
+                f"-o {output}: holds {other}, which is not part of the bundle and would be lost with --force; "
+                "move it away, or choose another name"
+            )
+        if other is not None:
             raise UsageError(
                 f"-o {output}: exists and is not a bundle, --force does not replace it; choose another name"
             )
@@ -257,41 +265,29 @@ def check_output(output: str | Path, force: bool = False) -> Path:
     return path
 
 
-def _is_empty(path: Path) -> bool:
-    try:
-        return not any(path.iterdir())
-    except OSError:
-        return False
+def _foreign(path: Path) -> str | None:
+    """The first file in a folder that no export has put there; None in an empty folder and in a plain bundle.
 
-
-def _leftovers(path: Path, kind: str) -> list[Path]:
-    """Temporary folders of that kind beside ``path`` whose process is gone."""
-    prefix = f".{path.name}.{kind}-"
-    found = []
-    try:
-        names = os.listdir(path.parent)
-    except OSError:
-        return []
-    for name in names:
-        pid, _, rest = name.removeprefix(prefix).partition("-")
-        if name.startswith(prefix) and pid.isdecimal() and rest and not process_alive(int(pid)):
-            found.append(path.parent / name)
-    return found
+    An engine that the bundle's own script builds beside a model counts as the bundle's.
+    """
+    manifest = _any_manifest(path)
+    if manifest is None:
+        return next((name for name, _ in entries(path)), None)
+    files = manifest.get("files")
+    known = {MANIFEST, *(files if isinstance(files, dict) else ())}
+    found = (name for name, entry in entries(path) if not entry.is_dir() or entry.is_symlink())
+    return next(
+        (n for n in found if n not in known and n.removesuffix(".engine") + ".onnx" not in known), None
+    )
 
 
 def recover(path: Path) -> None:
     """Put an old bundle back that a killed run had moved aside.
 
-    Only systems without an atomic exchange of two folders have such a moment; see :func:`_move_into_place`.
+    Only systems without an atomic exchange of two folders have such a moment; see :mod:`~tsmerge_export.beside`.
     """
-    if not path.name or path.exists():
-        return
-    for old in _leftovers(path, "old"):
-        try:
-            os.rename(old, path)
-        except OSError:
-            continue
-        return
+    if path.name and not path.exists():
+        sweep(path.parent, path.name)
 
 
 class BundleWriter:
@@ -300,28 +296,24 @@ class BundleWriter:
     ``with BundleWriter(output, force) as writer:`` write the files into ``writer.path``, then call
     ``writer.commit(manifest)``. Without a commit, or on any exception (KeyboardInterrupt too), nothing is left and
     an old bundle stays as it was. ``writer.scratch`` is a folder for files that are not part of the bundle; like
-    ``writer.path`` it is removed in any case, after a kill by the next run.
+    ``writer.path`` it is removed in any case, after a kill by the next run in that folder.
     """
 
     def __init__(self, output: str | Path, force: bool = False) -> None:
-        self.output = check_output(output, force)
         self._asked = output
-        self._force = force
-        token = f"{os.getpid()}-{secrets.token_hex(4)}"
-        self.path = self.output.with_name(f".{self.output.name}.tmp-{token}")
-        self.scratch = self.output.with_name(f".{self.output.name}.tmp-{token}-scratch")
-        self._aside = self.output.with_name(f".{self.output.name}.old-{token}")
+        self.output = check_output(output, force)
+        self._seen = look(self.output)
+        check_output(output, force)  # again, so that what was seen is what was checked
+        self._beside = Beside(self.output)
+        self.path = self._beside.new
+        self.scratch = self._beside.scratch
 
     def __enter__(self) -> BundleWriter:
-        for stale in _leftovers(self.output, "tmp"):
-            shutil.rmtree(stale, ignore_errors=True)
-        if self.output.exists():  # otherwise an old bundle may be the only copy
-            for stale in _leftovers(self.output, "old"):
-                shutil.rmtree(stale, ignore_errors=True)
         try:
+            self._beside.__enter__()
             self.path.mkdir()
-            self.scratch.mkdir()
         except OSError as error:
+            self._beside.__exit__(None, None, None)
             raise UsageError(
                 f"-o {self._asked}: cannot write in {self.output.parent} ({error.strerror})"
             ) from None
@@ -330,12 +322,7 @@ class BundleWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # After a commit by exchange the temporary name holds the old bundle: removed here as well.
-        if self._aside.exists() and not self.output.exists():
-            os.rename(self._aside, self.output)
-        shutil.rmtree(self._aside, ignore_errors=True)
-        shutil.rmtree(self.scratch, ignore_errors=True)
-        shutil.rmtree(self.path, ignore_errors=True)
+        self._beside.__exit__(kind, error, traceback)
 
     def commit(self, manifest: Mapping[str, Any]) -> Bundle:
         """Write the manifest with size and SHA-256 of every file, and move the folder into place.
@@ -347,7 +334,7 @@ class BundleWriter:
             The bundle under its final name.
 
         Raises:
-            UsageError: the disk is full, or someone else wrote to ``output`` meanwhile.
+            UsageError: the disk is full, or someone else wrote to ``output`` meanwhile (what they wrote stays).
         """
         names = sorted(f.relative_to(self.path).as_posix() for f in self.path.rglob("*") if f.is_file())
         files = {
@@ -360,22 +347,19 @@ class BundleWriter:
             text = json.dumps(whole, indent=2, allow_nan=False) + "\n"
             (self.path / MANIFEST).write_text(text, encoding="utf-8")
             fsync_tree(self.path)
-            self._move_into_place()
+            self._beside.put(self._seen)
             fsync_tree(self.output.parent, recurse=False)
+        except ChangedError as error:
+            raise UsageError(f"-o {self._asked}: {_came(error, self.output)}; no bundle is written") from None
         except OSError as error:
             raise UsageError(f"-o {self._asked}: cannot be written ({error.strerror})") from error
         return Bundle.open(self.output, verify=False)
 
-    def _move_into_place(self) -> None:
-        if not self._force:
-            if self.output.exists():
-                raise UsageError(
-                    f"-o {self._asked}: was made by someone else meanwhile; add --force to replace it"
-                )
-            os.rename(self.path, self.output)
-        elif not self.output.exists():
-            os.rename(self.path, self.output)
-        elif not exchange(self.path, self.output):
-            # No atomic exchange here. Killed between the two renames, `recover` puts the old bundle back.
-            os.rename(self.output, self._aside)
-            os.rename(self.path, self.output)
+
+def _came(error: ChangedError, path: Path) -> str:
+    """What came to stand under a bundle's name while it was made."""
+    if error.kept is not None:
+        return f"was made by someone else meanwhile; theirs is kept in {error.kept}"
+    if is_bundle(path):
+        return "a bundle was made or changed there by someone else meanwhile, and stays"
+    return f"a {error.seen.kind} that is not a bundle was put there by someone else meanwhile, and stays"

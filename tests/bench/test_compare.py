@@ -145,7 +145,7 @@ def test_command(model: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) 
         (["--batch", "0"], 2, "--batch"),
         (["--length", "99999"], 2, "reads at most"),
         (["--plot", "b.txt"], 2, "--plot b.txt: give a file that ends in"),
-        (["--plot", "nowhere/b.png"], 2, "its folder does not exist"),
+        (["--plot", "nowhere/b.png"], 2, "--plot nowhere/b.png: cannot be written"),
         (["--data", "none.csv"], 2, "--data none.csv: no such file"),
         (["--ratio", "2"], 2, "--ratio 2 is out of range"),
     ],

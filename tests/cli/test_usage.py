@@ -328,6 +328,32 @@ def _bundle(path: Path, family: str = "chronos-bolt") -> None:
         writer.commit({"family": family, "merge": {"method": "local"}, "components": [component]})
 
 
+@pytest.mark.parametrize(
+    ("command", "match"),
+    [
+        (["inspect", "x.onnx", "--json", "./x.onnx"], "--json ./x.onnx: is x.onnx, which would be lost"),
+        (["inspect", "x.onnx", "--json", "link"], "--json link: is x.onnx, which would be lost"),
+        (["lowpass", "--data", "a.csv", "--json", "a.csv"], "--json a.csv: is --data a.csv, which would be"),
+        (["lowpass", "--json", "r", "--markdown", "./r"], "--markdown ./r: is the same file as --json r"),
+        (["tune", "x.onnx", "--data", "a.csv", "--json", "a.csv"], "--json a.csv: is --data a.csv"),
+        (["forecast", "out", "a.csv", "-o", "a.csv"], "-o a.csv: is a.csv, which would be lost"),
+        (["export", "out/model.onnx", "-o", "out", "--force"], "holds out/model.onnx, which would be lost"),
+        (["export", "out/model.onnx", "-o", ".", "--force"], "is not a bundle"),
+    ],
+)
+def test_no_result_takes_the_place_of_what_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, command: list[str], match: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _bundle(Path("out"))
+    for name in ("x.onnx", "a.csv"):
+        Path(name).write_text(name)
+    Path("link").symlink_to("x.onnx")
+    assert match in error_of(capsys, main(command), 2)
+    assert [Path(name).read_text() for name in ("x.onnx", "a.csv", "link")] == ["x.onnx", "a.csv", "x.onnx"]
+    assert Path("out/model.onnx").read_bytes() == b"nonsense"
+
+
 def test_validate_and_inspect_of_what_is_no_bundle(model: str, capsys: Capture) -> None:
     for command in (["validate", "nothing", model], ["inspect", "nothing"]):
         assert "nothing: no such" in error_of(capsys, main(command), 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,17 +14,14 @@ from tsmerge_export.errors import MissingDependencyError, UsageError
 _FORMATS = (".png", ".svg", ".pdf")
 
 
-def check_plot(path: str) -> None:
+def check_plot(path: str | os.PathLike[str]) -> None:
     """Refuse ``--plot`` before any work.
 
     Raises:
-        UsageError: another kind of file, or no such folder. MissingDependencyError: matplotlib is not installed.
+        UsageError: another kind of file. MissingDependencyError: matplotlib is not installed.
     """
-    file = Path(path)
-    if file.suffix.lower() not in _FORMATS:
+    if Path(path).suffix.lower() not in _FORMATS:
         raise UsageError(f"--plot {path}: give a file that ends in {', '.join(_FORMATS)}")
-    if not file.resolve().parent.is_dir():
-        raise UsageError(f"--plot {path}: its folder does not exist; make it or name another")
     if find_spec("matplotlib") is None:
         raise MissingDependencyError("--plot needs matplotlib; pip install 'tsmerge-export[plot]'")
 

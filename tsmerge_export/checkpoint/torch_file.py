@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
-import secrets
 import struct
 import zipfile
 from collections.abc import Mapping
@@ -18,6 +16,7 @@ from torch import Tensor
 from tsmerge_export.checkpoint.limits import check_model_bytes
 from tsmerge_export.checkpoint.zip_layout import check_layout
 from tsmerge_export.errors import UsageError
+from tsmerge_export.output_file import OutputFile
 
 FORMAT = "tsmerge-checkpoint"
 FORMAT_VERSION = 1
@@ -116,18 +115,16 @@ def write_checkpoint(model: Any, path: Path) -> Path:
     config = json.loads(json.dumps(family.config_of(inner), default=str))
     state = {name: tensor.detach().cpu() for name, tensor in inner.state_dict().items()}
     content = {"format": FORMAT, "format_version": FORMAT_VERSION, "config": config, "state_dict": state}
-    beside = path.with_name(f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise UsageError(f"{path}: is a folder; give a file name such as {path / 'model.pt'}")
-        with beside.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
     except OSError as error:
         raise UsageError(f"{path}: cannot be written ({error.strerror})") from None
-    finally:
-        beside.unlink(missing_ok=True)
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; give a file name such as {path / 'model.pt'}")
+
+    def save(place: Path) -> None:
+        with place.open("wb") as file:  # a full disk is an OSError then
+            torch.save(content, file)
+
+    OutputFile("checkpoint", path).write(save)
     return path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from tsmerge_export.cli.parser import add_model_options, names, whole
 
@@ -33,7 +32,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Look, judge, print. Returns 0 whatever the advice."""
-    from tsmerge_export.cli.commands import check_files, write_json
+    from tsmerge_export.cli.files import check_files, write_json
     from tsmerge_export.cli.handler import raise_if_interrupted
 
     check_files(args)
@@ -75,6 +74,6 @@ def run(args: argparse.Namespace) -> int:
     write_json(args.json, content)
     print_study(found, advice, args.model, get(loaded.family).components(loaded.model)[0].name)
     if args.plot is not None:
-        plot(found, advice, Path(args.plot))
+        args.plot.write(lambda place: plot(found, advice, place))
         print(f"plot: {args.plot}")
     return 0

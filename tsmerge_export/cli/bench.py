@@ -58,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print. Returns 0."""
     from tsmerge_export.bench.candidate import parse_rivals
     from tsmerge_export.bundle import MANIFEST
-    from tsmerge_export.cli.commands import check_files, merge_config, write_json
+    from tsmerge_export.cli.commands import merge_config
+    from tsmerge_export.cli.files import check_files, write_json
     from tsmerge_export.cli.handler import raise_if_interrupted
 
     merge = merge_config(args)
@@ -129,6 +130,6 @@ def run(args: argparse.Namespace) -> int:
     if args.plot is not None:
         from tsmerge_export.bench.plot import plot
 
-        plot(rows, Path(args.plot))
+        args.plot.write(lambda place: plot(rows, place))
         print(f"plot: {args.plot}")
     return 0

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tsmerge_export.cli.files import check_files, check_inside, write_json
 from tsmerge_export.cli.handler import raise_if_interrupted
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UsageError, VerdictError
@@ -48,35 +48,6 @@ def merge_config(args: argparse.Namespace) -> MergeConfig:
     return MergeConfig(method=args.merge, **given)
 
 
-def check_files(args: argparse.Namespace) -> None:
-    """Fail on a wrong path before any work is done."""
-    if hasattr(args, "model"):
-        from tsmerge_export.checkpoint import check_source
-
-        check_source(args.model)
-    for flag in ("data", "config", "inputs"):
-        value = getattr(args, flag, None)
-        if value is not None and not Path(value).is_file():
-            raise UsageError(f"--{flag} {value}: no such file")
-    if args.json is not None:
-        parent = Path(args.json).resolve().parent
-        if Path(args.json).is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise UsageError(f"--json {args.json}: cannot be written; give a file in an existing folder")
-
-
-def write_json(path: str | None, content: Any) -> None:
-    """Write ``content`` where ``--json`` says, whole or not at all."""
-    if path is None:
-        return
-    from tsmerge_export.atomic import write_text
-    from tsmerge_export.report import json_text
-
-    try:
-        write_text(Path(path), json_text(content))
-    except OSError as error:
-        raise UsageError(f"--json {path}: cannot be written ({error.strerror})") from None
-
-
 def default_output(model: str, method: str) -> str:
     """Name of the bundle when ``-o`` is left out: the model's name and the method, in the current folder."""
     path = Path(model)
@@ -95,7 +66,7 @@ def export(args: argparse.Namespace) -> int:
     from tsmerge_export.bundle import check_output
 
     args.output = default_output(args.model, args.merge) if args.output is None else args.output
-    check_output(args.output, args.force)
+    check_inside(args, check_output(args.output, args.force))
 
     from tsmerge_export import api
     from tsmerge_export.generic.model import GraphOptions

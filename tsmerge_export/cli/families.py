@@ -16,7 +16,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the list; a family that cannot be loaded is a line on stderr. Returns 0."""
-    from tsmerge_export.cli.commands import check_files, write_json
+    from tsmerge_export.cli.files import check_files, write_json
 
     check_files(args)
     from tsmerge_export.families.listing import entries

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tsmerge_export.atomic import write_beside
+from tsmerge_export.cli.files import check_apart
 from tsmerge_export.cli.handler import raise_if_interrupted
 from tsmerge_export.errors import MissingDependencyError, UsageError, first_line
+from tsmerge_export.output_file import OutputFile
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,23 +58,25 @@ def forecast(args: argparse.Namespace) -> int:
         written.append(args.plot)
     _write(args.output, found)
     steps = len(found) // found[identity].nunique()
-    print(f"{found[identity].nunique()} series, {steps} steps each: {', '.join(written)}", flush=True)
+    print(
+        f"{found[identity].nunique()} series, {steps} steps each: {', '.join(map(str, written))}", flush=True
+    )
     return 0
 
 
 def _check_paths(args: argparse.Namespace) -> None:
     """Fail on a wrong path before any work is done."""
-    for flag, path, suffixes in (
-        ("-o", args.output, _FORMATS),
-        ("--plot", args.plot, (".png", ".svg", ".pdf")),
-    ):
+    made: list[OutputFile] = []
+    for flag, name, suffixes in (("-o", "output", _FORMATS), ("--plot", "plot", (".png", ".svg", ".pdf"))):
+        path = getattr(args, name)
         if path is None:
             continue
         if Path(path).suffix.lower() not in suffixes:
             raise UsageError(f"{flag} {path}: give a file that ends in {', '.join(suffixes)}")
-        parent = Path(path).resolve().parent
-        if Path(path).is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise UsageError(f"{flag} {path}: cannot be written; give a file in an existing folder")
+        file = OutputFile(flag, path)
+        check_apart(args, file, made)
+        setattr(args, name, file)
+        made.append(file)
     if not Path(args.table).is_file():
         raise UsageError(f"{args.table}: no such file")
     if Path(args.table).suffix.lower() not in _FORMATS:
@@ -153,27 +155,24 @@ def _read(path: str) -> pd.DataFrame:
     return frame
 
 
-def _write(path: str, frame: pd.DataFrame) -> None:
+def _write(file: OutputFile, frame: pd.DataFrame) -> None:
     def save(beside: Path) -> None:
-        if Path(path).suffix.lower() == ".csv":
+        if file.path.suffix.lower() == ".csv":
             frame.to_csv(beside, index=False)
         else:
             frame.to_parquet(beside, index=False)
 
-    _save(path, save)
-
-
-def _save(path: str, save: Any) -> None:
-    try:
-        write_beside(Path(path), save)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written ({error.strerror or error})") from None
+    file.write(save)
 
 
 def _draw(
-    path: str, frame: pd.DataFrame, found: pd.DataFrame, names: tuple[str, str, str], levels: Sequence[float]
+    file: OutputFile,
+    frame: pd.DataFrame,
+    found: pd.DataFrame,
+    names: tuple[str, str, str],
+    levels: Sequence[float],
 ) -> None:
     from tsmerge_export.pipelines.plot import figure
 
     picture = figure(frame, found, names, levels)
-    _save(path, lambda beside: picture.savefig(beside, format=Path(path).suffix[1:].lower(), dpi=150))
+    file.write(lambda beside: picture.savefig(beside, format=file.path.suffix[1:].lower(), dpi=150))

@@ -79,7 +79,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, write. Returns 0."""
-    from tsmerge_export.cli.commands import check_files, write_json
+    from tsmerge_export.cli.files import check_files, write_json
     from tsmerge_export.config import SIMILARITIES
     from tsmerge_export.parse import parse_k, parse_ratio
 
@@ -97,8 +97,6 @@ def run(args: argparse.Namespace) -> int:
         from tsmerge_export.bench.plot import check_plot
 
         check_plot(args.plot)
-    if args.markdown is not None and not Path(args.markdown).resolve().parent.is_dir():
-        raise UsageError(f"--markdown {args.markdown}: its folder does not exist; make it or name another")
     from tsmerge_export.lowpass import show
     from tsmerge_export.lowpass.filters import Merging
     from tsmerge_export.version import versions
@@ -118,18 +116,12 @@ def run(args: argparse.Namespace) -> int:
     )
     show.print_table(effects, how.describe())
     if args.plot is not None:
-        show.plot(effects, Path(args.plot))
+        args.plot.write(lambda place: show.plot(effects, place))
         print(f"plot: {args.plot}")
     if args.markdown is not None:
-        from tsmerge_export.atomic import write_text
-
         image = None if args.plot is None else Path(args.plot).name
         command = shlex.join(["tsmerge", "lowpass", *_given(args)])
-        text = show.page(effects, how.describe(), command, used, image)
-        try:
-            write_text(Path(args.markdown), text)
-        except OSError as error:
-            raise UsageError(f"--markdown {args.markdown}: cannot be written ({error.strerror})") from None
+        args.markdown.write_text(show.page(effects, how.describe(), command, used, image))
         print(f"page: {args.markdown}")
     return 0
 

@@ -85,7 +85,8 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Search, choose, export. Returns 0, also where the answer is not to merge."""
-    from tsmerge_export.cli.commands import check_files, default_output, write_json
+    from tsmerge_export.cli.commands import default_output
+    from tsmerge_export.cli.files import check_files, write_json
     from tsmerge_export.cli.handler import raise_if_interrupted
 
     check_files(args)
@@ -109,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
 
     from tsmerge_export.bench.compare import first_only
     from tsmerge_export.progress import TUNE_STEPS, RichProgress
+    from tsmerge_export.tune.log import kept
     from tsmerge_export.tune.search import Search, Tried, identity_of, pareto
     from tsmerge_export.tune.show import front_table, plot, print_answer
     from tsmerge_export.tune.subject import prepare
@@ -126,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
         args.models, Path(args.data).read_bytes(), args.metric, args.batch, args.length, args.windows,
         columns=args.column, threads=args.threads,
     )  # fmt: skip
-    with TemporaryDirectory(prefix="tsmerge-tune-") as folder:
+    with kept(study), TemporaryDirectory(prefix="tsmerge-tune-") as folder:
         with RichProgress(TUNE_STEPS, raise_if_interrupted) as progress:
             progress.step("load")
             subjects = [
@@ -189,7 +191,7 @@ def run(args: argparse.Namespace) -> int:
         for note in notes:
             print(f"note: {note}")
         if args.plot is not None:
-            plot(tried, chosen, args.metric, args.max_increase, Path(args.plot))
+            args.plot.write(lambda place: plot(tried, chosen, args.metric, args.max_increase, place))
             print(f"plot: {args.plot}")
     if chosen.fastest is None:
         print(f"no bundle is written; the search is kept in {study}", flush=True)

@@ -101,7 +101,7 @@ class Search:
         self.subjects, self.metric = list(subjects), metric
         try:
             self._study = optuna.create_study(
-                storage=JournalStorage(JournalFileBackend(str(study))),
+                storage=JournalStorage(JournalFileBackend(str(study.resolve()))),
                 study_name=_STUDY,
                 load_if_exists=True,
                 directions=["minimize", "maximize"],

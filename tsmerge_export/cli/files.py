@@ -1,0 +1,73 @@
+"""Files that the flags name: what is read must be there, what is written must not take its place."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tsmerge_export.errors import UsageError
+from tsmerge_export.output_file import OutputFile
+
+_SOURCES = ("model", "models", "sources", "bundle", "path", "table")
+_INPUTS = ("data", "config", "inputs")
+_OUTPUTS = ("json", "plot", "markdown")
+
+
+def check_files(args: argparse.Namespace) -> None:
+    """Fail on a wrong path before any work is done. Makes an :class:`OutputFile` of what ``--json`` and the like name.
+
+    Raises:
+        UsageError: nothing there to read, no place to write, or a file that would take the place of another.
+    """
+    if hasattr(args, "model"):
+        from tsmerge_export.checkpoint import check_source
+
+        check_source(args.model)
+    for flag in _INPUTS:
+        value = getattr(args, flag, None)
+        if value is not None and not Path(value).is_file():
+            raise UsageError(f"--{flag} {value}: no such file")
+    made: list[OutputFile] = []
+    for flag in _OUTPUTS:
+        if getattr(args, flag, None) is None:
+            continue
+        file = OutputFile(f"--{flag}", getattr(args, flag))
+        check_apart(args, file, made)
+        setattr(args, flag, file)
+        made.append(file)
+
+
+def check_apart(args: argparse.Namespace, file: OutputFile, made: list[OutputFile]) -> None:
+    """Refuse a file to write that is one to read, or another one to write. Raises UsageError."""
+    for name, path in _named(args):
+        if path == file.path and path.is_file():
+            raise UsageError(f"{file.flag} {file}: is {name}, which would be lost; give another file")
+    for other in made:
+        if other.path == file.path and not file.direct:
+            raise UsageError(f"{file.flag} {file}: is the same file as {other.flag} {other}; give another")
+
+
+def check_inside(args: argparse.Namespace, folder: Path) -> None:
+    """Refuse a folder to replace that holds what is read. Raises UsageError."""
+    for name, path in _named(args):
+        if path.exists() and path.is_relative_to(folder):
+            raise UsageError(f"-o {folder}: holds {name}, which would be lost; give another folder")
+
+
+def _named(args: argparse.Namespace) -> Iterator[tuple[str, Path]]:
+    """What the flags name to be read: in words, and where it is."""
+    for name in (*_SOURCES, *_INPUTS):
+        value = getattr(args, name, None)
+        for one in value if isinstance(value, list | tuple) else (value,):
+            if one is not None:
+                yield (f"--{name} {one}" if name in _INPUTS else f"{one}"), Path(one).resolve()
+
+
+def write_json(file: OutputFile | None, content: Any) -> None:
+    """Write ``content`` where ``--json`` says, whole or not at all. Raises UsageError."""
+    if file is not None:
+        from tsmerge_export.report import json_text
+
+        file.write_text(json_text(content))
