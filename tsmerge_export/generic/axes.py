@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import onnx
 from numpy.typing import NDArray
@@ -13,15 +13,10 @@ from numpy.typing import NDArray
 Shape = Sequence[int]
 
 
-class _Depth(Protocol):
-    @property
-    def depth(self) -> int: ...
-
-
 Tags = Mapping[int, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """Stands in the tags of a merged value for the axis of the batch; ``each`` entries of it belong to one row.
 
@@ -33,10 +28,9 @@ class Batch:
     copies: Any = None
     tokens_first: bool = False
 
-    @property
-    def depth(self) -> int:
-        """As of tokens that never merged."""
-        return 0 if self.copies is None else int(self.copies.depth)
+    def same_place(self, other: Batch) -> bool:
+        """Whether rows and tokens lie on the axis in the same way."""
+        return (self.rows, self.each, self.tokens_first) == (other.rows, other.each, other.tokens_first)
 
 
 class CannotFollow(Exception):
@@ -50,6 +44,8 @@ _ELEMENTWISE = {
     "Neg", "Not", "Or", "PRelu", "Pow", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Sin", "Softplus",
     "Softsign", "Sqrt", "Sub", "Sum", "Tanh", "ThresholdedRelu", "Where", "Xor",
 }  # fmt: skip
+# Over tokens they see the copies, as what is unmerged does.
+_SEE_COPIES = {"ReduceMax", "ReduceMin", "ReduceSum"}
 # One axis is special: it must not be merged. The others stay where they are.
 _ALONG = {"Concat": 1, "Split": 0, "LogSoftmax": -1}
 
@@ -63,6 +59,16 @@ def _axes(node: onnx.NodeProto, slot: int, ints: Mapping[str, NDArray[Any]], ran
     name = node.input[slot] if slot < len(node.input) else ""
     found = ints[name].reshape(-1).tolist() if name in ints else _attribute(node, "axes")
     return None if found is None else [int(axis) % rank for axis in found]
+
+
+def reduced_axes(node: onnx.NodeProto, ints: Mapping[str, NDArray[Any]], rank: int) -> list[int]:
+    """Axes of input 0 over which a node makes one number of many; none for other nodes."""
+    if not node.op_type.startswith("Reduce"):
+        return []
+    axes = _axes(node, 1, ints, rank)
+    if axes is None:
+        axes = [] if _attribute(node, "noop_with_empty_axes", 0) else list(range(rank))
+    return axes
 
 
 def summed_axes(node: onnx.NodeProto, shapes: Sequence[Shape]) -> Iterator[tuple[int, int]]:
@@ -84,8 +90,8 @@ def follow(
     """The merged axes of every output.
 
     Args:
-        before, after: shapes of inputs and outputs. tags: merged axes of every input, with a ``depth`` each, and the
-            axis of the batch.
+        before, after: shapes of inputs and outputs. tags: merged axes of every input, and the axis of the batch. What
+            is on a merged axis has a ``depth`` and tells whether it lies ``within`` another.
         ints: values of the inputs that are integers.
 
     Raises:
@@ -108,12 +114,20 @@ def follow(
 
 
 def _deeper(found: dict[int, Any], axis: int, copies: Any) -> None:
-    if axis in found and (
-        found[axis] != copies and (isinstance(found[axis], Batch) or isinstance(copies, Batch))
-    ):
-        raise CannotFollow("its operands have the batch on different axes")
-    if axis not in found or copies.depth > found[axis].depth:
-        found[axis] = copies
+    """Note what is on an axis. Of tokens of several depths those of the deepest count: they are among the rest."""
+    known = found.setdefault(axis, copies)
+    if known is copies:
+        return
+    if isinstance(known, Batch) or isinstance(copies, Batch):
+        if not (isinstance(known, Batch) and isinstance(copies, Batch) and known.same_place(copies)):
+            raise CannotFollow("its operands have the batch on different axes")
+        if known.copies is not copies.copies:
+            raise CannotFollow("its operands merged apart, on an axis with the batch")
+        return
+    shallow, deep = sorted((known, copies), key=lambda own: own.depth)
+    if not deep.within(shallow):
+        raise CannotFollow("its operands merged apart")
+    found[axis] = deep
 
 
 def _broadcast(before: Sequence[Shape], after: Shape, tags: Sequence[Tags]) -> dict[int, Any]:
@@ -243,15 +257,17 @@ def _weighed(
 def _reduced(
     node: Any, before: Sequence[Shape], after: Shape, tags: Sequence[Tags], ints: Any
 ) -> dict[int, Any]:
-    rank = len(before[0])
-    axes = _axes(node, 1, ints, rank)
-    if axes is None:
-        axes = [] if _attribute(node, "noop_with_empty_axes", 0) else list(range(rank))
-    if any(axis in tags[0] for axis in axes):
+    axes = reduced_axes(node, ints, len(before[0]))
+    if node.op_type not in _SEE_COPIES and any(axis in tags[0] for axis in axes):
         raise CannotFollow("it reduces over the merged axis")
+    left = {axis: own for axis, own in tags[0].items() if axis not in axes}
+    if any(isinstance(own, Batch) for own in tags[0].values()) != any(
+        isinstance(own, Batch) for own in left.values()
+    ) and any(not isinstance(own, Batch) or own.copies is not None for own in left.values()):
+        raise CannotFollow("it reduces over the batch, but not over the tokens")
     if _attribute(node, "keepdims", 1):
-        return dict(tags[0])
-    return {axis - sum(a < axis for a in axes): copies for axis, copies in tags[0].items()}
+        return left
+    return {axis - sum(a < axis for a in axes): copies for axis, copies in left.items()}
 
 
 def _searched(

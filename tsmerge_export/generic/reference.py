@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.families.base import Arrays
-from tsmerge_export.generic.axes import Batch, CannotFollow, follow, summed_axes
+from tsmerge_export.generic.axes import Batch, CannotFollow, follow, reduced_axes, summed_axes
 from tsmerge_export.generic.nodes import NodeRunner, names_used
 from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.merge.run import StepRecord
@@ -49,7 +49,7 @@ class Where:
     masked: bool = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Copies:
     """A token axis after some merges, at full length N.
 
@@ -62,6 +62,14 @@ class Copies:
     target: Array
     size: Array
     depth: int
+
+    def within(self, other: Copies) -> bool:
+        """Whether every place that counts here counts there too, and the others went the same way."""
+        if self.target.shape != other.target.shape:
+            return False
+        kept = all(np.isin(own, theirs).all() for own, theirs in zip(self.kept, other.kept, strict=True))
+        # What was one token stays one token.
+        return kept and bool((np.take_along_axis(self.place, other.place, 1) == self.place).all())
 
     @property
     def place(self) -> Array:
@@ -179,6 +187,8 @@ class Reference:
         if node.name in self._barriers:
             spread = {name: _spread(values[name], state.get(name, {})) for name in used}
             return self._runner.run(node, spread), nothing
+        if node.op_type == "If":
+            return self._run_branch(node, values, state)
         operands = {name: values[name] for name in used}
         shapes = [tuple(values[name].shape) if name else () for name in node.input]
         for slot, axis in summed_axes(node, shapes):
@@ -186,12 +196,34 @@ class Reference:
             if isinstance(copies, Copies):
                 name = node.input[slot]
                 operands[name] = self._without_copies(node, operands[name], axis, copies, tags[slot])
-        outputs = self._runner.run(node, operands)
         ints = {name: values[name] for name in node.input if name and values[name].dtype.kind == "i"}
+        if any(axis in tags[0] for axis in reduced_axes(node, ints, len(shapes[0]))):
+            operands[node.input[0]] = _spread(values[node.input[0]], tags[0])
+        outputs = self._runner.run(node, operands)
         after = follow(node, shapes, [() if o is None else o.shape for o in outputs], tags, ints)
         if node.op_type == "MatMul":  # a query that does not count may see no key at all, and be NaN
             outputs = [None if o is None else _spread(o, own) for o, own in zip(outputs, after, strict=True)]
         return outputs, after
+
+    def _run_branch(
+        self, node: onnx.NodeProto, values: Mapping[str, Array], state: Mapping[str, dict[int, Any]]
+    ) -> tuple[list[Array | None], list[dict[int, Any]]]:
+        """The branch that the condition asks for, node by node."""
+        side = "then_branch" if values[node.input[0]].reshape(-1)[0] else "else_branch"
+        graph = next(attribute.g for attribute in node.attribute if attribute.name == side)
+        own = {**values, **{tensor.name: array_of(tensor) for tensor in graph.initializer}}
+        tags = dict(state)
+        for index, inner in enumerate(graph.node):
+            named = onnx.NodeProto()
+            named.CopyFrom(inner)
+            named.name = f"{node.name}/{side}/{index}"
+            outputs, found = self._run_node(named, names_used(named), own, tags)
+            own |= {
+                name: value for name, value in zip(named.output, outputs, strict=True) if value is not None
+            }
+            tags |= dict(zip(named.output, found, strict=True))
+        names = [value.name for value in graph.output]
+        return [own[name] for name in names], [tags.get(name, {}) for name in names]
 
     def _without_copies(
         self, node: onnx.NodeProto, value: Array, axis: int, copies: Copies, tags: Mapping[int, Any]

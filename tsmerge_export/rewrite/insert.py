@@ -14,10 +14,11 @@ from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.merge.run import HIDDEN_NEEDS_BLOCKS
 from tsmerge_export.rewrite.align import Aligner
+from tsmerge_export.rewrite.branches import pass_branches
 from tsmerge_export.rewrite.dims import Dim, dims
 from tsmerge_export.rewrite.distances import fold_distances
 from tsmerge_export.rewrite.emit import Emitter
-from tsmerge_export.rewrite.points import Point, scope_of
+from tsmerge_export.rewrite.points import Point, ancestors, scope_of
 from tsmerge_export.rewrite.rules import FOR_FOLDED, RULES, Barrier, Context, Ends, Outcome
 from tsmerge_export.rewrite.stages import FIRST, Rows, Stage, deepest
 from tsmerge_export.rewrite.subgraphs import captured, give_captured
@@ -120,7 +121,8 @@ class _Walk:
         self._emit = Emitter(self._graph)
         tables = fold_distances(self._graph, self._emit)
         aligner = Aligner(self._emit, compact=positions == "compact", tables=tables)
-        self._context = Context(self._emit, aligner, prop_attn, self._ends())
+        upstream = frozenset(ancestors([point.value for point in points]))
+        self._context = Context(self._emit, aligner, prop_attn, self._ends(), upstream)
         self._current: dict[ir.Value, ir.Value] = {}
         self._roots: dict[str | int, Stage] = {}
         self._report = RewriteReport()
@@ -162,6 +164,10 @@ class _Walk:
         for index, value in enumerate(node.inputs):
             if value is not None and value in self._current:
                 node.replace_input_with(index, self._current[value])
+        passed = pass_branches(node, self._context, self._current)
+        if passed is not None:
+            self._apply(node, passed)
+            return
         if self._captures_merged(node):
             self._unmerge_inputs(node, "its subgraph reads merged tokens")
             return
@@ -214,6 +220,8 @@ class _Walk:
         self._report.barriers.append(BarrierReport(node.name or "", node.op_type, scope_of(node), reason))
 
     def _unmerged(self, value: ir.Value) -> ir.Value:
+        if not self._context.tags(value):
+            return value
         rows, before = self._context.rows(value), self._context.base_dims(value)
         whole = None if rows.axis is None else before[rows.axis]
         for axis, stage in sorted(self._context.tags(value).items()):

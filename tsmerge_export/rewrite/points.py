@@ -8,7 +8,7 @@ condition rejects cross-attention, whose values do not come from the residual st
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -93,7 +93,7 @@ def _constant(value: ir.Value | None) -> bool:
     return value.is_initializer() or (producer is not None and producer.op_type == "Constant")
 
 
-def _ancestors(values: list[ir.Value | None]) -> set[ir.Value]:
+def ancestors(values: Sequence[ir.Value | None]) -> set[ir.Value]:
     """What a value is computed from; that it has another's shape does not count."""
     seen: set[ir.Value] = set()
     stack = [value for value in values if value is not None]
@@ -190,7 +190,7 @@ def _reader(factor: ir.Value | None, value: ir.Value) -> ir.Node | None:
 
 def _residual(product: ir.Node, softmax: ir.Node) -> tuple[ir.Node | None, str]:
     """The residual Add after the output projection."""
-    read = _ancestors([softmax.inputs[0]]) & _ancestors([product.inputs[1]])
+    read = ancestors([softmax.inputs[0]]) & ancestors([product.inputs[1]])
     return _residual_of(product.outputs[0], read)
 
 
@@ -212,7 +212,7 @@ def _residual_of(value: ir.Value, read: set[ir.Value], parallel: bool = False) -
             if other in read:
                 return node, ""
             # A parallel block adds attention and feed-forward to each other, then the tokens that both started from.
-            found = None if parallel else _residual_of(node.outputs[0], read & _ancestors([other]), True)[0]
+            found = None if parallel else _residual_of(node.outputs[0], read & ancestors([other]), True)[0]
             return (
                 found,
                 "" if found else "the residual is no ancestor of scores and values (cross-attention)",

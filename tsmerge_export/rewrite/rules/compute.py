@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from tsmerge_export.rewrite.batch_first import BatchFirst
+from tsmerge_export.rewrite.constants import scalar
 from tsmerge_export.rewrite.dims import dims
 from tsmerge_export.rewrite.rules.core import (
     Barrier,
@@ -163,12 +164,39 @@ def reduce(node: ir.Node, context: Context) -> Outcome:
     axes = [axis % rank for axis in axes]
     tags = context.tags(value)
     rows = context.rows(value)
+    if _ignores_copies(node):
+        tags = {axis: stage for axis, stage in tags.items() if axis not in axes}
+        if not tags:
+            return Outcome([{}])
     refuse_axes(tags, axes, "reduces over")
     refuse_batch(rows, axes, "reduces over")
     if node.attributes.get_int("keepdims", 1):
         return Outcome([dict(tags)], rows=rows)
     left = [axis for axis in range(rank) if axis not in axes]
     return placed(tags, rows, left)
+
+
+def _ignores_copies(node: ir.Node) -> bool:
+    """Whether the result is the same however often a token is there: extremes, and whether any condition holds.
+
+    Exporters write the latter as a sum of zeros and ones that is only asked whether it is above 0.
+    """
+    if node.op_type in ("ReduceMax", "ReduceMin"):
+        return True
+    value = node.inputs[0]
+    while value is not None and value.dtype != ir.DataType.BOOL:
+        producer = value.producer()
+        value = producer.inputs[0] if producer is not None and producer.op_type == "Cast" else None
+    uses = list(node.outputs[0].uses())
+    return (
+        node.op_type == "ReduceSum"
+        and value is not None
+        and bool(uses)
+        and not node.outputs[0].is_graph_output()
+        and all(
+            use.node.op_type == "Greater" and use.idx == 0 and scalar(use.node.inputs[1]) == 0 for use in uses
+        )
+    )
 
 
 @rule("ArgMax", "ArgMin")

@@ -48,12 +48,14 @@ class Context:
     """The state of the walk that rules read: which axes are merged, and the tools to mend operands.
 
     ``prop_attn``: add the logarithm of the tokens' sizes to attention scores. ``ends``: what merging never touches.
+    ``upstream``: values that some attention still reads, of itself or what is made of them.
     """
 
     emit: Emitter
     aligner: Aligner
     prop_attn: bool = False
     ends: Ends = field(default_factory=Ends)
+    upstream: frozenset[ir.Value] = frozenset()
     state: dict[ir.Value, Tags] = field(default_factory=dict)
     layout: dict[ir.Value, Rows] = field(default_factory=dict)
     unmerged_dims: dict[ir.Value, list[Dim]] = field(default_factory=dict)

@@ -167,7 +167,15 @@ def concat(node: ir.Node, context: Context) -> Outcome:
         if new is not value and rows.axis is not None and context.base_dims(value)[rows.axis] == 1:
             raise Barrier("an operand without a batch would have to get one")
     tags = {axis: stages[axis] for axis in range(rank) if axis in stages}
+    if node.outputs[0] not in context.upstream and _several_layers(operands, aligned, context):
+        raise Barrier("it collects what several layers made, for no attention to read")
     return Outcome([tags], dict(enumerate(aligned)), rows=rows)
+
+
+def _several_layers(operands: list[ir.Value], aligned: list[ir.Value], context: Context) -> bool:
+    """Whether tokens would be brought from an earlier layer to a later one, which loses what the earlier one had."""
+    lagging = [old for old, new in zip(operands, aligned, strict=True) if new is not old]
+    return any(context.tags(value) or value in context.upstream for value in lagging)
 
 
 @rule("Gather")
