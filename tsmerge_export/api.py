@@ -43,7 +43,7 @@ def export(
     config: str | Path | None = None,
     opset: int | None = None,
     inline: bool = False,
-    data: str | Path | None = None,
+    data: str | Path | Table | None = None,
     atol: float | None = None,
     rtol: float | None = None,
     threads: int | None = None,
@@ -65,7 +65,8 @@ def export(
         family, config, trust_remote_code: see :func:`~tsmerge_export.checkpoint.load_model`.
         opset: 18 to 23; None is 18. An ``.onnx`` file keeps its own.
         inline: write merge functions in place, for runtimes that do not expand functions.
-        data: CSV for the merge cost; the bundled sample series when None.
+        data: series for the merge cost: a file, or a table of :func:`~tsmerge_export.tables.read.read_table`; the
+            bundled sample series when None.
         atol, rtol: instead of the family's parity tolerance, see :mod:`~tsmerge_export.validate.tolerances`.
         threads: for ONNX Runtime. seed: of the parity corpus and of sampling.
         target: a runtime beside ONNX Runtime, see :class:`~tsmerge_export.targets.Target`.
@@ -143,7 +144,8 @@ def export(
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "run": {
                 "output": Path(output).name,
-                "data": None if data is None else str(data),
+                "data": None if data is None else table.path,
+                "table": table.options.words(),
                 "atol": atol,
                 "rtol": rtol,
                 "threads": threads,
@@ -175,7 +177,7 @@ def validate(
     *,
     family: str | None = None,
     config: str | Path | None = None,
-    data: str | Path | None = None,
+    data: str | Path | Table | None = None,
     atol: float | None = None,
     rtol: float | None = None,
     threads: int | None = None,
@@ -251,14 +253,14 @@ def no_effect(source: str | Path, **given: object) -> None:
 def _inputs(
     model: str | Path | nn.Module,
     merge: MergeConfig,
-    data: str | Path | None,
+    data: str | Path | Table | None,
     atol: float | None,
     rtol: float | None,
     progress: Progress,
     **options: Any,
 ) -> tuple[Table, LoadedModel]:
     """Read what the user gave, and refuse it before any slow step."""
-    table = read_table(SAMPLE_SERIES if data is None else data)
+    table = data if isinstance(data, Table) else read_table(SAMPLE_SERIES if data is None else data)
     progress.step("load")
     loaded = _load(model, **options)
     tolerances.end_to_end(loaded.family, "float32", atol, rtol)

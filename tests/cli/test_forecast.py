@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
 import signal
 import subprocess
@@ -9,6 +11,8 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +22,7 @@ from tests import artefacts
 from tests.pipelines import upstream
 from tsmerge_export.cli import main
 from tsmerge_export.config import MergeConfig
+from tsmerge_export.pipelines import base
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 BOLT, T5 = ("bolt-tiny", MergeConfig(method="none")), ("t5-tiny", MergeConfig(ratio="1/4"))
@@ -79,6 +84,121 @@ def test_a_bare_column_of_numbers(tmp_path: Path) -> None:
     assert set(found["item_id"]) == set(found["target_name"]) == {"sales"}
 
 
+def shell(monkeypatch: pytest.MonkeyPatch, raw: bytes) -> None:
+    """What a pipe brings."""
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(raw)))
+
+
+def test_from_pipe_to_pipe(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(BOLT, table, "-h", 4, "-o", tmp_path / "out.csv") == 0
+    capsys.readouterr()
+    for raw in (table.read_bytes(), gzip.compress(table.read_bytes())):
+        shell(monkeypatch, raw)
+        assert run(BOLT, "-", "-h", 4, "-o", "-") == 0
+        told = capsys.readouterr()
+        assert told.out == (tmp_path / "out.csv").read_text()
+        assert told.err == "2 series, 4 steps each: standard output\n"
+    shell(monkeypatch, b"")
+    assert run(BOLT, "-", "-o", "-") == 2
+    assert capsys.readouterr().err == "error: -: the file is empty; give a table with one row per time step\n"
+
+
+def test_an_existing_file_wants_force(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.csv"
+    out.write_text("precious")
+    assert run(BOLT, table, "-h", 4, "-o", out) == 2
+    assert "out.csv: exists already; give --force to replace it, or another name" in capsys.readouterr().err
+    assert out.read_text() == "precious"
+    assert run(BOLT, table, "-h", 4, "-o", out, "--force") == 0
+    assert out.read_text().startswith("item_id,")
+
+
+def test_a_file_that_comes_meanwhile_is_kept(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.csv"
+    make = base.Forecaster.predict_panel
+
+    def slow(*args: Any, **options: Any) -> Any:
+        out.write_text("precious")
+        return make(*args, **options)
+
+    monkeypatch.setattr(base.Forecaster, "predict_panel", slow)
+    assert run(BOLT, table, "-h", 4, "-o", out) == 2
+    assert "out.csv: was made or changed by someone else meanwhile" in capsys.readouterr().err
+    assert out.read_text() == "precious"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.csv", "out.csv"]
+
+
+def test_a_wide_table_equals_its_long_form(tmp_path: Path) -> None:
+    """And the spelling of a European spreadsheet, newest row first, changes nothing."""
+    days = pd.date_range("2024-01-01", periods=40)
+    wide = pd.DataFrame(
+        {"Date": days, "a": upstream.walks(1, 40, seed=1)[0], "b": upstream.walks(1, 40, seed=2)[0]}
+    )
+    wide = wide.round(3)
+    long = wide.melt("Date", var_name="item_id", value_name="target").rename(columns={"Date": "timestamp"})
+    wide.to_csv(tmp_path / "wide.csv", index=False)
+    long.to_csv(tmp_path / "long.csv", index=False)
+    wide[::-1].to_csv(
+        tmp_path / "europe.csv",
+        index=False,
+        sep=";",
+        decimal=",",
+        date_format="%d.%m.%Y",
+        encoding="utf-8-sig",
+    )
+    found = {}
+    for name in ("wide", "long", "europe"):
+        assert run(BOLT, tmp_path / f"{name}.csv", "-h", 5, "-o", tmp_path / f"{name}.out.csv") == 0
+        found[name] = pd.read_csv(tmp_path / f"{name}.out.csv")
+    assert list(found["wide"]["item_id"]) == ["a"] * 5 + ["b"] * 5 == list(found["wide"]["target_name"])
+    assert found["wide"]["Date"].iloc[0] == "2024-02-10"
+    for other in ("long", "europe"):
+        pd.testing.assert_frame_equal(
+            found[other].drop(columns="target_name").rename(columns={"timestamp": "Date"}),
+            found["wide"].drop(columns="target_name"),
+        )
+
+
+def test_gaps_are_missing_values(table: Path, tmp_path: Path) -> None:
+    """With a frequency, a row that is not there forecasts as one without a value."""
+    whole = pd.read_csv(table)
+    found = []
+    for index, changed in enumerate(
+        (whole.drop(index=[7, 8, 30]), whole.assign(target=whole.target.where(~whole.index.isin([7, 8, 30]))))
+    ):
+        changed.to_csv(tmp_path / f"{index}.csv", index=False)
+        assert (
+            run(BOLT, tmp_path / f"{index}.csv", "-h", 4, "--freq", "D", "-o", tmp_path / f"{index}.out.csv")
+            == 0
+        )
+        found.append((tmp_path / f"{index}.out.csv").read_text())
+    assert found[0] == found[1]
+    assert run(BOLT, table, "-h", 4, "-o", tmp_path / "whole.csv") == 0
+    assert (tmp_path / "whole.csv").read_text() != found[0]
+
+
+def test_notes_of_the_library_reach_the_user(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each once, behind the results, also where the command fails later; and not of other warnings."""
+    assert run(BOLT, table, "-h", 100, "--quantiles", "0.01,0.5", "-o", tmp_path / "out.csv") == 0
+    told = capsys.readouterr()
+    assert told.out == f"2 series, 100 steps each: {tmp_path / 'out.csv'}\n"
+    notes = told.err.splitlines()
+    assert notes == [
+        "note: the model was made for 16 steps; 100 may be worse",
+        "note: quantile levels beyond 0.1 to 0.9, its own, get its lowest or highest quantile",
+    ]
+    assert run(BOLT, table, "-h", 4, "-o", tmp_path / "second.csv") == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_help_keeps_its_long_flag(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["forecast", "--help"]) == 0
     assert "-h, --prediction-length" in " ".join(capsys.readouterr().out.split()).replace(" N", "")
@@ -94,7 +214,7 @@ def spoil(**columns: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
         (spoil(), ["--target", "price"], 2, "--target price: no such column in"),
         (spoil(), ["--id-column", "shop"], 2, "--id-column shop: no such column"),
         (spoil(), ["--timestamp-column", "when"], 2, "--timestamp-column when: no such column"),
-        (spoil(), ["--target", "note"], 2, "column 'note' is not numeric (it holds 'text')"),
+        (spoil(), ["--target", "note"], 2, "column 'note' is not numeric ('text' in row 2)"),
         (spoil(target=np.nan), [], 2, "series 'first' has no observed value"),
         (lambda frame: frame.iloc[:0], [], 2, "has no rows"),
         (lambda frame: frame.drop(index=[7]), [], 2, "its timestamps are not regular"),
@@ -108,6 +228,17 @@ def spoil(**columns: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
         (spoil(), ["-h", "99999999"], 2, "prediction_length 99999999 is not a whole number from 1 to 65536"),
         (spoil(), ["--quantiles", "0.1,2"], 2, "not a list of levels from 0 to 1"),
         (spoil(), ["--num-samples", "5"], 2, "--num-samples has no effect"),
+        (spoil(), ["--sep", "ab"], 2, "'ab' is not a separator"),
+        (spoil(), ["--decimal", ";"], 2, "';' is not a decimal sign"),
+        (spoil(), ["--sep", ",", "--decimal", ","], 2, "--sep , and --decimal , are the same sign"),
+        (spoil(), ["--dayfirst", "--date-format", "%Y"], 2, "--dayfirst has no effect with --date-format"),
+        (spoil(), ["--date-format", "%Y"], 2, "'2024-01-01' in row 2 does not have the format %Y"),
+        (
+            lambda frame: pd.concat([frame, frame.iloc[[3]]]),
+            [],
+            2,
+            "has two rows at 2024-01-04 00:00:00 (rows 5 and 122)",
+        ),
         (spoil(), ["--freq", "often"], 2, "freq 'often' is not a frequency"),
         (spoil(), ["--plot", "picture.gif"], 2, "--plot picture.gif: give a file that ends in .png"),
         (spoil(), ["--plot", "nowhere/picture.png"], 2, "cannot be written"),
@@ -129,10 +260,10 @@ def test_mistakes_are_one_line(
     ("content", "name", "match"),
     [
         (None, "data.csv", "no such file"),
-        (b"x", "data.xlsx", "give a .csv or .parquet file"),
+        (b"x", "data.xlsx", "give a .csv, .tsv or .txt (also .gz) or .parquet file"),
         (b"nothing", "data.parquet", "cannot be read"),
-        (b"", "data.csv", "cannot be read"),
-        (b'a,b\n1,2\n"3,4', "data.csv", "cannot be read"),
+        (b"", "data.csv", "the file is empty"),
+        (b'a,b\n1,2\n"3,4', "data.csv", "a quote that begins in row 3 has no end"),
     ],
 )
 def test_unreadable_tables(

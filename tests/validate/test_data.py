@@ -57,9 +57,9 @@ def test_missing_values_and_compressed_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("date,a,b\n2020-01-01,1,x\n", r"column 'b' is not numeric \('x' in row 1\)"),
-        ("a,b\n1,2\n3,four\n", r"column 'b' is not numeric \('four' in row 2\)"),
-        ("date,a\nsoon,1\nlater,2\n", "column 'date' is not numeric"),
+        ("date,a,b\n2020-01-01,1,x\n", r"column 'b' is not numeric \('x' in row 2\)"),
+        ("a,b\n1,2\n3,four\n", r"column 'b' is not numeric \('four' in row 3\)"),
+        ("date,a\nsoon,1\nlater,2\n", "column 'date' does not hold timestamps: 'soon' in row 2"),
         ("a,b\n1,1_000\n", "column 'b' is not numeric"),
         ("a,b\n1,inf\n", "column 'b' holds infinite values"),
         ("a,b\n1,\n2,\n", "column 'b' holds no values"),
@@ -68,7 +68,8 @@ def test_missing_values_and_compressed_files(tmp_path: Path) -> None:
         ("a,b\n", "no rows below the header"),
         ("", "empty"),
         ("  \n\n", "empty"),
-        (b"\xff\xfe\x00\x01", "not a UTF-8 text file"),
+        (b"\xff\xfe\x00", "not a UTF-8 text file"),
+        ("date,a\n2020-01-01,\xfc\n".encode("latin-1"), "not a UTF-8 text file"),
         (b"PK\x03\x04\x00\x00", "not a text file"),
     ],
 )
@@ -89,13 +90,15 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     broken[12:20] = b"\xff" * 8
     (tmp_path / "broken.csv.gz").write_bytes(bytes(broken))
     write(tmp_path, "a\n1\n", "x.parquet")
+    write(tmp_path, "a\n1\n", "x.xlsx")
     for name, message in (
         ("none.csv", "no such file"),
         ("folder.csv", "cannot be read"),
         ("bad.csv.gz", "cannot be read"),
         ("short.csv.gz", "truncated"),
         ("broken.csv.gz", "cannot be"),
-        ("x.parquet", "unknown kind of file"),
+        ("x.parquet", "cannot be read"),
+        ("x.xlsx", "unknown kind of file; give a .csv, .tsv"),
     ):
         with pytest.raises(UsageError, match=message):
             read_table(tmp_path / name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from tsmerge_export.cli.parser import add_model_options, names, whole
+from tsmerge_export.cli.tables import FILES, add_table_options, read_data
 
 HELP = "foretell from data and model whether merging will help, without a search"
 
@@ -12,7 +13,7 @@ HELP = "foretell from data and model whether merging will help, without a search
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     parser.add_argument("model", metavar="MODEL", help="folder, hub id or .pt")
-    parser.add_argument("--data", metavar="FILE", required=True, help="CSV of series, one per column")
+    parser.add_argument("--data", metavar="FILE", required=True, help=f"series: {FILES}")
     parser.add_argument("--column", type=names, metavar="NAME,...", help="columns to look at; default: all")
     parser.add_argument(
         "--length", type=whole(1), metavar="N", help="context in steps; default: all that the model reads"
@@ -26,6 +27,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plot", metavar="FILE", help="draw spectra, cosines and speed-ups (png, svg or pdf)"
     )
+    add_table_options(parser, "--data")
     add_model_options(parser)
     parser.set_defaults(run=run)
 
@@ -50,10 +52,10 @@ def run(args: argparse.Namespace) -> int:
     from tsmerge_export.checkpoint import load_model
     from tsmerge_export.families import get
     from tsmerge_export.progress import ADVISE_STEPS, RichProgress
-    from tsmerge_export.validate.data import read_table
     from tsmerge_export.version import versions
 
-    table = read_table(args.data, args.column, empty_allowed=True)
+    table = read_data(args, columns=args.column, empty_allowed=True)
+    assert table is not None  # --data is required
     options = {name: getattr(args, name) for name in ("family", "config", "trust_remote_code")}
     with RichProgress(ADVISE_STEPS, raise_if_interrupted) as progress:
         progress.step("load")

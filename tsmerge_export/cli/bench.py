@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tsmerge_export.cli.parser import add_merging, add_model_options, whole
+from tsmerge_export.cli.tables import FILES, add_table_options, read_data
 from tsmerge_export.errors import UsageError
 
 HELP = "time merged and unmerged models and their rivals against each other"
@@ -44,12 +45,13 @@ def fill(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--seconds", type=whole(1), default=60, metavar="S", help="stop a size after so long; default: 60"
     )
-    group.add_argument("--data", metavar="FILE", help="CSV of series to run on; default: a sample series")
+    group.add_argument("--data", metavar="FILE", help=f"series to run on: {FILES}; default: a sample")
     group.add_argument("--json", metavar="FILE", help="also write the rows as JSON")
     group.add_argument(
         "--resume", action="store_true", help="keep the sizes that --json holds from an interrupted run"
     )
     group.add_argument("--plot", metavar="FILE", help="draw time against length and batch (png, svg or pdf)")
+    add_table_options(parser, "--data")
     add_model_options(parser)
     parser.set_defaults(run=run)
 
@@ -83,15 +85,17 @@ def run(args: argparse.Namespace) -> int:
     from tsmerge_export.bench.show import print_rows, verdict_lines, versions_line
     from tsmerge_export.demo import SAMPLE_SERIES
     from tsmerge_export.progress import BENCH_STEPS, RichProgress
-    from tsmerge_export.validate.data import read_table
+    from tsmerge_export.tables.read import read_table
     from tsmerge_export.version import versions
 
-    table = read_table(SAMPLE_SERIES if args.data is None else args.data)
+    table = read_data(args) or read_table(SAMPLE_SERIES)
     options = {name: getattr(args, name) for name in ("family", "config", "trust_remote_code")}
     settings = {
         "sources": args.sources, "merge": merge.to_dict(), "rivals": rivals, "runs": args.runs, "seconds": args.seconds,
         "data": args.data, "versions": versions(),
     }  # fmt: skip
+    if table.options.words():
+        settings["table"] = table.options.words()
     done = earlier_rows(args.json, settings) if args.resume else []
 
     def told(rows: list[Row]) -> None:

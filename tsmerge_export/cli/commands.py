@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tsmerge_export.cli.files import check_files, check_inside, write_json
 from tsmerge_export.cli.handler import raise_if_interrupted
+from tsmerge_export.cli.tables import read_data
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UsageError, VerdictError
 
@@ -67,6 +68,7 @@ def export(args: argparse.Namespace) -> int:
 
     args.output = default_output(args.model, args.merge) if args.output is None else args.output
     check_inside(args, check_output(args.output, args.force))
+    data = read_data(args)
 
     from tsmerge_export import api
     from tsmerge_export.generic.model import GraphOptions
@@ -87,6 +89,7 @@ def export(args: argparse.Namespace) -> int:
                 target=target,
                 graph=GraphOptions(args.token_mask, args.protect_first, args.protect_last, args.inputs),
                 progress=progress,
+                data=data,
                 **_shared(args),
             )
             manifest, report = bundle.manifest, bundle.report
@@ -125,13 +128,14 @@ def _target(args: argparse.Namespace) -> Target:
 
 def _shared(args: argparse.Namespace) -> dict[str, Any]:
     """Arguments that export and validate have in common."""
-    names = ("family", "config", "trust_remote_code", "data", "atol", "rtol", "threads", "seed")
+    names = ("family", "config", "trust_remote_code", "atol", "rtol", "threads", "seed")
     return {name: getattr(args, name) for name in names}
 
 
 def validate(args: argparse.Namespace) -> int:
     """``tsmerge validate DIR MODEL``. Returns 0, or 1 when the parity verdict failed."""
     check_files(args)
+    data = read_data(args)
     from tsmerge_export.bundle import read_manifest
 
     manifest = read_manifest(Path(args.bundle))
@@ -142,7 +146,7 @@ def validate(args: argparse.Namespace) -> int:
 
     with RichProgress(VALIDATE_STEPS, raise_if_interrupted) as progress:
         verdicts = api.validate(
-            args.bundle, args.model, inputs=args.inputs, progress=progress, **_shared(args)
+            args.bundle, args.model, inputs=args.inputs, progress=progress, data=data, **_shared(args)
         )
     write_json(args.json, report_dict({**manifest, "verdicts": verdicts}))
     print_verdicts(verdicts, title=f"{args.bundle}: {MergeConfig.from_dict(manifest['merge']).describe()}")

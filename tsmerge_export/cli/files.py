@@ -9,6 +9,7 @@ from typing import Any
 
 from tsmerge_export.errors import UsageError
 from tsmerge_export.output_file import OutputFile
+from tsmerge_export.tables.source import STDIN
 
 _SOURCES = ("model", "models", "sources", "bundle", "path", "table")
 _INPUTS = ("data", "config", "inputs")
@@ -27,7 +28,7 @@ def check_files(args: argparse.Namespace) -> None:
         check_source(args.model)
     for flag in _INPUTS:
         value = getattr(args, flag, None)
-        if value is not None and not Path(value).is_file():
+        if value is not None and not (flag == "data" and value == STDIN) and not Path(value).is_file():
             raise UsageError(f"--{flag} {value}: no such file")
     made: list[OutputFile] = []
     for flag in _OUTPUTS:

@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tsmerge_export.cli.files import check_apart
 from tsmerge_export.cli.handler import raise_if_interrupted
-from tsmerge_export.errors import MissingDependencyError, UsageError, first_line
+from tsmerge_export.cli.tables import table_options
+from tsmerge_export.errors import MissingDependencyError, UsageError
 from tsmerge_export.output_file import OutputFile
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tsmerge_export.pipelines.frame import Panel
+    from tsmerge_export.tables.read import Long
+
 _FORMATS = (".csv", ".parquet")
-# Names that are found without a flag.
-_IDS, _TIMES, _TARGETS = ("item_id", "unique_id", "id"), ("timestamp", "date", "ds", "time"), ("target", "y")
-_STEP = "step"
-_SERIES = "item_id"
+_STDOUT = "-"
 
 
 def forecast(args: argparse.Namespace) -> int:
     """``tsmerge forecast DIR TABLE``. Returns 0."""
+    how = table_options(args)
     _check_paths(args)
-    from tsmerge_export.pipelines import pipeline
+    from tsmerge_export.pipelines import frame, pipeline
+    from tsmerge_export.pipelines.inputs import prediction_length
     from tsmerge_export.progress import LateBar
+    from tsmerge_export.tables.read import read_long
+    from tsmerge_export.tables.source import open_source
 
     bar = LateBar("forecast", raise_if_interrupted)
     model = pipeline(args.bundle, threads=args.threads, progress=bar)
@@ -37,50 +44,48 @@ def forecast(args: argparse.Namespace) -> int:
                 f"--num-samples has no effect: {args.bundle} gives quantiles, it draws no samples"
             )
         options["num_samples"] = args.num_samples
-    frame, names = _table(args)
-    identity, time, target = names
-    found = model.predict_df(
-        frame,
-        id_column=identity,
-        timestamp_column=time,
-        target=target,
-        prediction_length=args.prediction_length,
-        quantile_levels=args.quantiles,
-        freq=args.freq if time != _STEP else "D",
-        **options,
-    )
-    if time == _STEP:
-        found[time] = (found[time] - _ORIGIN()).dt.days
-        frame = frame.assign(**{time: (frame[time] - _ORIGIN()).dt.days})
-    written = [args.output]
+    steps = prediction_length(args.prediction_length, model.model_prediction_length, limit=False)
+    table = read_long(open_source(args.table), how)
+    columns = frame.Columns(table.id, table.time, table.target)
+    saying = frame.Saying(f"{args.table}: ", "--freq")
+    panel = frame.read(table.frame, columns, steps, how.freq, True, saying)
+    found = model.predict_panel(_named(panel, table), steps, args.quantiles, **options)
     if args.plot is not None:
-        _draw(args.plot, frame, found, names, args.quantiles)
-        written.append(args.plot)
+        _draw(args.plot, table, found, args.quantiles)
     _write(args.output, found)
-    steps = len(found) // found[identity].nunique()
-    print(
-        f"{found[identity].nunique()} series, {steps} steps each: {', '.join(map(str, written))}", flush=True
-    )
+    written = ", ".join(str(path) for path in (args.output, args.plot) if path not in (None, _STDOUT))
+    said = f"{len(panel.ids)} series, {steps} steps each: {written or 'standard output'}"
+    print(said, file=sys.stderr if args.output == _STDOUT else sys.stdout, flush=True)
     return 0
 
 
+def _named(panel: Panel, table: Long) -> Panel:
+    """The series of a wide table are their own targets."""
+    from dataclasses import replace
+
+    return replace(panel, targets=[str(name) for name in panel.ids]) if table.wide else panel
+
+
 def _check_paths(args: argparse.Namespace) -> None:
-    """Fail on a wrong path before any work is done."""
+    """Fail on a wrong path before any work is done. Makes an :class:`OutputFile` of what is written."""
+    from tsmerge_export.tables.source import STDIN, check_suffix
+
     made: list[OutputFile] = []
     for flag, name, suffixes in (("-o", "output", _FORMATS), ("--plot", "plot", (".png", ".svg", ".pdf"))):
         path = getattr(args, name)
-        if path is None:
+        if path is None or (name == "output" and path == _STDOUT):
             continue
         if Path(path).suffix.lower() not in suffixes:
             raise UsageError(f"{flag} {path}: give a file that ends in {', '.join(suffixes)}")
         file = OutputFile(flag, path)
         check_apart(args, file, made)
+        if name == "output" and not args.force and not file.direct and os.path.lexists(path):
+            raise UsageError(f"-o {path}: exists already; give --force to replace it, or another name")
         setattr(args, name, file)
         made.append(file)
-    if not Path(args.table).is_file():
+    if args.table != STDIN and not Path(args.table).is_file():
         raise UsageError(f"{args.table}: no such file")
-    if Path(args.table).suffix.lower() not in _FORMATS:
-        raise UsageError(f"{args.table}: give a .csv or .parquet file")
+    check_suffix(args.table, args.table)
     for path in (args.table, args.output):
         if Path(path).suffix.lower() == ".parquet":
             _need("pyarrow")
@@ -95,84 +100,20 @@ def _need(module: str) -> None:
         raise MissingDependencyError(f"{module} is not installed; pip install {module}")
 
 
-def _ORIGIN() -> Any:  # noqa: N802
-    import pandas as pd
-
-    return pd.Timestamp(2000, 1, 1)
-
-
-def _table(args: argparse.Namespace) -> tuple[pd.DataFrame, tuple[str, str, str]]:
-    """The table and the names of its id, timestamp and target columns; made up where the file has none."""
-    frame = _read(args.table)
-    if not len(frame):
-        raise UsageError(f"{args.table}: has no rows")
-    identity = _column(frame, args, "id_column", _IDS)
-    time = _column(frame, args, "timestamp_column", _TIMES)
-    target = _column(frame, args, "target", _TARGETS)
-    if target is None:
-        numeric = [name for name in frame.select_dtypes("number").columns if name not in (identity, time)]
-        if len(numeric) != 1:
-            raise UsageError(
-                f"{args.table}: which column shall be forecast? Give --target, one of: "
-                f"{', '.join(map(str, frame.columns[:20]))}"
-            )
-        target = numeric[0]
-    if identity is None:
-        identity = _SERIES
-        frame = frame.assign(**{identity: target})
-    if time is None:
-        import pandas as pd
-
-        time = _STEP  # rows are one step apart; calendar days stand for them on the way
-        count = frame.groupby(identity, sort=False).cumcount()
-        frame = frame.assign(**{time: _ORIGIN() + pd.to_timedelta(count, unit="D")})
-    return frame, (identity, time, target)
+def _write(file: OutputFile | str, frame: pd.DataFrame) -> None:
+    if isinstance(file, str):  # standard output
+        frame.to_csv(sys.stdout, index=False)
+        return
+    parquet = file.path.suffix.lower() == ".parquet"
+    file.write(lambda beside: (frame.to_parquet if parquet else frame.to_csv)(beside, index=False))
 
 
-def _column(frame: pd.DataFrame, args: argparse.Namespace, flag: str, usual: Sequence[str]) -> str | None:
-    name = getattr(args, flag)
-    if name is None:
-        return next((known for known in usual if known in frame.columns), None)
-    if name not in frame.columns:
-        raise UsageError(
-            f"--{flag.replace('_', '-')} {name}: no such column in {args.table}; it has: "
-            f"{', '.join(map(str, frame.columns[:20]))}"
-        )
-    return str(name)
-
-
-def _read(path: str) -> pd.DataFrame:
-    import pandas as pd
-
-    read = pd.read_csv if Path(path).suffix.lower() == ".csv" else pd.read_parquet
-    try:
-        frame: pd.DataFrame = read(path)
-    except MemoryError:
-        raise
-    except Exception as error:  # pandas, pyarrow and the codecs have no common base class
-        reason = first_line(error)
-        raise UsageError(f"{path}: cannot be read: {reason}") from None
-    return frame
-
-
-def _write(file: OutputFile, frame: pd.DataFrame) -> None:
-    def save(beside: Path) -> None:
-        if file.path.suffix.lower() == ".csv":
-            frame.to_csv(beside, index=False)
-        else:
-            frame.to_parquet(beside, index=False)
-
-    file.write(save)
-
-
-def _draw(
-    file: OutputFile,
-    frame: pd.DataFrame,
-    found: pd.DataFrame,
-    names: tuple[str, str, str],
-    levels: Sequence[float],
-) -> None:
+def _draw(file: OutputFile, table: Long, found: pd.DataFrame, levels: Sequence[float]) -> None:
+    from tsmerge_export.pipelines import frame
     from tsmerge_export.pipelines.plot import figure
 
-    picture = figure(frame, found, names, levels)
+    history = table.frame
+    if table.time is None:
+        history = history.assign(**{frame.STEP: history.groupby(table.id, sort=False).cumcount()})
+    picture = figure(history, found, (table.id, table.time or frame.STEP, table.target), levels)
     file.write(lambda beside: picture.savefig(beside, format=file.path.suffix[1:].lower(), dpi=150))

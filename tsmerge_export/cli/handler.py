@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from tsmerge_export.errors import TsmergeError
+from tsmerge_export.notes import Note
 
 DEBUG = "TSMERGE_DEBUG"  # set to 1: full tracebacks and the libraries' warnings
 INTERRUPTED = 130  # 128 + SIGINT
@@ -33,15 +34,22 @@ def guarded(run: Callable[[], int]) -> int:
     _interrupted_by.clear()
     before = _catch_signals()
     _quiet(debug)
+    notes: dict[str, None] = {}
+    shown = _collect(notes)
     try:
-        return run()
+        code = run()
+        _tell(notes)
+        return code
     except SystemExit as exit_:  # --help and --version
         return exit_.code if isinstance(exit_.code, int) else 0
     except BaseException as error:
         if debug and not isinstance(error, KeyboardInterrupt):
             traceback.print_exc()
+        if not isinstance(error, KeyboardInterrupt) and not _interrupted_by:
+            _tell(notes)
         return _explain(error)
     finally:
+        warnings.showwarning = shown
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -82,6 +90,30 @@ def _quiet(debug: bool) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def _collect(notes: dict[str, None]) -> Any:
+    """Keep the library's notes for the end, each once: a line in between would tear a progress bar.
+
+    Returns:
+        What showed warnings before.
+    """
+    before = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, Note):
+            notes[str(message)] = None
+        else:
+            before(message, category, *where, **more)
+
+    warnings.filterwarnings("always", category=Note)
+    warnings.showwarning = show
+    return before
+
+
+def _tell(notes: dict[str, None]) -> None:
+    for text in notes:
+        print(f"note: {' '.join(text.split())}", file=sys.stderr, flush=True)
 
 
 def _explain(error: BaseException) -> int:

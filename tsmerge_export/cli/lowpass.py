@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tsmerge_export.cli.parser import whole
+from tsmerge_export.cli.tables import FILES, add_table_options, read_data, table_options
 from tsmerge_export.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def _levels(text: str) -> tuple[float, ...]:
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     group = parser.add_argument_group("signal")
-    group.add_argument("--data", metavar="FILE", help="CSV with the signal; default: generated ones")
+    group.add_argument("--data", metavar="FILE", help=f"the signal: {FILES}; default: generated ones")
     group.add_argument("--column", metavar="NAME", help="which column of it; default: the only one")
     group.add_argument(
         "--length", type=whole(_LEAST), metavar="N", help="steps of a generated signal; default: 1024"
@@ -74,6 +75,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--markdown", metavar="FILE", help="write a page with the table, and the picture of --plot"
     )
+    add_table_options(parser, "--data")
     parser.set_defaults(run=run)
 
 
@@ -84,8 +86,10 @@ def run(args: argparse.Namespace) -> int:
     from tsmerge_export.parse import parse_k, parse_ratio
 
     check_files(args)
-    if args.data is None and args.column is not None:
-        raise UsageError("--column names a column of --data; give the file too")
+    if args.data is None:
+        if args.column is not None:
+            raise UsageError("--column names a column of --data; give the file too")
+        read_data(args)  # refuses flags about a table that is not given
     wrong = [name for name in _DEFAULTS if args.data is not None and getattr(args, name) is not None]
     if wrong:
         raise UsageError(f"--{wrong[0]} is for generated signals; leave it out, or leave out --data")
@@ -159,9 +163,9 @@ def _own(args: argparse.Namespace, how: Any) -> list[Effect]:
     import numpy as np
 
     from tsmerge_export.lowpass.study import effect
-    from tsmerge_export.validate.data import read_table
 
-    table = read_table(args.data)
+    table = read_data(args)
+    assert table is not None  # the caller looked
     name = args.column
     if name is None and len(table.columns) > 1:
         raise UsageError(f"--data {args.data}: has {len(table.columns)} columns; choose one with --column: "
@@ -200,4 +204,4 @@ def _given(args: argparse.Namespace) -> list[str]:
         if value is None or value == usual.get(name):
             continue
         words += [f"--{name}", ",".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value)]
-    return words
+    return words + table_options(args).words()

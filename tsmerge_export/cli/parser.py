@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from tsmerge_export.cli.tables import FILES, add_table_options
 from tsmerge_export.errors import UsageError
 
 _EXPORT_HELP = "export a model with token merging as a verified ONNX bundle"
@@ -133,7 +134,9 @@ def _add_graph_options(parser: argparse.ArgumentParser) -> None:
 def _add_check_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("verdicts")
     group.add_argument(
-        "--data", metavar="FILE", help="CSV of series for merge cost and speed; default: a sample series"
+        "--data",
+        metavar="FILE",
+        help=f"series for merge cost and speed: {FILES}; default: a sample series",
     )
     group.add_argument(
         "--atol", type=_tolerance(0.1), metavar="X", help="absolute tolerance, of the output's scale"
@@ -148,6 +151,7 @@ def _add_check_options(parser: argparse.ArgumentParser) -> None:
         "--seed", type=whole(0), default=0, metavar="N", help="seed of generated inputs; default: 0"
     )
     group.add_argument("--json", metavar="FILE", help="also write the report as JSON")
+    add_table_options(parser, "--data")
 
 
 def _add_target_options(parser: argparse.ArgumentParser) -> None:
@@ -295,9 +299,9 @@ def _fill_forecast(parser: argparse.ArgumentParser) -> None:
     # -h is the horizon here, as the statistics world has it.
     parser.add_argument("--help", action="help", help="show this help message and exit")
     parser.add_argument("bundle", metavar="DIR", help="the bundle's folder")
-    parser.add_argument("table", metavar="TABLE", help=".csv or .parquet file, a row per series and time")
+    parser.add_argument("table", metavar="TABLE", help=f"the series: {FILES}")
     parser.add_argument(
-        "-o", "--output", metavar="FILE", required=True, help=".csv or .parquet file to write"
+        "-o", "--output", metavar="FILE", required=True, help=".csv or .parquet file to write; - for stdout"
     )
     parser.add_argument(
         "-h",
@@ -309,21 +313,8 @@ def _fill_forecast(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plot", metavar="FILE", help="also draw history, forecast and bands (.png, .svg, .pdf)"
     )
-    group = parser.add_argument_group("columns")
-    group.add_argument(
-        "--id-column",
-        metavar="NAME",
-        help="which series a row belongs to; default: item_id, or all rows are one",
-    )
-    group.add_argument(
-        "--timestamp-column", metavar="NAME", help="default: timestamp or date, or rows are one step apart"
-    )
-    group.add_argument(
-        "--target", metavar="NAME", help="what to forecast; default: target, or the only numbers"
-    )
-    group.add_argument(
-        "--freq", metavar="FREQ", help="frequency such as h, D or W; default: found from the rows"
-    )
+    parser.add_argument("--force", action="store_true", help="replace an existing file")
+    add_table_options(parser, "TABLE")
     group = parser.add_argument_group("forecast")
     group.add_argument(
         "--quantiles",

@@ -6,10 +6,14 @@ import argparse
 import datetime
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tsmerge_export.cli.parser import add_model_options, names, whole
+from tsmerge_export.cli.tables import FILES, add_table_options, read_data
 from tsmerge_export.errors import UsageError
+
+if TYPE_CHECKING:
+    from tsmerge_export.tables.table import Table
 
 HELP = "find the fastest merge setting whose error on your data stays within a budget"
 _UNITS = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
@@ -48,7 +52,10 @@ def fill(parser: argparse.ArgumentParser) -> None:
         help="folder, hub id or .pt; several: the front runs across them",
     )
     parser.add_argument(
-        "--data", metavar="FILE", required=True, help="CSV of series: validation and test split come from it"
+        "--data",
+        metavar="FILE",
+        required=True,
+        help=f"series, for validation and test split: {FILES}",
     )
     parser.add_argument("--column", type=names, metavar="NAME,...", help="columns to look at; default: all")
     parser.add_argument(
@@ -79,6 +86,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of proposals and sampling")
     parser.add_argument("--json", metavar="FILE", help="also write everything that was tried as JSON")
     parser.add_argument("--plot", metavar="FILE", help="draw the Pareto front (png, svg or pdf)")
+    add_table_options(parser, "--data")
     add_model_options(parser)
     parser.set_defaults(run=run)
 
@@ -110,23 +118,25 @@ def run(args: argparse.Namespace) -> int:
 
     from tsmerge_export.bench.compare import first_only
     from tsmerge_export.progress import TUNE_STEPS, RichProgress
+    from tsmerge_export.tables.source import open_source
     from tsmerge_export.tune.log import kept
     from tsmerge_export.tune.search import Search, Tried, identity_of, pareto
     from tsmerge_export.tune.show import front_table, plot, print_answer
     from tsmerge_export.tune.subject import prepare
     from tsmerge_export.tune.verdict import answer, settled
     from tsmerge_export.validate.change import LEAST_WINDOWS
-    from tsmerge_export.validate.data import read_table
     from tsmerge_export.version import versions
 
     if args.windows < LEAST_WINDOWS:
         raise UsageError(f"--windows {args.windows}: a bound of 90 % takes at least {LEAST_WINDOWS}")
-    table = read_table(args.data, args.column, empty_allowed=True)
+    source = open_source(args.data, "--data")
+    table = read_data(args, source=source, columns=args.column, empty_allowed=True)
+    assert table is not None  # --data is required
     options: dict[str, Any] = {n: getattr(args, n) for n in ("family", "config", "trust_remote_code")}
     study = Path(f"{output}.tune.log")
     identity = identity_of(
-        args.models, Path(args.data).read_bytes(), args.metric, args.batch, args.length, args.windows,
-        columns=args.column, threads=args.threads,
+        args.models, source.content, args.metric, args.batch, args.length, args.windows,
+        columns=args.column, threads=args.threads, table=table.options.words(),
     )  # fmt: skip
     with kept(study), TemporaryDirectory(prefix="tsmerge-tune-") as folder:
         with RichProgress(TUNE_STEPS, raise_if_interrupted) as progress:
@@ -175,6 +185,7 @@ def run(args: argparse.Namespace) -> int:
             "max_increase_percent": args.max_increase,
             "run": {
                 "data": args.data,
+                "table": table.options.words(),
                 "budget_seconds": args.budget,
                 "threads": args.threads,
                 "seed": args.seed,
@@ -196,23 +207,32 @@ def run(args: argparse.Namespace) -> int:
     if chosen.fastest is None:
         print(f"no bundle is written; the search is kept in {study}", flush=True)
         return 0
-    _export(args, chosen.fastest.tried, output, options, content)
+    _export(args, chosen.fastest.tried, table, output, options, content)
     print(f"bundle: {output} (search kept in {study})", flush=True)
     return 0
 
 
 def _export(
-    args: argparse.Namespace, chosen: Any, output: str, options: dict[str, Any], search: dict[str, Any]
+    args: argparse.Namespace,
+    chosen: Any,
+    table: Table,
+    output: str,
+    options: dict[str, Any],
+    search: dict[str, Any],
 ) -> None:
-    """The usual export with the chosen setting, parity verdict and all; ``search`` goes into its report."""
+    """The usual export with the chosen setting over the columns of the search, parity verdict and all.
+
+    ``search`` goes into its report.
+    """
     from tsmerge_export import api
     from tsmerge_export.cli.handler import raise_if_interrupted
     from tsmerge_export.progress import EXPORT_STEPS, RichProgress
     from tsmerge_export.report import print_verdicts
+    from tsmerge_export.tables.table import usable_columns
 
     with RichProgress(EXPORT_STEPS, raise_if_interrupted) as progress:
         manifest = api.export(
-            chosen.source, chosen.merge, output=output, force=args.force, data=args.data, threads=args.threads,
-            seed=args.seed, search=search, progress=progress, **options,
+            chosen.source, chosen.merge, output=output, force=args.force, data=usable_columns(table)[0],
+            threads=args.threads, seed=args.seed, search=search, progress=progress, **options,
         ).manifest  # fmt: skip
     print_verdicts(manifest["verdicts"], title=f"{manifest['family']}: {chosen.merge.describe()}")

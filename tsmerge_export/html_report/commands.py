@@ -67,7 +67,16 @@ def commands(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     if not search and report["merge"]["method"] != "none":
         data = run.get("data") or "series.csv"
-        tune = ["tsmerge", "tune", source, "--data", str(data), "--max-increase", "3%"]
+        tune = [
+            "tsmerge",
+            "tune",
+            source,
+            "--data",
+            str(data),
+            *(run.get("table") or ()),
+            "--max-increase",
+            "3%",
+        ]
         out.append(("find a better setting", shlex.join(tune)))
     return out
 
@@ -77,6 +86,7 @@ def _shared(run: Mapping[str, Any]) -> list[str]:
     for name in ("data", "atol", "rtol", "threads"):
         if run.get(name) is not None:
             words += [f"--{name}", str(run[name])]
+    words += run.get("table") or ()
     return [*words, "--seed", str(run["seed"])] if run.get("seed") else words
 
 
@@ -105,12 +115,17 @@ def _python(report: Mapping[str, Any], output: str) -> str:
     more = "".join(f", {name}={value!r}" for name, value in options.items() if value is not None)
     target = (report.get("run") or {}).get("target")
     note = f"  # with target=Target(...) for {shlex.join(target)}" if target else ""
+    table = (report.get("run") or {}).get("table")
+    note += (
+        f"  # with data=read_table(..., options=TableOptions(...)) for {shlex.join(table)}" if table else ""
+    )
     return f"tsm.export(model, tsm.MergeConfig({given}), output={output!r}{more}){note}"
 
 
 def _tune(search: Mapping[str, Any], output: str) -> str:
     identity, run = search["identity"], search.get("run") or {}
     words = ["tsmerge", "tune", *identity["models"], "--data", str(run.get("data") or "series.csv")]
+    words += run.get("table") or ()
     words += ["--max-increase", f"{search['max_increase_percent']:g}%", "--metric", identity["metric"]]
     if run.get("budget_seconds"):
         words += ["--budget", f"{run['budget_seconds']:g}s"]

@@ -19,6 +19,8 @@ from tsmerge_export.runtimes.onnxruntime import Session
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tsmerge_export.pipelines.frame import Panel
+
 Floats = NDArray[np.float32]
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -102,35 +104,58 @@ class Forecaster(ABC):
     ) -> pd.DataFrame:
         """Forecast the series of a long data frame, as chronos-forecasting's ``predict_df`` does.
 
+        Time zones are kept: steps are even in UTC, or from days on by the zone's clock. Text that may be two dates
+        (01/02/2024) and two rows of a series at one time are refused.
+
         Args:
-            df: a row per series and time; other columns are ignored.
+            df: a row per series and time, of pandas, or of another library that narwhals knows; other columns are
+                ignored.
             id_column, timestamp_column, target: names of columns.
             prediction_length, quantile_levels, predict_kwargs: see :meth:`predict_quantiles`.
             batch_size: series per call; they are padded to the longest of them.
-            validate_inputs: sort and check first. Without it the rows must be grouped by id and sorted by time.
-            freq: pandas frequency of the timestamps; None finds it from series of at least three rows.
+            validate_inputs: sort and check first. Without it the rows must be grouped by id, sorted by time and even.
+            freq: pandas frequency of the timestamps; gaps become missing values. None finds it from series of at least
+                three rows, which must have no gap.
 
         Returns:
-            ``prediction_length`` rows per series, in order of first appearance: id, timestamp, ``target_name``,
-            ``predictions`` and a column per quantile level.
+            A frame of pandas, ``prediction_length`` rows per series, in order of first appearance: id, timestamp,
+            ``target_name``, ``predictions`` and a column per quantile level.
 
         Raises:
             UsageError: a column is missing or not numeric, timestamps without a frequency, an empty series.
-            MissingDependencyError: pandas is not installed.
+            MissingDependencyError: pandas is not installed, or narwhals for a frame of another library.
+        """
+        from tsmerge_export.pipelines import frame
+
+        steps = check.prediction_length(
+            prediction_length, self._horizon, predict_kwargs.pop("limit_prediction_length", False)
+        )
+        columns = frame.Columns(id_column, timestamp_column, target)
+        panel = frame.read(df, columns, steps, freq, validate_inputs)
+        return self.predict_panel(panel, steps, quantile_levels, batch_size, **predict_kwargs)
+
+    def predict_panel(
+        self,
+        panel: Panel,
+        steps: int,
+        quantile_levels: Sequence[float] = LEVELS,
+        batch_size: int = 256,
+        **predict_kwargs: Any,
+    ) -> pd.DataFrame:
+        """Forecast series that were read already; see :meth:`predict_df` for the other arguments and the result.
+
+        Args:
+            panel: its future has ``steps`` rows for each series.
         """
         from tsmerge_export.pipelines import frame
 
         levels = check.quantile_levels(quantile_levels)
-        steps = check.prediction_length(
-            prediction_length, self._horizon, predict_kwargs.pop("limit_prediction_length", False)
-        )
         size = check.whole("batch_size", batch_size, 1, 2**31)
-        columns = frame.Columns(id_column, timestamp_column, target)
-        names, contexts, future = frame.read(df, columns, steps, freq, validate_inputs)
+        self._tell(panel)
         results = []
-        for start in range(0, len(contexts), size):
-            chunk = contexts[start : start + size]
-            with frame.naming(names[start : start + size]):
+        for start in range(0, len(panel.values), size):
+            chunk = panel.values[start : start + size]
+            with frame.naming(panel.ids[start : start + size]):
                 results.append(
                     self.predict_quantiles(
                         chunk,
@@ -141,7 +166,10 @@ class Forecaster(ABC):
                     )
                 )
         quantiles, points = (np.concatenate(parts) for parts in zip(*results, strict=True))
-        return frame.result(future, target, quantiles, points, levels)
+        return frame.result(panel, quantiles, points, levels)
+
+    def _tell(self, panel: Panel) -> None:  # noqa: B027
+        """Note what of the data the model does not use, where upstream does."""
 
     def _own_steps(self, prediction_length: Any) -> int:
         """Steps to forecast, for a model that does not go on behind its own horizon; UsageError for more."""

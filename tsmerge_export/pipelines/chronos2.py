@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.errors import UsageError
+from tsmerge_export.notes import note
 from tsmerge_export.pipelines.base import Floats
 from tsmerge_export.pipelines.quantile_models import QuantileForecaster
 from tsmerge_export.progress import Progress
 from tsmerge_export.runtimes.onnxruntime import Session
+
+if TYPE_CHECKING:
+    from tsmerge_export.pipelines.frame import Panel
 
 
 class Chronos2(QuantileForecaster):
@@ -20,6 +26,14 @@ class Chronos2(QuantileForecaster):
         if not isinstance(self._settings.get("patch_size"), int):
             raise UsageError(f"{bundle.path}: its pipeline settings are incomplete; export it again")
         self._patch = int(self._settings["patch_size"])
+
+    def _tell(self, panel: Panel) -> None:
+        if panel.others:
+            named = ", ".join(map(repr, panel.others[:8])) + (", ..." if len(panel.others) > 8 else "")
+            note(
+                f"columns that are not used: {named}; chronos-forecasting's Chronos-2 takes them for covariates, "
+                "here each series is forecast from its own values"
+            )
 
     def _part(self, context: Floats, steps: int) -> Floats:
         rows, patches = len(context), -(-steps // self._patch)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from tsmerge_export.notes import note
 from tsmerge_export.pipelines import inputs as check
 from tsmerge_export.pipelines.base import Floats, quantile
 from tsmerge_export.pipelines.quantile_models import QuantileForecaster
@@ -42,7 +42,7 @@ class ChronosBolt(QuantileForecaster):
         check.seed(0 if seed is None else seed)
         context = check.as_batch(inputs, self._context)
         if steps > self._horizon:
-            warnings.warn(f"the model was made for {self._horizon} steps; {steps} may be worse")
+            note(f"the model was made for {self._horizon} steps; {steps} may be worse")
         batch, levels = len(context), len(self._levels)
         pieces = -(-steps // self._horizon)
         piece = self._run(context, self._horizon, 0, pieces)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.errors import UsageError
+from tsmerge_export.notes import note
 from tsmerge_export.pipelines import inputs as check
 from tsmerge_export.pipelines import sampling
 from tsmerge_export.pipelines.base import Floats
@@ -81,7 +81,7 @@ class ChronosT5(SampleForecaster):
         seed = check.seed(seed)
         context = check.as_batch(inputs, self._context)
         if steps > self._horizon:
-            warnings.warn(f"the model was made for {self._horizon} steps; {steps} may be worse")
+            note(f"the model was made for {self._horizon} steps; {steps} may be worse")
         blocks = [self._horizon] * (steps // self._horizon)
         blocks += [steps % self._horizon] if steps % self._horizon else []
         out = np.empty((len(context), samples, steps), np.float32)

@@ -21,8 +21,8 @@ def as_batch(inputs: Any, context_length: int) -> Floats:
     """Series as one array, padded on the left with NaN to the longest and cut to what the model reads.
 
     Args:
-        inputs: a series, a 2-D array of series, or a list of series of any lengths; arrays, lists, torch tensors. NaN
-            (or None in a list) is missing.
+        inputs: a series, a 2-D array of series, or a list of series of any lengths; arrays, lists, torch tensors. NaN,
+            None in a list and what a masked array masks are missing.
         context_length: steps that the model reads.
 
     Returns:
@@ -51,7 +51,7 @@ def _split(inputs: Any) -> Sequence[Any]:
     if isinstance(inputs, list | tuple):
         scalars = [np.ndim(item) == 0 for item in inputs if not hasattr(item, "detach") or item.ndim == 0]
         return [inputs] if inputs and len(scalars) == len(inputs) and all(scalars) else inputs
-    array = np.asarray(inputs)
+    array = np.asarray(_filled(inputs))
     if array.ndim not in (1, 2):
         raise UsageError(
             f"inputs have shape {list(array.shape)}; give one series, a 2-D array, or a list of series"
@@ -62,7 +62,7 @@ def _split(inputs: Any) -> Sequence[Any]:
 def _series(values: Any, index: int) -> Floats:
     if hasattr(values, "detach"):
         values = values.detach().cpu().float()
-    array = np.asarray(values)
+    array = np.asarray(_filled(values))
     if array.ndim != 1:
         raise UsageError(f"series {index} has shape {list(array.shape)}, expected one dim")
     if not len(array):
@@ -81,6 +81,15 @@ def _series(values: Any, index: int) -> Floats:
     if np.isinf(array).any():
         raise UsageError(f"series {index} has infinite values, or values beyond float32; give finite ones")
     return array
+
+
+def _filled(values: Any) -> Any:
+    """NaN where a masked array, or a masked value in a list, is masked."""
+    if isinstance(values, np.ma.MaskedArray):
+        return np.ma.filled(values.astype(np.float64) if values.dtype.kind in "biuf" else values, np.nan)
+    if isinstance(values, list | tuple):
+        return [np.nan if value is np.ma.masked else value for value in values]
+    return values
 
 
 def prediction_length(value: Any, default: int, limit: bool) -> int:

@@ -26,11 +26,11 @@ def figure(
     """
     from matplotlib.figure import Figure
 
-    from tsmerge_export.pipelines.frame import timestamps
+    from tsmerge_export.tables.times import timestamps
 
     identity, time, target = names
     if found[time].dtype.kind == "M":
-        history = history.assign(**{time: timestamps(history[time], time)})
+        history = history.assign(**{time: timestamps(history[time], f"column {time!r}")})
     ids = list(found[identity].unique())[:_MOST_SERIES]
     picture = Figure(figsize=(10, 1 + 2.4 * len(ids)), layout="constrained")
     low = sorted(level for level in levels if level < 0.5)

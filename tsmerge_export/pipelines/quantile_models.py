@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.errors import UsageError
+from tsmerge_export.notes import note
 from tsmerge_export.pipelines import inputs as check
 from tsmerge_export.pipelines.base import LEVELS, Floats, Forecaster
 from tsmerge_export.progress import Progress
@@ -79,7 +79,7 @@ class QuantileForecaster(Forecaster):
             chosen = found[..., [self._levels.index(level) for level in levels]]
         else:
             if min(levels) < min(self._levels) or max(levels) > max(self._levels):
-                warnings.warn(
+                note(
                     f"quantile levels beyond {min(self._levels)} to {max(self._levels)}, its own, "
                     "get its lowest or highest quantile"
                 )

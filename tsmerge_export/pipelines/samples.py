@@ -89,6 +89,8 @@ class HorizonSamples(SampleForecaster):
             if name not in known:
                 raise UsageError(f"features: {name!r} is none of {', '.join(known) or 'this model (none)'}")
             dtype, dims = known[name]
+            if np.ma.is_masked(value):
+                raise UsageError(f"features: {name} has masked values; fill them")
             try:
                 array = np.asarray(value).astype(dtype)
             except (TypeError, ValueError):

@@ -41,12 +41,19 @@ def prepare(values: Mapping[str, Any], inputs: Sequence[TensorInfo]) -> dict[str
 def convert(value: Any, info: TensorInfo) -> NDArray[Any]:
     """``value`` as a contiguous array of the input's dtype.
 
-    Between float types rounding is accepted, overflow to infinity is not; every other conversion must be exact.
+    Between float types rounding is accepted, overflow to infinity is not; every other conversion must be exact. What a
+    masked array masks becomes NaN.
 
     Raises:
         UsageError: not numeric, ragged, or not convertible without loss.
     """
     wanted = np.dtype(info.dtype)
+    if isinstance(value, np.ma.MaskedArray) and np.ma.getmaskarray(value).any():
+        if wanted.kind != "f" or value.dtype.kind not in "biuf":
+            raise UsageError(
+                f"input {info.name!r} has masked values, and {wanted} has no NaN for them; fill them"
+            )
+        value = np.ma.filled(value.astype(np.promote_types(value.dtype, np.float32)), np.nan)
     try:
         if hasattr(
             value, "detach"

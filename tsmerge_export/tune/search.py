@@ -240,9 +240,15 @@ def identity_of(
     *,
     columns: Sequence[str] | None = None,
     threads: int | None = None,
+    table: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """What the figures of a search depend on, besides the machine."""
+    """What the figures of a search depend on, besides the machine.
+
+    Args:
+        table: the flags that say how ``data`` are read.
+    """
     return {
+        **({"table": list(table)} if table else {}),
         "models": list(sources),
         "data": hashlib.sha256(data).hexdigest(),
         "metric": metric,
