@@ -129,6 +129,28 @@ def test_only_the_first_differing_layer_counts() -> None:
     assert compare(layers, [decide(tie, 1), wrong], taps, NOISE, 1)[0] == Verdict.MISMATCH
 
 
+@pytest.mark.parametrize(("rows", "expected"), [(6, [0, 1, 0]), (2, [0, 0, 0]), (5, [1, 1, 1])])
+def test_layers_with_other_rows(rows: int, expected: list[int]) -> None:
+    """Row 3 of a layer is tied and decided the other way: that of the second output row, if each has two of them."""
+    tie, other, clear = [0.5, 0.5000001, 0.1], [0.5000001, 0.5, 0.1], [0.1, 0.2, 0.9]
+    want, got = (
+        [decide(special if row == 3 else clear, 1) for row in range(rows)] for special in (tie, other)
+    )
+    rank = np.array([tie if row == 3 else clear for row in range(rows)], np.float32)
+    layer = Decision(*map(np.concatenate, zip(*want, strict=True)), rank, np.full((rows, 3), np.inf))
+    made = tuple(map(np.concatenate, zip(*got, strict=True)))
+    single = Decision(*decide(clear, 1), rank[:1], layer.gap[:1])
+    first = Decision(
+        *(np.repeat(part, 3, 0) for part in (single.kept, single.target, single.rank, single.gap))
+    )
+    taps = [Tap("k", "t", 0)] * 2
+    both = [first, layer]
+    assert compare(both, [(first.kept, first.target), made], taps, NOISE, 3).tolist() == expected
+    assert near_tie(both, NOISE, 3).astype(int).tolist() == expected
+    wrong = (made[0][::-1], made[1][::-1])
+    assert Verdict.MISMATCH in compare(both, [(first.kept, first.target), wrong], taps, NOISE, 3) or rows == 2
+
+
 def test_other_numbers_of_layers_or_tokens_are_mismatches() -> None:
     rank = [0.9, 0.1, 0.2]
     want = Decision(*decide(rank, 1), np.array([rank], np.float32), np.full((1, 3), np.inf, np.float32))

@@ -219,9 +219,16 @@ def _open(original: onnx.ModelProto, source: str) -> Any:
 def _batch_dim(measured: ir.Model, sizes: Sizes) -> str | None:
     """The dim of the inputs that counts the rows where tokens merge; None: there is one row, or a fixed number."""
     rows = {(dims(point.value) or [None, None])[1 - point.axis] for point in find_points(measured.graph)[0]}
-    if "batch" not in sizes or not rows or not all(isinstance(dim, int) or dim in sizes for dim in rows):
+    if len(rows) != 1 or not all(isinstance(dim, int) or dim in sizes for dim in rows):
         return "batch"  # or a product of it, where series have channels that are rows of their own
-    return next((dim for dim in rows if isinstance(dim, str)), None) if len(rows) == 1 else "batch"
+    (dim,) = rows
+    if not isinstance(dim, int):
+        return dim
+    if "batch" in sizes:
+        return None
+    # Both are fixed: where there are fewer rows than entries of the first axis, that is something else.
+    first = [value.shape[0] for value in measured.graph.inputs if value.shape]
+    return None if first and all(isinstance(size, int) and dim % size for size in first) else "batch"
 
 
 def _read_example(path: Path, inputs: Sequence[Input]) -> Arrays:

@@ -20,7 +20,7 @@ from tsmerge_export.rewrite.distances import fold_distances
 from tsmerge_export.rewrite.emit import Emitter
 from tsmerge_export.rewrite.points import Point, ancestors, scope_of
 from tsmerge_export.rewrite.rules import FOR_FOLDED, RULES, Barrier, Context, Ends, Outcome
-from tsmerge_export.rewrite.stages import FIRST, Rows, Stage, deepest
+from tsmerge_export.rewrite.stages import FIRST, Rows, Stage, Tags, deepest
 from tsmerge_export.rewrite.subgraphs import captured, give_captured
 
 DOMAIN = "tsmerge"
@@ -115,6 +115,7 @@ class _Walk:
     ) -> None:
         self._model, self._graph = model, model.graph
         self._steps = {point.node: (point, plan[point.layer]) for point in points if point.layer in plan}
+        self._points = points
         self._kinds = {tuple(point.rows) for point in points}
         self._stay, self._metric = stay, metric
         self._log_size = token_log_size if prop_attn else None
@@ -258,7 +259,7 @@ class _Walk:
         x = self._current.get(point.value, point.value)
         tags, axis, plain = self._context.tags(x), point.axis, dims(x)
         if set(tags) - {axis} or (tags and self._context.rows(x) != Rows(1 - axis)):
-            raise UnsupportedError(f"node {point.node.name!r}: tokens are not on axis {axis}")
+            raise UnsupportedError(self._two_ways(point, tags))
         x = x if axis else self._emit.transpose(x, [1, 0, 2])
         before = tags.get(axis) or self._root(x)
         shape = dims(x) or []
@@ -298,6 +299,20 @@ class _Walk:
                 symbol,
                 dict(step.attributes),
             )
+        )
+
+    def _two_ways(self, point: Point, tags: Tags) -> str:
+        """Why a point cannot merge: what it would merge is merged already along another axis."""
+        before = next((stage.root.dim for axis, stage in tags.items() if axis != point.axis), None)
+        node = f"node {point.node.name!r}"
+        if before is None:
+            return (
+                f"{node}: its tokens {point.rows[1]} are on axis {point.axis}, and their batch is elsewhere"
+            )
+        layers = ",".join(str(p.layer) for p in self._points if p.rows[1] == before)
+        return (
+            f"{node}: merges along {point.rows[1]!r}, where its values are merged along {before!r} already (attention "
+            f"over time, then over series, for example); merge along {before!r} alone with --layers {layers}"
         )
 
     def _compared(self, point: Point, x: ir.Value, before: Stage) -> ir.Value:

@@ -122,7 +122,8 @@ def compare(
 
     Args:
         want: the eager model's, per layer. got: the artefact's (kept, target), per layer.
-        taps: of the artefact. noise: scores this close may be ordered either way. batch: rows B.
+        taps: of the artefact. noise: scores this close may be ordered either way. batch: rows B; a layer may decide
+            over a multiple of them, or over other rows, which then count for all.
 
     Returns:
         ``[B]`` of :class:`Verdict`. All rows are mismatches where the number of layers differs, or that of tokens,
@@ -131,37 +132,51 @@ def compare(
     verdict = np.zeros(batch, np.int64)
     if len(want) != len(got):
         return np.full(batch, Verdict.MISMATCH, np.int64)
-    for w, (kept, target), place in zip(want, got, taps, strict=True):
-        if len(w.kept) != batch:
-            return np.full(batch, Verdict.MISMATCH, np.int64)
-        if w.kept.shape != kept.shape or w.target.shape != target.shape:
-            # A count that comes from the data may be another one within float noise, for all rows at once; it also
-            # is where a row of the batch flipped before.
-            noisy = w.count is not None and (w.count <= noise or bool((verdict == Verdict.FLIP).any()))
-            noisy &= w.target.shape == target.shape and len(kept) == batch
-            for b in np.flatnonzero(verdict == Verdict.EQUAL):
-                row = Decision(w.kept[b], w.target[b], w.rank[b], w.gap[b])
-                fair = noisy and _other_count(row, kept[b], target[b], place.protect_first, noise)
-                verdict[b] = Verdict.FLIP if fair else Verdict.MISMATCH
+    for w, made, place in zip(want, got, taps, strict=True):
+        same = w.kept.shape == made[0].shape and w.target.shape == made[1].shape
+        # A count that comes from the data may be another one within float noise, for all rows at once; it also is
+        # where a row of the batch flipped before.
+        noisy = w.count is not None and (w.count <= noise or bool((verdict == Verdict.FLIP).any()))
+        noisy &= w.target.shape == made[1].shape and len(made[0]) == len(w.kept)
+        todo = _of_rows(verdict == Verdict.EQUAL, len(w.kept))
+        found = np.zeros(len(todo), np.int64)
+        for row in np.flatnonzero(todo):
+            if same:
+                found[row] = _judge_row(w, int(row), *made, place.protect_first, noise)
+            else:
+                own = Decision(w.kept[row], w.target[row], w.rank[row], w.gap[row])
+                fair = noisy and _other_count(own, made[0][row], made[1][row], place.protect_first, noise)
+                found[row] = Verdict.FLIP if fair else Verdict.MISMATCH
+        verdict = np.where(verdict == Verdict.EQUAL, fold_rows(found, batch), verdict)
+        if not same:
             return verdict
-        for b in np.flatnonzero(verdict == Verdict.EQUAL):
-            if np.array_equal(w.kept[b], kept[b]) and np.array_equal(w.target[b], target[b]):
-                continue
-            if w.margin is not None:
-                fair = w.margin[b] <= noise and (
-                    w.allows is None or w.allows(int(b), kept[b], target[b], noise)
-                )
-                verdict[b] = Verdict.FLIP if fair else Verdict.MISMATCH
-                continue
-            row = Decision(w.kept[b], w.target[b], w.rank[b], w.gap[b])
-            verdict[b] = _judge(row, kept[b], target[b], place.protect_first, noise)
     return verdict
+
+
+def _judge_row(want: Decision, row: int, kept: Ints, target: Ints, first: int, noise: float) -> Verdict:
+    if np.array_equal(want.kept[row], kept[row]) and np.array_equal(want.target[row], target[row]):
+        return Verdict.EQUAL
+    if want.margin is not None:
+        fair = want.margin[row] <= noise and (
+            want.allows is None or want.allows(row, kept[row], target[row], noise)
+        )
+        return Verdict.FLIP if fair else Verdict.MISMATCH
+    own = Decision(want.kept[row], want.target[row], want.rank[row], want.gap[row])
+    return _judge(own, kept[row], target[row], first, noise)
+
+
+def _of_rows(values: npt.NDArray[np.bool_], rows: int) -> npt.NDArray[np.bool_]:
+    """``[rows]``: the entry of each row of decisions; the reverse of :func:`fold_rows`."""
+    if rows % len(values):
+        return np.full(rows, values.any())
+    return np.repeat(values, rows // len(values))
 
 
 def fold_rows(values: npt.NDArray[Any], batch: int) -> npt.NDArray[Any]:
     """``[B]``: the worst of the rows of decisions that belong to each row of the outputs.
 
-    A model may put channels into the batch: B x C rows, those of one series in a row.
+    A model may put channels into the batch: B x C rows, those of one series in a row. Rows that are no multiple of B
+    belong to all.
     """
     rows = len(values)
     if rows == batch:
@@ -246,14 +261,14 @@ def near_tie(want: Sequence[Decision], noise: float, batch: int) -> npt.NDArray[
         if w.count is not None:  # a row that flipped before may change the count, and that all rows
             close |= w.count <= noise or bool(close.any())
         if w.margin is not None:
-            close |= w.margin <= noise
+            close |= fold_rows(w.margin <= noise, batch)
             continue
         removed = w.target.shape[1] - w.kept.shape[1]
         if removed == 0:
             continue
         ordered = -np.sort(-w.rank, axis=1)
         if removed < ordered.shape[1]:
-            close |= ordered[:, removed - 1] - ordered[:, removed] <= noise
+            close |= fold_rows(ordered[:, removed - 1] - ordered[:, removed] <= noise, batch)
         merged = w.rank >= ordered[:, removed - 1 : removed] - noise
-        close |= ((w.gap <= noise) & merged & (w.rank != RANK_PADDING)).any(axis=1)
+        close |= fold_rows(((w.gap <= noise) & merged & (w.rank != RANK_PADDING)).any(axis=1), batch)
     return close
