@@ -19,7 +19,7 @@ from typing import Any
 from tsmerge_export.atomic import fsync_tree
 from tsmerge_export.beside import Beside, ChangedError, entries, look, sweep
 from tsmerge_export.errors import UsageError
-from tsmerge_export.paths import beside, is_inner_name
+from tsmerge_export.paths import beside, is_inner_name, real_path
 
 FORMAT = "tsmerge-bundle"
 FORMAT_VERSION = 1
@@ -90,7 +90,7 @@ class Bundle:
             ) from None
         if not components:
             raise UsageError(f"{path / MANIFEST}: has no components; export the bundle again")
-        return cls(path.resolve(), manifest, components)
+        return cls(real_path(path), manifest, components)
 
     @property
     def verdicts(self) -> dict[str, Any]:
@@ -216,7 +216,7 @@ def _component(folder: Path, entry: Mapping[str, Any], files: Mapping[str, Any])
 
     return ComponentInfo(
         name=str(entry["name"]),
-        file=folder.resolve() / entry["file"],
+        file=real_path(folder) / entry["file"],
         inputs=tensors(entry["inputs"]),
         outputs=tensors(entry["outputs"]),
         merges=tuple(entry.get("merges") or ()),
@@ -236,7 +236,7 @@ def check_output(output: str | Path, force: bool = False) -> Path:
     Raises:
         UsageError: exists already, is no bundle or holds other files too, or cannot be written.
     """
-    path = Path(output).resolve()
+    path = real_path(output)
     if not path.name:
         raise UsageError(f"-o {output}: is not a folder name")
     recover(path)

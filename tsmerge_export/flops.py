@@ -17,12 +17,15 @@ import onnx
 from numpy.typing import NDArray
 
 from tsmerge_export import onnx_weights
+from tsmerge_export.checkpoint.onnx_checks import check_model
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError, first_line
+from tsmerge_export.onnx_scan import check_calls, scan
 
 _DOMAIN = "tsmerge"
 _PREFIX = "tsmerge_shape_of/"
 _USUAL = {"samples": 20, "capacity": 64, "series": 1, "horizon": 4, "drawn_steps": 1}
 _ALL_TOKENS = 1_000_000_000
+_MOST_NUMBERS = 2**28  # in one input
 # Products that are not counted; a file that has them says so.
 UNCOUNTED = ("Attention", "Conv", "ConvTranspose", "Einsum", "GroupQueryAttention", "MultiHeadAttention")
 
@@ -49,17 +52,21 @@ class Flops:
 
 
 def load_graph(path: Path) -> onnx.ModelProto:
-    """Read an ONNX file with its external data. Raises UsageError when it is no ONNX file."""
+    """Read an ONNX file with its external data.
+
+    Raises:
+        UsageError: no ONNX file, or a malformed one. UnsupportedError: it grows too large, or is of no tensors.
+    """
+    check_calls(scan(path), str(path))
     try:
-        model = onnx_weights.read(path)
-    except UsageError:
-        raise
+        model = onnx.load(path, format="protobuf", load_external_data=False)
     except Exception as error:  # protobuf and onnx raise errors of several unrelated classes
         reason = first_line(error)
         raise UsageError(f"{path}: cannot be read as ONNX: {reason}") from error
     if not model.graph.node:
         raise UsageError(f"{path}: truncated or not an ONNX file (it has no operators)")
-    return model
+    check_model(model, str(path))
+    return onnx_weights.read(path, model)
 
 
 def feeds(model: onnx.ModelProto, batch: int, length: int, seed: int = 0) -> dict[str, NDArray[Any]]:
@@ -81,7 +88,16 @@ def feeds(model: onnx.ModelProto, batch: int, length: int, seed: int = 0) -> dic
             is_batch = dim.dim_param == "batch" or (axis == 0 and dim.dim_param != "length")
             usual = _USUAL.get(dim.dim_param, length)
             dims.append(dim.dim_value if fixed else batch if is_batch else usual)
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+        try:
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+        except (KeyError, ValueError):
+            dtype = np.dtype(object)
+        if dtype.kind not in "fiub" or not value.type.HasField("tensor_type"):
+            raise UnsupportedError(f"input {value.name!r} holds neither numbers nor booleans")
+        if math.prod(dims) > _MOST_NUMBERS:
+            raise UnsupportedError(
+                f"input {value.name!r} would hold {math.prod(dims)} numbers; choose a smaller size"
+            )
         floating = np.issubdtype(dtype, np.floating)
         out[value.name] = (rng.standard_normal(dims) if floating else np.ones(dims)).astype(dtype)
     return out
@@ -124,7 +140,7 @@ def run_shapes(
         return shapes
     try:
         plain = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        session = open_session(copy, threads, level=plain, quiet=True)
+        session = open_session(copy, threads, level=plain)
         values = session.run(None, dict(inputs))
     except Exception as error:  # ONNX Runtime has no common base class
         sizes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())

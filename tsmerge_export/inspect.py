@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx
 
-from tsmerge_export import flops, ops
+from tsmerge_export import flops, ops, trial
 from tsmerge_export.bundle import Bundle, ComponentInfo
 from tsmerge_export.errors import UnsupportedError, UsageError
 
@@ -73,6 +73,10 @@ def inspect_file(path: Path, *, batch: int = 1, length: int | None = None) -> di
         UsageError: not an ONNX file. UnsupportedError: it does not run at this size.
     """
     model = flops.load_graph(path)
+    request = {"path": str(path), "batch": batch, "length": length}
+    apart = trial.check(model, "tsmerge_export.inspect:task", str(path), request)
+    if apart is not None:
+        return apart
     refused: UnsupportedError | None = None
     for size in _LENGTHS if length is None else (length,):
         try:
@@ -81,6 +85,11 @@ def inspect_file(path: Path, *, batch: int = 1, length: int | None = None) -> di
             refused = refused or error
     assert refused is not None
     raise refused
+
+
+def task(request: dict[str, Any]) -> dict[str, Any]:
+    """:func:`inspect_file` for a process of its own."""
+    return inspect_file(Path(request["path"]), batch=request["batch"], length=request["length"])
 
 
 def _inspected(model: onnx.ModelProto, path: Path, batch: int, length: int) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from tsmerge_export.atomic import fsync_tree
 from tsmerge_export.beside import Beside, ChangedError, look
 from tsmerge_export.errors import UsageError
+from tsmerge_export.paths import real_path
 
 
 class OutputFile:
@@ -30,7 +31,7 @@ class OutputFile:
 
     def __init__(self, flag: str, path: str | Path) -> None:
         self.flag, self.given = flag, str(path)
-        self.path = Path(path).resolve()
+        self.path = real_path(path)
         self.direct = _is_device(Path(path))
         if self.direct:
             return

@@ -1,8 +1,22 @@
-"""File names that come from a file: where they may lead."""
+"""Paths that come from users and from files: where they may lead."""
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path, PurePosixPath, PureWindowsPath
+
+
+def real_path(path: str | Path) -> Path:
+    """The absolute path, links followed; it need not exist.
+
+    Raises:
+        OSError: links that lead to each other (Python before 3.13 raises RuntimeError there).
+    """
+    try:
+        return Path(path).resolve()
+    except RuntimeError:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None
 
 
 def is_inner_name(name: object) -> bool:
@@ -30,8 +44,8 @@ def beside(owner: Path, name: str) -> Path | None:
     if not is_inner_name(name):
         return None
     try:
-        real = (owner.parent / name).resolve()
-        folders = (owner.parent.resolve(), owner.resolve().parent)
-    except (OSError, RuntimeError):  # a circle of links
+        real = real_path(owner.parent / name)
+        folders = (real_path(owner.parent), real_path(owner).parent)
+    except OSError:  # a circle of links
         return None
     return real if any(real.is_relative_to(folder) for folder in folders) else None

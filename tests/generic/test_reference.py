@@ -43,7 +43,7 @@ def encoder(kind: str) -> Encoder:
 def graph(kind: str) -> tuple[onnx.ModelProto, list[tuple[str, str | None]]]:
     plain = prepare(ir.to_proto(export(encoder(kind))), kind)
     inputs = read_inputs(plain, kind)
-    session = open_session(plain, quiet=True)
+    session = open_session(plain)
     found = find_sizes(lambda feeds: session.run(None, feeds), inputs, kind)
     measured, _ = measure(plain, found.inputs, found.sizes)
     points, _ = find_points(measured.graph)

@@ -9,9 +9,10 @@ from onnx import inliner
 
 from tsmerge_export import onnx_weights
 from tsmerge_export.checkpoint.limits import check_model_bytes
-from tsmerge_export.errors import UnsupportedError, UsageError
+from tsmerge_export.checkpoint.onnx_checks import check_model
+from tsmerge_export.errors import TsmergeError, UnsupportedError, UsageError, first_line
+from tsmerge_export.onnx_scan import STANDARD, check_calls, scan
 
-_STANDARD = ("", "ai.onnx")
 _RUNTIME_DOMAINS = ("com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc")
 
 
@@ -24,10 +25,11 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     """
     try:
         check_model_bytes(str(path), path.stat().st_size)
-        model = onnx.load(path, load_external_data=False)
+        check_calls(scan(path), str(path))
+        model = onnx.load(path, format="protobuf", load_external_data=False)
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file") from None
-    except UsageError:
+    except TsmergeError:
         raise
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
@@ -35,10 +37,20 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         raise UsageError(f"{path}: truncated or not an ONNX file") from None
     if not model.graph.node:
         raise UsageError(f"{path}: truncated or not an ONNX file (it has no operators)")
+    check_model(model, str(path))
     check_model_bytes(str(path), onnx_weights.external_bytes(model, path))
     model = onnx_weights.read(path, model)
     _check_operators(model, path)
-    return inliner.inline_local_functions(model) if model.functions else model
+    return _without_functions(model, path) if model.functions else model
+
+
+def _without_functions(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    try:
+        plain = inliner.inline_local_functions(model)
+    except Exception as error:  # the inliner has errors of its own
+        raise UnsupportedError(f"{path}: its functions cannot be written out: {first_line(error)}") from None
+    check_model(plain, str(path))
+    return plain
 
 
 def _check_operators(model: onnx.ModelProto, path: Path) -> None:
@@ -53,7 +65,7 @@ def _check_operators(model: onnx.ModelProto, path: Path) -> None:
         {
             f"{node.domain}::{node.op_type}"
             for node in nodes
-            if node.domain not in _STANDARD and (node.domain, node.op_type) not in local
+            if node.domain not in STANDARD and (node.domain, node.op_type) not in local
         }
     )
     if not foreign:

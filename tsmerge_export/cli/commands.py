@@ -11,6 +11,7 @@ from tsmerge_export.cli.handler import raise_if_interrupted
 from tsmerge_export.cli.tables import read_data
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UsageError, VerdictError
+from tsmerge_export.paths import real_path
 
 if TYPE_CHECKING:
     from tsmerge_export.targets import Target
@@ -53,7 +54,7 @@ def default_output(model: str, method: str) -> str:
     """Name of the bundle when ``-o`` is left out: the model's name and the method, in the current folder."""
     path = Path(model)
     name = (
-        path.stem if path.suffix in (".pt", ".pth", ".safetensors", ".onnx", ".pt2") else path.resolve().name
+        path.stem if path.suffix in (".pt", ".pth", ".safetensors", ".onnx", ".pt2") else real_path(path).name
     )
     return f"{name or 'model'}-{method}"
 

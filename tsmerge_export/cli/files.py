@@ -9,6 +9,7 @@ from typing import Any
 
 from tsmerge_export.errors import UsageError
 from tsmerge_export.output_file import OutputFile
+from tsmerge_export.paths import real_path
 from tsmerge_export.tables.source import STDIN
 
 _SOURCES = ("model", "models", "sources", "bundle", "path", "table")
@@ -63,7 +64,7 @@ def _named(args: argparse.Namespace) -> Iterator[tuple[str, Path]]:
         value = getattr(args, name, None)
         for one in value if isinstance(value, list | tuple) else (value,):
             if one is not None:
-                yield (f"--{name} {one}" if name in _INPUTS else f"{one}"), Path(one).resolve()
+                yield (f"--{name} {one}" if name in _INPUTS else f"{one}"), real_path(one)
 
 
 def write_json(file: OutputFile | None, content: Any) -> None:

@@ -27,7 +27,7 @@ def every_value(model: onnx.ModelProto, threads: int | None = None) -> Callable[
     del copy.graph.output[:]
     names = list(dict.fromkeys(name for node in model.graph.node for name in node.output if name))
     copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    session = open_session(copy, threads, level=ort.GraphOptimizationLevel.ORT_DISABLE_ALL, quiet=True)
+    session = open_session(copy, threads, level=ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
 
     def run(feeds: Arrays) -> dict[str, Any]:
         return dict(zip(names, session.run(names, feeds), strict=True))

@@ -23,6 +23,7 @@ from tsmerge_export.generic.prepare import opset_of, prepare
 from tsmerge_export.generic.sizes import Found, find_sizes
 from tsmerge_export.rewrite.dims import dims
 from tsmerge_export.rewrite.points import find_points
+from tsmerge_export.trial import first_load
 from tsmerge_export.validate.parity import compare_row
 from tsmerge_export.validate.sessions import open_session
 from tsmerge_export.validate.tolerances import end_to_end
@@ -107,7 +108,7 @@ class GraphModel:
         sizes: that it runs at; every dynamic dim has another size in each. given: the user's example.
         token_mask: input that says which tokens are padding.
         batch_first: the first axis of the inputs is the batch.
-        eager: runs the exported program that the file was made from, inputs by name to outputs by name.
+        files: keeps the folder in which large weights of a converted program are.
     """
 
     source: str
@@ -121,7 +122,7 @@ class GraphModel:
     token_mask: str | None
     notes: list[str] = field(default_factory=list)
     batch_first: bool = True
-    eager: Callable[[Arrays], Arrays] | None = None
+    files: object = None
 
     @property
     def opset(self) -> int:
@@ -160,13 +161,26 @@ def load_graph_model(
         VerdictError: the form that the rewriter works on computes something else than the file.
     """
     path = Path(source)
-    eager = None
     if path.suffix.lower() == ".pt2":
         from tsmerge_export.generic.program import onnx_of_program
 
-        original, eager = onnx_of_program(path, opset)
-    else:
-        original = read_onnx(path)
+        with onnx_of_program(path, opset) as program:
+            first_load(program.model, str(source), options, opset, ends)
+            model = _measured(str(source), options, program.model, program.run, ends)
+        model.files = program.files
+        return model
+    original = read_onnx(path)
+    first_load(original, str(source), options, opset, ends)
+    return _measured(str(source), options, original, None, ends)
+
+
+def _measured(
+    source: str,
+    options: GraphOptions,
+    original: onnx.ModelProto,
+    eager: Callable[[Arrays], Arrays] | None,
+    ends: Sequence[Sequence[str]] | None,
+) -> GraphModel:
     plain = prepare(original, str(source))
     for what, values, names in zip(
         ("inputs", "outputs"), (plain.graph.input, plain.graph.output), ends or (), strict=False
@@ -200,9 +214,9 @@ def load_graph_model(
     component = GraphComponent([item.spec for item in found.inputs], outputs, hints)
     model = GraphModel(
         str(source), original, plain, measured, found.inputs, component, found.sizes, given, token_mask,
-        list(found.notes), batch == "batch", eager,
+        list(found.notes), batch == "batch",
     )  # fmt: skip
-    _prove_equal(model, session)
+    _prove_equal(model, session, eager)
     if token_mask is not None:
         _add_mask_output(measured, token_mask)
     return model
@@ -210,7 +224,7 @@ def load_graph_model(
 
 def _open(original: onnx.ModelProto, source: str) -> Any:
     try:
-        return open_session(original, quiet=True)
+        return open_session(original)
     except Exception as error:  # ONNX Runtime raises its own types, one per status code
         reason = " ".join(str(error).split())[-200:]
         raise UnsupportedError(f"{source}: ONNX Runtime does not open it: {reason}") from error
@@ -309,7 +323,7 @@ def by_row(values: Arrays, batch: int) -> Arrays:
     }
 
 
-def _prove_equal(model: GraphModel, session: Any) -> None:
+def _prove_equal(model: GraphModel, session: Any, eager: Callable[[Arrays], Arrays] | None) -> None:
     """Run the file and the form that the rewriter works on; and the program that it was exported from, if any."""
     names = [spec.name for spec in model.component.outputs]
     plain = open_session(model.plain)
@@ -318,8 +332,8 @@ def _prove_equal(model: GraphModel, session: Any) -> None:
         feeds = model.example(index)
         want = dict(zip(names, session.run(names, feeds), strict=True))
         rivals = {"its form with single operators": dict(zip(names, plain.run(names, feeds), strict=True))}
-        if model.eager is not None:
-            rivals["the exported program itself"] = model.eager(feeds)
+        if eager is not None:
+            rivals["the exported program itself"] = eager(feeds)
         for what, got in rivals.items():
             for name in names:
                 fault = (

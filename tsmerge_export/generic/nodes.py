@@ -81,4 +81,4 @@ class NodeRunner:
         model = onnx.ModelProto(ir_version=self._ir_version, graph=graph)
         model.opset_import.extend(self._opsets)
         plain = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        return open_session(model, self._threads, level=plain, quiet=True, arena=False), feeds
+        return open_session(model, self._threads, level=plain, arena=False), feeds

@@ -1,68 +1,70 @@
-"""From an exported program (``.pt2``) to plain ONNX."""
+"""From an exported program (``.pt2``) to plain ONNX, in a process of its own: torch evaluates what the file says."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
+import numpy as np
 import onnx
-import onnx_ir as ir
-import torch
-from onnx import inliner
-from torch.utils import _pytree as pytree
 
-from tsmerge_export import onnx_weights
-from tsmerge_export.checkpoint.program_file import read_program
-from tsmerge_export.errors import UnsupportedError, UsageError
+from tsmerge_export.checkpoint.onnx_file import read_onnx
+from tsmerge_export.errors import TsmergeError, UnsupportedError, UsageError
 from tsmerge_export.families.base import Arrays
-from tsmerge_export.onnx_export import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET, quiet
+from tsmerge_export.isolated import Child, Limits
+from tsmerge_export.onnx_export import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
 
 
-def onnx_of_program(
-    path: Path, opset: int | None = None
-) -> tuple[onnx.ModelProto, Callable[[Arrays], Arrays]]:
-    """Export a program.
+@dataclass(frozen=True)
+class Program:
+    """``model``: as ONNX. ``run``: the program itself, inputs by name to outputs by name. ``files``: large weights."""
 
-    Returns:
-        The ONNX model, and what runs the program itself on the same inputs and outputs by name.
+    model: onnx.ModelProto
+    run: Callable[[Arrays], Arrays]
+    files: object
+
+
+@contextmanager
+def onnx_of_program(path: Path, opset: int | None = None) -> Iterator[Program]:
+    """Export a program. What is handed out as data outlives the block; ``run`` does not.
 
     Raises:
-        UnsupportedError: it does not export, or has inputs or outputs that are no tensors.
+        UsageError: the file is missing, unreadable or unsafe.
+        UnsupportedError: it does not export, has inputs or outputs that are no tensors, or takes too long.
     """
     opset = DEFAULT_OPSET if opset is None else opset
     if not MIN_OPSET <= opset <= MAX_OPSET:
         raise UnsupportedError(f"--opset {opset} is not supported; choose {MIN_OPSET} to {MAX_OPSET}")
-    program = read_program(path)
     try:
-        with quiet(), torch.no_grad():
-            exported = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False)
-    except Exception as error:  # the exporter raises many types; each means that this program does not export
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UnsupportedError(f"{path}: does not export to ONNX: {reason}") from error
-    if exported is None:
-        raise UnsupportedError(f"{path}: does not export to ONNX")
+        size = path.stat().st_size
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file") from None
     folder = TemporaryDirectory(prefix="tsmerge-")
-    try:
-        onnx_weights.to_files(exported.model, Path(folder.name))
-    except OSError as error:
-        raise UsageError(f"{folder.name}: cannot be written ({error.strerror})") from error
-    model = ir.to_proto(exported.model)
-    model = inliner.inline_local_functions(model) if model.functions else model
-    inputs = [value.name for value in model.graph.input]
-    outputs = [value.name for value in model.graph.output]
-    spec = program.call_spec.in_spec
-    if spec is None or spec.num_leaves != len(inputs):
-        raise UnsupportedError(f"{path}: has inputs that are no tensors; export it with tensors only")
-    # Guards would be compiled from text in the file; sizes are checked by comparing results instead.
-    module = program.module(check_guards=False)
+    place = Path(folder.name)
+    with Child("tsmerge_export.generic.program_task:handle", str(path), Limits.for_file(size)) as child:
+        child.ask({"do": "convert", "path": str(path), "folder": folder.name, "opset": opset})
+        try:
+            model = read_onnx(place / "model.onnx")
+        except TsmergeError as error:
+            raise type(error)(str(error).replace(str(place / "model.onnx"), str(path))) from None
+        outputs = [value.name for value in model.graph.output]
 
-    def run(feeds: Arrays, _weights: TemporaryDirectory[str] = folder) -> Arrays:  # there as long as this is
-        args, kwargs = pytree.tree_unflatten([torch.from_numpy(feeds[name]) for name in inputs], spec)
-        with torch.no_grad():
-            found = pytree.tree_leaves(module(*args, **kwargs))
-        if len(found) != len(outputs):
-            raise UnsupportedError(f"{path}: has outputs that are no tensors; export it with tensors only")
-        return {name: value.numpy() for name, value in zip(outputs, found, strict=True)}
+        def run(feeds: Arrays) -> Arrays:
+            arguments: dict[str, Any] = dict(feeds)
+            np.savez(place / "inputs.npz", **arguments)
+            child.ask({"do": "run", "path": str(path), "folder": folder.name})
+            with np.load(place / "outputs.npz", allow_pickle=False) as found:
+                arrays: dict[str, Any] = {
+                    name: found[str(index)] for index, name in enumerate(outputs) if str(index) in found.files
+                }
+            if len(arrays) != len(outputs):
+                raise UnsupportedError(
+                    f"{path}: has outputs that are no tensors; export it with tensors only"
+                )
+            return arrays
 
-    return model, run
+        yield Program(model, run, folder)

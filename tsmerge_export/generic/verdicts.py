@@ -187,7 +187,7 @@ def parity(
     names = [spec.name for spec in model.component.outputs]
     tolerance = tolerances.end_to_end(FAMILY, "float32", atol, rtol)
     reference = reference_of(model, merge, built, threads)
-    original = open_session(model.original, threads, quiet=True)
+    original = open_session(model.original, threads)
     with torch_threads(threads):
         _prove_reference(model, original, threads, tolerance)
         report = ParityReport(built.component.name, tolerance)
@@ -263,7 +263,7 @@ def cost(
     The unmerged rival is the original file, fused operators included.
     """
     names = [spec.name for spec in model.component.outputs]
-    before = open_session(model.original, threads, timed=True, quiet=True)
+    before = open_session(model.original, threads, timed=True)
     after = open_session(built.merged, threads, timed=True)
     timed = _timed(model, before)
     moved: dict[str, list[float]] = {name: [] for name in names}

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tsmerge_export.bundle import Bundle, TensorInfo
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError, first_line
+from tsmerge_export.onnx_scan import check_file
 from tsmerge_export.runtimes import Providers, native
 from tsmerge_export.runtimes.arrays import prepare
 from tsmerge_export.runtimes.components import BundleSession
@@ -38,6 +39,7 @@ def _onnxruntime() -> Any:
         raise MissingDependencyError(
             "onnxruntime is not installed; pip install 'tsmerge-export[cpu]'"
         ) from None
+    onnxruntime.set_default_logger_severity(4)
     return onnxruntime
 
 
@@ -70,15 +72,15 @@ class GraphSession:
     """One ONNX file in ONNX Runtime.
 
     Args:
-        path: the file. It is trusted: check the bundle first.
+        path: the file. A bundle's hashes say that it is as it was written, not who wrote it.
         threads: threads inside an operator, >= 1; operators run one after another.
         providers: see :func:`check_providers`.
         options: ONNX Runtime session options to start from (profiling, optimisation level).
         plugin: the library of native operators, see :mod:`tsmerge_export.runtimes.native`; for the CPU alone.
 
     Raises:
-        UsageError: a bad argument, or the file is missing.
-        UnsupportedError: ONNX Runtime cannot load the file or the library.
+        UsageError: a bad argument, the file is missing, or its weights lie elsewhere.
+        UnsupportedError: it is larger than it looks, or ONNX Runtime cannot load the file or the library.
         MissingDependencyError: ONNX Runtime or a provider is not installed, or the library does not exist.
     """
 
@@ -94,7 +96,7 @@ class GraphSession:
         ort = _onnxruntime()
         options = ort.SessionOptions() if options is None else options
         options.inter_op_num_threads = 1
-        options.log_severity_level = max(options.log_severity_level, 3)
+        options.log_severity_level = 4  # errors are raised; its coloured lines say the same once more
         if threads is not None:
             if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
                 raise UsageError(f"threads {threads!r} must be a whole number of at least 1")
@@ -104,8 +106,11 @@ class GraphSession:
         chosen = check_providers(providers)
         if only_cpu(chosen):
             native.register(options, plugin)
+        from tsmerge_export.runtimes.bounded import session_class
+
+        kind = session_class(name for _, name in check_file(Path(path)).kinds())
         try:
-            self.ort = ort.InferenceSession(os.fspath(path), options, providers=chosen)
+            self.ort = kind(os.fspath(path), options, providers=chosen)
         except Exception as error:  # ONNX Runtime has no common base class for its errors
             reason = first_line(error)
             raise UnsupportedError(

@@ -8,7 +8,9 @@ import onnx
 import onnxruntime as ort
 
 from tsmerge_export import onnx_weights
+from tsmerge_export.onnx_scan import check_file
 from tsmerge_export.runtimes import native
+from tsmerge_export.runtimes.bounded import session_class
 
 
 def open_session(
@@ -18,7 +20,6 @@ def open_session(
     timed: bool = False,
     profile: Path | None = None,
     level: ort.GraphOptimizationLevel | None = None,
-    quiet: bool = False,
     arena: bool = True,
     plugin: Path | None = None,
 ) -> ort.InferenceSession:
@@ -31,13 +32,12 @@ def open_session(
         threads: intra-op threads; None is ONNX Runtime's choice.
         timed: for timings: within a run threads spin, as by default; after it they stop, or they would take the cores
             from the candidate that runs next. Otherwise they never spin, which leaves the cores to PyTorch.
-        quiet: log nothing, for runs that are expected to fail.
         arena: keep memory for the next run; not worth it where there are many small sessions.
         profile: prefix of the profile that ``end_profiling`` writes.
         plugin: the library of native operators; by default the environment's.
     """
     options = ort.SessionOptions()
-    options.log_severity_level = 4 if quiet else 3
+    options.log_severity_level = 4
     options.enable_cpu_mem_arena = arena
     if level is not None:
         options.graph_optimization_level = level
@@ -51,12 +51,15 @@ def open_session(
     native.register(options, plugin)
     providers = ["CPUExecutionProvider"]
     if isinstance(source, Path):
-        return ort.InferenceSession(str(source), options, providers=providers)
+        kind = session_class(name for _, name in check_file(source).kinds())
+        return kind(str(source), options, providers=providers)
+    blocks = [*onnx_weights.graphs(source.graph), *source.functions]
+    kind = session_class(node.op_type for block in blocks for node in block.node)
     if not onnx_weights.is_large(source):
-        return ort.InferenceSession(source.SerializeToString(), options, providers=providers)
+        return kind(source.SerializeToString(), options, providers=providers)
     light, arrays = onnx_weights.apart(source)
     weights = [ort.OrtValue.ortvalue_from_numpy(array) for array in arrays.values()]
     options.add_external_initializers(list(arrays), weights)
-    session = ort.InferenceSession(light.SerializeToString(), options, providers=providers)
+    session = kind(light.SerializeToString(), options, providers=providers)
     session.tsmerge_weights = weights, arrays  # it uses their memory
     return session

@@ -1,0 +1,69 @@
+"""The process in which cases run: ``python -m tests.hostile.worker FOLDER``, a JSON line per case. See :mod:`.fuzz`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from tests.hostile.attacks import attacks
+from tests.hostile.cases import outcome, quick, touch_bundle, touch_graph
+from tests.hostile.mutate import Sources
+from tsmerge_export import isolated
+
+
+def main(folder: Path, seconds: float | None) -> None:
+    """Answer ``attack NAME`` and ``mutation NUMBER`` with a JSON object of operations and outcomes.
+
+    Args:
+        folder: with the files that are mutated.
+        seconds: run risky work in processes of its own, as the product does, with that limit; None: in this one, which
+            is watched over as well, and faster.
+    """
+    channel = isolated.own_channel()
+    isolated.inside = seconds is None
+    if seconds is not None:
+        os.environ["TSMERGE_MAX_SECONDS"] = str(seconds)
+    noise = tempfile.TemporaryFile()  # noqa: SIM115
+    os.dup2(noise.fileno(), 2)
+    torch.set_num_threads(1)
+    known, sources = attacks(), Sources(folder)
+    for line in sys.stdin:
+        kind, _, name = line.strip().partition(" ")
+        with tempfile.TemporaryDirectory(dir=folder) as scratch, quick():
+            place = Path(scratch)
+            if kind == "attack":
+                file = place / "in" / "m.onnx"
+                file.parent.mkdir()
+                known[name](file)
+                found = touch_graph(file, place / "out", sources.bundle)
+            else:
+                found = _mutation(int(name), sources, place)
+        size = os.lseek(noise.fileno(), 0, os.SEEK_END)
+        if size:
+            found["stderr"] = f"unexpected: {os.pread(noise.fileno(), 300, 0)!r}"
+            os.ftruncate(noise.fileno(), 0)
+        channel.write(json.dumps(found) + "\n")
+        channel.flush()
+
+
+def _mutation(number: int, sources: Sources, place: Path) -> dict[str, str]:
+    changed = sources.mutation(number, place)
+    if changed.kind == "graph":
+        return touch_graph(changed.path, place / "out", sources.bundle)
+    if changed.kind == "bundle":
+        return touch_bundle(changed.path, sources.graph)
+    from tsmerge_export.checkpoint import load_model
+
+    found = {"load model": outcome(lambda: load_model(changed.path))}
+    shutil.rmtree(changed.path, ignore_errors=True)
+    return found
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), float(sys.argv[2]) if sys.argv[2:] else None)

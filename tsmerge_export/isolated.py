@@ -1,0 +1,280 @@
+"""Work on files from elsewhere in a process of its own, with limits: what it does to itself does not reach the user.
+
+Torch and ONNX Runtime are large programs in C++ that were not written for hostile input: a file may hang them, crash
+them, or take all memory. A child may do all of that. It answers with data alone, JSON lines and files in a folder of
+the parent's, and its own output goes nowhere. It dies with its parent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import json
+import os
+import resource
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from tsmerge_export.errors import (
+    MissingDependencyError,
+    TsmergeError,
+    UnsupportedError,
+    UsageError,
+    VerdictError,
+)
+
+Answer = dict[str, Any]
+Handler = Callable[[dict[str, Any]], Answer]
+#: Seconds that one request may take; the environment variable TSMERGE_MAX_SECONDS overrides it.
+SECONDS = 300.0
+_GIB = 2**30
+_MAX_ANSWER = 64 * 2**20
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_KINDS: dict[str, type[TsmergeError]] = {
+    kind.__name__: kind for kind in (UsageError, UnsupportedError, VerdictError, MissingDependencyError)
+}
+
+#: True in a process that is itself watched over: tasks then run in it.
+inside = False
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of a child. ``seconds``: per request, wall clock. ``memory``: bytes of data. ``output``: bytes of one file."""
+
+    seconds: float
+    memory: int
+    output: int
+
+    @classmethod
+    def for_file(cls, size: int) -> Limits:
+        """For work on a model of ``size`` bytes, of which several copies may be in memory at a time.
+
+        Raises:
+            UsageError: TSMERGE_MAX_SECONDS is not a number of seconds.
+        """
+        return cls(seconds_allowed(), 4 * _GIB + 8 * size, _GIB + 8 * size)
+
+
+def seconds_allowed() -> float:
+    """Wall-clock seconds for one piece of work on a file from elsewhere.
+
+    Raises:
+        UsageError: TSMERGE_MAX_SECONDS is not a number of seconds.
+    """
+    text = os.environ.get("TSMERGE_MAX_SECONDS", str(SECONDS))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < 1e6:
+        raise UsageError(f"TSMERGE_MAX_SECONDS={text} is not a number of seconds")
+    return seconds
+
+
+class Ended(Exception):
+    """The child gives no answer (any more); the message says why, without a subject."""
+
+
+class LineProcess:
+    """A Python process that answers every line with one JSON line.
+
+    Args:
+        arguments: behind the interpreter's name.
+        directory: where it runs; the current folder by default.
+    """
+
+    def __init__(self, arguments: Sequence[str], directory: str | Path | None = None) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, start_new_session=True, cwd=directory,
+        )  # fmt: skip
+        self._buffer = b""
+
+    def ask(self, line: str, seconds: float) -> Answer:
+        """Send a line and wait for the answer.
+
+        Raises:
+            Ended: none came in time, or the process ended; it is gone then.
+        """
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(line.encode() + b"\n")
+            self._process.stdin.flush()
+            text = self._line(seconds)
+        except BrokenPipeError:
+            text = b""
+        except BaseException:
+            self.kill()
+            raise
+        if not text:
+            code = self._process.wait()
+            self.kill()
+            raise Ended(f"ended with {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}")
+        try:
+            answer = json.loads(text)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            self.kill()
+            raise Ended("gave an answer that cannot be read")
+        return answer
+
+    def _line(self, seconds: float) -> bytes:
+        assert self._process.stdout is not None
+        end = time.monotonic() + seconds
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            while b"\n" not in self._buffer:
+                left = end - time.monotonic()
+                if left <= 0:
+                    raise Ended(f"no answer in {seconds:.0f} s")
+                if not selector.select(left):
+                    continue
+                part = os.read(self._process.stdout.fileno(), 1 << 16)
+                if not part:
+                    return b""
+                self._buffer += part
+                if len(self._buffer) > _MAX_ANSWER:
+                    raise Ended("gave an answer that is too long")
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line
+
+    def kill(self) -> None:
+        """End the process and all that it started, whatever they do."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None and not stream.closed:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+
+
+class Child:
+    """Runs a task; a context manager, whose process ends with the block.
+
+    Args:
+        task: ``module:function``; the function takes a request (a dict) and returns the answer (a dict).
+        source: what the user gave, for messages.
+        limits: see :class:`Limits`.
+    """
+
+    def __init__(self, task: str, source: str, limits: Limits) -> None:
+        self._task, self._source, self._limits = task, source, limits
+        self._process: LineProcess | None = None
+
+    def __enter__(self) -> Child:
+        if not inside:
+            # The interpreter must find what this one finds, and nothing in the current folder.
+            root = str(Path(__file__).parent.parent)
+            path = list(dict.fromkeys([*(entry for entry in sys.path if entry), root]))
+            order = {"path": path, "task": self._task, "limits": asdict(self._limits)}
+            code = (
+                "import sys; sys.path[:] = []\n"
+                f"order = {order!r}; sys.path[:] = order['path']\n"
+                "from tsmerge_export import isolated; isolated.main(order)"
+            )
+            self._process = LineProcess(["-c", code])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self._process.kill()
+
+    def ask(self, request: Mapping[str, Any]) -> Answer:
+        """Run the task on one request.
+
+        Raises:
+            UnsupportedError: it took too long, too much memory, or crashed.
+            UsageError, UnsupportedError, VerdictError, MissingDependencyError: what the task itself raised.
+        """
+        if self._process is None:
+            return _handler(self._task)(dict(request))
+        try:
+            answer = self._process.ask(json.dumps(request), self._limits.seconds)
+        except Ended as error:
+            hint = "; TSMERGE_MAX_SECONDS gives it more time" if "no answer" in str(error) else ""
+            raise UnsupportedError(
+                f"{self._source}: cannot be worked on: the process that opened it {_reason(error)}{hint}"
+            ) from None
+        if "error" in answer:
+            kind = _KINDS.get(str(answer["error"]), UnsupportedError)
+            message = " ".join(str(answer.get("message", "")).split())[:1000]
+            raise kind(message if self._source in message else f"{self._source}: {message}")
+        return answer
+
+
+def _reason(error: Ended) -> str:
+    text = str(error)
+    return text.replace("no answer", "gave no answer") if text.startswith("no answer") else text
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _handler(task: str) -> Handler:
+    module, _, name = task.partition(":")
+    found: Handler = getattr(importlib.import_module(module), name)
+    return found
+
+
+def own_channel() -> IO[str]:
+    """Where a child answers: its stdout, which from now on nobody else writes to. Libraries print there."""
+    channel = os.fdopen(os.dup(1), "w")
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1)
+    os.dup2(quiet, 2)
+    return channel
+
+
+def main(order: dict[str, Any]) -> None:
+    """The child: one JSON line for every request on stdin, until it is closed."""
+    global inside
+    inside = True
+    channel = own_channel()
+    _limit(Limits(**order["limits"]))
+    handler: Handler | None = None
+    for line in sys.stdin:
+        try:
+            handler = handler or _handler(order["task"])
+            answer = handler(json.loads(line))
+        except TsmergeError as error:
+            answer = {"error": type(error).__name__, "message": str(error)}
+        except MemoryError:
+            answer = {"error": "UnsupportedError", "message": "needs more memory than it may have"}
+        except Exception as error:  # whatever a library raises over a hostile file is about that file
+            message = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            answer = {"error": "UnsupportedError", "message": message}
+        channel.write(json.dumps(answer) + "\n")
+        channel.flush()
+
+
+def _limit(limits: Limits) -> None:
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # RLIMIT_AS counts what torch and ONNX Runtime reserve and never use; RLIMIT_DATA what they can write to.
+    wanted = {
+        resource.RLIMIT_DATA: limits.memory,
+        resource.RLIMIT_FSIZE: limits.output,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_CPU: int(limits.seconds * max(1, os.cpu_count() or 1)) + 60,
+    }
+    for kind, value in wanted.items():
+        _, hard = resource.getrlimit(kind)
+        most = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(kind, (most, hard))
