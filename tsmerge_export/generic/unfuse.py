@@ -1,7 +1,7 @@
 """Writes fused operators out in single ones, so that attention is one pattern: products, masks and a Softmax.
 
-``Attention`` (opset 23) without caches, ``RotaryEmbedding``, and ``Einsum`` of two operands that is a batched product.
-What is anything else stays as it is.
+``Attention`` (opset 23) without caches, ``RotaryEmbedding``, and ``Einsum`` of two operands that is a batched product,
+or one with weights. What is anything else stays as it is.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+
+from tsmerge_export.onnx_weights import array_of
 
 _FLOAT = TensorProto.FLOAT
 
@@ -49,6 +51,7 @@ class _Writer:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
         self._count = 0
+        self._weights = {tensor.name: tensor for tensor in model.graph.initializer}
         try:
             graph = onnx.shape_inference.infer_shapes(model).graph
         except Exception:  # it only tells dtypes that not every rule needs
@@ -61,6 +64,16 @@ class _Writer:
             for value in values
             if value.type.tensor_type.HasField("shape")
         }
+
+    def weight(self, name: str) -> NDArray[Any] | None:
+        """The values of an initializer; None for anything else."""
+        tensor = self._weights.get(name)
+        return None if tensor is None else array_of(tensor)
+
+    def matrix(self, name: str, values: NDArray[Any]) -> str:
+        """The name of an initializer made of another one."""
+        self.constants.setdefault(name, numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return name
 
     def type_of(self, name: str) -> int:
         """Element type of a value; 0 where it is not known."""
@@ -191,31 +204,74 @@ def _rotary(writer: _Writer, node: onnx.NodeProto) -> bool:
 
 
 def _einsum(writer: _Writer, node: onnx.NodeProto) -> bool:
-    """``a, b -> c`` with one free label in each operand, one that is summed, and the rest in both and in the result."""
+    """``a, b -> c``: a product with weights over any axes, or one of two values that is a batched matrix product."""
     equation = next(helper.get_attribute_value(a) for a in node.attribute if a.name == "equation")
     text = equation.decode() if isinstance(equation, bytes) else str(equation)
-    left, _, rest = text.replace(" ", "").partition(",")
-    right, arrow, out = rest.partition("->")
-    if not arrow or "," in right or "." in text:
+    inputs, arrow, out = text.replace(" ", "").partition("->")
+    terms = inputs.split(",")
+    if not arrow or len(terms) != 2 or "." in text:
         return False
-    if any(count > 1 for term in (left, right, out) for count in Counter(term).values()):
+    if any(count > 1 for term in (*terms, out) for count in Counter(term).values()):
         return False
+    first, second = zip(node.input, terms, strict=True)
+    weights = [writer.weight(name) is not None for name in node.input]
+    if weights[0] and not weights[1]:
+        first, second = second, first
+    if any(weights):
+        return not all(weights) and _weighed(writer, first, second, out, node.output[0])
+    return _batched(writer, [first, second], out, node.output[0])
+
+
+def _weighed(writer: _Writer, value: tuple[str, str], weight: tuple[str, str], out: str, output: str) -> bool:
+    """One MatMul with the weights as a matrix: how Keras writes projections to heads and back."""
+    (x, left), (name, right) = value, weight
+    array = writer.weight(name)
+    summed = [label for label in right if label not in out]
+    kept, new = ([label for label in term if label not in summed] for term in (left, right))
+    if array is None or array.ndim != len(right) or not summed or not kept:
+        return False
+    if set(summed) - set(left) or set(new) & set(left) or set(left) - set(summed) - set(out):
+        return False
+    if sorted(out) != sorted([*kept, *new]):
+        return False
+    sizes = [array.shape[right.index(label)] for label in new]
+    matrix = array.transpose([right.index(label) for label in [*summed, *new]])
+    matrix = matrix.reshape(-1, math.prod(sizes))
+    x = _moved(writer, x, left, [*kept, *summed])
+    if len(summed) > 1:
+        x = writer.op("Reshape", [x, writer.const([*(0 for _ in kept), -1])])
+    x = writer.op("MatMul", [x, writer.matrix(f"{name}_as_{right}_{out}", matrix)])
+    if len(new) != 1:
+        x = writer.op("Reshape", [x, writer.const([*(0 for _ in kept), *sizes])])
+    perm = [[*kept, *new].index(label) for label in out]
+    if perm == sorted(perm):
+        writer.op("Identity", [x], output)
+    else:
+        writer.op("Transpose", [x], output, perm=perm)
+    return True
+
+
+def _batched(writer: _Writer, operands: list[tuple[str, str]], out: str, output: str) -> bool:
+    """One free label in each operand, one that is summed, and the rest in both and in the result."""
+    (_, left), (_, right) = operands
     shared = [label for label in out if label in left and label in right]
     summed = [label for label in left if label in right and label not in out]
     free = [[label for label in term if label not in (*shared, *summed)] for term in (left, right)]
     if len(summed) != 1 or any(len(own) != 1 or own[0] not in out for own in free):
         return False
+    if out.index(free[0][0]) > out.index(
+        free[1][0]
+    ):  # Keras multiplies keys with queries, not queries with keys
+        operands, free = operands[::-1], free[::-1]
     m, n, k = free[0][0], free[1][0], summed[0]
-    operands = [
-        _moved(writer, node.input[0], left, [*shared, m, k]),
-        _moved(writer, node.input[1], right, [*shared, k, n]),
-    ]
+    (x, left), (y, right) = operands
+    factors = [_moved(writer, x, left, [*shared, m, k]), _moved(writer, y, right, [*shared, k, n])]
     found = [*shared, m, n]
     perm = [found.index(label) for label in out]
     if perm == sorted(perm):
-        writer.op("MatMul", operands, node.output[0])
+        writer.op("MatMul", factors, output)
     else:
-        writer.op("Transpose", [writer.op("MatMul", operands)], node.output[0], perm=perm)
+        writer.op("Transpose", [writer.op("MatMul", factors)], output, perm=perm)
     return True
 
 
