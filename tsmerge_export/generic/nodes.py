@@ -10,6 +10,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from tsmerge_export.errors import UnsupportedError, first_line
 from tsmerge_export.onnx_weights import array_of
 from tsmerge_export.validate.sessions import open_session
 
@@ -58,13 +59,28 @@ class NodeRunner:
         if node.op_type == "Identity":
             return [values[node.input[0]]]
         if node.name not in self._sessions:
-            self._sessions[node.name] = self._open(node, values)
+            try:
+                self._sessions[node.name] = self._open(node, values)
+            except Exception:  # ONNX Runtime has no common base class
+                self._sessions[node.name] = self._open_ranked(node, values)
         session, feeds = self._sessions[node.name]
         found = iter(session.run(None, {name: values[name] for name in feeds}))
         return [next(found) if name else None for name in node.output]
 
-    def _open(
+    def _open_ranked(
         self, node: onnx.NodeProto, values: Mapping[str, Array]
+    ) -> tuple[ort.InferenceSession, list[str]]:
+        """For operators that want to know how long a vector of sizes is, such as Resize."""
+        try:
+            return self._open(node, values, ranked=True)
+        except Exception as error:  # as above
+            raise UnsupportedError(
+                f"node {node.name!r} ({node.op_type}): ONNX Runtime does not run it alone, as the reference that "
+                f"proves the result has to: {first_line(error)}"
+            ) from error
+
+    def _open(
+        self, node: onnx.NodeProto, values: Mapping[str, Array], ranked: bool = False
     ) -> tuple[ort.InferenceSession, list[str]]:
         used = names_used(node)
         embedded = [n for n in used if n in self._constants and self._constants[n].size <= _EMBEDDED]
@@ -73,7 +89,10 @@ class NodeRunner:
         graph.node.append(node)
         for name in feeds:
             kind = onnx.helper.np_dtype_to_tensor_dtype(values[name].dtype)
-            graph.input.append(onnx.helper.make_tensor_value_info(name, kind, None))
+            value = values[name]
+            sizes = value.shape if value.ndim == 1 and value.dtype.kind == "i" else [None] * value.ndim
+            shape = sizes if ranked else None
+            graph.input.append(onnx.helper.make_tensor_value_info(name, kind, shape))
         graph.initializer.extend(
             onnx.numpy_helper.from_array(np.asarray(self._constants[name]), name) for name in embedded
         )
