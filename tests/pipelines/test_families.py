@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from tests.pipelines import upstream
 from tests.pipelines.test_forecasters import SCRIPT
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UsageError
+from tsmerge_export.notes import Note
 from tsmerge_export.pipelines import distributions
 
 NONE, RATIO = MergeConfig(method="none"), MergeConfig(ratio="1/4")
@@ -65,6 +67,31 @@ def test_chronos_2_equals_its_pipeline(merge: MergeConfig) -> None:
         )
         assert_close(got_quantiles, torch.cat(quantiles).numpy())
         assert_close(got_points, torch.cat(points).numpy())
+
+
+def test_covariates_of_chronos_2_are_said_to_be_left_out() -> None:
+    """The forecast with further columns is that without them; upstream's, which uses them, is another one."""
+    data = pd.DataFrame(
+        {
+            "item_id": "a",
+            "timestamp": pd.date_range("2024", periods=40),
+            "target": upstream.walks(1, 40, seed=4)[0],
+        }
+    )
+    more = data.assign(heat=np.arange(40.0), kind="x")
+    ours, theirs = model(CHRONOS_2), Chronos2Pipeline(CHRONOS_2.model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Note)
+        want = ours.predict_df(data, prediction_length=4)
+    with pytest.warns(Note, match="columns that are not used: 'heat', 'kind'; .*covariates") as told:
+        got = ours.predict_df(more, prediction_length=4, batch_size=1)
+    assert sum(issubclass(one.category, Note) for one in told) == 1
+    pd.testing.assert_frame_equal(got, want)
+    levels = [0.1, 0.5, 0.9]
+    options = {"prediction_length": 4, "quantile_levels": levels, "unrolled_quantiles": levels}
+    alone, together = (theirs.predict_df(frame, **options)["predictions"] for frame in (data, more))
+    np.testing.assert_allclose(got["predictions"], alone, rtol=1e-4, atol=1e-4)
+    assert np.abs(together - alone).max() > 1e-3
 
 
 @MERGES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import tsmerge_export as tsm
 from tests import artefacts
 from tests.pipelines import upstream
 from tsmerge_export.config import MergeConfig
-from tsmerge_export.errors import UsageError
+from tsmerge_export.errors import MissingDependencyError, UsageError
 
 NONE = MergeConfig(method="none")
 
@@ -76,6 +77,64 @@ def test_rows_are_taken_as_they_are_without_validation() -> None:
         bolt().predict_df(data.sample(frac=1, random_state=0), validate_inputs=False, freq="h")
 
 
+def one(stamps: Any, values: Any, **more: Any) -> pd.DataFrame:
+    return pd.DataFrame({"item_id": "a", "timestamp": stamps, "target": values, **more})
+
+
+@pytest.mark.parametrize("freq", [None, "h"])
+@pytest.mark.parametrize(
+    "rows", [slice(None), slice(None, None, -1), slice(25)], ids=["sorted", "newest first", "before"]
+)
+def test_hours_across_a_change_of_clocks(freq: str | None, rows: slice) -> None:
+    """The zone stays, the hour that comes twice is two, and the values are those of the same hours in UTC."""
+    stamps = pd.date_range("2024-11-02", periods=50, freq="h", tz="America/New_York")
+    data = one(stamps, upstream.walks(1, 50, seed=1)[0])[rows]
+    got = bolt().predict_df(data, prediction_length=4, freq=freq)
+    last = data["timestamp"].max()
+    assert str(got["timestamp"].dt.tz) == "America/New_York"
+    assert list(got["timestamp"]) == [last + pd.Timedelta(hours=h) for h in range(1, 5)]
+    plain = data.assign(timestamp=data["timestamp"].dt.tz_convert("UTC").dt.tz_localize(None))
+    want = bolt().predict_df(plain, prediction_length=4, freq=freq)
+    pd.testing.assert_frame_equal(got.drop(columns="timestamp"), want.drop(columns="timestamp"))
+
+
+def test_gaps_become_missing_values() -> None:
+    values = upstream.walks(1, 40, seed=2)[0].astype(np.float64)
+    values[[5, 6, 30]] = np.nan
+    whole = one(pd.date_range("2024", periods=40), values)
+    want = bolt().predict_df(whole)
+    pd.testing.assert_frame_equal(bolt().predict_df(whole.dropna(), freq="D"), want)
+    with pytest.raises(
+        UsageError, match=r"row 7 \(2024-01-08 00:00:00\) comes 3 days after the row before it.*give freq"
+    ):
+        bolt().predict_df(whole.dropna())
+    masked = whole.assign(target=np.ma.masked_invalid(values).filled(np.nan))
+    pd.testing.assert_frame_equal(bolt().predict_df(masked), want)
+
+
+def test_frames_of_other_libraries() -> None:
+    """By narwhals, as Arrow's tables show; zones and missing values pass through it."""
+    pyarrow = pytest.importorskip("pyarrow")
+    stamps = pd.date_range("2024-11-02", periods=50, freq="h", tz="America/New_York")
+    data = one(stamps, upstream.walks(1, 50, seed=1)[0])
+    data.loc[3, "target"] = np.nan
+    table = pyarrow.Table.from_pandas(data, preserve_index=False)
+    pd.testing.assert_frame_equal(
+        bolt().predict_df(table), bolt().predict_df(data), check_dtype=False, check_column_type=False
+    )
+    with pytest.raises(UsageError, match="column 'target' is not in the data"):
+        bolt().predict_df(table.drop_columns(["target"]))
+
+
+def test_frames_of_other_libraries_without_narwhals(monkeypatch: pytest.MonkeyPatch) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    monkeypatch.setitem(sys.modules, "narwhals", None)
+    with pytest.raises(
+        MissingDependencyError, match="narwhals is not installed; it reads data frames of pyarrow"
+    ):
+        bolt().predict_df(pyarrow.table({"target": [1.0]}))
+
+
 def change(**columns: Any) -> pd.DataFrame:
     return frame().assign(**columns)
 
@@ -94,7 +153,26 @@ def change(**columns: Any) -> pd.DataFrame:
         (change(timestamp=pd.NaT), {}, "rows without a timestamp"),
         (change(item_id=None), {}, "rows without an id"),
         (change(target=np.nan), {}, "series 'b' has no observed value"),
-        (frame().drop(index=[5]), {}, "series 'b': its timestamps are not regular"),
+        (
+            frame().drop(index=[5]),
+            {},
+            r"series 'b': its timestamps are not regular: row 6 \(2024-01-31 06:00:00\)",
+        ),
+        (
+            frame("h", (5,)).iloc[[0, 1, 2, 3, 3]],
+            {},
+            r"series 'b' has two rows at .* \(rows 3 and 3\); keep one",
+        ),
+        (
+            change(timestamp="01/02/2024"),
+            {},
+            "'01/02/2024' in row 0 can be read as more than one date; convert",
+        ),
+        (
+            frame(),
+            {"freq": "2h"},
+            r"series 'b': row 1 .* is not on the grid of freq 2h, which begins at row 0",
+        ),
         (pd.concat([frame("h", (5,)), frame("D", (4, 4)).iloc[4:]]), {}, "series 'b' has frequency h, 'a' D"),
         (frame(lengths=(2,)), {}, "no series has three rows"),
         (frame(), {"freq": "fortnight"}, "freq 'fortnight' is not a frequency"),

@@ -31,6 +31,11 @@ ROWS = [[NAN, NAN, 1.0], [2.0, NAN, 4.0]]
         (np.arange(9), [[5, 6, 7, 8]]),
         ([np.arange(9), [1]], [[5, 6, 7, 8], [NAN, NAN, NAN, 1]]),
         ([True, False], [[1, 0]]),
+        (np.ma.masked_equal([1, 9, 3], 9), [[1, NAN, 3]]),  # masked is missing, whatever lies below
+        (np.ma.masked_invalid([[1.0, np.inf], [3.0, 4.0]]), [[1, NAN], [3, 4]]),
+        ([np.ma.masked_equal([2.0, 7.0, 4.0], 7), [1]], [[2, NAN, 4], [NAN, NAN, 1]]),
+        ([1.0, np.ma.masked, 3.0], [[1, NAN, 3]]),
+        (np.ma.array([1, None, 3], mask=[0, 1, 0], dtype=object), [[1, NAN, 3]]),
     ],
 )
 def test_accepted(given: Any, want: Any) -> None:

@@ -114,7 +114,9 @@ def days(*numbers: int) -> pd.DatetimeIndex:
     ("series", "freq", "match"),
     [
         ([days(0, 1, 2, 4, 5)], None, r"series 's0': its timestamps are not regular: row 5 \(2024-01-05 00:00:00\) "
-         "comes 2 days after the row before it, most come 1 day.* after; mend it, or give --freq"),
+         "comes 2 days after the row before it, most come 1 day.* after; mend it, or give --freq D, which leaves gaps"),
+        ([pd.date_range("2024", periods=9, freq="15min").delete(4)], None, "mend it, or give --freq 15min, which"),
+        ([pd.date_range("2024", periods=9, freq="MS").delete(4)], None, "mend it, or give --freq, which"),
         ([days(0, 2, 4), days(0, 1, 2)], None, "series 's0' has frequency 2D, 's1' D; forecast them apart"),
         ([days(0, 1)], None, "no series has three rows to find the frequency from; give --freq"),
         ([days(0, 1, 2)], "MS", r"row 3 \(2024-01-02 00:00:00\) is not on the grid of --freq MS"),

@@ -90,9 +90,8 @@ def as_pandas(df: Any) -> pd.DataFrame:
             f"{name} is not installed; it reads data frames of {kind}: pip install {name}"
         ) from None
     except TypeError as error:
-        raise UsageError(
-            f"df is a {type(df).__name__}, not a data frame that can be read: {first_line(error)}"
-        ) from None
+        hint = "collect it first" if hasattr(df, "collect") else first_line(error)
+        raise UsageError(f"df is a {type(df).__name__}, not a data frame that can be read: {hint}") from None
 
 
 def read(

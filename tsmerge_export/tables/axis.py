@@ -142,7 +142,7 @@ def find_clock(rows: Rows, freq: str | None, advice: str) -> Clock:
     """
     zone = rows.stamps.tz
     if freq is not None:
-        offset = to_offset(freq)
+        offset = to_offset(freq, advice)
         walls = _turns(zone, offset)
         for wall in walls:
             clock = Clock(offset, freq, zone, wall)
@@ -173,14 +173,14 @@ def find_clock(rows: Rows, freq: str | None, advice: str) -> Clock:
     raise UsageError(f"{rows.prefix}no series has three rows to find the frequency from; give {advice}")
 
 
-def to_offset(freq: str) -> Any:
+def to_offset(freq: str, advice: str = "freq") -> Any:
     """pandas' offset of a frequency. Raises UsageError for none that it knows, and for steps back."""
     try:
         offset = pd.tseries.frequencies.to_offset(freq)
     except (ValueError, TypeError):
         offset = None
     if offset is None or offset.n < 1:
-        raise UsageError(f"freq {freq!r} is not a frequency that pandas knows, such as h, D or W")
+        raise UsageError(f"{advice} {freq!r} is not a frequency that pandas knows, such as h, D or W")
     return offset
 
 
@@ -278,6 +278,16 @@ def _irregular(rows: Rows, name: Any, advice: str) -> str:
     ]
     return (
         f"{rows.prefix}{subject(name)}: its timestamps are not regular: {rows.row(part.start + odd + 1)} comes "
-        f"{told[0]} after the row before it, most come {told[1]} after; mend it, or give {advice}, which leaves gaps "
-        "without a value"
+        f"{told[0]} after the row before it, most come {told[1]} after; mend it, or give {advice}{_guess(usual)}, "
+        "which leaves gaps without a value"
     )
+
+
+def _guess(step: np.timedelta64) -> str:
+    """The frequency of a step, with a space in front; none for steps that may be months."""
+    length = pd.Timedelta(step)
+    if not pd.Timedelta(0) < length <= pd.Timedelta(days=7):
+        return ""
+    if length % pd.Timedelta(days=1) == pd.Timedelta(0):
+        return f" {length.days}D" if length.days > 1 else " D"
+    return f" {pd.tseries.frequencies.to_offset(length).freqstr}"
