@@ -21,6 +21,7 @@ from torch import nn
 from tsmerge_export import onnx_weights
 from tsmerge_export.errors import UnsupportedError, UsageError, VerdictError
 from tsmerge_export.families.base import Component
+from tsmerge_export.known_dims import fill_dims
 from tsmerge_export.rewrite.dims import rename_dims
 from tsmerge_export.validate.sessions import open_session
 
@@ -60,8 +61,8 @@ def export_component(
         folder: where weights go that are too large for one message, see :mod:`.onnx_weights`; None: memory.
 
     Returns:
-        The model; its dynamic dims carry the names of the component's specs. The outputs are the component's, then
-        ``hints.token_mask`` where that is an extra one.
+        The model; its dynamic dims carry the names of the component's specs, and those that the exporter does not tell
+        are measured. The outputs are the component's, then ``hints.token_mask`` where that is an extra one.
 
     Raises:
         UnsupportedError: the exporter froze a dim, refused the module, or does not know the opset.
@@ -110,6 +111,7 @@ def export_component(
             onnx_weights.to_files(result, folder)
         except OSError as error:
             raise UsageError(f"{folder}: cannot be written ({error.strerror})") from error
+    fill_dims(result, component, model)
     return result
 
 

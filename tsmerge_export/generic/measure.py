@@ -19,13 +19,19 @@ from tsmerge_export.families.base import Arrays, TensorSpec
 from tsmerge_export.generic.feeds import Input, Sizes, make
 from tsmerge_export.validate.sessions import open_session
 
+#: How long a dim is in each of several runs.
+Lengths = tuple[int, ...]
 
-def every_value(model: onnx.ModelProto, threads: int | None = None) -> Callable[[Arrays], dict[str, Any]]:
-    """Runs a graph and returns every value that a node of its main graph computes, by name."""
+
+def every_value(
+    model: onnx.ModelProto, threads: int | None = None, names: Sequence[str] | None = None
+) -> Callable[[Arrays], dict[str, Any]]:
+    """Runs a graph and returns every value that a node of its main graph computes, or those named, by name."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     del copy.graph.output[:]
-    names = list(dict.fromkeys(name for node in model.graph.node for name in node.output if name))
+    if names is None:
+        names = list(dict.fromkeys(name for node in model.graph.node for name in node.output if name))
     copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     session = open_session(copy, threads, level=ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
 
@@ -58,7 +64,9 @@ def measure(
             shapes.setdefault(name, []).append(value.shape if known else None)
             if known:
                 dtypes[name] = value.dtype
-    symbols = {tuple(own[dim] for own in sizes): dim for dim in (sizes[0] if sizes else {})}
+    symbols: dict[Lengths, str] = {
+        tuple(own[dim] for own in sizes): dim for dim in (sizes[0] if sizes else {})
+    }
     measured = ir.from_proto(model)
     for value, item in zip(measured.graph.inputs, inputs, strict=True):
         value.shape = ir.Shape(list(item.spec.dims))
@@ -66,7 +74,8 @@ def measure(
         for value in node.outputs:
             if value.name in dtypes:
                 value.dtype = ir.DataType.from_numpy(dtypes[value.name])
-                value.shape = _shape(shapes[value.name], symbols)
+                found = shape_of(shapes[value.name], symbols)
+                value.shape = None if found is None else ir.Shape(found)
     specs = []
     for value in measured.graph.outputs:
         if value.shape is None:
@@ -77,14 +86,19 @@ def measure(
     return measured, tuple(specs)
 
 
-def _shape(seen: list[tuple[int, ...] | None], symbols: dict[tuple[int, ...], str]) -> ir.Shape | None:
+def shape_of(seen: Sequence[tuple[int, ...] | None], symbols: dict[Lengths, str]) -> list[int | str] | None:
+    """Dims of a value from its shapes in several runs; None where it was no tensor, or of several ranks.
+
+    Args:
+        symbols: names by lengths; a new one is added for a dim that grows like none of them.
+    """
     known = [shape for shape in seen if shape is not None]
     if len(known) != len(seen) or len({len(shape) for shape in known}) != 1:
         return None
     dims: list[int | str] = []
     for lengths in zip(*known, strict=True):
         if len(set(lengths)) == 1:
-            dims.append(lengths[0])
+            dims.append(int(lengths[0]))
         else:
             dims.append(symbols.setdefault(lengths, f"dim_{len(symbols)}"))
-    return ir.Shape(dims)
+    return dims
