@@ -268,8 +268,17 @@ def _inputs(
     refuse_where_nothing_merges(family, loaded.model, merge)
     merge.check_turns(len(merge.select_layers(family.merge_points(loaded.model).count)))
     horizon = family.horizon(loaded.model)
+    if data is None and len(table.values) < 2 * horizon:
+        table = _longer_sample(3 * horizon)
     need_rows(table.name, len(table.values), horizon, horizon)
     return table, loaded
+
+
+def _longer_sample(rows: int) -> Table:
+    """The bundled sample series, generated for more rows: the default must not be too short for a model."""
+    from tsmerge_export.demo import series
+
+    return Table(f"{SAMPLE_SERIES.name}, generated for {rows} rows", series.COLUMNS, series.make(rows))
 
 
 def _load(

@@ -107,6 +107,11 @@ def parity_rows(parity: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("decision flips", f"{parity.get('decision_flips', 0)} (within float noise, values not compared)"),
         ("kept mismatches", str(parity.get("kept_mismatches", 0))),
     ]
+    if parity.get("noisy_rows"):
+        times = number(parity.get("times_noise"), 2)
+        rows.append(
+            ("within float32 noise", f"{parity['noisy_rows']} (at most {times} times the model's own)")
+        )
     rows += [("warning", text) for text in parity.get("warnings") or ()]
     return rows + [("failure", text) for text in (parity.get("failures") or ())[:5]]
 

@@ -40,9 +40,9 @@ def config_dict(model: nn.Module, architecture: str) -> dict[str, Any]:
     return config
 
 
-def detached_twin(model: nn.Module) -> nn.Module:
-    """A copy of the model that shares its weights and has none of its hooks."""
-    memo = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+def detached_twin(model: nn.Module, *, share: bool = True) -> nn.Module:
+    """A copy of the model that has none of its hooks, and with ``share`` its very weights."""
+    memo = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())} if share else {}
     twin = copy.deepcopy(model, memo)
     for module in twin.modules():
         # Merging may be applied to the original; the exported graph gets its merges from the rewriter.

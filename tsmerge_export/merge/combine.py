@@ -117,15 +117,17 @@ def _places(size: Tensor, source: Tensor, into: Tensor) -> tuple[Tensor, Tensor,
 def _means(
     x: Tensor, size: Tensor, source: Tensor, kept: Tensor, target: Tensor, pruned: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Per survivor the weighted mean ``[B, M, D]`` float32 of its members, and whether it received any ``[B, M]``."""
+    """Per survivor the weighted mean ``[B, M, D]`` of its members, float32 or as wide as x, and whether it received any
+    (``[B, M]``)."""
     weight = size
     if pruned is not None:
         counts = size.gather(1, source).masked_fill(pruned.expand_as(source), 0)
         weight = size.scatter(1, source, counts)
     weight_out = size.new_zeros(kept.shape).scatter_add(1, target, weight)
     # Padding is left out by selection, not by a factor of 0: it may hold NaN.
+    wide = torch.promote_types(x.dtype, torch.float32)
     weighted = torch.where(
-        (weight > 0)[..., None], x.float() * weight[..., None], x.new_zeros((), dtype=torch.float32)
+        (weight > 0)[..., None], x.to(wide) * weight[..., None], x.new_zeros((), dtype=wide)
     )
     total = weighted.new_zeros((*kept.shape, x.shape[2])).index_put(
         (torch.arange(len(x), device=x.device)[:, None], target), weighted, accumulate=True

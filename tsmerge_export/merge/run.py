@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +23,8 @@ HIDDEN_NEEDS_BLOCKS = (
 class StepRecord:
     """What one merge step of the last forward decided. Shapes as in :class:`~tsmerge_export.merge.combine.Merged`.
 
-    ``evidence`` are the scores behind it, filled only while ``MergeRun.record`` is True.
+    ``evidence`` are the scores behind it and ``compared`` ``[B, N, Dm]`` the features that it was made by, filled only
+    while ``MergeRun.record`` is True.
     """
 
     layer: int
@@ -32,6 +33,7 @@ class StepRecord:
     target: Tensor
     size: Tensor
     evidence: Evidence | None = None
+    compared: Tensor | None = None
 
 
 class MergeRun:
@@ -41,6 +43,8 @@ class MergeRun:
         steps: one record per merge step of the last forward, in order.
         prop_attn: proportional attention was asked for.
         record: also keep the scores behind each decision (for parity checks; off by default).
+        follow: records of another forward of the same shapes, kept with ``record``: every step decides by what that
+            one compared, so that both decide alike (for a forward in another precision).
     """
 
     def __init__(
@@ -56,6 +60,8 @@ class MergeRun:
         self._metric = metric
         self.prop_attn = prop_attn
         self.record = False
+        self.follow: Sequence[StepRecord] | None = None
+        self._wide = torch.float32
         self.begin(None)
 
     def begin(self, size: Tensor | None) -> None:
@@ -110,10 +116,16 @@ class MergeRun:
             if hidden is None:
                 raise UnsupportedError(HIDDEN_NEEDS_BLOCKS)
             metric = hidden
+        if self.follow is not None:
+            metric = self.follow[len(self.steps)].compared
         evidence = step.evidence(x, self._size, metric) if self.record else None
         result = step(x, self._size, metric)
         removed = x.shape[1] - result.y.shape[1]
-        self.steps.append(StepRecord(layer, removed, result.kept, result.target, result.size, evidence))
+        made = StepRecord(layer, removed, result.kept, result.target, result.size, evidence)
+        if self.record:
+            made.compared = x if metric is None else metric
+        self.steps.append(made)
+        self._wide = torch.promote_types(x.dtype, torch.float32)
         self._size = result.size
         if self._kept is None or self._target is None:
             self._kept, self._target = result.kept, result.target
@@ -158,7 +170,9 @@ class MergeRun:
         return value
 
     def proportion(self, batch: int) -> Tensor | None:
-        """``[batch, 1, 1, M]`` float32 to add to the scores of attention on the surviving tokens: log of their sizes.
+        """``[batch, 1, 1, M]`` to add to the scores of attention on the surviving tokens: log of their sizes.
+
+        Float32, or as wide as the tokens.
 
         Source: ToMe, arXiv 2210.09461, section 3 (proportional attention). Padding, which masks hide, gets 0.
 
@@ -170,7 +184,7 @@ class MergeRun:
         """
         if not self.prop_attn or not self.merged or self._size is None:
             return None
-        size = self._size.clamp(min=1).log()[:, None, None, :]
+        size = self._size.to(self._wide).clamp(min=1).log()[:, None, None, :]
         return size if batch == size.shape[0] else size.repeat_interleave(batch // size.shape[0], dim=0)
 
     def unmerge(self, y: Tensor) -> Tensor:

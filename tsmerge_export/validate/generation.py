@@ -79,7 +79,10 @@ def check(
         last = next(item.merged for item in built if item.component.name == component.name)
         return unreadable(component.name, last, tolerance, error)
     todo = _cases(family.context(model), seed) if cases is None else cases
-    return judge_cases(component, model, merge, chain, todo, tolerance, threads=threads, progress=progress)
+    noisy = atol is None and rtol is None
+    return judge_cases(
+        component, model, merge, chain, todo, tolerance, threads=threads, noisy=noisy, progress=progress
+    )
 
 
 def _cases(context: int, seed: int) -> list[corpus.Case]:

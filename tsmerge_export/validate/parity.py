@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,17 +16,17 @@ from tsmerge_export.config import MergeConfig
 from tsmerge_export.families.base import Component, Family
 from tsmerge_export.merge.apply import merging
 from tsmerge_export.merge.plan import MergeStep
-from tsmerge_export.validate import corpus, decisions, lengths, settings, tolerances
+from tsmerge_export.validate import corpus, decisions, lengths, noise, settings, tolerances
 from tsmerge_export.validate.artefact import Artefact, OnnxArtefact, Outputs
 from tsmerge_export.validate.decisions import Decision, Verdict
+from tsmerge_export.validate.parity_report import CaseResult, ParityReport, combine
 from tsmerge_export.validate.threads import torch_threads
 from tsmerge_export.validate.tolerances import Tolerance
 
-# Above this share of flipped rows among series that are not degenerate, the report warns: parity then says little.
-FLIP_SHARE = 0.05
+__all__ = ["CaseResult", "ParityReport", "check", "combine", "compare_case", "compare_row", "judge_cases"]
+
 # Absolute errors are only comparable between rows of ordinary magnitude; larger ones count in max_rel alone.
 _ORDINARY_SCALE = 1e3
-_MAX_FAILURES = 20
 
 
 class CaseName(Protocol):
@@ -40,102 +40,6 @@ class CaseName(Protocol):
 
     @property
     def batch(self) -> int: ...
-
-
-@dataclass
-class CaseResult:
-    """One corpus case. Errors are those of the rows that did not flip.
-
-    Attributes:
-        worst_row: the row of the largest relative error (-1: no row was compared).
-        max_abs: over rows of output scale up to 1e3. max_rel: error over the row's output scale.
-        failures: short reasons, at most one per row and output.
-        tokens: before each merge, in order of execution.
-    """
-
-    name: str
-    degenerate: bool
-    rows: int
-    worst_row: int = -1
-    max_abs: float = 0.0
-    max_rel: float = 0.0
-    flips: int = 0
-    mismatches: int = 0
-    failures: list[str] = field(default_factory=list)
-    tokens: list[int] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return dict(vars(self))
-
-
-@dataclass
-class ParityReport:
-    """Outcome of parity over all cases of one component, or of several put together by :func:`combine`.
-
-    ``kept_mismatches`` counts rows whose merge decision differs beyond float noise: each one is a failure.
-    ``decision_flips`` counts rows that differ within it: their values are not compared. ``faults`` are failures of no
-    case: merge nodes that are not those of the settings.
-    """
-
-    name: str
-    tolerance: Tolerance
-    cases: list[CaseResult] = field(default_factory=list)
-    components: list[ParityReport] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
-
-    @property
-    def passed(self) -> bool:
-        """Whether no row failed, and at least one was compared."""
-        return not self.failures and any(case.rows > case.flips for case in self.cases)
-
-    @property
-    def failures(self) -> list[str]:
-        """Every failure as one line, those of no case first, the others with their case in front."""
-        return [
-            *self.faults,
-            *(f"{case.name}: {reason}" for case in self.cases for reason in case.failures),
-        ]
-
-    @property
-    def warnings(self) -> list[str]:
-        """What a reader should know although it is no failure."""
-        usual = [case for case in self.cases if not case.degenerate]
-        rows, flips = sum(case.rows for case in usual), sum(case.flips for case in usual)
-        if flips <= FLIP_SHARE * rows:
-            return []
-        return [f"{flips} of {rows} rows of non-degenerate series flipped a decision within float noise"]
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready summary; ``components`` holds one of these per component, with its cases."""
-        cases = self.cases
-        out: dict[str, Any] = {
-            "passed": self.passed,
-            "cases": len(cases),
-            "rows": sum(case.rows for case in cases),
-            "max_abs": max((case.max_abs for case in cases), default=0.0),
-            "max_rel": max((case.max_rel for case in cases), default=0.0),
-            "atol": self.tolerance.atol,
-            "rtol": self.tolerance.rtol,
-            "decision_flips": sum(case.flips for case in cases),
-            "kept_mismatches": sum(case.mismatches for case in cases),
-            "warnings": self.warnings,
-            "failures": self.failures[:_MAX_FAILURES],
-        }
-        if self.components:
-            out["components"] = [component.to_dict() for component in self.components]
-        else:
-            out |= {"name": self.name, "details": [case.to_dict() for case in cases]}
-        return out
-
-
-def combine(reports: Sequence[ParityReport], faults: Sequence[str] = ()) -> ParityReport:
-    """One report over the components of a bundle, and failures of none of them. Raises ValueError for no report."""
-    if not reports:
-        raise ValueError("no parity reports to combine")
-    cases = [case for report in reports for case in report.cases]
-    found = [*faults, *(fault for report in reports for fault in report.faults)]
-    return ParityReport("all", reports[0].tolerance, cases, list(reports), found)
 
 
 def check(
@@ -197,14 +101,19 @@ def check(
         )
     except Exception as error:  # ONNX Runtime raises its own types, one per status code
         return unreadable(component.name, artefact, tolerance, error)
-    report = judge_cases(component, model, merge, opened, todo, tolerance, threads=threads, progress=progress)
+    noisy = atol is None and rtol is None and dtype == "float32"
+    report = judge_cases(
+        component, model, merge, opened, todo, tolerance, threads=threads, noisy=noisy, progress=progress
+    )
     if not plan:
         return report
     if with_decisions is None:
         report.faults += settings.faults(artefact, plan)
     if cases is None:
         more = _telling_cases(plan, todo, report.cases, family.context(model), seed)
-        report.cases += judge_cases(component, model, merge, opened, more, tolerance, threads=threads).cases
+        report.cases += judge_cases(
+            component, model, merge, opened, more, tolerance, threads=threads, noisy=noisy
+        ).cases
     return report
 
 
@@ -250,9 +159,14 @@ def judge_cases(
     tolerance: Tolerance,
     *,
     threads: int | None = None,
+    noisy: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> ParityReport:
-    """The comparison of :func:`check`, case by case, of an artefact that is open."""
+    """The comparison of :func:`check`, case by case, of an artefact that is open.
+
+    ``noisy``: a row beyond the tolerance may be within the model's own float32 noise, which is then measured; not any
+    more where the report has failed already.
+    """
     report = ParityReport(component.name, tolerance)
     was_training = model.training
     model.eval()
@@ -261,7 +175,10 @@ def judge_cases(
             for done, case in enumerate(todo):
                 inputs = component.from_series(model, case.series())
                 want, decided = run_eager(component, model, merge, inputs)
-                result = compare_case(case, want, decided, artefact, inputs, tolerance)
+                measured = None
+                if noisy and not any(case.failures for case in report.cases):
+                    measured = cache(partial(noise.measure, component, model, merge, inputs, merging))
+                result = compare_case(case, want, decided, artefact, inputs, tolerance, measured)
                 report.cases.append(result)
                 if progress is not None:
                     progress(done + 1, len(todo))
@@ -277,8 +194,12 @@ def compare_case(
     artefact: Artefact,
     inputs: Outputs,
     tolerance: Tolerance,
+    measured: Callable[[], noise.Noise] | None = None,
 ) -> CaseResult:
-    """Run an artefact on one case and compare it with the reference's outputs and decisions, see :func:`check`."""
+    """Run an artefact on one case and compare it with the reference's outputs and decisions, see :func:`check`.
+
+    ``measured`` gives the float32 noise of the case, where rows may be within it.
+    """
     taps = artefact.taps
     try:
         got = artefact.run(inputs)
@@ -293,7 +214,7 @@ def compare_case(
     tied = decisions.near_tie(decided, tolerances.SCORE_NOISE, rows)
     counts = decisions.count_tie(decided, tolerances.SCORE_NOISE, rows)
     verdict, tied = (decisions.fold_rows(value, case.batch) for value in (verdict, tied))
-    result = judge(case, want, got, seen, verdict, tied, tolerance, count_tied=counts)
+    result = judge(case, want, got, seen, verdict, tied, tolerance, count_tied=counts, measured=measured)
     result.tokens = [int(each.target.shape[1]) for each in decided]
     return result
 
@@ -325,6 +246,7 @@ def judge(
     tolerance: Tolerance,
     *,
     count_tied: bool = False,
+    measured: Callable[[], noise.Noise] | None = None,
 ) -> CaseResult:
     """Compare one case.
 
@@ -333,12 +255,14 @@ def judge(
         verdict: ``[B]`` of :class:`Verdict`. tied: ``[B]``, rows with a near tie.
         tolerance: see :func:`check`.
         count_tied: the number of tokens itself hangs on a near tie, so that shapes may differ where the batch flipped.
+        measured: gives the model's float32 noise, for rows beyond the tolerance.
     """
     result = CaseResult(case.name, case.degenerate, case.batch)
     result.mismatches = int((verdict == Verdict.MISMATCH).sum())
     for row in np.flatnonzero(verdict == Verdict.MISMATCH):
         result.failures.append(f"row {row}: merge decision differs beyond float noise")
     flipped = verdict == Verdict.FLIP
+    noisy: set[int] = set()
     for name, expected in want.items():
         if expected.shape != got[name].shape:
             if count_tied and _flipped_together(expected, got[name], tapped[name], verdict, tied, tolerance):
@@ -351,14 +275,25 @@ def judge(
             if fault and tied[row] and not compare_row(expected[row], tapped[name][row], tolerance)[0]:
                 flipped[row] = True  # the near tie went the other way in the run without extra outputs
                 continue
-            if fault:
-                result.failures.append(f"row {row}: {name}: {fault}")
+            own = measured()[name][row] if fault and error and measured is not None else 0.0
+            if own and within(expected[row], got[name][row], tolerance, noise.FACTOR * own):
+                noisy.add(int(row))
+                result.times_noise = max(result.times_noise, float(error / own))
+                if noise.FACTOR * own >= tolerances.LIMIT * scale:
+                    result.drowned[name] = result.drowned.get(name, 0) + 1
+                    continue
+            elif fault:
+                result.failures.append(f"row {row}: {name}: {fault}" + _beyond(error, own))
             if result.worst_row < 0 or error / scale > result.max_rel:
                 result.worst_row, result.max_rel = int(row), max(result.max_rel, error / scale)
             if scale <= _ORDINARY_SCALE:
                 result.max_abs = max(result.max_abs, error)
-    result.flips = int(flipped.sum())
+    result.flips, result.noisy = int(flipped.sum()), len(noisy)
     return result
+
+
+def _beyond(error: float, own: float) -> str:
+    return f", {error / own:.1f} times the model's own float32 noise" if own else ""
 
 
 def _flipped_together(
@@ -418,3 +353,15 @@ def compare_row(
     if (error <= tolerance.atol * scale + tolerance.rtol * np.abs(w[finite])).all():
         return None, worst, scale
     return f"error {worst:.2e} at scale {scale:.2e} (relative {worst / scale:.2e})", worst, scale
+
+
+def within(want: npt.NDArray[Any], got: npt.NDArray[Any], tolerance: Tolerance, noise: float) -> bool:
+    """Whether every finite value of a row is within the tolerance or the noise, whichever is more.
+
+    Of rows that :func:`compare_row` finds fault with for an error alone: their other values are known to be right.
+    """
+    w, g = want.astype(np.float64), got.astype(np.float64)
+    finite = np.isfinite(w)
+    scale = float(np.abs(w[finite]).max()) or 1.0
+    allowed = np.maximum(tolerance.atol * scale + tolerance.rtol * np.abs(w[finite]), noise)
+    return bool((np.abs(g[finite] - w[finite]) <= allowed).all())
