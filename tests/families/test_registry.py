@@ -214,3 +214,31 @@ def test_every_built_in_family_has_a_published_size_that_builds(name: str) -> No
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_config_belongs_to_one_family(name: str) -> None:
     assert [other for other in BUILT_IN if families.get(other).matches(CONFIGS[name])] == [name]
+
+
+@pytest.mark.parametrize(
+    ("family", "head"),
+    [
+        ("patchtst", "PatchTSTForClassification"),
+        ("patchtst", "PatchTSTForRegression"),
+        ("patchtst", "PatchTSTForPretraining"),
+        ("patchtst", "PatchTSTModel"),
+        ("patchtsmixer", "PatchTSMixerForTimeSeriesClassification"),
+        ("informer", "InformerModel"),
+        ("timesfm", "TimesFmModel"),
+    ],
+)
+def test_another_head_says_which_one_is_taken(family: str, head: str) -> None:
+    taken = CONFIGS[family]["architectures"][0]
+    config = {**CONFIGS[family], "architectures": [head]}
+    words = f"describes {head}; of these models the family {family} takes {taken} alone.*onnx"
+    with pytest.raises(UnsupportedError, match=words):
+        families.detect(config)
+    with pytest.raises(UnsupportedError, match=words):  # also where the family is named
+        families.get(family).build(config)
+
+
+def test_another_model_is_no_other_head() -> None:
+    for named in ("T5ForSequenceClassification", "BertForMaskedLM", "PatchTSTishForX", 7):
+        with pytest.raises(UnsupportedError, match="no supported family"):
+            families.detect({"model_type": "any", "architectures": [named]})

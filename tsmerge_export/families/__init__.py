@@ -78,6 +78,10 @@ def detect(config: Mapping[str, Any]) -> Family:
             continue
         if family.matches(config) if built_in(name) else plugins.matches(family, config, broken):
             return family
+    for name in _MODULES:
+        reason = get(name).another_head(config)
+        if reason is not None:
+            raise UnsupportedError(reason)
     found = (config.get("architectures") or [config.get("model_type", "an unnamed model")])[0]
     raise UnsupportedError(
         "; ".join(

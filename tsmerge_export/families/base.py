@@ -215,6 +215,10 @@ class Family(ABC):
     def matches(self, config: Mapping[str, Any]) -> bool:
         """Whether a model's config (config.json as a dict) belongs to this family."""
 
+    def another_head(self, config: Mapping[str, Any]) -> str | None:
+        """Why not, for a config of the same models with a head that the family does not take; None for all others."""
+        return None
+
     @abstractmethod
     def build(self, config: Mapping[str, Any]) -> nn.Module:
         """A module with random weights for a config. Raises UsageError for a config that does not fit."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tsmerge_export.errors import UsageError
+from tsmerge_export.errors import UnsupportedError, UsageError
 from tsmerge_export.families.base import Family
 
 
@@ -110,8 +110,28 @@ class TransformersFamily(Family):
         """See :meth:`Family.matches`."""
         return self.model_class.__name__ in (config.get("architectures") or ())
 
+    def another_head(self, config: Mapping[str, Any]) -> str | None:
+        """See :meth:`Family.another_head`."""
+        taken = self.model_class.__name__
+        stem = taken.partition("For")[0]
+        named = (config.get("architectures") or [""])[0]
+        if not isinstance(named, str) or named == taken or stem == taken:
+            return None
+        if any(key not in config for key in self.needs):
+            return None
+        bare = named.removesuffix("Model") == stem.removesuffix("Model")
+        if not bare and not named.startswith(f"{stem}For"):
+            return None
+        return (
+            f"config.json describes {named}; of these models the family {self.name} takes {taken} alone, with the "
+            "head that forecasts. Export this one to .onnx with torch.onnx.export, and give that file"
+        )
+
     def build(self, config: Mapping[str, Any]) -> nn.Module:
         """See :meth:`Family.build`."""
+        reason = self.another_head(config)
+        if reason is not None:  # asked for by name: its weights would not fit
+            raise UnsupportedError(reason)
         return from_config(self.model_class, self.config_class, config, needs=self.needs)
 
     def config_of(self, model: nn.Module) -> dict[str, Any]:

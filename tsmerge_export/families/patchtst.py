@@ -87,7 +87,7 @@ class _Model(ChannelModel):
 
 
 class PatchTST(ChannelFamily):
-    """``PatchTSTForPrediction`` of transformers, any head, channels independent of each other."""
+    """``PatchTSTForPrediction`` of transformers, any pooling, channels independent of each other."""
 
     name = "patchtst"
     model_class, config_class = PatchTSTForPrediction, PatchTSTConfig
@@ -98,6 +98,7 @@ class PatchTST(ChannelFamily):
         unsupported=(
             "merging with `channel_attention`: it needs the same patches in all channels, and each merges its own",
             "`share_projection=false` with several channels: fails in transformers itself",
+            "heads other than `PatchTSTForPrediction`: export them to `.onnx`, and give that file",
         ),
     )
     published = Published(
