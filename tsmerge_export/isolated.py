@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -87,15 +87,18 @@ class Ended(Exception):
 class LineProcess:
     """A Python process that answers every line with one JSON line.
 
+    It finds the modules that this process finds; not those in the current folder, which may be a downloaded model's.
+
     Args:
-        arguments: behind the interpreter's name.
-        directory: where it runs; the current folder by default.
+        code: what it runs, one line.
     """
 
-    def __init__(self, arguments: Sequence[str], directory: str | Path | None = None) -> None:
+    def __init__(self, code: str) -> None:
+        root = str(Path(__file__).parent.parent)
+        path = list(dict.fromkeys([*(entry for entry in sys.path if entry), root]))
         self._process = subprocess.Popen(
-            [sys.executable, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, start_new_session=True, cwd=directory,
+            [sys.executable, "-c", f"import sys; sys.path[:] = {path!r}\n{code}"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         self._buffer = b""
 
@@ -118,7 +121,7 @@ class LineProcess:
         if not text:
             code = self._process.wait()
             self.kill()
-            raise Ended(f"ended with {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}")
+            raise Ended(f"ended with signal {-code}" if code < 0 else f"ended with exit code {code}")
         try:
             answer = json.loads(text)
         except ValueError:
@@ -136,7 +139,7 @@ class LineProcess:
             while b"\n" not in self._buffer:
                 left = end - time.monotonic()
                 if left <= 0:
-                    raise Ended(f"no answer in {seconds:.0f} s")
+                    raise Ended(f"gave no answer in {seconds:.0f} s")
                 if not selector.select(left):
                     continue
                 part = os.read(self._process.stdout.fileno(), 1 << 16)
@@ -174,16 +177,8 @@ class Child:
 
     def __enter__(self) -> Child:
         if not inside:
-            # The interpreter must find what this one finds, and nothing in the current folder.
-            root = str(Path(__file__).parent.parent)
-            path = list(dict.fromkeys([*(entry for entry in sys.path if entry), root]))
-            order = {"path": path, "task": self._task, "limits": asdict(self._limits)}
-            code = (
-                "import sys; sys.path[:] = []\n"
-                f"order = {order!r}; sys.path[:] = order['path']\n"
-                "from tsmerge_export import isolated; isolated.main(order)"
-            )
-            self._process = LineProcess(["-c", code])
+            order = {"task": self._task, "limits": asdict(self._limits)}
+            self._process = LineProcess(f"from tsmerge_export import isolated; isolated.main({order!r})")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -204,25 +199,13 @@ class Child:
         except Ended as error:
             hint = "; TSMERGE_MAX_SECONDS gives it more time" if "no answer" in str(error) else ""
             raise UnsupportedError(
-                f"{self._source}: cannot be worked on: the process that opened it {_reason(error)}{hint}"
+                f"{self._source}: cannot be worked on: the process that opened it {error}{hint}"
             ) from None
         if "error" in answer:
             kind = _KINDS.get(str(answer["error"]), UnsupportedError)
             message = " ".join(str(answer.get("message", "")).split())[:1000]
             raise kind(message if self._source in message else f"{self._source}: {message}")
         return answer
-
-
-def _reason(error: Ended) -> str:
-    text = str(error)
-    return text.replace("no answer", "gave no answer") if text.startswith("no answer") else text
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def _handler(task: str) -> Handler:

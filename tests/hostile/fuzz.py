@@ -28,19 +28,14 @@ class Watched:
     """A worker that is started again after it hung or died."""
 
     def __init__(self, folder: Path, seconds: float, limit: float | None = None) -> None:
-        self._arguments = [
-            "-m",
-            "tests.hostile.worker",
-            str(folder),
-            *([] if limit is None else [str(limit)]),
-        ]
+        self._code = f"from tests.hostile.worker import main; main({str(folder)!r}, {limit!r})"
         self._seconds = seconds
         self._process: LineProcess | None = None
 
     def run(self, case: str) -> dict[str, str]:
         """Operation -> outcome; ``process``: what became of it where it gave none."""
         first = self._process is None
-        self._process = self._process or LineProcess(self._arguments)
+        self._process = self._process or LineProcess(self._code)
         try:
             return {str(k): str(v) for k, v in self._process.ask(case, self._seconds + 120 * first).items()}
         except Ended as error:

@@ -1,4 +1,4 @@
-"""The process in which cases run: ``python -m tests.hostile.worker FOLDER``, a JSON line per case. See :mod:`.fuzz`."""
+"""The process in which cases run, a JSON line for each. See :mod:`.fuzz`."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from tests.hostile.mutate import Sources
 from tsmerge_export import isolated
 
 
-def main(folder: Path, seconds: float | None) -> None:
+def main(directory: str, seconds: float | None) -> None:
     """Answer ``attack NAME`` and ``mutation NUMBER`` with a JSON object of operations and outcomes.
 
     Args:
-        folder: with the files that are mutated.
+        directory: with the files that are mutated.
         seconds: run risky work in processes of its own, as the product does, with that limit; None: in this one, which
             is watched over as well, and faster.
     """
-    channel = isolated.own_channel()
+    channel, folder = isolated.own_channel(), Path(directory)
     isolated.inside = seconds is None
     if seconds is not None:
         os.environ["TSMERGE_MAX_SECONDS"] = str(seconds)
@@ -63,7 +63,3 @@ def _mutation(number: int, sources: Sources, place: Path) -> dict[str, str]:
     found = {"load model": outcome(lambda: load_model(changed.path))}
     shutil.rmtree(changed.path, ignore_errors=True)
     return found
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), float(sys.argv[2]) if sys.argv[2:] else None)

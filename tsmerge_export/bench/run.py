@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import select
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +11,7 @@ from typing import Any
 
 from tsmerge_export.bench.candidate import Candidate
 from tsmerge_export.errors import UsageError
+from tsmerge_export.isolated import Ended, LineProcess
 
 _WARM_UP = 2
 _PATIENCE = 600.0  # seconds for one answer: torch.compile may take minutes
@@ -35,10 +32,7 @@ class Worker:
 
     def __init__(self, candidate: Candidate, component: str, inputs: Path, threads: int) -> None:
         self.timing = Timing(candidate)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tsmerge_export.bench.worker"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        )  # fmt: skip
+        self._process = LineProcess("from tsmerge_export.bench import worker; worker.main()")
         order = {
             "candidate": candidate.to_dict(), "component": component, "inputs": str(inputs), "threads": threads,
         }  # fmt: skip
@@ -51,23 +45,11 @@ class Worker:
 
     def ask(self, line: str) -> dict[str, Any]:
         """One line of the protocol and its answer; after a failure ``alive`` is False and the answer empty."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         try:
-            self._process.stdin.write(line + "\n")
-            self._process.stdin.flush()
-            if not select.select([self._process.stdout], [], [], _PATIENCE)[0]:
-                self.timing.error = f"no answer in {_PATIENCE:.0f} s"
-                self.kill()
-                return {}
-            text = self._process.stdout.readline()
-        except BrokenPipeError:
-            text = ""
-        if not text:
-            code = self._process.wait()
-            self.timing.error = f"ended with signal {-code}" if code < 0 else f"ended with exit code {code}"
+            answer = self._process.ask(line, _PATIENCE)
+        except Ended as error:
+            self.timing.error = str(error)
             return {}
-        answer: dict[str, Any] = json.loads(text)
         if "error" in answer:
             self.timing.error = answer["error"]
         return answer
@@ -75,11 +57,6 @@ class Worker:
     def kill(self) -> None:
         """End the process whatever it does."""
         self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None and not stream.closed:
-                with contextlib.suppress(BrokenPipeError):
-                    stream.close()
 
 
 def interleave(

@@ -1,6 +1,6 @@
 """The process of one candidate: loads it, runs it whenever a line arrives, and reports its own peak memory at the end.
 
-Run as ``python -m tsmerge_export.bench.worker``. The first line on stdin is JSON (``candidate``, ``inputs``: an .npz
+The first line on stdin is JSON (``candidate``, ``inputs``: an .npz
 file, ``threads``); then ``run`` or ``stop``. Every line gets one JSON line back: ``{"ready": true}``,
 ``{"seconds": s}``, ``{"peak": bytes}``, or ``{"error": text}`` after which the process ends.
 """
@@ -8,7 +8,6 @@ file, ``threads``); then ``run`` or ``stop``. Every line gets one JSON line back
 from __future__ import annotations
 
 import json
-import os
 import resource
 import sys
 import time
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+
+from tsmerge_export.isolated import own_channel
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -107,8 +108,6 @@ def serve(lines: IO[str], answers: IO[str]) -> None:
         answer({"error": text[:300]})
 
 
-if __name__ == "__main__":
-    # Libraries print to stdout: the protocol keeps the pipe for itself.
-    channel = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    serve(sys.stdin, channel)
+def main() -> None:
+    """The process."""
+    serve(sys.stdin, own_channel())

@@ -6,7 +6,7 @@ Runtimes check much of this, but only when they open the graph, and what prepare
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -49,11 +49,8 @@ def check_model(model: onnx.ModelProto, source: str) -> None:
             operator needs, two nodes that compute one value.
         UnsupportedError: inputs that are no tensors, element types that do not exist, more than 32 dims.
     """
-    try:
-        for _ in _messages(model):
-            pass
-    except UnicodeDecodeError:
-        raise UsageError(f"{source}: corrupt (a name in it is no text)") from None
+    if not _is_text(model):
+        raise UsageError(f"{source}: corrupt (a name in it is no text)")
     opset = max((entry.version for entry in model.opset_import if entry.domain in STANDARD), default=0)
     for graph in graphs(model.graph):
         _check_values(graph, source, inner=graph is not model.graph)
@@ -67,21 +64,24 @@ def check_model(model: onnx.ModelProto, source: str) -> None:
         _check_nodes(function.node, source, own)
 
 
-def _messages(message: Any) -> Iterator[Any]:
-    """Every message inside, all text decoded; the numbers of tensors are left alone."""
+def _is_text(message: Any) -> bool:
+    """Whether all text inside is UTF-8: protobuf gives bytes where it is not. The numbers of tensors are left alone."""
     stack = [message]
     while stack:
         found = stack.pop()
-        yield found
         if isinstance(found, onnx.TensorProto):
-            _ = found.name, found.doc_string
+            if not isinstance(found.name, str) or not isinstance(found.doc_string, str):
+                return False
             stack += found.external_data
             continue
         for field, value in found.ListFields():
             if field.type == field.TYPE_MESSAGE:
                 stack += [value] if hasattr(value, "ListFields") else value
-            elif field.type == field.TYPE_STRING and not isinstance(value, str):
-                list(value)
+            elif field.type == field.TYPE_STRING:
+                texts = [value] if isinstance(value, str | bytes) else value
+                if not all(isinstance(text, str) for text in texts):
+                    return False
+    return True
 
 
 def _check_values(graph: onnx.GraphProto, source: str, inner: bool) -> None:

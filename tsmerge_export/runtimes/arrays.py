@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tsmerge_export.bundle import TensorInfo
-from tsmerge_export.errors import UsageError
+from tsmerge_export.errors import UnsupportedError, UsageError
 
 
 def prepare(values: Mapping[str, Any], inputs: Sequence[TensorInfo]) -> dict[str, NDArray[Any]]:
@@ -45,9 +45,12 @@ def convert(value: Any, info: TensorInfo) -> NDArray[Any]:
     masked array masks becomes NaN.
 
     Raises:
-        UsageError: not numeric, ragged, or not convertible without loss.
+        UsageError: not numeric, ragged, or not convertible without loss. UnsupportedError: numpy has no such type.
     """
-    wanted = np.dtype(info.dtype)
+    try:
+        wanted = np.dtype(info.dtype)
+    except TypeError:
+        raise UnsupportedError(f"input {info.name!r} is a {info.dtype}, which arrays cannot hold") from None
     if isinstance(value, np.ma.MaskedArray) and np.ma.getmaskarray(value).any():
         if wanted.kind != "f" or value.dtype.kind not in "biuf":
             raise UsageError(
