@@ -12,6 +12,7 @@ import onnx
 from tsmerge_export import flops, ops, trial
 from tsmerge_export.bundle import Bundle, ComponentInfo
 from tsmerge_export.errors import UnsupportedError, UsageError
+from tsmerge_export.isolated import within_memory
 
 _DOMAIN = "tsmerge"
 _LENGTHS = (512, 256, 128, 64, 32, 16)
@@ -80,7 +81,8 @@ def inspect_file(path: Path, *, batch: int = 1, length: int | None = None) -> di
     refused: UnsupportedError | None = None
     for size in _LENGTHS if length is None else (length,):
         try:
-            return _inspected(model, path, batch, size)
+            with within_memory():
+                return _inspected(model, path, batch, size)
         except UnsupportedError as error:  # many models have as many positions as they were made for
             refused = refused or error
     assert refused is not None

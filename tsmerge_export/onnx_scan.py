@@ -201,6 +201,8 @@ def _fields(data: _Buffer) -> Iterator[tuple[int, _Buffer]]:
     while position < end:
         tag, position = _varint(data, position)
         kind = tag & 7
+        if tag < 8:  # there is no field of number 0
+            raise ValueError("no message")
         if kind == 2:
             size, position = _varint(data, position)
             if position + size > end:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -516,6 +517,7 @@ def _nested(depth: int) -> bytes:
     return b"\x3a" + bytes([size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80, size >> 14]) + out
 
 
+@cache
 def attacks() -> dict[str, Write]:
     """Name -> what writes the file."""
     out: dict[str, Write] = {}

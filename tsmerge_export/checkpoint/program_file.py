@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,8 +25,24 @@ def read_program(path: Path) -> ExportedProgram:
     with TemporaryDirectory(prefix="tsmerge-") as folder:
         clean = Path(folder) / "program.pt2"
         rewrite_program(path, clean)
+        told = _Told()
+        logger = logging.getLogger("torch.export")
+        logger.addHandler(told)
         try:
             return torch.export.load(clean)
         except Exception as error:  # torch's reader raises many types
-            reason = (" ".join(str(error).split()) or type(error).__name__)[:160]
+            lines = str(told.error or error).strip().splitlines() or [type(error).__name__]
+            reason = " ".join(lines[-1].split())[:160]  # before it, torch shows the node and a traceback
             raise UnsupportedError(f"{path}: torch {torch.__version__} cannot read it: {reason}") from error
+        finally:
+            logger.removeHandler(told)
+
+
+class _Told(logging.Handler):
+    """Keeps the error that torch's reader logs; what it raises only says that there was one."""
+
+    error: BaseException | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info:
+            self.error = record.exc_info[1]

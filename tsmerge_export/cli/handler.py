@@ -140,8 +140,9 @@ def _explain(error: BaseException) -> int:
 
 
 def _say(message: str) -> None:
-    """One line on stderr, whatever the message holds."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    """One line on stderr, whatever the message holds: names from files may hold commands to the terminal."""
+    plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(message.split()))
+    print(f"error: {plain}", file=sys.stderr, flush=True)
 
 
 def _keep_traceback(error: BaseException) -> str:

@@ -21,6 +21,7 @@ from tsmerge_export.generic.feeds import FIRST_AXIS, TOKEN_MASK, Input, Sizes, m
 from tsmerge_export.generic.measure import measure
 from tsmerge_export.generic.prepare import opset_of, prepare
 from tsmerge_export.generic.sizes import Found, find_sizes
+from tsmerge_export.isolated import within_memory
 from tsmerge_export.rewrite.dims import dims
 from tsmerge_export.rewrite.points import find_points
 from tsmerge_export.trial import first_load
@@ -166,12 +167,14 @@ def load_graph_model(
 
         with onnx_of_program(path, opset) as program:
             first_load(program.model, str(source), options, opset, ends)
-            model = _measured(str(source), options, program.model, program.run, ends)
+            with within_memory():
+                model = _measured(str(source), options, program.model, program.run, ends)
         model.files = program.files
         return model
     original = read_onnx(path)
     first_load(original, str(source), options, opset, ends)
-    return _measured(str(source), options, original, None, ends)
+    with within_memory():
+        return _measured(str(source), options, original, None, ends)
 
 
 def _measured(
