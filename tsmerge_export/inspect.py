@@ -98,6 +98,8 @@ def _inspected(model: onnx.ModelProto, path: Path, batch: int, length: int) -> d
     nodes = [
         node for node in model.graph.node if node.domain == _DOMAIN and node.op_type in ops.merge_op_types()
     ]
+    if not all(node.input and node.output and node.input[0] and node.output[0] for node in nodes):
+        raise UnsupportedError(f"{path}: has merge nodes without tokens, which are none of this project's")
     inputs = flops.feeds(model, batch, length)
     ends = [name for node in nodes for name in (node.input[0], node.output[0])]
     merged = flops.count(model, inputs, ends)
@@ -146,12 +148,15 @@ def _barrier(node: onnx.NodeProto) -> dict[str, str]:
 
 def _merge(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     notes = _metadata(node)
+    before, after = shapes[node.input[0]], shapes[node.output[0]]
+    if min(len(before), len(after)) < 2:
+        raise UnsupportedError(f"merge node {node.name!r} does not take tokens [batch, tokens, ..]")
     return {
         "name": node.name,
         "layer": int(notes["layer"]) if notes.get("layer", "").isdecimal() else None,
         "scope": notes.get("scope"),
-        "before": shapes[node.input[0]][1],
-        "after": shapes[node.output[0]][1],
+        "before": before[1],
+        "after": after[1],
         "attributes": ops.attributes_of(node),
         "data_dependent": ops.schema(node.op_type).data_dependent,
     }

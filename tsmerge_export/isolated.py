@@ -113,7 +113,7 @@ class LineProcess:
             self._process.stdin.write(line.encode() + b"\n")
             self._process.stdin.flush()
             text = self._line(seconds)
-        except BrokenPipeError:
+        except (BrokenPipeError, ValueError):  # it is gone; or was ended before, and its pipes closed
             text = b""
         except BaseException:
             self.kill()

@@ -15,7 +15,7 @@ from pathlib import Path
 from tsmerge_export.errors import UnsupportedError, UsageError
 from tsmerge_export.paths import beside
 
-MAX_NODES = 200_000  # with all functions written out
+MAX_NODES = 50_000  # with all functions written out
 MAX_CALL_DEPTH = 100  # as in ONNX Runtime and in onnx's inliner
 MAX_GRAPH_DEPTH = 16  # branches and loops inside each other
 STANDARD = ("", "ai.onnx")

@@ -56,12 +56,12 @@ def check_model(model: onnx.ModelProto, source: str) -> None:
         _check_values(graph, source, inner=graph is not model.graph)
         for tensor in graph.initializer:
             _check_tensor(tensor, f"{source}: weight {tensor.name[:80]!r}")
-        _check_nodes(graph.node, source, opset)
+        _check_nodes(graph.node, source, opset, inner=False)
     for function in model.functions:
         own = max(
             (entry.version for entry in function.opset_import if entry.domain in STANDARD), default=opset
         )
-        _check_nodes(function.node, source, own)
+        _check_nodes(function.node, source, own, inner=True)
 
 
 def _is_text(message: Any) -> bool:
@@ -154,7 +154,7 @@ def _bytes(kind: int, count: int) -> int:
         return -1
 
 
-def _check_nodes(nodes: Iterable[onnx.NodeProto], source: str, opset: int) -> None:
+def _check_nodes(nodes: Iterable[onnx.NodeProto], source: str, opset: int, inner: bool) -> None:
     made: set[str] = set()
     for node in nodes:
         name = f"{source}: node {(node.name or node.op_type)[:80]!r} ({node.op_type[:40]})"
@@ -165,6 +165,8 @@ def _check_nodes(nodes: Iterable[onnx.NodeProto], source: str, opset: int) -> No
         if not any(node.output):
             raise UsageError(f"{name} has no output")
         for attribute in node.attribute:
+            if attribute.ref_attr_name and not inner:
+                raise UsageError(f"{name} refers to an attribute of a function, and is in none")
             for tensor in (*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors):
                 _check_tensor(tensor, f"{name}, attribute {attribute.name[:40]!r}")
         if node.domain in STANDARD:
