@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import tsmerge_export as tsm
 from tests.generic.test_export import bundle_of
+from tsmerge_export import MergeConfig
 
 
 class _Layer(nn.Module):
@@ -32,7 +33,7 @@ class _Layer(nn.Module):
         )
         scores = q @ k.transpose(-1, -2) / (d // self.heads) ** 0.5
         for other in before:
-            scores = scores + other
+            scores = other + scores
         x = self.norms[0](x + self.out((scores.softmax(-1) @ v).transpose(1, 2).reshape(b, n, d)))
         return self.norms[1](x + self.down(self.up(x).relu())), scores
 
@@ -78,7 +79,7 @@ class _Net(nn.Module):
         return (self.write(x), torch.stack(seen, 1)) if self.collect else (self.write(x),)
 
 
-def _bundle(folder: Path, *args: Any, **options: Any) -> tsm.Bundle:
+def _bundle(folder: Path, *args: Any, merge: MergeConfig | None = None, **options: Any) -> tsm.Bundle:
     torch.manual_seed(0)
     names = ["y", "layers"][: 1 + bool(options.get("collect"))]
     axes = {"values": {0: "batch", 1: "length"}, "y": {0: "batch", 1: "length"}}
@@ -86,7 +87,7 @@ def _bundle(folder: Path, *args: Any, **options: Any) -> tsm.Bundle:
         _Net(*args, **options).eval(), (torch.randn(2, 24, 3),), folder / "net.onnx", dynamo=False,
         opset_version=17, input_names=["values"], output_names=names, dynamic_axes=axes,
     )  # fmt: skip
-    bundle = bundle_of(folder / "net.onnx")
+    bundle = bundle_of(folder / "net.onnx", merge)
     assert bundle.verdicts["parity"]["passed"]
     assert len(bundle.manifest["components"][0]["merges"]) == args[0]
     return bundle
@@ -98,8 +99,9 @@ def _barriers(bundle: tsm.Bundle) -> list[tuple[str, str]]:
 
 
 def test_scores_of_earlier_layers_follow(tmp_path: Path) -> None:
-    """By one merge, those of the layer before; by two, those of the first layer."""
-    assert _barriers(_bundle(tmp_path, 3, scores=True)) == []
+    """By one merge, those of the layer before; by two, those of the first layer. Keys are a layer's own."""
+    merge = MergeConfig(ratio="1/4", metric="key")
+    assert _barriers(_bundle(tmp_path, 3, scores=True, merge=merge)) == []
 
 
 def test_layers_that_are_collected_keep_their_own_tokens(tmp_path: Path) -> None:

@@ -138,17 +138,25 @@ def _value_product(softmax: ir.Node) -> tuple[ir.Node | None, str]:
     return None, "its weights feed no product with values nearby"
 
 
-def _keys(value: ir.Value | None, depth: int = 0) -> ir.Value | None:
-    """The keys in scores ``[B, .., N, N]``: right operand of the product that scales, biases and masks start from."""
-    node = value.producer() if value is not None else None
-    if node is None or depth > _MAX_STEPS:
+def _keys(scores: ir.Value | None, taken: set[ir.Node]) -> ir.Value | None:
+    """The keys in scores ``[B, .., N, N]``: right operand of the product that scales, biases and masks start from.
+
+    ``taken``: products of earlier layers, whose scores may be added (RealFormer); that of this one is put to them.
+    """
+    products: dict[ir.Node, None] = {}
+    values = [scores]
+    for _ in range(_MAX_STEPS):
+        nodes = dict.fromkeys(value.producer() for value in values if value is not None)
+        found = [node for node in nodes if node is not None]
+        products |= dict.fromkeys(
+            n for n in found if n.op_type == "MatMul" and not any(map(_constant, n.inputs))
+        )
+        values = [operand for node in found if node.op_type in _ON_SCORES for operand in node.inputs]
+    product = next((node for node in products if node not in taken), next(iter(products), None))
+    if product is None:
         return None
-    if node.op_type == "MatMul":
-        return None if any(_constant(operand) for operand in node.inputs) else node.inputs[1]
-    if node.op_type not in _ON_SCORES:
-        return None
-    found = (_keys(operand, depth + 1) for operand in node.inputs)
-    return next((keys for keys in found if keys is not None), None)
+    taken.add(product)
+    return product.inputs[1]
 
 
 def _gated(node: ir.Node, index: int) -> bool:
@@ -262,6 +270,7 @@ def find_points(graph: ir.Graph, scope: str | None = None) -> tuple[list[Point],
     """
     points: list[Point] = []
     rejected: list[Rejected] = []
+    taken: set[ir.Node] = set()
     for node in graph:
         if node.op_type != "Softmax" or node.domain != "":
             continue
@@ -270,6 +279,7 @@ def find_points(graph: ir.Graph, scope: str | None = None) -> tuple[list[Point],
         if shape is None or len(shape) < 3 or axis not in (-1, len(shape) - 1):
             continue
         name = node.name or node.outputs[0].name or "Softmax"
+        keys = _keys(node.inputs[0], taken)
         product, reason = _value_product(node)
         add = None
         if product is not None:
@@ -294,7 +304,6 @@ def find_points(graph: ir.Graph, scope: str | None = None) -> tuple[list[Point],
         elif scope is not None and scope_of(add) and not re.search(scope, scope_of(add)):
             rejected.append(Rejected(name, f"its scope does not match {scope!r}"))
         else:
-            keys = _keys(node.inputs[0])
             axis = found.index(shape[-1])
             points.append(Point(len(points), _with_post_norm(add), scope_of(add), keys, axis=axis))
     return points, rejected
