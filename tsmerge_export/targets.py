@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tsmerge_export.progress import Progress
 
 DTYPES = ("fp32", "fp16", "bf16")
-ON_GPU = "The plugin and the engines have never run on a GPU."
+ON_GPU = "The engines have never run on a GPU; the kernels of the plugin have, see docs/gpu.md."
 SCRIPT = "build_engine.py"
 _METHODS = ("local", "global", "none")
 

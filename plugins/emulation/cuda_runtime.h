@@ -132,6 +132,28 @@ inline unsigned __ballot_sync(unsigned mask, bool value)
     return result;
 }
 
+inline cudaError_t cudaMemsetAsync(void* where, int value, size_t bytes, cudaStream_t)
+{
+    std::memset(where, value, bytes);
+    return cudaSuccess;
+}
+
+enum cudaMemcpyKind
+{
+    cudaMemcpyDeviceToHost = 2,
+};
+
+inline cudaError_t cudaMemcpyAsync(void* to, void const* from, size_t bytes, cudaMemcpyKind, cudaStream_t)
+{
+    std::memcpy(to, from, bytes);
+    return cudaSuccess;
+}
+
+inline cudaError_t cudaStreamSynchronize(cudaStream_t)
+{
+    return cudaSuccess;
+}
+
 inline int __popc(unsigned value)
 {
     return __builtin_popcount(value);
@@ -147,10 +169,16 @@ inline unsigned __float_as_uint(float value)
     return static_cast<unsigned>(emulation::pack(value));
 }
 
-// Fibers do not interrupt each other, so plain code is atomic.
-inline unsigned atomicAdd(unsigned* where, unsigned value)
+inline float __uint_as_float(unsigned value)
 {
-    unsigned const old = *where;
+    return emulation::unpack<float>(value);
+}
+
+// Fibers do not interrupt each other, so plain code is atomic.
+template <typename T>
+T atomicAdd(T* where, T value)
+{
+    T const old = *where;
     *where += value;
     return old;
 }
@@ -162,11 +190,13 @@ inline int atomicMin(int* where, int value)
     return old;
 }
 
-inline int atomicMax(int* where, int value)
+template <typename T>
+T atomicMax(T* where, T value)
 {
-    int const old = *where;
+    T const old = *where;
     *where = value > old ? value : old;
     return old;
 }
 
+using std::isfinite;
 using std::isnan;

@@ -1,4 +1,4 @@
-// Third launch: every output token gathers its members. x is read once, y is written once.
+// Last launch: every output token gathers its members. x is read once, y is written once.
 #pragma once
 
 #include "kernels.cuh"

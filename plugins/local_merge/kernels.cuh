@@ -1,6 +1,8 @@
 // What the kernels share: element types, 16-byte packs, ranks as ordered integers.
 #pragma once
 
+#include "settings.h"
+
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
@@ -14,13 +16,6 @@ namespace tsmerge
 
 constexpr unsigned kWarp = 32;
 constexpr unsigned kWholeWarp = 0xffffffffU;
-
-// Ranks count in steps of 2^-20 of a cosine, so that equal tokens tie whatever the order of sums. The ranks that are
-// no cosine lie outside of [-2^20, 2^20]: padding a > number > NaN > real a into padding b.
-constexpr float kSteps = 1048576.0F;
-constexpr float kRankPadding = 2.0F * kSteps;
-constexpr float kRankNan = -2.0F * kSteps;
-constexpr float kRankIntoPadding = -3.0F * kSteps;
 
 __device__ __forceinline__ float toFloat(float value)
 {
@@ -71,6 +66,8 @@ struct Layout
     int countA;
     int countB;
     int k;  // 0: all
+    Similarity similarity;
+    bool causal;
 };
 
 // A float as an integer of the same order; 0 is below every number.
@@ -80,12 +77,30 @@ __device__ __forceinline__ unsigned orderedKey(float value)
     return (bits & 0x80000000U) != 0 ? ~bits : bits | 0x80000000U;
 }
 
-// The rank of a pair from its dot product and the squares of both norms.
-__device__ __forceinline__ float rankOf(float dot, float squareA, float squareB)
+// The rank of a pair from its dot product and the squares of both norms; largest is the row's S, for l2 and dot.
+__device__ __forceinline__ float rankOf(
+    Similarity similarity, float dot, float squareA, float squareB, float largest)
 {
-    float const scale = sqrtf(squareA) * sqrtf(squareB);
-    float const cosine = scale == 0.0F ? 0.0F : dot / scale;
-    float const steps = rintf(cosine * kSteps) + 0.0F;  // -0 becomes +0: they tie
+    float steps;
+    if (similarity == Similarity::kCosine)
+    {
+        float const scale = sqrtf(squareA) * sqrtf(squareB);
+        float const cosine = scale == 0.0F ? 0.0F : dot / scale;
+        steps = rintf(cosine * kSteps) + 0.0F;  // -0 becomes +0: they tie
+    }
+    else
+    {
+        if (!isfinite(squareA) || !isfinite(squareB))
+        {
+            return kRankNan;
+        }
+        bool const l2 = similarity == Similarity::kL2;
+        float const numerator = l2 ? dot - 0.5F * squareA - 0.5F * squareB : dot;
+        float const share = largest == 0.0F ? 0.0F : numerator / largest;
+        steps = rintf((l2 ? 1.0F + share : share) * kSteps) + 0.0F;
+        // Padding may be larger than S. Not fmin and fmax: they lose a NaN.
+        steps = steps < -kSteps ? -kSteps : steps > kSteps ? kSteps : steps;
+    }
     return isnan(steps) ? kRankNan : steps;
 }
 

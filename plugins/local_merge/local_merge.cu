@@ -1,4 +1,4 @@
-// Launches of local merging: match, select, combine.
+// Launches of a merge: match, select, combine.
 #include "local_merge.h"
 
 #include "combine.cuh"
@@ -29,10 +29,10 @@ struct Plan
     bool near;
 };
 
-Plan planFor(Settings const& settings, int64_t tokens)
+Plan planFor(Settings const& settings, int64_t tokens, int64_t removed)
 {
     Plan plan{};
-    plan.removed = removedTokens(settings, tokens);
+    plan.removed = removed;
     plan.left = tokens - plan.removed;
     int64_t const free = plan.removed == 0 ? 0 : tokens - settings.protectFirst - settings.protectLast;
     plan.countA = (free + 1) / 2;
@@ -66,6 +66,7 @@ struct Workspace
     size_t best;
     size_t into;
     size_t slots;
+    size_t largest;
     size_t keys;
     size_t bytes;
 };
@@ -80,7 +81,8 @@ Workspace workspaceFor(Settings const& settings, int64_t batch, int64_t tokens)
     Workspace space{};
     space.into = aligned(entries * sizeof(unsigned long long));
     space.slots = space.into + aligned(rows * most * sizeof(int));
-    space.keys = space.slots + aligned(rows * static_cast<size_t>(std::max<int64_t>(tokens, 0)) * sizeof(Slot));
+    space.largest = space.slots + aligned(rows * static_cast<size_t>(std::max<int64_t>(tokens, 0)) * sizeof(Slot));
+    space.keys = space.largest + aligned(rows * sizeof(unsigned));
     space.bytes = space.keys + (most > kKeysOnChip ? aligned(rows * most * sizeof(unsigned)) : 0);
     return space;
 }
@@ -117,62 +119,140 @@ cudaError_t launch(void (*kernel)(Arguments...), int64_t blocks, int64_t threads
     return cudaLaunchKernelEx(&config, kernel, static_cast<Arguments>(given)...);
 }
 
-template <typename T, int W>
-cudaError_t launchNear(Problem const& problem, Layout const& layout, unsigned long long* best, cudaStream_t stream)
+// One merge: what every launch needs.
+struct Call
 {
+    Problem const& problem;
+    Plan plan;
+    Layout layout;
+    int64_t splits;
+    unsigned long long* best;
+    int* into;
+    Slot* slots;
+    unsigned* largest;
+    unsigned* keys;
+    cudaStream_t stream;
+};
+
+Call callFor(
+    Settings const& settings, Problem const& problem, int64_t removed, void* workspace, cudaStream_t stream)
+{
+    Plan const plan = planFor(settings, problem.tokens, removed);
+    Workspace const space = workspaceFor(settings, problem.batch, problem.tokens);
+    auto* const base = static_cast<unsigned char*>(workspace);
+    Layout layout{};
+    layout.tokens = problem.tokens;
+    layout.first = static_cast<int>(plan.removed == 0 ? problem.tokens : settings.protectFirst);
+    layout.countA = static_cast<int>(plan.countA);
+    layout.countB = static_cast<int>(plan.countB);
+    layout.k = static_cast<int>(std::min<int64_t>(settings.k, kTokensMost));
+    layout.similarity = settings.similarity;
+    layout.causal = settings.causal;
+    return Call{problem, plan, layout, splitsFor(settings, plan, problem.batch),
+        reinterpret_cast<unsigned long long*>(base + space.best), reinterpret_cast<int*>(base + space.into),
+        reinterpret_cast<Slot*>(base + space.slots), reinterpret_cast<unsigned*>(base + space.largest),
+        reinterpret_cast<unsigned*>(base + space.keys), stream};
+}
+
+// Whether there is nothing to do, or sizes are beyond what the kernels count with: then status says so.
+bool settled(Problem const& problem, cudaError_t& status)
+{
+    status = cudaSuccess;
+    if (problem.batch <= 0 || problem.tokens <= 0)
+    {
+        return true;
+    }
+    if (problem.tokens > kTokensMost || problem.metricFeatures < 1 || problem.features < 1
+        || problem.metricFeatures > INT_MAX || problem.features > INT_MAX)
+    {
+        status = cudaErrorInvalidValue;
+        return true;
+    }
+    return false;
+}
+
+template <typename T, int W>
+cudaError_t launchLargest(Call const& call)
+{
+    Problem const& problem = call.problem;
+    cudaError_t const status
+        = cudaMemsetAsync(call.largest, 0, static_cast<size_t>(problem.batch) * sizeof(unsigned), call.stream);
+    if (status != cudaSuccess)
+    {
+        return status;
+    }
     unsigned const lanes = lanesFor(problem.metricFeatures / W);
     int64_t const perBlock = kMatchThreads / lanes;
-    int64_t const blocks = (problem.batch * layout.countA + perBlock - 1) / perBlock;
-    return launch(&matchNear<T, W>, blocks, kMatchThreads, 0, stream, static_cast<T const*>(problem.metric),
-        problem.size, best, layout, problem.batch, problem.metricFeatures, lanes);
-}
-
-template <typename T>
-cudaError_t launchMatch(Problem const& problem, Plan const& plan, Layout const& layout, int64_t splits,
-    unsigned long long* best, cudaStream_t stream)
-{
-    bool const whole = wholePacks(problem.metric, problem.metricFeatures, sizeof(T));
-    if (plan.near)
-    {
-        return whole ? launchNear<T, kPackWidth<T>>(problem, layout, best, stream)
-                     : launchNear<T, 1>(problem, layout, best, stream);
-    }
-    return launch(&matchTiles<T>, problem.batch * plan.tilesA * splits, kMatchThreads, sizeof(TileShared), stream,
-        static_cast<T const*>(problem.metric), problem.size, best, layout, problem.metricFeatures, splits, whole);
+    int64_t const groups = problem.batch * (call.plan.countA + call.plan.countB);
+    return launch(&findLargest<T, W>, (groups + perBlock - 1) / perBlock, kMatchThreads, 0, call.stream,
+        static_cast<T const*>(problem.metric), problem.size, call.largest, call.layout, problem.batch,
+        problem.metricFeatures, lanes);
 }
 
 template <typename T, int W>
-cudaError_t launchCombine(
-    Problem const& problem, Layout const& layout, int64_t left, int const* into, Slot const* slots, cudaStream_t stream)
+cudaError_t launchNear(Call const& call)
 {
-    unsigned const lanes = lanesFor(problem.features / W);
-    int64_t const perBlock = kCombineThreads / lanes;
-    int64_t const blocks = (problem.batch * left + perBlock - 1) / perBlock;
-    return launch(&combineTokens<T, W>, blocks, kCombineThreads, 0, stream, static_cast<T const*>(problem.x),
-        problem.size, into, slots, static_cast<T*>(problem.y), problem.sizeOut, layout, problem.batch, left,
-        problem.features, lanes);
+    Problem const& problem = call.problem;
+    unsigned const lanes = lanesFor(problem.metricFeatures / W);
+    int64_t const perBlock = kMatchThreads / lanes;
+    int64_t const blocks = (problem.batch * call.layout.countA + perBlock - 1) / perBlock;
+    return launch(&matchNear<T, W>, blocks, kMatchThreads, 0, call.stream, static_cast<T const*>(problem.metric),
+        problem.size, call.largest, call.best, call.layout, problem.batch, problem.metricFeatures, lanes);
 }
 
 template <typename T>
-cudaError_t launchCombine(
-    Problem const& problem, Layout const& layout, int64_t left, int const* into, Slot const* slots, cudaStream_t stream)
+cudaError_t launchMatch(Call const& call)
 {
-    bool const whole = wholePacks(problem.x, problem.features, sizeof(T))
-        && wholePacks(problem.y, problem.features, sizeof(T));
-    return whole ? launchCombine<T, kPackWidth<T>>(problem, layout, left, into, slots, stream)
-                 : launchCombine<T, 1>(problem, layout, left, into, slots, stream);
+    Problem const& problem = call.problem;
+    bool const whole = wholePacks(problem.metric, problem.metricFeatures, sizeof(T));
+    if (call.layout.similarity != Similarity::kCosine)
+    {
+        cudaError_t const status = whole ? launchLargest<T, kPackWidth<T>>(call) : launchLargest<T, 1>(call);
+        if (status != cudaSuccess)
+        {
+            return status;
+        }
+    }
+    if (call.plan.near)
+    {
+        return whole ? launchNear<T, kPackWidth<T>>(call) : launchNear<T, 1>(call);
+    }
+    return launch(&matchTiles<T>, problem.batch * call.plan.tilesA * call.splits, kMatchThreads, sizeof(TileShared),
+        call.stream, static_cast<T const*>(problem.metric), problem.size, call.largest, call.best, call.layout,
+        problem.metricFeatures, call.splits, whole);
+}
+
+template <typename T, int W>
+cudaError_t launchCombine(Call const& call)
+{
+    Problem const& problem = call.problem;
+    unsigned const lanes = lanesFor(problem.features / W);
+    int64_t const perBlock = kCombineThreads / lanes;
+    int64_t const blocks = (problem.batch * call.plan.left + perBlock - 1) / perBlock;
+    return launch(&combineTokens<T, W>, blocks, kCombineThreads, 0, call.stream, static_cast<T const*>(problem.x),
+        problem.size, call.into, call.slots, static_cast<T*>(problem.y), problem.sizeOut, call.layout, problem.batch,
+        call.plan.left, problem.features, lanes);
+}
+
+template <typename T>
+cudaError_t launchCombine(Call const& call)
+{
+    bool const whole = wholePacks(call.problem.x, call.problem.features, sizeof(T))
+        && wholePacks(call.problem.y, call.problem.features, sizeof(T));
+    return whole ? launchCombine<T, kPackWidth<T>>(call) : launchCombine<T, 1>(call);
 }
 
 template <typename Index>
-cudaError_t launchSelect(Problem const& problem, Plan const& plan, Layout const& layout, int64_t splits,
-    unsigned long long const* best, unsigned* keys, int* into, Slot* slots, cudaStream_t stream)
+cudaError_t launchSelect(Call const& call)
 {
-    int64_t const each = (std::max<int64_t>(plan.countA / 2, 1) + kWarp - 1) / kWarp * kWarp;
+    Problem const& problem = call.problem;
+    int64_t const countA = call.plan.countA;
+    int64_t const each = (std::max<int64_t>(countA / 2, 1) + kWarp - 1) / kWarp * kWarp;
     int64_t const threads = std::min<int64_t>(kSelectThreads, std::max<int64_t>(each, 64));
-    size_t const onChip = plan.countA <= kKeysOnChip ? static_cast<size_t>(plan.countA) : 0;
-    return launch(&selectBest<Index>, problem.batch, threads, sizeof(SelectShared) + onChip * sizeof(unsigned), stream,
-        problem.size, best, keys, into, slots, static_cast<Index*>(problem.kept), static_cast<Index*>(problem.target),
-        layout, splits, plan.removed);
+    size_t const onChip = countA <= kKeysOnChip ? static_cast<size_t>(countA) : 0;
+    return launch(&selectBest<Index>, problem.batch, threads, sizeof(SelectShared) + onChip * sizeof(unsigned),
+        call.stream, problem.size, call.best, call.keys, call.into, call.slots, static_cast<Index*>(problem.kept),
+        static_cast<Index*>(problem.target), call.layout, call.splits, call.plan.removed);
 }
 
 // Calls visit with a null pointer of the element type.
@@ -188,15 +268,24 @@ cudaError_t withType(Element type, Visit visit)
     return cudaErrorInvalidValue;
 }
 
-}  // namespace
-
-int64_t removedTokens(Settings const& settings, int64_t tokens) noexcept
+cudaError_t matchAll(Call const& call)
 {
-    int64_t const wanted
-        = settings.ratioNum > 0 ? tokens * settings.ratioNum / settings.ratioDen : std::max<int64_t>(settings.r, 0);
-    int64_t const pairs = std::max<int64_t>(tokens - settings.protectFirst - settings.protectLast, 0) / 2;
-    return std::min({wanted, pairs, std::max<int64_t>(tokens - settings.minTokens, 0)});
+    return withType(call.problem.metricType,
+        [&](auto* type) { return launchMatch<std::remove_pointer_t<decltype(type)>>(call); });
 }
+
+cudaError_t placeAll(Call const& call)
+{
+    cudaError_t const status = call.problem.wideIndex ? launchSelect<int64_t>(call) : launchSelect<int32_t>(call);
+    if (status != cudaSuccess)
+    {
+        return status;
+    }
+    return withType(call.problem.xType,
+        [&](auto* type) { return launchCombine<std::remove_pointer_t<decltype(type)>>(call); });
+}
+
+}  // namespace
 
 size_t workspaceBytes(Settings const& settings, int64_t batch, int64_t tokens) noexcept
 {
@@ -206,56 +295,47 @@ size_t workspaceBytes(Settings const& settings, int64_t batch, int64_t tokens) n
 cudaError_t launchLocalMerge(
     Settings const& settings, Problem const& problem, void* workspace, cudaStream_t stream) noexcept
 {
-    if (problem.batch <= 0 || problem.tokens <= 0)
+    cudaError_t status;
+    if (settled(problem, status))
+    {
+        return status;
+    }
+    Call const call = callFor(settings, problem, removedTokens(settings, problem.tokens), workspace, stream);
+    status = call.plan.removed > 0 ? matchAll(call) : cudaSuccess;
+    return status == cudaSuccess ? placeAll(call) : status;
+}
+
+cudaError_t launchCount(Settings const& settings, Problem const& problem, float limit, unsigned long long* exceeding,
+    void* workspace, cudaStream_t stream) noexcept
+{
+    cudaError_t status = cudaMemsetAsync(exceeding, 0, sizeof(*exceeding), stream);
+    if (status != cudaSuccess || settled(problem, status))
+    {
+        return status;
+    }
+    Call const call = callFor(settings, problem, mostRemoved(settings, problem.tokens), workspace, stream);
+    if (call.plan.removed == 0)
     {
         return cudaSuccess;
     }
-    if (problem.tokens > kTokensMost || problem.metricFeatures < 1 || problem.features < 1
-        || problem.metricFeatures > INT_MAX || problem.features > INT_MAX)
+    status = matchAll(call);
+    if (status != cudaSuccess)
     {
-        return cudaErrorInvalidValue;
+        return status;
     }
-    Plan const plan = planFor(settings, problem.tokens);
-    Workspace const space = workspaceFor(settings, problem.batch, problem.tokens);
-    auto* const base = static_cast<unsigned char*>(workspace);
-    auto* const best = reinterpret_cast<unsigned long long*>(base + space.best);
-    auto* const into = reinterpret_cast<int*>(base + space.into);
-    auto* const slots = reinterpret_cast<Slot*>(base + space.slots);
-    auto* const keys = reinterpret_cast<unsigned*>(base + space.keys);
-    Layout layout{};
-    layout.tokens = problem.tokens;
-    layout.first = static_cast<int>(plan.removed == 0 ? problem.tokens : settings.protectFirst);
-    layout.countA = static_cast<int>(plan.countA);
-    layout.countB = static_cast<int>(plan.countB);
-    layout.k = static_cast<int>(std::min<int64_t>(settings.k, kTokensMost));
-    int64_t const splits = splitsFor(settings, plan, problem.batch);
+    return launch(&countExceeding, problem.batch, kCountThreads, 0, stream, problem.size, call.best, exceeding,
+        call.layout, call.splits, limit);
+}
 
-    cudaError_t status = cudaSuccess;
-    if (plan.removed > 0)
+cudaError_t launchPlace(Settings const& settings, Problem const& problem, int64_t removed, void* workspace,
+    cudaStream_t stream) noexcept
+{
+    cudaError_t status;
+    if (settled(problem, status))
     {
-        status = withType(problem.metricType,
-            [&](auto* type)
-            {
-                using T = std::remove_pointer_t<decltype(type)>;
-                return launchMatch<T>(problem, plan, layout, splits, best, stream);
-            });
+        return status;
     }
-    if (status == cudaSuccess)
-    {
-        status = problem.wideIndex
-            ? launchSelect<int64_t>(problem, plan, layout, splits, best, keys, into, slots, stream)
-            : launchSelect<int32_t>(problem, plan, layout, splits, best, keys, into, slots, stream);
-    }
-    if (status == cudaSuccess)
-    {
-        status = withType(problem.xType,
-            [&](auto* type)
-            {
-                using T = std::remove_pointer_t<decltype(type)>;
-                return launchCombine<T>(problem, layout, plan.left, into, slots, stream);
-            });
-    }
-    return status;
+    return placeAll(callFor(settings, problem, removed, workspace, stream));
 }
 
 }  // namespace tsmerge

@@ -1,4 +1,5 @@
-// First launch: the best b of every a. Two kernels, by neighbourhood; x (the metric) is read once.
+// First launches: for l2 and dot the largest norm of every row, then the best b of every a: two kernels, by neighbourhood.
+// x (the metric) is read once by each.
 #pragma once
 
 #include "kernels.cuh"
@@ -7,13 +8,50 @@ namespace tsmerge
 {
 
 constexpr unsigned kMatchThreads = 128;
+constexpr int kNearBlocks = 8;  // on a multiprocessor: leaves 64 registers a thread, so that nothing spills
+
+// The largest finite squared norm of a real, unprotected token of every row, as an integer of the same order; zero before.
+// Grid: groups of lanes over batch * (countA + countB). largest [batch].
+template <typename T, int W>
+__global__ void __launch_bounds__(kMatchThreads) findLargest(T const* __restrict__ metric,
+    float const* __restrict__ size, unsigned* __restrict__ largest, Layout layout, int64_t batch, int features,
+    unsigned lanes)
+{
+    Group const group{lanes};
+    int64_t const index = static_cast<int64_t>(blockIdx.x) * (kMatchThreads / lanes) + threadIdx.x / lanes;
+    int64_t const free = layout.countA + static_cast<int64_t>(layout.countB);
+    if (index >= batch * free)
+    {
+        return;
+    }
+    int64_t const row = index / free;
+    int64_t const token = row * layout.tokens + layout.first + index % free;
+    using P = Pack<T, W>;
+    P const* const packs = reinterpret_cast<P const*>(metric + token * features);
+    float square = 0.0F;
+    for (int c = static_cast<int>(group.lane); c < features / W; c += static_cast<int>(lanes))
+    {
+        P const pack = packs[c];
+#pragma unroll
+        for (int e = 0; e < W; ++e)
+        {
+            float const u = toFloat(pack.value[e]);
+            square += u * u;
+        }
+    }
+    square = group.sum(square);
+    if (group.lane == 0 && size[token] > 0.0F && isfinite(square))
+    {
+        atomicMax(&largest[row], __float_as_uint(square));
+    }
+}
 
 // Small neighbourhoods: a group of lanes per a, its 2k - 1 candidates one after another (rows of neighbours come from
 // the cache). Grid: groups over batch * countA. best [batch, countA].
 template <typename T, int W>
-__global__ void __launch_bounds__(kMatchThreads) matchNear(T const* __restrict__ metric,
-    float const* __restrict__ size, unsigned long long* __restrict__ best, Layout layout, int64_t batch, int features,
-    unsigned lanes)
+__global__ void __launch_bounds__(kMatchThreads, kNearBlocks) matchNear(T const* __restrict__ metric,
+    float const* __restrict__ size, unsigned const* __restrict__ largest, unsigned long long* __restrict__ best,
+    Layout layout, int64_t batch, int features, unsigned lanes)
 {
     Group const group{lanes};
     int64_t const index = static_cast<int64_t>(blockIdx.x) * (kMatchThreads / lanes) + threadIdx.x / lanes;
@@ -27,6 +65,9 @@ __global__ void __launch_bounds__(kMatchThreads) matchNear(T const* __restrict__
     using P = Pack<T, W>;
     P const* const packsA = reinterpret_cast<P const*>(metric + tokenA * features);
     bool const realA = size[tokenA] != 0.0F;
+    // In causal merging the slot of a will be read from the token before it, which padding is as bad for.
+    bool const padded = layout.causal && size[tokenA - 1] == 0.0F;
+    float const norm = layout.similarity == Similarity::kCosine ? 0.0F : __uint_as_float(largest[row]);
     int const jFirst = i - layout.k + 1 < 0 ? 0 : i - layout.k + 1;
     int const jEnd = i + layout.k < layout.countB ? i + layout.k : layout.countB;
     unsigned long long found = 0;
@@ -51,8 +92,9 @@ __global__ void __launch_bounds__(kMatchThreads) matchNear(T const* __restrict__
                 squareB += v * v;
             }
         }
-        float rank = rankOf(group.sum(dot), group.sum(squareA), group.sum(squareB));
-        if (realA && size[tokenB] == 0.0F)
+        float rank
+            = rankOf(layout.similarity, group.sum(dot), group.sum(squareA), group.sum(squareB), norm);
+        if (realA && (size[tokenB] == 0.0F || padded))
         {
             rank = kRankIntoPadding;
         }
@@ -128,8 +170,8 @@ __device__ __forceinline__ void loadTile(TileShared& shared, T const* metric, La
 // best [batch, countA, splits].
 template <typename T>
 __global__ void __launch_bounds__(kMatchThreads, kTileBlocks) matchTiles(T const* __restrict__ metric,
-    float const* __restrict__ size, unsigned long long* __restrict__ best, Layout layout, int features, int splits,
-    bool aligned)
+    float const* __restrict__ size, unsigned const* __restrict__ largest, unsigned long long* __restrict__ best,
+    Layout layout, int features, int splits, bool aligned)
 {
     auto& shared = *reinterpret_cast<TileShared*>(dynamicShared);
     int const tilesA = (layout.countA + kTileA - 1) / kTileA;
@@ -149,6 +191,7 @@ __global__ void __launch_bounds__(kMatchThreads, kTileBlocks) matchTiles(T const
     int const column = t % kColumns;
     int const line = t / kColumns;
     float const* const sizes = size + row * layout.tokens + layout.first;
+    float const norm = layout.similarity == Similarity::kCosine ? 0.0F : __uint_as_float(largest[row]);
 
     unsigned long long found[kPerThread] = {};
     for (int j0 = jBegin; j0 < jEnd; j0 += kTileB)
@@ -213,7 +256,8 @@ __global__ void __launch_bounds__(kMatchThreads, kTileBlocks) matchTiles(T const
                 {
                     continue;
                 }
-                float rank = rankOf(dot[m][n], shared.square[i - i0], shared.square[kTileA + j - j0]);
+                float rank = rankOf(
+                    layout.similarity, dot[m][n], shared.square[i - i0], shared.square[kTileA + j - j0], norm);
                 if (paddingB && sizes[2 * static_cast<int64_t>(i)] != 0.0F)
                 {
                     rank = kRankIntoPadding;

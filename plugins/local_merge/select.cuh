@@ -1,4 +1,4 @@
-// Second launch: the r best a's of every row, and where every token goes. One block a row.
+// Next launch: the r best a's of every row, and where every token goes. One block a row.
 #pragma once
 
 #include "kernels.cuh"
@@ -9,6 +9,7 @@ namespace tsmerge
 {
 
 constexpr int kSelectThreads = 1024;  // at most
+constexpr int kCountThreads = 256;
 constexpr int kBins = 256;
 constexpr int kKeysOnChip = 8192;  // longer rows keep their keys in the workspace
 
@@ -66,6 +67,44 @@ __device__ __forceinline__ void findDigit(SelectShared& shared, unsigned wanted)
     }
 }
 
+// The key of a_i in a row: of its best candidate, or that of padding. size and best are those of the row.
+__device__ __forceinline__ unsigned long long keyed(
+    float const* size, unsigned long long const* best, Layout const& layout, int splits, int i)
+{
+    unsigned long long found = 0;
+    for (int s = 0; s < splits; ++s)
+    {
+        found = greater(found, best[static_cast<int64_t>(i) * splits + s]);
+    }
+    if (found != 0 && size[layout.first + 2 * static_cast<int64_t>(i)] == 0.0F)
+    {
+        found = (static_cast<unsigned long long>(orderedKey(kRankPadding)) << 32) | (found & 0xffffffffU);
+    }
+    return found;
+}
+
+// How many a's of all rows rank above the limit. Grid: one block a row. exceeding is one number, zero before.
+__global__ void __launch_bounds__(kCountThreads) countExceeding(float const* __restrict__ size,
+    unsigned long long const* __restrict__ best, unsigned long long* exceeding, Layout layout, int splits, float limit)
+{
+    int64_t const row = blockIdx.x;
+    unsigned const least = orderedKey(limit);
+    size += row * layout.tokens;
+    best += row * layout.countA * splits;
+    unsigned count = 0;
+    for (int base = 0; base < layout.countA; base += kCountThreads)
+    {
+        int const i = base + static_cast<int>(threadIdx.x);
+        bool const above
+            = i < layout.countA && static_cast<unsigned>(keyed(size, best, layout, splits, i) >> 32) > least;
+        count += __popc(__ballot_sync(kWholeWarp, above));
+    }
+    if (threadIdx.x % kWarp == 0 && count != 0)
+    {
+        atomicAdd(exceeding, static_cast<unsigned long long>(count));
+    }
+}
+
 // best [batch, countA, splits]; keys [batch, countA] where countA > kKeysOnChip; into [batch, countA] becomes the
 // output slot of every merged a and -1 for others; slots [batch, left]; kept [batch, left]; target [batch, tokens].
 template <typename Index>
@@ -80,6 +119,7 @@ __global__ void __launch_bounds__(kSelectThreads) selectBest(float const* __rest
     int const countA = layout.countA;
     int const left = static_cast<int>(layout.tokens) - removed;
     unsigned* const keys = countA <= kKeysOnChip ? shared.keys : keysOffChip + row * countA;
+    size += row * layout.tokens;
     best += row * countA * splits;
     into += row * countA;
     slots += row * left;
@@ -89,17 +129,8 @@ __global__ void __launch_bounds__(kSelectThreads) selectBest(float const* __rest
     // An a belongs to the same thread from here to the end.
     for (int i = t; i < countA; i += threads)
     {
-        unsigned long long found = 0;
-        for (int s = 0; s < splits; ++s)
-        {
-            found = greater(found, best[static_cast<int64_t>(i) * splits + s]);
-        }
-        auto key = static_cast<unsigned>(found >> 32);
-        if (key != 0 && size[row * layout.tokens + layout.first + 2 * static_cast<int64_t>(i)] == 0.0F)
-        {
-            key = orderedKey(kRankPadding);
-        }
-        keys[i] = key;
+        unsigned long long const found = keyed(size, best, layout, splits, i);
+        keys[i] = static_cast<unsigned>(found >> 32);
         into[i] = static_cast<int>(0xffffffffU - static_cast<unsigned>(found));
     }
 
@@ -186,7 +217,8 @@ __global__ void __launch_bounds__(kSelectThreads) selectBest(float const* __rest
         if (into[i] >= 0)
         {
             Index const place = target[layout.first + 2 * static_cast<int64_t>(into[i]) + 1];
-            target[layout.first + 2 * static_cast<int64_t>(i)] = place;
+            // Causal: a's slot is read from the last survivor before it.
+            target[layout.first + 2 * static_cast<int64_t>(i)] = place - (layout.causal ? 1 : 0);
             into[i] = static_cast<int>(place);
             atomicMin(&slots[place].first, i);
             atomicMax(&slots[place].last, i);

@@ -43,7 +43,7 @@ Match::Match(float const* metric, float const* size, int64_t batch, int64_t toke
     , mTokens(tokens)
     , mFeatures(features)
     , mSettings(settings)
-    , mFree(std::max<int64_t>(tokens - settings.first - settings.last, 0))
+    , mFree(std::max<int64_t>(tokens - settings.protectFirst - settings.protectLast, 0))
     , mCountA((mFree + 1) / 2)
     , mCountB(mFree / 2)
     , mSquare(batch * mFree)
@@ -56,7 +56,7 @@ Match::Match(float const* metric, float const* size, int64_t batch, int64_t toke
 
 Match::Row Match::at(int64_t row)
 {
-    int64_t const start = row * mTokens + mSettings.first;
+    int64_t const start = row * mTokens + mSettings.protectFirst;
     return Row{mMetric + start * mFeatures, mSize + start, mSquare.data() + row * mFree,
         mDot.empty() ? nullptr : mDot.data() + row * mCountA, mRank.data() + row * mCountA,
         mPartner.data() + row * mCountA, mScale[row]};

@@ -9,14 +9,6 @@
 namespace tsmerge
 {
 
-// Ranks count in steps of 2^-20 of a similarity, so that equal tokens tie whatever the order of sums. Those that are
-// no similarity lie outside of [-2^20, 2^20]: padding a > number > NaN > real a into padding b > no candidate.
-constexpr float kSteps = 1048576.0F;
-constexpr float kRankPadding = 2.0F * kSteps;
-constexpr float kRankNan = -2.0F * kSteps;
-constexpr float kRankIntoPadding = -3.0F * kSteps;
-constexpr float kRankNone = -4.0F * kSteps;
-
 // Work on a row is cut into ranges of a's, which different threads may take. For each row: measure all ranges, then
 // findScales, then rank all ranges.
 class Match

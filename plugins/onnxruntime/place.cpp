@@ -51,7 +51,7 @@ void place(float const* ranks, int32_t const* partners, int64_t countA, float co
     for (int64_t best = 0; best < removed; ++best)
     {
         int64_t const i = 0xffffffffU - static_cast<uint32_t>(out.keys[best]);
-        out.next[settings.first + 2 * i] = 0;
+        out.next[settings.protectFirst + 2 * i] = 0;
     }
     // Which a's go follows no pattern that a processor could foresee, so an a is written in any case: where it goes, the
     // token after it, which stays, overwrites it. Only the last token has none after it.
@@ -76,8 +76,8 @@ void place(float const* ranks, int32_t const* partners, int64_t countA, float co
     for (int64_t at = removed - 1; at >= 0; --at)
     {
         int32_t const n = out.gone[at];
-        int64_t const partner = partners[(n - settings.first) / 2];
-        int64_t const into = out.target[settings.first + 2 * partner + 1];
+        int64_t const partner = partners[(n - settings.protectFirst) / 2];
+        int64_t const into = out.target[settings.protectFirst + 2 * partner + 1];
         out.next[n] = out.head[into];
         out.head[into] = n;
         if (!settings.causal)
@@ -87,8 +87,8 @@ void place(float const* ranks, int32_t const* partners, int64_t countA, float co
     }
     for (int64_t at = 0; at < removed; ++at)
     {
-        int64_t const partner = partners[(out.gone[at] - settings.first) / 2];
-        int64_t const into = out.target[settings.first + 2 * partner + 1];
+        int64_t const partner = partners[(out.gone[at] - settings.protectFirst) / 2];
+        int64_t const into = out.target[settings.protectFirst + 2 * partner + 1];
         if (out.head[into] == out.gone[at])
         {
             out.sizeOut[into] = sumOf(size, out.kept[into], out.gone[at], out.next);

@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.plugins import native
-from tests.plugins.emulated import HEADERS, KERNELS, build
+from tests.plugins.emulated import HEADERS, ROOT, build
 
 BARRIER = "__syncthreads();"
 
@@ -38,8 +38,13 @@ KERNEL_RULES = (
     ("cosines are not rounded", "kernels.cuh", "rintf(cosine * kSteps)", "(cosine * kSteps)"),
     ("NaN is not ranked", "kernels.cuh", "isnan(steps) ? kRankNan : steps", "steps"),
     ("a zero vector is no zero", "kernels.cuh", "scale == 0.0F ? 0.0F : dot / scale", "dot / scale"),
-    ("padding does not go first", "select.cuh", "key = orderedKey(kRankPadding);", ""),
-    ("near: real a into padding", "match.cuh", "if (realA && size[tokenB] == 0.0F)", "if (false)"),
+    (
+        "padding does not go first",
+        "select.cuh",
+        "if (found != 0 && size[layout.first + 2 * static_cast<int64_t>(i)] == 0.0F)",
+        "if (false)",
+    ),
+    ("near: real a into padding", "match.cuh", "size[tokenB] == 0.0F || padded", "padded"),
     ("tiles: real a into padding", "match.cuh", "if (paddingB && ", "if (false && "),
     (
         "near: window too wide",
@@ -59,6 +64,55 @@ KERNEL_RULES = (
     ),
     ("middle members are lost", "combine.cuh", "visit(base + __ffs(static_cast<int>(hits)) - 1);", ""),
     ("last member is lost", "combine.cuh", "if (slot.last > slot.first)", "if (false)"),
+    ("causal reads padding", "match.cuh", "layout.causal && size[tokenA - 1] == 0.0F", "false"),
+    ("causal slots are read from after", "select.cuh", "place - (layout.causal ? 1 : 0)", "place"),
+    ("endless norms count", "kernels.cuh", "if (!isfinite(squareA) || !isfinite(squareB))", "if (false)"),
+    ("endless norms are the scale", "match.cuh", " && isfinite(square)", ""),
+    ("l2 is dot", "kernels.cuh", "similarity == Similarity::kL2", "false"),
+    (
+        "l2 and dot are not bounded",
+        "kernels.cuh",
+        "steps < -kSteps ? -kSteps : steps > kSteps ? kSteps : steps",
+        "steps",
+    ),
+    (
+        "only the first half is the scale",
+        "match.cuh",
+        "layout.first + index % free",
+        "layout.first + index % free / 2",
+    ),
+)
+#: Rules of DynamicMerge on the GPU.
+COUNT_RULES = (
+    # The scale changes the order of nothing, only what exceeds a threshold.
+    ("padding is the scale", "match.cuh", "&& size[token] > 0.0F ", ""),
+    ("at the threshold", "select.cuh", ">> 32) > least", ">> 32) >= least"),
+    (
+        "the first a's alone",
+        "select.cuh",
+        "base < layout.countA; base += kCountThreads",
+        "base < 1; base += 1",
+    ),
+    (
+        "of the first row",
+        "select.cuh",
+        "    size += row * layout.tokens;\n    best += row * layout.countA * splits;\n    unsigned count",
+        "    unsigned count",
+    ),
+)
+CUDA_RULES = (
+    (
+        "no cap",
+        "operators.cpp",
+        "std::min(static_cast<int64_t>(count) / problem.batch, most)",
+        "static_cast<int64_t>(count) / problem.batch",
+    ),
+    (
+        "the sum of the rows",
+        "operators.cpp",
+        "static_cast<int64_t>(count) / problem.batch",
+        "static_cast<int64_t>(count)",
+    ),
 )
 NATIVE_RULES = (
     ("ties of b: highest j wins", "match.cpp", "if (rank > row.rank[i])", "if (rank >= row.rank[i])"),
@@ -149,31 +203,41 @@ NATIVE_RULES = (
 
 @dataclass(frozen=True)
 class Subject:
-    """What is broken: its folder, its files, and the command that searches a build of a copy."""
+    """What is broken: its folder in ``plugins``, and the command that searches a build of a copy of ``plugins``."""
 
     name: str
-    sources: Path
-    files: tuple[str, ...]
+    folder: str
     search: Callable[[Path, int], list[str]]
 
 
-def _kernels(folder: Path, cases: int) -> list[str]:
+def _kernels(plugins: Path, cases: int) -> list[str]:
     flags = ("-O1", "-Wno-unused-parameter", "-Wno-unused-variable", "-Wno-unused-but-set-variable")
-    program = build(folder / "emulated", sources=folder, flags=flags)
+    program = build(plugins / "emulated", sources=plugins / "local_merge", flags=flags)
     return ["-m", "tests.plugins.fuzz", "--cases", str(cases), "--program", str(program)]
 
 
-def _operators(folder: Path, cases: int) -> list[str]:
+def _headers() -> Path:
     include = native.headers()
     if include is None:
         raise FileNotFoundError("headers of ONNX Runtime; see plugins/tools/onnxruntime_headers.py")
-    library = native.build(folder / "build", include, "", folder)
+    return include
+
+
+def _operators(plugins: Path, cases: int) -> list[str]:
+    library = native.build(plugins / "build", _headers(), "", plugins / native.SOURCES.name)
     return ["-m", "tests.plugins.native", "--cases", str(cases), "--plugin", str(library)]
 
 
-OPERATOR_FILES = tuple(sorted(file.name for file in native.SOURCES.glob("*.*") if file.suffix != ".md"))
-KERNEL_SUBJECT = Subject("kernels", KERNELS, (*HEADERS, "local_merge.cu"), _kernels)
-OPERATOR_SUBJECT = Subject("native", native.SOURCES, OPERATOR_FILES, _operators)
+def _counted(plugins: Path, cases: int) -> list[str]:
+    library = native.build_emulated(plugins / "build", _headers(), "", plugins / native.CUDA_SOURCES.name)
+    command = ["-m", "tests.plugins.native", "--plugin", str(library)]
+    return [*command, "--cases", str(cases // 2)]  # per method; emulated ones take longer
+
+
+KERNEL_SUBJECT = Subject("kernels", "local_merge", _kernels)
+OPERATOR_SUBJECT = Subject("native", native.SOURCES.name, _operators)
+COUNT_SUBJECT = Subject("counted", "local_merge", _counted)
+CUDA_SUBJECT = Subject("cuda", native.CUDA_SOURCES.name, _counted)
 
 
 @dataclass(frozen=True)
@@ -190,15 +254,18 @@ def mutants() -> list[Mutant]:
     """Every barrier deleted, every rule turned around. Raises ValueError for a rule whose text is gone."""
     found = []
     for file in HEADERS:
-        source = (KERNELS / file).read_text()
+        source = (ROOT / KERNEL_SUBJECT.folder / file).read_text()
         parts = source.split(BARRIER)
         for number in range(1, len(parts)):
             why = parts[number].split("\n")[0].strip(" /")
             text = BARRIER.join(parts[:number]) + BARRIER.join(parts[number:])
             found.append(Mutant(f"barrier {number} of {file} deleted ({why})", KERNEL_SUBJECT, file, text))
-    for subject, rules in ((KERNEL_SUBJECT, KERNEL_RULES), (OPERATOR_SUBJECT, NATIVE_RULES)):
+    for subject, rules in (
+        (KERNEL_SUBJECT, KERNEL_RULES), (OPERATOR_SUBJECT, NATIVE_RULES), (COUNT_SUBJECT, COUNT_RULES),
+        (CUDA_SUBJECT, CUDA_RULES),
+    ):  # fmt: skip
         for name, file, text, instead in rules:
-            source = (subject.sources / file).read_text()
+            source = (ROOT / subject.folder / file).read_text()
             if source.count(text) != 1:
                 raise ValueError(f"{name}: {text!r} is {source.count(text)} times in {file}")
             found.append(Mutant(f"{subject.name}: {name}", subject, file, source.replace(text, instead)))
@@ -208,10 +275,10 @@ def mutants() -> list[Mutant]:
 def survives(mutant: Mutant, cases: int) -> bool:
     """Whether all cases still pass with the mutant."""
     with tempfile.TemporaryDirectory() as folder:
-        for file in mutant.subject.files:
-            shutil.copy(mutant.subject.sources / file, folder)
-        Path(folder, mutant.file).write_text(mutant.text)
-        command = [sys.executable, *mutant.subject.search(Path(folder), cases)]
+        plugins = Path(folder, "plugins")
+        shutil.copytree(ROOT, plugins)
+        (plugins / mutant.subject.folder / mutant.file).write_text(mutant.text)
+        command = [sys.executable, *mutant.subject.search(plugins, cases)]
         return subprocess.run(command, capture_output=True, timeout=600).returncode == 0
 
 

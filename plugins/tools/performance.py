@@ -75,14 +75,16 @@ def page(log: str) -> str:
     lines = [
         "# What the kernels cost",
         "",
-        "**Computed, not measured.** Nothing here has run on a GPU. Registers and spills are those that "
-        "ptxas of CUDA",
-        "13.0 reports; bytes and times follow from sizes and data sheets. Made by `plugins/tools/performance.py`.",
+        "**Computed, not measured** (measured times are in [docs/gpu.md](../../docs/gpu.md)). Registers and spills are "
+        "those that ptxas",
+        "of CUDA 13.0 reports; bytes and times follow from sizes and data sheets. Made by "
+        "`plugins/tools/performance.py`.",
         "",
         "## Launches",
         "",
         "| launch | grid | block | shared memory | reads | writes |",
         "|---|---|---|---|---|---|",
+        "| largest norm, l2 and dot alone | a group of lanes per token | 128 | none | metric, size | 4 bytes a row |",
         "| match, k <= 4 | a group of lanes per a, rows x a's | 128 | none | metric, size | 8 bytes an a |",
         "| match, k > 4 or all | 64 a's, rows x splits | 128 | 14,208 bytes | metric, size | 8 bytes an "
         "a and split |",
@@ -90,8 +92,9 @@ def page(log: str) -> str:
         "target, slots |",
         "| combine | a group of lanes per output token | 128 | none | x, size, slots | y, size_out |",
         "",
-        "Three launches, two where nothing is removed, none for an empty batch. x is read twice (by "
-        "match, if it is its",
+        "Three launches, four for l2 and dot, two where nothing is removed, none for an empty batch; "
+        "DynamicMerge counts the",
+        "a's above its threshold in one more (a block a row). x is read twice (by match, if it is its",
         "own metric, and by combine: every token goes to one output), y is written once. Neighbourhoods "
         "2 to 4 read rows",
         "of neighbours again, from the cache. With k > 4 a block compares 64 a's with tiles of 32 b's: "

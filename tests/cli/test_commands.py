@@ -14,6 +14,7 @@ import pytest
 import tsmerge_export as tsm
 from tests.models import tiny, tiny_folder
 from tsmerge_export.cli import main, main_export
+from tsmerge_export.report import NO_GPU
 from tsmerge_export.validate import corpus, parity, tolerances
 
 Capture = pytest.CaptureFixture[str]
@@ -63,7 +64,7 @@ def test_bundle(made: Path, bundle: Path) -> None:
         "| 1 | 25 | 19 |",
         "tsm.load(",
         '{"context": context}',
-        "has run on a GPU",
+        NO_GPU,
         "passed",
     ):
         assert text in card

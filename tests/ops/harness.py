@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -69,16 +69,20 @@ def native_form(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def session(
-    model: onnx.ModelProto, threads: int = 1, plugin: Path | None = None, **options: object
+    model: onnx.ModelProto,
+    threads: int = 1,
+    plugin: Path | None = None,
+    providers: Sequence[str] = ("CPUExecutionProvider",),
+    **options: object,
 ) -> ort.InferenceSession:
-    """A CPU session of ONNX Runtime with its default optimisations."""
+    """A session of ONNX Runtime with its default optimisations."""
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = threads
     settings.log_severity_level = 3
     for name, value in options.items():
         setattr(settings, name, value)
-    native.register(settings, plugin)
-    return ort.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    native.register(settings, plugin, providers)
+    return ort.InferenceSession(model.SerializeToString(), settings, providers=list(providers))
 
 
 @lru_cache(maxsize=512)
@@ -88,9 +92,10 @@ def _case_session(
     dtype: str,
     plugin: Path | None,
     threads: int,
+    providers: tuple[str, ...],
 ) -> ort.InferenceSession:
     model = merge_model(dict(attributes), dtype, op_type=op_type)
-    return session(model if plugin is None else native_form(model), threads, plugin)
+    return session(model if plugin is None else native_form(model), threads, plugin, providers)
 
 
 def feed(case: Case) -> dict[str, np.ndarray]:
@@ -101,14 +106,19 @@ def feed(case: Case) -> dict[str, np.ndarray]:
     return {"x": x, "metric": metric, "size": size}
 
 
-def run_case(case: Case, plugin: Path | None = None, threads: int = 1) -> tuple[np.ndarray, ...]:
+def run_case(
+    case: Case,
+    plugin: Path | None = None,
+    threads: int = 1,
+    providers: Sequence[str] = ("CPUExecutionProvider",),
+) -> tuple[np.ndarray, ...]:
     """``(y widened to float32, size, kept, target)`` from ONNX Runtime; one session per attributes and type.
 
     Args:
         plugin: the library of native operators, which then run instead of the functions.
     """
     attributes = tuple(sorted(case.attributes.items()))
-    run = _case_session(case.op_type, attributes, case.dtype, plugin, threads)
+    run = _case_session(case.op_type, attributes, case.dtype, plugin, threads, tuple(providers))
     y, size, kept, target = run.run(None, feed(case))
     return y.astype(np.float32), size, kept, target
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.plugins import native
-from tests.plugins.emulated import EMULATION, KERNELS, build, compiler
+from tests.plugins.emulated import COMMON, EMULATION, KERNELS, build, compiler
 
 
 def find_nvcc() -> str | None:
@@ -71,6 +71,8 @@ def contract(cxx: str, headers: Path, tmp_path_factory: pytest.TempPathFactory) 
         str(EMULATION),
         "-I",
         str(KERNELS),
+        "-I",
+        str(COMMON),
     ]
     command += ["-isystem", str(headers), "-x", "c++", *map(str, sources), str(EMULATION / "emulation.cpp")]
     subprocess.run([*command, "-o", str(target)], check=True, capture_output=True, text=True)
@@ -98,8 +100,13 @@ def operators(ort_headers: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(scope="session")
-def libraries(headers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the CMake build for all default architectures: the libraries, and what ptxas said (``ptxas.txt``)."""
+def emulated_operators(ort_headers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The operators for the CUDA provider, made for the CPU's: their kernels are emulated."""
+    return native.build_emulated(tmp_path_factory.mktemp("emulated-operators"), ort_headers)
+
+
+def build_with_nvcc(source: Path, folder: Path, *options: str) -> str:
+    """The CMake build of a CUDA project; returns what it printed. Skips where a tool is missing."""
     search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     cmake, ninja = (shutil.which(tool, path=search) for tool in ("cmake", "ninja"))
     if cmake is None or ninja is None:
@@ -107,28 +114,37 @@ def libraries(headers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     nvcc = find_nvcc()
     if nvcc is None:
         pytest.skip("no nvcc (pip install 'tsmerge-export[plugin-tests]')")
-    folder = tmp_path_factory.mktemp("libraries")
-    configure = [
-        "cmake",
-        "-G",
-        "Ninja",
-        "-S",
-        str(KERNELS),
-        "-B",
-        str(folder),
-        f"-DTensorRT_ROOT={headers}",
-    ]
-    configure += [f"-DCMAKE_CUDA_COMPILER={nvcc}", "-DCMAKE_CUDA_FLAGS=-Xptxas -v --threads 2"]
+    configure = ["cmake", "-G", "Ninja", "-S", str(source), "-B", str(folder), *options]
+    configure.append(f"-DCMAKE_CUDA_COMPILER={nvcc}")
     environment = dict(os.environ)
     runtime = Path(nvcc).parents[1] / "lib" / "libcudart.so.13"
     if "site-packages" in nvcc and runtime.is_file():  # NVIDIA's wheels name and place it as no toolkit does
         configure.append(f"-DCUDA_CUDART={runtime}")
         environment["LIBRARY_PATH"] = str(runtime.parent)
-    done = subprocess.run(configure, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    made = subprocess.run(
-        [cmake, "--build", str(folder), "-v"], capture_output=True, text=True, env=environment
+    said = ""
+    for command in (configure, [cmake, "--build", str(folder), "-v"]):
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+        said = done.stdout
+    return said
+
+
+@pytest.fixture(scope="session")
+def cuda_operators(ort_headers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library for the CUDA provider, by nvcc, for one architecture."""
+    folder = tmp_path_factory.mktemp("cuda-operators")
+    build_with_nvcc(
+        native.CUDA_SOURCES, folder, f"-DONNXRUNTIME_ROOT={ort_headers}", "-DCMAKE_CUDA_ARCHITECTURES=90-real"
     )
-    assert made.returncode == 0, made.stdout[-4000:] + made.stderr[-4000:]
-    (folder / "ptxas.txt").write_text(made.stdout)
+    return next(folder.glob("libtsmerge_*.so"))
+
+
+@pytest.fixture(scope="session")
+def libraries(headers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the CMake build for all default architectures: the libraries, and what ptxas said (``ptxas.txt``)."""
+    folder = tmp_path_factory.mktemp("libraries")
+    said = build_with_nvcc(
+        KERNELS, folder, f"-DTensorRT_ROOT={headers}", "-DCMAKE_CUDA_FLAGS=-Xptxas -v --threads 2"
+    )
+    (folder / "ptxas.txt").write_text(said)
     return folder

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from rich.progress import track
 
-from tests.cases import Case, random_case
+from tests.cases import Case, OptionCase, random_case
 from tests.plugins.emulated import Emulated, Problem, build, difference
 
 SANITIZERS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
@@ -39,7 +39,8 @@ def draw(seed: int) -> tuple[Case, Problem]:
     if seed % 50 == 0:
         case: Case = random_case(rng, of=NearZero)
         return case, Problem.of(case, seed=seed)
-    case = random_case(rng, tokens=600 if rng.random() < 0.125 else 80)
+    of = OptionCase if seed % 4 == 1 else Case
+    case = random_case(rng, of=of, tokens=600 if rng.random() < 0.125 else 80)
     options = {
         "wide": bool(rng.random() < 0.5),
         "offset": int(rng.choice([0, 0, 0, 4, 8])),

@@ -22,9 +22,9 @@ from tests.methods import CASES
 from tests.ops.harness import difference, run_case
 from tests.plugins.emulated import ROOT
 from tests.plugins.fuzz import NearZero
-from tsmerge_export.runtimes.native import LIBRARY
 
 SOURCES = ROOT / "onnxruntime"
+CUDA_SOURCES = ROOT / "onnxruntime_cuda"
 METHODS = ("local", "local-options", "dynamic", "dynamic-options")
 
 
@@ -43,14 +43,21 @@ def headers() -> Path | None:
     return next((folder for folder in folders if (folder / "onnxruntime_cxx_api.h").is_file()), None)
 
 
-def build(folder: Path, include: Path, flags: str = "-Werror", sources: Path = SOURCES) -> Path:
+def build(
+    folder: Path, include: Path, flags: str = "-Werror", sources: Path = SOURCES, *options: str
+) -> Path:
     """The CMake build of ``sources`` in ``folder``; raises CalledProcessError."""
     tool = cmake()
     assert tool is not None
-    configure = [tool, "-S", str(sources), "-B", str(folder), f"-DONNXRUNTIME_ROOT={include}"]
+    configure = [tool, "-S", str(sources), "-B", str(folder), f"-DONNXRUNTIME_ROOT={include}", *options]
     for command in ([*configure, f"-DCMAKE_CXX_FLAGS={flags}"], [tool, "--build", str(folder)]):
         subprocess.run(command, check=True, capture_output=True, text=True)
-    return folder / LIBRARY
+    return next(folder.glob("libtsmerge_*.so"))
+
+
+def build_emulated(folder: Path, include: Path, flags: str = "-Werror", sources: Path = CUDA_SOURCES) -> Path:
+    """The operators for the CUDA provider, made for the CPU's, kernels emulated; raises CalledProcessError."""
+    return build(folder, include, flags, sources, "-DTSMERGE_EMULATED=ON")
 
 
 def draw(seed: int, of: type[Case]) -> Case:
@@ -69,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.plugins.native", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--plugin", type=Path, required=True, help=LIBRARY)
+    parser.add_argument("--plugin", type=Path, required=True, help="the library, for the CPU provider")
     parser.add_argument("--cases", type=int, default=2000, help="per method (default: 2000)")
     parser.add_argument("--seed", type=int, default=0, help="first seed (default: 0)")
     parser.add_argument("--method", choices=METHODS, help="one alone (default: all)")

@@ -23,7 +23,7 @@ from tests.cases import untouched
 from tests.models import tiny_folder
 from tests.ops.harness import add_functions, merge_model, native_form, session
 from tests.plugins.emulated import ROOT
-from tests.plugins.native import METHODS, SOURCES, build
+from tests.plugins.native import CUDA_SOURCES, METHODS, SOURCES, build
 from tests.plugins.native import main as main_search
 from tsmerge_export.bench.profile import merge_share
 from tsmerge_export.cli import main
@@ -211,8 +211,13 @@ def test_a_missing_attribute_is_an_error(operators: Path) -> None:
 
 
 def test_attributes_are_those_of_the_operators() -> None:
-    """What operators.cpp reads, and from where to where it takes similarities, against the schema."""
-    source = (SOURCES / "operators.cpp").read_text()
+    """What both libraries read, and from where to where they take similarities, against the schema."""
+    source = "".join(
+        (folder / name).read_text()
+        for folder, name in (
+            (SOURCES, "attributes.h"), (SOURCES, "operators.cpp"), (CUDA_SOURCES, "operators.cpp")
+        )
+    )  # fmt: skip
     numbers = {name: int(value) for name, value in re.findall(r"constexpr int64_t (\w+) = (\d+);", source)}
     read = {
         (name, int(least), numbers.get(most) or int(most), bool(optional))
@@ -222,8 +227,9 @@ def test_attributes_are_those_of_the_operators() -> None:
     }
     declared = {a for name in native.OPERATORS for a in schema(name).attributes}
     assert read == {(a.name, a.least, a.most, a.optional) for a in declared if not a.real}
-    assert re.findall(r'GetAttribute<float>\("(\w+)"\)', source) == [a.name for a in declared if a.real]
-    assert set(re.findall(r">\(\"(\w+)\"\);", source)) == set(native.OPERATORS)
+    assert set(re.findall(r'GetAttribute<float>\("(\w+)"\)', source)) == {a.name for a in declared if a.real}
+    names = re.findall(r'add\(domain, \w+, "(\w+)", \w+\);', source)
+    assert sorted(names) == sorted(2 * native.OPERATORS)
 
 
 _SANITIZED = """
@@ -275,8 +281,8 @@ def test_a_bundle_runs_with_the_library(operators: Path, monkeypatch: pytest.Mon
     loaded: list[str] = []
     register = native.register
 
-    def seen(options: Any, given: Any = None) -> None:
-        register(options, given)
+    def seen(options: Any, given: Any = None, *providers: Any) -> None:
+        register(options, given, *providers)
         loaded.append(str(native.find_library(given)))
 
     monkeypatch.setattr(native, "register", seen)
@@ -314,8 +320,8 @@ def test_a_wrong_library_fails_parity(
     ort_headers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What is proved is what runs: a library that merges the worst pairs is found out."""
-    sources = tmp_path / "sources"
-    shutil.copytree(SOURCES, sources)
+    shutil.copytree(ROOT, tmp_path / "plugins")
+    sources = tmp_path / "plugins" / SOURCES.name
     place = sources / "place.cpp"
     place.write_text(place.read_text().replace("std::greater<>()", "std::less<>()"))
     library = build(tmp_path / "build", ort_headers, sources=sources)
@@ -369,7 +375,7 @@ def test_errors(operators: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         tsm.load(folder, plugin=other)
     assert "\n" not in str(caught.value)
     with pytest.raises(UsageError, match="plugin has no effect unless"):
-        tsm.load(folder, plugin=operators, providers=["CUDAExecutionProvider"])
+        tsm.load(folder, plugin=operators, providers=["CPUExecutionProvider", "CUDAExecutionProvider"])
     with pytest.raises(MissingDependencyError):
         tsm.load(
             folder,

@@ -146,7 +146,7 @@ def test_several_components(tmp_path: Path) -> None:
         ({"runtime": "tensorrt-rtx"}, UnsupportedError, "run by TensorRT-RTX itself"),
         ({"runtime": "tensorrt", "threads": 2}, UsageError, "threads and providers have no effect"),
         (
-            {"plugin": "libx.so", "providers": ["CUDAExecutionProvider"]},
+            {"plugin": "libx.so", "providers": ["CPUExecutionProvider", "CUDAExecutionProvider"]},
             UsageError,
             "plugin has no effect unless TensorrtExecutionProvider",
         ),
@@ -200,3 +200,13 @@ def test_torch_is_not_needed(made: Path) -> None:
         "assert outputs['y'] == np.float32(2)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_a_provider_that_does_not_start_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime goes on without it, on the CPU; a user would take that for the GPU."""
+    import onnxruntime
+
+    there = [*onnxruntime.get_available_providers(), "CUDAExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: there)
+    with pytest.raises(MissingDependencyError, match="could not start CUDAExecutionProvider"):
+        GraphSession(graph(tmp_path / "g.onnx"), providers=["CUDAExecutionProvider", "CPUExecutionProvider"])

@@ -21,7 +21,7 @@ from tsmerge_export.lower.tensorrt import set_precision, standard_form, static_f
 from tsmerge_export.progress import NoProgress
 from tsmerge_export.runtimes import tensorrt_rtx
 from tsmerge_export.shapes import Profile, make_profile
-from tsmerge_export.targets import Target, check_removed
+from tsmerge_export.targets import ON_GPU, Target, check_removed
 
 PROFILE = Profile({"context": ((1, 64), (2, 128), (4, 256))})
 
@@ -49,7 +49,7 @@ def test_a_bundle_holds_an_engine_of_chronos_bolt(rtx: None, tmp_path: Path) -> 
     assert report["target"] == bundle.manifest["target"]
     card = (bundle.path / "README.md").read_text()
     assert "memory planned by the compiler, not measured" in card
-    assert "never run on a GPU" in card
+    assert ON_GPU in card
     flags = "--runtime tensorrt-rtx --dtype fp32 --min-shapes context:1x64 --max-shapes context:4x256"
     assert bundle.report["run"]["target"] == [*flags.split(), "--compute-capability", "86"]
     assert flags in (bundle.path / "report.html").read_text()

@@ -15,7 +15,7 @@ from tsmerge_export.onnx_scan import check_file
 from tsmerge_export.runtimes import Providers, native
 from tsmerge_export.runtimes.arrays import prepare
 from tsmerge_export.runtimes.components import BundleSession
-from tsmerge_export.runtimes.providers import CPU, only_cpu
+from tsmerge_export.runtimes.providers import CPU, names
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -76,12 +76,14 @@ class GraphSession:
         threads: threads inside an operator, >= 1; operators run one after another.
         providers: see :func:`check_providers`.
         options: ONNX Runtime session options to start from (profiling, optimisation level).
-        plugin: the library of native operators, see :mod:`tsmerge_export.runtimes.native`; for the CPU alone.
+        plugin: the library of native operators, see :mod:`tsmerge_export.runtimes.native`; for the CPU alone, or
+            for CUDA's provider in front.
 
     Raises:
         UsageError: a bad argument, the file is missing, or its weights lie elsewhere.
         UnsupportedError: it is larger than it looks, or ONNX Runtime cannot load the file or the library.
-        MissingDependencyError: ONNX Runtime or a provider is not installed, or the library does not exist.
+        MissingDependencyError: ONNX Runtime or a provider is not installed, or does not start; or the library does not
+            exist.
     """
 
     def __init__(
@@ -104,8 +106,7 @@ class GraphSession:
         if not Path(path).is_file():
             raise UsageError(f"{path}: no such file")
         chosen = check_providers(providers)
-        if only_cpu(chosen):
-            native.register(options, plugin)
+        native.register(options, plugin, names(chosen))
         from tsmerge_export.runtimes.bounded import session_class
 
         kind = session_class(name for _, name in check_file(Path(path)).kinds())
@@ -116,6 +117,12 @@ class GraphSession:
             raise UnsupportedError(
                 f"{path}: ONNX Runtime {ort.__version__} cannot load it: {reason}"
             ) from error
+        wanted = names(chosen)[0]
+        if wanted not in self.ort.get_providers():  # ONNX Runtime would go on without it
+            raise MissingDependencyError(
+                f"ONNX Runtime could not start {wanted}: its libraries or its device are missing; "
+                "install them, or choose another of providers"
+            )
         self.inputs = tuple(_info(arg) for arg in self.ort.get_inputs())
         self.outputs = tuple(_info(arg) for arg in self.ort.get_outputs())
 

@@ -14,9 +14,10 @@ from typing import Any
 
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.errors import MissingDependencyError, UsageError
-from tsmerge_export.runtimes import Providers
+from tsmerge_export.runtimes import Providers, native
 
 TENSORRT = "TensorrtExecutionProvider"
+CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
 LIBRARIES = "trt_extra_plugin_lib_paths"
 REGISTERED = "libtsmerge_trt_registered.so"
@@ -27,7 +28,7 @@ VARIABLE = "TSMERGE_TRT_PLUGIN_REGISTERED"
 @dataclass(frozen=True)
 class Chosen:
     """Providers with their options, per component the file to run where it is not the portable one, and the library of
-    native operators for the CPU."""
+    native operators."""
 
     providers: Providers | None
     files: Mapping[str, Path] = field(default_factory=dict)
@@ -38,9 +39,9 @@ def _name(entry: Any) -> Any:
     return entry[0] if isinstance(entry, (tuple, list)) and entry else entry
 
 
-def only_cpu(providers: Sequence[Any]) -> bool:
-    """Whether all of them are the CPU's, with options or without."""
-    return all(_name(entry) == CPU for entry in providers)
+def names(providers: Sequence[Any]) -> list[Any]:
+    """Their names, without the options."""
+    return [_name(entry) for entry in providers]
 
 
 def with_plugin(providers: Providers | None, bundle: Bundle, plugin: str | Path | None = None) -> Chosen:
@@ -49,7 +50,7 @@ def with_plugin(providers: Providers | None, bundle: Bundle, plugin: str | Path 
     Args:
         providers: as given by the user. bundle: open and verified.
         plugin: the registering library; else the option ``trt_extra_plugin_lib_paths``, else the environment variable.
-            With the CPU alone, the library of native operators.
+            With CUDA first or the CPU alone, that provider's library of native operators.
 
     Raises:
         UsageError: a plugin for other providers, or the TensorRT provider's for a bundle that was not made for it.
@@ -59,9 +60,9 @@ def with_plugin(providers: Providers | None, bundle: Bundle, plugin: str | Path 
     first = entries[0] if entries else None
     options: dict[str, Any] = dict(first[1]) if isinstance(first, (tuple, list)) and len(first) == 2 else {}
     if _name(first) != TENSORRT:
-        if plugin is not None and not only_cpu(entries):
+        if plugin is not None and native.library_for(names(entries)) is None:
             raise UsageError(
-                f"plugin has no effect unless {TENSORRT} is the first of providers, or {CPU} the only one"
+                f"plugin has no effect unless {TENSORRT} or {CUDA} is the first of providers, or {CPU} the only one"
             )
         return Chosen(providers, operators=plugin)
     library = plugin or options.get(LIBRARIES) or os.environ.get(VARIABLE)

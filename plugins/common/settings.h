@@ -1,0 +1,65 @@
+// Attributes of LocalMerge and DynamicMerge, the numbers that follow from them, and the scale of ranks: one definition for
+// the CUDA kernels and for the operators on the CPU. The specification is tsmerge_export/merge/local.py.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+namespace tsmerge
+{
+
+// By what two tokens u and v are alike; S is the largest finite squared norm of a real, unprotected token of the row.
+enum class Similarity : int32_t
+{
+    kCosine = 0,  // u.v / |u||v|
+    kL2 = 1,      // 1 - |u - v|^2 / 2S
+    kDot = 2,     // u.v / S
+};
+
+// Ranges as in the schema of the operators. At most one of r and ratioNum is above 0; DynamicMerge has neither.
+struct Settings
+{
+    int64_t k{1};         // neighbourhood |i - j| < k; 0 compares all
+    int64_t r{0};         // tokens to remove
+    int64_t ratioNum{0};  // or this share of N
+    int64_t ratioDen{1};
+    int64_t minTokens{0};
+    int64_t protectFirst{0};
+    int64_t protectLast{0};
+    Similarity similarity{Similarity::kCosine};
+    bool causal{false};  // needs k = 1 and protectFirst >= 1
+};
+
+// So many of `tokens` may go at most.
+inline int64_t mostRemoved(Settings const& settings, int64_t tokens) noexcept
+{
+    int64_t const pairs = std::max<int64_t>(tokens - settings.protectFirst - settings.protectLast, 0) / 2;
+    return std::min(pairs, std::max<int64_t>(tokens - settings.minTokens, 0));
+}
+
+// r(N) of LocalMerge, a function of N alone.
+inline int64_t removedTokens(Settings const& settings, int64_t tokens) noexcept
+{
+    int64_t const wanted
+        = settings.ratioNum > 0 ? tokens * settings.ratioNum / settings.ratioDen : std::max<int64_t>(settings.r, 0);
+    return std::min(wanted, mostRemoved(settings, tokens));
+}
+
+// Ranks count in steps of 2^-20 of a similarity, so that equal tokens tie whatever the order of sums. Those that are
+// no similarity lie outside of [-2^20, 2^20]: padding a > number > NaN > real a into padding b > no candidate.
+constexpr float kSteps = 1048576.0F;
+constexpr float kRankPadding = 2.0F * kSteps;
+constexpr float kRankNan = -2.0F * kSteps;
+constexpr float kRankIntoPadding = -3.0F * kSteps;
+constexpr float kRankNone = -4.0F * kSteps;
+
+// Ranks above this exceed DynamicMerge's threshold, which is rounded to whole steps too. Sums of floats may put the cosine of
+// equal tokens a step or two above 1: at a threshold of 1 only padding counts.
+inline float rankLimit(float threshold) noexcept
+{
+    float const steps = std::nearbyint(threshold * kSteps);
+    return steps >= kSteps ? 1.5F * kSteps : steps;
+}
+
+}  // namespace tsmerge

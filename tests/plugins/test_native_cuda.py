@@ -1,0 +1,96 @@
+"""The operators for ONNX Runtime's CUDA provider: in a real ONNX Runtime with emulated kernels, and built by nvcc."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tsmerge_export as tsm
+from tests.artefacts import bundle
+from tests.cases import untouched
+from tests.ops.harness import merge_model, native_form, session
+from tests.plugins.native import CUDA_SOURCES, METHODS
+from tests.plugins.native import main as main_search
+from tsmerge_export.errors import MissingDependencyError, UsageError
+from tsmerge_export.runtimes import native
+from tsmerge_export.runtimes.providers import with_plugin
+
+PLAIN = {
+    "k": 1,
+    "r": 5,
+    "ratio_num": 0,
+    "ratio_den": 1,
+    "min_tokens": 0,
+    "protect_first": 0,
+    "protect_last": 0,
+}
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_equal_the_reference_on_random_problems(
+    method: str, emulated_operators: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Scratch memory, types, streams and DynamicMerge's count included: everything but the card."""
+    arguments = ["--plugin", str(emulated_operators), "--method", method, "--cases", "30", "--seed", "100"]
+    assert main_search(arguments) == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 12])
+def test_nothing_to_merge_is_the_identity(tokens: int, emulated_operators: Path) -> None:
+    x, size = untouched(tokens)
+    model = native_form(merge_model({**PLAIN, "r": 9, "min_tokens": 50}))
+    y, size_out, kept, target = session(model, plugin=emulated_operators).run(
+        None, {"x": x, "metric": x, "size": size}
+    )
+    assert y.tobytes() == x.tobytes()
+    assert size_out.tobytes() == size.tobytes()
+    assert kept.tolist() == target.tolist() == [list(range(tokens))] * 2
+
+
+def test_sizes_that_do_not_fit_are_an_error(emulated_operators: Path) -> None:
+    run = session(native_form(merge_model(PLAIN)), plugin=emulated_operators)
+    x = np.zeros((2, 8, 3), np.float32)
+    with pytest.raises(Exception, match="differ in B or N"):
+        run.run(None, {"x": x, "metric": x, "size": np.ones((2, 7), np.float32)})
+
+
+def test_nvcc_makes_a_library_that_needs_no_cuda_toolkit(cuda_operators: Path) -> None:
+    """One entry, no CUDA library beside it, and the names of both providers."""
+    names = subprocess.run(
+        ["nm", "-D", "--defined-only", str(cuda_operators)], capture_output=True, text=True, check=True
+    ).stdout
+    assert re.findall(r" T (\w+)", names) == ["RegisterCustomOps"]
+    needed = subprocess.run(["ldd", str(cuda_operators)], capture_output=True, text=True, check=True).stdout
+    assert "cuda" not in needed.lower().replace(str(cuda_operators.parent).lower(), "")
+    content = cuda_operators.read_bytes()
+    assert b"CUDAExecutionProvider" in content
+    assert b"CudaPluginExecutionProvider" in content
+    assert "TSMERGE_EMULATED" in (CUDA_SOURCES / "operators.cpp").read_text()
+    assert b"sm_90" in content
+
+
+def test_each_provider_has_its_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert native.library_for([CPU]) is native.CPU_LIBRARY
+    assert native.library_for([CUDA, CPU]) is native.CUDA_LIBRARY
+    assert native.library_for([CPU, CUDA]) is None
+    assert native.library_for(["TensorrtExecutionProvider", CUDA]) is None
+    given = tmp_path / "given.so"
+    given.touch()
+    monkeypatch.setenv(native.CPU_LIBRARY.variable, str(given))
+    assert native.find_library() == given
+    assert native.find_library(library=native.CUDA_LIBRARY) is None
+    monkeypatch.setenv(native.CUDA_LIBRARY.variable, str(tmp_path / "absent.so"))
+    with pytest.raises(MissingDependencyError, match="build plugins/onnxruntime_cuda"):
+        native.find_library(library=native.CUDA_LIBRARY)
+
+
+def test_a_plugin_is_for_cuda_or_the_cpu_in_front() -> None:
+    opened = tsm.Bundle.open(bundle("bolt-tiny", tsm.MergeConfig(ratio="1/4")))
+    assert with_plugin([CUDA, CPU], opened, "x.so").operators == "x.so"
+    with pytest.raises(UsageError, match=f"plugin has no effect unless .* or {CUDA} is the first"):
+        with_plugin([CPU, CUDA], opened, "x.so")
