@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +12,7 @@ from torch import nn
 
 from tsmerge_export import families, targets
 from tsmerge_export.build import Built, build
-from tsmerge_export.bundle import Bundle, BundleWriter
+from tsmerge_export.bundle import Bundle, BundleWriter, check_output
 from tsmerge_export.checkpoint import IN_MEMORY, LoadedModel, load_model
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.demo import SAMPLE_SERIES
@@ -21,6 +21,7 @@ from tsmerge_export.generic.export import export_graph, validate_graph
 from tsmerge_export.generic.model import GraphOptions, is_graph_file
 from tsmerge_export.html_report import report_page
 from tsmerge_export.merge.apply import plan_of, refuse_where_nothing_merges, remove
+from tsmerge_export.merge.default import Settled, settle
 from tsmerge_export.model_card import model_card
 from tsmerge_export.onnx_export import DEFAULT_OPSET, EXAMPLE
 from tsmerge_export.progress import NoProgress, Progress, Stopwatch
@@ -28,7 +29,7 @@ from tsmerge_export.report import REPORT_ONLY, json_text, report_dict
 from tsmerge_export.runtimes import native
 from tsmerge_export.shared_weights import share
 from tsmerge_export.targets import Target
-from tsmerge_export.validate import cost, example, forms, generation, parity, tolerances
+from tsmerge_export.validate import cost, example, forms, generation, parity, remarks, tolerances
 from tsmerge_export.validate.data import Table, need_rows, read_table
 from tsmerge_export.validate.decoded import decoded_by
 from tsmerge_export.version import versions
@@ -38,7 +39,7 @@ def export(
     model: str | Path | nn.Module,
     merge: MergeConfig | None = None,
     *,
-    output: str | Path,
+    output: str | Path | Callable[[str], str | Path],
     family: str | None = None,
     config: str | Path | None = None,
     opset: int | None = None,
@@ -60,8 +61,9 @@ def export(
     Args:
         model: folder, hub id, ``.pt`` file, or an eager module of a known family; or any transformer as an ``.onnx`` or
             ``.pt2`` file.
-        merge: settings; None is ``MergeConfig()`` (local merging, k = 1, a quarter of the tokens per layer).
-        output: folder to make. force: replace a bundle that is there.
+        merge: settings; None is what the family says is safe, which may be not to merge (see
+            :mod:`~tsmerge_export.merge.default`); the manifest's ``merge`` says what became of it, ``notes`` why.
+        output: folder to make, or a function that names it after the method. force: replace a bundle that is there.
         family, config, trust_remote_code: see :func:`~tsmerge_export.checkpoint.load_model`.
         opset: 18 to 23; None is 18. An ``.onnx`` file keeps its own.
         inline: write merge functions in place, for runtimes that do not expand functions.
@@ -83,9 +85,10 @@ def export(
         UsageError, UnsupportedError, MissingDependencyError: the user can mend it; nothing is written.
     """
     progress = watch = Stopwatch(progress or NoProgress())
-    merge = merge or MergeConfig()
     target = target or Target()
-    target.check(merge, inline=inline)
+    target.check(merge or MergeConfig(), inline=inline)
+    if not callable(output):
+        check_output(output, force)
     graph = graph or GraphOptions()
     if is_graph_file(model):
         assert isinstance(model, str | Path)
@@ -107,18 +110,20 @@ def export(
             f"{graph.given[0]} is for .onnx and .pt2 files; a family knows its own tokens, leave it out"
         )
     opset = DEFAULT_OPSET if opset is None else opset
+    table, loaded, settled = _inputs(
+        model,
+        merge,
+        data,
+        atol,
+        rtol,
+        progress,
+        family=family,
+        config=config,
+        trust_remote_code=trust_remote_code,
+    )
+    merge = settled.merge
+    output = output(merge.method) if callable(output) else output
     with BundleWriter(output, force) as writer:
-        table, loaded = _inputs(
-            model,
-            merge,
-            data,
-            atol,
-            rtol,
-            progress,
-            family=family,
-            config=config,
-            trust_remote_code=trust_remote_code,
-        )
         chosen = families.get(loaded.family)
         built = [
             build(
@@ -135,6 +140,7 @@ def export(
             "source": loaded.source,
             "family": loaded.family,
             "merge": merge.to_dict(),
+            "notes": [] if settled.note is None else [settled.note],
             "opset": opset,
             "inline": inline,
             "components": [item.to_dict() for item in built],
@@ -209,7 +215,7 @@ def validate(
     if inputs is not None:
         raise UsageError("--inputs is for .onnx and .pt2 files; leave it out")
     merge = MergeConfig.from_dict(bundle.manifest["merge"])
-    table, loaded = _inputs(
+    table, loaded, _ = _inputs(
         model,
         merge,
         data,
@@ -252,26 +258,28 @@ def no_effect(source: str | Path, **given: object) -> None:
 
 def _inputs(
     model: str | Path | nn.Module,
-    merge: MergeConfig,
+    merge: MergeConfig | None,
     data: str | Path | Table | None,
     atol: float | None,
     rtol: float | None,
     progress: Progress,
     **options: Any,
-) -> tuple[Table, LoadedModel]:
+) -> tuple[Table, LoadedModel, Settled]:
     """Read what the user gave, and refuse it before any slow step."""
     table = data if isinstance(data, Table) else read_table(SAMPLE_SERIES if data is None else data)
     progress.step("load")
     loaded = _load(model, **options)
     tolerances.end_to_end(loaded.family, "float32", atol, rtol)
     family = families.get(loaded.family)
-    refuse_where_nothing_merges(family, loaded.model, merge)
-    merge.check_turns(len(merge.select_layers(family.merge_points(loaded.model).count)))
+    if merge is not None:
+        refuse_where_nothing_merges(family, loaded.model, merge)
     horizon = family.horizon(loaded.model)
     if data is None and len(table.values) < 2 * horizon:
         table = _longer_sample(3 * horizon)
     need_rows(table.name, len(table.values), horizon, horizon)
-    return table, loaded
+    settled = settle(merge, family, loaded.model)
+    settled.merge.check_turns(len(settled.merge.select_layers(family.merge_points(loaded.model).count)))
+    return table, loaded, settled
 
 
 def _longer_sample(rows: int) -> Table:
@@ -338,6 +346,8 @@ def _verdicts(
             forecast=decoded_by(family, loaded.model, built, threads),
         )  # fmt: skip
         verdicts["cost"] = measured.to_dict()
+        told = remarks.beyond(merge, first.decisions or first.merged, family.context(loaded.model))
+        verdicts["cost"]["notes"] += [note for note in (told, remarks.large(measured)) if note is not None]
     if not show or "cost" not in verdicts:
         return verdicts, {}
     progress.step("example")

@@ -25,7 +25,10 @@ Positions = Literal["gather", "compact"]
 Schedule = Literal["constant", "linear"]
 Metric = Literal["x", "key", "hidden"]
 
+DEFAULT_METHOD = "local"
 DEFAULT_RATIO = Fraction(1, 4)
+#: A ratio that is left to the family, see :mod:`tsmerge_export.merge.default`.
+AUTO = "auto"
 DEFAULT_THRESHOLD = 0.9
 DEFAULT_PRUNE_SHARE = Fraction(1, 2)
 _MAX_RATIO = Fraction(1, 2)
@@ -67,7 +70,7 @@ class MergeConfig:
         k: neighbourhood of local and dynamic merging in token pairs, >= 1; None or ``"global"`` compares all tokens.
             Default 1.
         ratio: share of the tokens that each merge step removes, 0 < ratio <= 1/2, kept as an exact Fraction; or a
-            sequence with one for each merging layer.
+            sequence with one for each merging layer; or ``"auto"``, what the model's family says is safe.
         r: number of tokens that each merge step removes, >= 1, or a sequence with one (>= 0) for each merging layer;
             excludes ``ratio``. With neither given, ratio 1/4.
         schedule: ``"constant"``, or ``"linear"``: from twice the amount at the first merging layer to nothing at the
@@ -100,7 +103,7 @@ class MergeConfig:
         UsageError: a setting is out of range, contradicts another, or belongs to another method.
     """
 
-    method: str = "local"
+    method: str = DEFAULT_METHOD
     k: int | str | None = "auto"
     ratio: Fraction | str | float | tuple[Fraction, ...] | None = None
     r: int | str | tuple[int, ...] | None = None
@@ -176,7 +179,7 @@ class MergeConfig:
                 whole("--r", self.r, 1)
             elif not any(cast(tuple[int, ...], self.r)):
                 raise UsageError("--r is 0 for every layer; use --merge none to export without merging")
-        elif self.takes("ratio"):
+        elif self.takes("ratio") and not self.open:
             put(self, "ratio", per_layer(DEFAULT_RATIO if self.ratio is None else self.ratio, parse_ratio))
         if self.schedule == "linear" and isinstance(self.r if self.r is not None else self.ratio, tuple):
             raise UsageError("--schedule linear takes one --ratio or --r for all layers, not a list")
@@ -217,6 +220,11 @@ class MergeConfig:
         """False for ``method="none"``."""
         return self.method != "none"
 
+    @property
+    def open(self) -> bool:
+        """Whether the ratio is left to the family: no model can be merged by it before that is settled."""
+        return self.ratio == AUTO
+
     def takes(self, option: str) -> bool:
         """Whether the method has this setting."""
         return option in OPTIONS[self.method]
@@ -226,6 +234,10 @@ class MergeConfig:
 
         The linear schedule gives ``2 * amount * (turns - 1 - turn) / (turns - 1)``; r is rounded down.
         """
+        if self.open:
+            raise ValueError(
+                "the ratio is left to the family; settle it first (tsmerge_export.merge.default)"
+            )
         share = Fraction(1)
         if self.schedule == "linear" and turns > 1:
             share = Fraction(2 * (turns - 1 - turn), turns - 1)

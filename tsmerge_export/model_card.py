@@ -85,9 +85,10 @@ def _load(manifest: Mapping[str, Any]) -> str:
 
 
 def _what(merge: MergeConfig, manifest: Mapping[str, Any], tokens: Sequence[Mapping[str, Any]]) -> str:
+    notes = "".join(f" Note: {_plain(note)}." for note in manifest.get("notes") or ())
     if not merge.active:
-        return "## What was merged\n\nNothing: the model is exported as it is."
-    text = f"## What was merged\n\nSettings: {merge.describe()}."
+        return f"## What was merged\n\nNothing: the model is exported as it is.{notes}"
+    text = f"## What was merged\n\nSettings: {merge.describe()}.{notes}"
     for component in manifest["components"]:
         text += f" Component `{component['name']}`: {len(component.get('merges') or ())} merge points."
         for barrier in component.get("barriers") or ():

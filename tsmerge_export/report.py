@@ -44,6 +44,7 @@ def report_dict(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "source",
         "family",
         "merge",
+        "notes",
         "graph",
         "opset",
         "inline",

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from tests import artefacts
-from tsmerge_export.advise.redundancy import ALIKE, measure, tokens_at
+from tsmerge_export.advise.redundancy import ALIKE, measure
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.merge.apply import merging
+from tsmerge_export.merge.count import tokens_at
 
 
 def windows(count: int = 3, length: int = 120) -> np.ndarray:

@@ -99,6 +99,44 @@ def test_verdict_table(made: Path, capsys: Capture) -> None:
     assert out.rstrip().endswith(f"bundle: {made / 'table'}")
 
 
+def test_a_family_that_advises_against_merging_is_exported_as_it_is(
+    made: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main_export([str(made / "tiny"), "--data", str(made / "series.csv"), "--threads", "1"]) == 0
+    out = capsys.readouterr().out
+    line = (
+        "not merging: the default for chronos-bolt with 32 tokens of 256 steps, too few for a safe amount to pay; "
+        "--ratio to merge"
+    )
+    assert line in " ".join(out.split())
+    assert "bundle: tiny-none" in out
+    bundle = tsm.Bundle.open("tiny-none")
+    assert (bundle.manifest["merge"]["method"], bundle.manifest["notes"]) == ("none", [line])
+    for file in ("README.md", "report.html"):
+        assert line in Path("tiny-none", file).read_text()
+    # A second one is refused, though its name is not known before the model is.
+    assert main_export([str(made / "tiny"), "--data", str(made / "series.csv"), "--threads", "1"]) == 2
+    assert "tiny-none" in capsys.readouterr().err
+
+
+def test_an_amount_that_is_left_out_is_the_familys_and_one_too_large_is_noted(
+    made: Path, capsys: Capture
+) -> None:
+    assert run_export(made, "asked", "--merge", "local") == 0
+    assert (
+        "merging 1/10 per layer: the default for chronos-bolt; --ratio to choose" in capsys.readouterr().out
+    )
+    assert tsm.Bundle.open(made / "asked").manifest["merge"]["ratio"] == "1/10"
+    assert run_export(made, "much", "--r", "64") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert (
+        "note: --r 64 is more than can merge: of 33 tokens (length 256) the layers remove 16, 8, which leaves 9"
+        in out
+    )
+    assert tsm.Bundle.open(made / "much").manifest["notes"] == []
+
+
 def test_without_merging(made: Path, capsys: Capture) -> None:
     assert run_export(made, "plain", "--merge", "none") == 0
     assert "Merge cost: not measured, nothing is merged" in capsys.readouterr().out

@@ -173,7 +173,7 @@ def test_command_line(
     assert "patchtst: local" in capsys.readouterr().out
     bundle = tsm.Bundle.open("out")
     assert bundle.verdicts["cost"]["horizon"] == 6
-    assert main_export(["mixing", "-o", "no", *flags]) == 3
+    assert main_export(["mixing", "--merge", "local", "-o", "no", *flags]) == 3
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "channel attention" in error

@@ -11,8 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from tsmerge_export.families.base import Arrays, Component, Family
+from tsmerge_export.families.base import Component, Family
 from tsmerge_export.merge.apply import current_run
+from tsmerge_export.merge.count import forward
 from tsmerge_export.merge.matching import ranks
 from tsmerge_export.merge.run import MergeRun
 
@@ -94,7 +95,7 @@ def measure(
     run = Observer(points.protect_first, points.protect_last)
     chunks = [windows[start : start + _CHUNK] for start in range(0, len(windows), _CHUNK)]
     for number, chunk in enumerate(chunks):
-        _forward(family, component, model, run, component.from_series(model, chunk))
+        forward(family, component, model, run, component.from_series(model, chunk))
         if progress is not None:
             progress(number + 1, len(chunks))
     found = []
@@ -104,32 +105,3 @@ def measure(
             alike = float((near >= ALIKE).sum()) / (sums.rows * sums.tokens)
             found.append(Redundancy(layer, sums.tokens, float(near.mean()), float(best.mean()), alike))
     return found
-
-
-class _Counter(MergeRun):
-    """Notes the tokens at the first merge point."""
-
-    tokens = 0
-
-    def merge(
-        self, layer: int, x: Tensor, keys: Tensor | None = None, hidden: Tensor | None = None
-    ) -> Tensor:
-        self.tokens = self.tokens or x.shape[1]
-        return x
-
-
-def tokens_at(family: Family, component: Component, model: nn.Module, inputs: Arrays) -> int:
-    """How many tokens the first merge point sees for these inputs."""
-    run = _Counter({})
-    _forward(family, component, model, run, inputs)
-    return run.tokens
-
-
-def _forward(family: Family, component: Component, model: nn.Module, run: MergeRun, inputs: Arrays) -> None:
-    handles = family.instrument(model, run)
-    try:
-        with torch.inference_mode():
-            component.eager(model, {name: torch.from_numpy(value) for name, value in inputs.items()})
-    finally:
-        for handle in handles:
-            handle.remove()

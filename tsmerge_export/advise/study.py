@@ -17,7 +17,7 @@ from onnx import inliner
 from tsmerge_export import families, onnx_weights
 from tsmerge_export.advise.advice import RATIOS, Column, Figures, Speed, score
 from tsmerge_export.advise.cost_model import CostModel, Work, fit, time_of, work_of
-from tsmerge_export.advise.redundancy import Redundancy, measure, tokens_at
+from tsmerge_export.advise.redundancy import Redundancy, measure
 from tsmerge_export.advise.spectrum import LEAST_STEPS, Spectrum, require_scipy, spectrum_of
 from tsmerge_export.build import merge_and_lower
 from tsmerge_export.checkpoint import LoadedModel
@@ -25,6 +25,7 @@ from tsmerge_export.config import MergeConfig, tokens_removed
 from tsmerge_export.errors import UsageError
 from tsmerge_export.families.base import Arrays, Component, Family, MergePoints
 from tsmerge_export.flops import count, feeds, shrinking_share
+from tsmerge_export.merge.count import tokens_at
 from tsmerge_export.onnx_export import DEFAULT_OPSET, export_component, prove_dynamic
 from tsmerge_export.progress import NoProgress, Progress
 from tsmerge_export.validate.data import Table, need_rows, rolling_windows, usable_columns

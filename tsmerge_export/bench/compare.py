@@ -24,6 +24,7 @@ from tsmerge_export.errors import UsageError
 from tsmerge_export.families.base import Arrays
 from tsmerge_export.flops import count
 from tsmerge_export.merge.apply import refuse_where_nothing_merges
+from tsmerge_export.merge.default import settle
 from tsmerge_export.onnx_export import DEFAULT_OPSET
 from tsmerge_export.progress import NoProgress, Progress
 from tsmerge_export.validate.data import Table
@@ -82,6 +83,7 @@ class Subject:
     loaded: LoadedModel
     component: families.base.Component
     candidates: list[Candidate] = field(default_factory=list)
+    note: str | None = None
 
 
 def first_only(family: families.base.Family, model: Any) -> str | None:
@@ -107,8 +109,10 @@ def _subject(
     loaded = load_model(source, **options)
     family = families.get(loaded.family)
     refuse_where_nothing_merges(family, loaded.model, merge)
+    settled = settle(merge, family, loaded.model)
+    merge = settled.merge
     component = family.components(loaded.model)[0]
-    subject = Subject(source, family, loaded, component)
+    subject = Subject(source, family, loaded, component, note=settled.note)
     folder.mkdir()
     built: Built = build(
         component, loaded.model, merge, opset=DEFAULT_OPSET, inline=False, folder=folder, scratch=folder,
@@ -225,6 +229,7 @@ def bench(
         ]
         for path in bundles:
             _add_bundle(path, subjects)
+        notes += [f"{subject.name}: {subject.note}" for subject in subjects if subject.note is not None]
         notes += [n for n in dict.fromkeys(first_only(s.family, s.loaded.model) for s in subjects) if n]
         progress.step("bench")
         sizes = []

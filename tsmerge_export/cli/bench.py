@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tsmerge_export.cli.parser import add_merging, add_model_options, whole
 from tsmerge_export.cli.tables import FILES, add_table_options, read_data
+from tsmerge_export.config import AUTO, MergeConfig
 from tsmerge_export.errors import UsageError
 
 HELP = "time merged and unmerged models and their rivals against each other"
@@ -64,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
     from tsmerge_export.cli.files import check_files, write_json
     from tsmerge_export.cli.handler import raise_if_interrupted
 
-    merge = merge_config(args)
+    # To time merging is what it is for: the family's amount, also where an export would rather not merge.
+    merge = merge_config(args) or MergeConfig(ratio=AUTO)
     check_files(args)
     for source in args.sources:
         if not (Path(source) / MANIFEST).is_file():

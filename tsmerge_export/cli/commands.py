@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tsmerge_export.cli.files import check_files, check_inside, write_json
 from tsmerge_export.cli.handler import raise_if_interrupted
 from tsmerge_export.cli.tables import read_data
-from tsmerge_export.config import MergeConfig
+from tsmerge_export.config import AUTO, DEFAULT_METHOD, OPTIONS, MergeConfig
 from tsmerge_export.errors import UsageError, VerdictError
 from tsmerge_export.paths import real_path
 
@@ -37,17 +38,22 @@ _MERGE_FLAGS = (
 )
 
 
-def merge_config(args: argparse.Namespace) -> MergeConfig:
-    """The merge settings of the flags.
+def merge_config(args: argparse.Namespace) -> MergeConfig | None:
+    """The merge settings of the flags; None where there are none. An amount that is left out is the family's.
 
     Raises:
         UsageError: out of range, contradicting, or without effect.
     """
     given = {name: getattr(args, name) for name in _MERGE_FLAGS if getattr(args, name) is not None}
+    if args.merge is None and not given:
+        return None
+    method = args.merge or DEFAULT_METHOD
     if args.merge == "none" and given:
         flag = next(iter(given)).replace("_", "-")
         raise UsageError(f"--{flag} has no effect with --merge none; leave it out")
-    return MergeConfig(method=args.merge, **given)
+    if "ratio" in OPTIONS.get(method, ()) and "r" not in given:
+        given.setdefault("ratio", AUTO)
+    return MergeConfig(method=method, **given)
 
 
 def default_output(model: str, method: str) -> str:
@@ -64,11 +70,16 @@ def export(args: argparse.Namespace) -> int:
     merge = merge_config(args)
     check_files(args)
     target = _target(args)
-    target.check(merge, inline=args.inline)
+    target.check(merge or MergeConfig(), inline=args.inline)
     from tsmerge_export.bundle import check_output
 
-    args.output = default_output(args.model, args.merge) if args.output is None else args.output
-    check_inside(args, check_output(args.output, args.force))
+    if args.output is None and merge is not None:
+        args.output = default_output(args.model, merge.method)
+    if args.output is not None:
+        check_inside(args, check_output(args.output, args.force))
+    else:  # which of the two follows from the model; what is there already is then refused before any slow step
+        for method in (DEFAULT_METHOD, "none"):
+            check_inside(args, Path(default_output(args.model, method)).resolve())
     data = read_data(args)
 
     from tsmerge_export import api
@@ -83,7 +94,8 @@ def export(args: argparse.Namespace) -> int:
             bundle = api.export(
                 args.model,
                 merge,
-                output=args.output,
+                # Without any setting the method is known when the model is: its family may say not to merge.
+                output=partial(default_output, args.model) if args.output is None else args.output,
                 opset=args.opset,
                 inline=args.inline,
                 force=args.force,
@@ -99,11 +111,12 @@ def export(args: argparse.Namespace) -> int:
                 raise
             failed, manifest, report = error, error.manifest, report_dict(error.manifest)
     write_json(args.json, report)
-    print_verdicts(manifest["verdicts"], title=f"{manifest['family']}: {merge.describe()}")
+    title = f"{manifest['family']}: {MergeConfig.from_dict(manifest['merge']).describe()}"
+    print_verdicts(manifest["verdicts"], title="\n".join([title, *manifest.get("notes", ())]))
     if failed is not None:
         raise failed
     print_target(manifest)
-    print(f"bundle: {args.output}", flush=True)
+    print(f"bundle: {args.output or default_output(args.model, manifest['merge']['method'])}", flush=True)
     return 0
 
 

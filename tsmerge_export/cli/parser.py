@@ -185,15 +185,15 @@ def add_merging(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("merging")
     group.add_argument(
         "--merge",
-        default="local",
         metavar="METHOD",
-        help="local, global, dynamic, pitome, ssm or none; default: local",
+        help="local, global, dynamic, pitome, ssm or none; default: local, or none where the family advises against it",
     )
     group.add_argument("--k", metavar="K", help="neighbourhood: 1, 2, ... or global; default: 1")
     group.add_argument(
         "--ratio",
         metavar="R",
-        help="share of tokens to remove: 1/4, 0.25 or 25%%, or one for each layer: 1/2,1/4; default: 1/4",
+        help="share of tokens to remove: 1/4, 0.25 or 25%%, or one for each layer: 1/2,1/4; default: auto, what the "
+        "model's family says is safe",
     )
     group.add_argument(
         "--r", metavar="N", help="number of tokens to remove, or one for each layer, instead of --ratio"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -95,6 +96,36 @@ class Published:
 
     name: str
     config: Mapping[str, Any]
+
+
+#: Share of the tokens that may be left at least without much harm: that of 1/10 in two layers, or 1/20 in four.
+SAFE = Fraction(81, 100)
+
+
+@dataclass(frozen=True)
+class Default:
+    """What merging does to a model of the family when nobody says how much: data, of which
+    :mod:`tsmerge_export.merge.default` makes a setting.
+
+    Attributes:
+        kept: share of the tokens that all merging layers together leave at least.
+        merges: whether models merge unless told not to; else they are exported as they are unless told to merge.
+        reason: why not, for ``merges=False``; after "the default for NAME, ".
+    """
+
+    kept: Fraction = SAFE
+    merges: bool = False
+    reason: str = "which names no amount that is known to be safe"
+
+
+# What these rest on: the trained models that ship, rows 64 to 80 % of the sample series, ETTh1, ETTh2 and
+# exchange_rate, change of the weighted quantile loss (median over columns) by the ratio in each of four layers.
+#: Where a token is a patch of several steps. Chronos-Bolt: 1/20 -0.3 to +1.0 %, 1/10 +0.6 to +1.9 %, 1/4 +6 to +17 %;
+#: at 1/10 single columns lose up to 19 %.
+PATCHES = Default(SAFE, merges=True)
+#: Where a token is a time step. Chronos-T5: 1/20 -2.7 to +3.1 %, 1/10 -3.6 to +8.1 %; neither makes it faster
+#: (docs/tune.md).
+STEPS = Default(SAFE, reason="whose tokens are single time steps: what is safe to merge makes it no faster")
 
 
 @dataclass(frozen=True)
@@ -203,12 +234,14 @@ class Family(ABC):
     Attributes:
         name: as ``--family`` takes it.
         card: for people; None prints as unknown. published: for ``benchmarks/families.py``; None is left out there.
+        default: what merges unless a setting says otherwise.
         weight_names: parts of the names of weights in checkpoint files -> in the module, where they differ.
     """
 
     name: str
     card: Card | None = None
     published: Published | None = None
+    default: Default = Default()
     weight_names: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod

@@ -21,7 +21,16 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from tsmerge_export.errors import UsageError
-from tsmerge_export.families.base import Arrays, Card, Component, Hints, MergePoints, Published, TensorSpec
+from tsmerge_export.families.base import (
+    PATCHES,
+    Arrays,
+    Card,
+    Component,
+    Hints,
+    MergePoints,
+    Published,
+    TensorSpec,
+)
 from tsmerge_export.families.chronos2_hooks import instrument_encoder
 from tsmerge_export.families.hf import TransformersFamily, detached_twin
 from tsmerge_export.merge.run import MergeRun
@@ -207,6 +216,7 @@ class Chronos2(TransformersFamily):
     """Amazon's Chronos-2 (``Chronos2Model``): univariate, multivariate and with covariates."""
 
     name = "chronos-2"
+    default = PATCHES
     model_class, config_class, needs = Chronos2Model, Chronos2CoreConfig, ("chronos_config",)
     card = Card(
         (

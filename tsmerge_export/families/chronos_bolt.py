@@ -13,7 +13,16 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import T5Config
 
-from tsmerge_export.families.base import Arrays, Card, Component, Hints, MergePoints, Published, TensorSpec
+from tsmerge_export.families.base import (
+    PATCHES,
+    Arrays,
+    Card,
+    Component,
+    Hints,
+    MergePoints,
+    Published,
+    TensorSpec,
+)
 from tsmerge_export.families.hf import TransformersFamily, eager_attention
 from tsmerge_export.families.t5_stack import instrument_decoder, instrument_encoder
 from tsmerge_export.merge.run import MergeRun
@@ -84,6 +93,7 @@ class ChronosBolt(TransformersFamily):
     """Amazon's Chronos-Bolt (``ChronosBoltModelForForecasting``), with or without REG token."""
 
     name = "chronos-bolt"
+    default = PATCHES
     model_class, config_class, needs = ChronosBoltModelForForecasting, T5Config, ("chronos_config",)
     card = Card((("model", "`context` -> `quantiles`"),), "patches")
     published = Published(

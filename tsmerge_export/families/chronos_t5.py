@@ -14,7 +14,16 @@ from torch.utils.hooks import RemovableHandle
 from transformers import T5Config, T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
-from tsmerge_export.families.base import Arrays, Card, Component, Hints, MergePoints, Published, TensorSpec
+from tsmerge_export.families.base import (
+    STEPS,
+    Arrays,
+    Card,
+    Component,
+    Hints,
+    MergePoints,
+    Published,
+    TensorSpec,
+)
 from tsmerge_export.families.hf import TransformersFamily, eager_attention
 from tsmerge_export.families.t5_decoder import Cross, Decoder
 from tsmerge_export.families.t5_generation import T5Generation
@@ -98,6 +107,7 @@ class ChronosT5(TransformersFamily):
     """Amazon's Chronos on T5 (``T5ForConditionalGeneration`` with a ``chronos_config``)."""
 
     name = "chronos-t5"
+    default = STEPS
     model_class, config_class, needs = T5ForConditionalGeneration, T5Config, ("chronos_config",)
     card = Card(
         (

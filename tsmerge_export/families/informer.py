@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import InformerConfig, InformerForPrediction
 from transformers.models.informer import modeling_informer
 
-from tsmerge_export.families.base import RUNTIMES, Card, Handle, MergePoints, Published
+from tsmerge_export.families.base import RUNTIMES, Card, Default, Handle, MergePoints, Published
 from tsmerge_export.families.hf import ReplacedForward
 from tsmerge_export.families.lagged import LaggedFamily
 from tsmerge_export.families.lagged_decoder import causal_weights
@@ -55,6 +55,7 @@ class Informer(LaggedFamily):
     """``InformerForPrediction``, deterministic."""
 
     name = "informer"
+    default = Default(reason="which merging makes no faster at any length")
     model_class, config_class = InformerForPrediction, InformerConfig
     card = Card(
         (

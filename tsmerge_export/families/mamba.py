@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch._higher_order_ops.scan import scan
 from transformers import MambaConfig, MambaForCausalLM
 
-from tsmerge_export.families.base import Published
+from tsmerge_export.families.base import STEPS, Published
 from tsmerge_export.families.state_space import StateSpaceFamily, binned_card
 
 
@@ -76,6 +76,7 @@ class Mamba(StateSpaceFamily):
     """``MambaForCausalLM`` of transformers."""
 
     name = "mamba"
+    default = STEPS
     model_class, config_class = MambaForCausalLM, MambaConfig
     card = binned_card("time steps, binned; the recurrence is ONNX Scan")
     published = Published(

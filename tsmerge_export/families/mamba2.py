@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from transformers import Mamba2Config, Mamba2ForCausalLM
 
-from tsmerge_export.families.base import Published
+from tsmerge_export.families.base import STEPS, Published
 from tsmerge_export.families.state_space import StateSpaceFamily, binned_card
 
 
@@ -32,6 +32,7 @@ class Mamba2(StateSpaceFamily):
     """``Mamba2ForCausalLM`` of transformers; its chunked scan exports as it is."""
 
     name = "mamba2"
+    default = STEPS
     model_class, config_class = Mamba2ForCausalLM, Mamba2Config
     card = binned_card("time steps, binned")
     published = Published(

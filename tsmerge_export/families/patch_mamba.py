@@ -18,6 +18,7 @@ from transformers import Mamba2Config, Mamba2Model, MambaConfig, MambaModel
 
 from tsmerge_export.errors import UsageError
 from tsmerge_export.families.base import (
+    PATCHES,
     Arrays,
     Card,
     Component,
@@ -168,6 +169,7 @@ class PatchMamba(Family):
     """:class:`PatchMambaForForecasting`; the last token, which gives the forecast, takes no part in merging."""
 
     name = "patch-mamba"
+    default = PATCHES
     card = Card(
         (("model", "`context` -> `quantiles`"),),
         "patches, by Mamba-2 or Mamba; the model is this project's own",

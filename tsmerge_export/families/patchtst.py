@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import PatchTSTConfig, PatchTSTForPrediction
 
 from tsmerge_export.errors import UnsupportedError
-from tsmerge_export.families.base import Card, Component, Handle, Hints, MergePoints, Published
+from tsmerge_export.families.base import PATCHES, Card, Component, Handle, Hints, MergePoints, Published
 from tsmerge_export.families.channels import COMPONENT, ChannelFamily, ChannelModel
 from tsmerge_export.families.hf import LastAxis, ReplacedForward, eager_attention
 from tsmerge_export.merge.run import MergeRun
@@ -90,6 +90,7 @@ class PatchTST(ChannelFamily):
     """``PatchTSTForPrediction`` of transformers, any pooling, channels independent of each other."""
 
     name = "patchtst"
+    default = PATCHES
     model_class, config_class = PatchTSTForPrediction, PatchTSTConfig
     card = Card(
         (COMPONENT,),

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import TimeSeriesTransformerConfig, TimeSeriesTransformerForPrediction
 
-from tsmerge_export.families.base import Card, MergePoints, Published
+from tsmerge_export.families.base import STEPS, Card, MergePoints, Published
 from tsmerge_export.families.lagged import LaggedFamily
 
 #: Of the encoder that these models share.
@@ -22,6 +22,7 @@ class TimeSeriesTransformer(LaggedFamily):
     """``TimeSeriesTransformerForPrediction``."""
 
     name = "time-series-transformer"
+    default = STEPS
     model_class, config_class = TimeSeriesTransformerForPrediction, TimeSeriesTransformerConfig
     card = Card(
         (

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import TimesFmConfig, TimesFmModelForPrediction
 
-from tsmerge_export.families.base import Arrays, Card, Component, Published, TensorSpec
+from tsmerge_export.families.base import PATCHES, Arrays, Card, Component, Published, TensorSpec
 from tsmerge_export.families.timesfm_base import (
     TOKENS,
     UNSUPPORTED,
@@ -131,6 +131,7 @@ class TimesFm(TimesFmFamily):
     """Google's TimesFM 1 and 2."""
 
     name = "timesfm"
+    default = PATCHES
     model_class, config_class = TimesFmModelForPrediction, TimesFmConfig
     card = Card(
         (("model", "`context`, `padding`, `freq` -> `predictions` (mean and quantiles)"),),

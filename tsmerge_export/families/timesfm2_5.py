@@ -14,7 +14,7 @@ from transformers import TimesFm2_5Config, TimesFm2_5ModelForPrediction
 from transformers.models.timesfm2_5.modeling_timesfm2_5 import apply_rotary_pos_emb
 
 from tsmerge_export.errors import UsageError
-from tsmerge_export.families.base import Card, Component, Published
+from tsmerge_export.families.base import PATCHES, Card, Component, Published
 from tsmerge_export.families.timesfm2_5_hooks import instrument_decoder
 from tsmerge_export.families.timesfm_base import (
     TOKENS,
@@ -122,6 +122,7 @@ class TimesFm25(TimesFmFamily):
     """Google's TimesFM 2.5."""
 
     name = "timesfm-2.5"
+    default = PATCHES
     model_class, config_class = TimesFm2_5ModelForPrediction, TimesFm2_5Config
     card = Card(
         (("model", "`context`, `padding` -> `predictions` (mean and quantiles)"),),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,12 +23,13 @@ from tsmerge_export.generic.model import (
     drop_mask,
     load_graph_model,
 )
+from tsmerge_export.merge.default import FILES, Settled, settle_layers
 from tsmerge_export.progress import Progress
 from tsmerge_export.rewrite.blocks import find_blocks
 from tsmerge_export.rewrite.points import Point, find_points
 from tsmerge_export.rewrite.subgraphs import nodes_inside
 from tsmerge_export.runtimes import native
-from tsmerge_export.validate import tolerances
+from tsmerge_export.validate import remarks, tolerances
 from tsmerge_export.version import versions
 
 _QUANTISED = {"DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearMatMul", "QuantizeLinear"}
@@ -36,10 +37,10 @@ _QUANTISED = {"DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLi
 
 def export_graph(
     source: str | Path,
-    merge: MergeConfig,
+    merge: MergeConfig | None,
     options: GraphOptions,
     *,
-    output: str | Path,
+    output: str | Path | Callable[[str], str | Path],
     opset: int | None,
     inline: bool,
     atol: float | None,
@@ -50,13 +51,15 @@ def export_graph(
     progress: Progress,
 ) -> Bundle:
     """:func:`tsmerge_export.api.export` for a graph."""
-    with BundleWriter(output, force) as writer:
-        model = _load(source, merge, options, opset, atol, rtol, progress)
+    model, settled = _load(source, merge, options, opset, atol, rtol, progress)
+    merge = settled.merge
+    with BundleWriter(output(merge.method) if callable(output) else output, force) as writer:
         built = _build(model, merge, inline, writer.path, writer.scratch, progress)
         manifest: dict[str, Any] = {
             "source": model.source,
             "family": FAMILY,
             "merge": merge.to_dict(),
+            "notes": [] if settled.note is None else [settled.note],
             "graph": options.to_dict() | {"token_mask": model.token_mask},
             "opset": model.opset,
             "inline": inline,
@@ -104,7 +107,7 @@ def validate_graph(
         folder = Path(name)
         made = bundle.components[0]
         ends = [[item.name for item in each] for each in (made.inputs, made.outputs)]
-        model = _load(source, merge, options, bundle.manifest.get("opset"), atol, rtol, progress, ends)
+        model, _ = _load(source, merge, options, bundle.manifest.get("opset"), atol, rtol, progress, ends)
         fresh = _build(model, merge, False, folder, folder, progress)
         file = bundle.component(fresh.component.name).file
         built = Built(fresh.component, fresh.unmerged, file, fresh.merged if inlined else None, fresh.report)
@@ -113,29 +116,31 @@ def validate_graph(
 
 def _load(
     source: str | Path,
-    merge: MergeConfig,
+    merge: MergeConfig | None,
     options: GraphOptions,
     opset: int | None,
     atol: float | None,
     rtol: float | None,
     progress: Progress,
     ends: Sequence[Sequence[str]] | None = None,
-) -> GraphModel:
+) -> tuple[GraphModel, Settled]:
     tolerances.end_to_end(FAMILY, "float32", atol, rtol)
-    if merge.active and merge.positions == "compact":
+    if merge is not None and merge.active and merge.positions == "compact":
         raise UnsupportedError(
             f"{source}: --positions compact cannot be proved without an eager model; use gather"
         )
     progress.step("load")
     model = load_graph_model(source, options, opset=opset, ends=ends)
-    if merge.active:
+    settled = Settled(MergeConfig("none"))
+    if merge is None or merge.active:
         points = _points(model)
         other = next((p.value.dtype for p in points if p.value.dtype != ir.DataType.FLOAT), None)
         if other is not None:
             raise UnsupportedError(f"{source}: its tokens are {other.name.lower()}; give a float32 export")
-        merge.check_turns(len(merge.select_layers(len(points))))
+        settled = settle_layers(merge, FILES, len(points), "files")
+        settled.merge.check_turns(len(settled.merge.select_layers(len(points))))
         _check_mask(model, options, points)
-    return model
+    return model, settled
 
 
 def _points(model: GraphModel) -> list[Point]:
@@ -219,4 +224,6 @@ def _verdicts(
     if merge.active and out["parity"]["passed"]:
         progress.step("cost")
         out["cost"] = verdicts.cost(model, built, threads=threads, seed=seed)
+        told = remarks.beyond(merge, built.decisions or built.merged, out["cost"]["speed"]["length"])
+        out["cost"]["notes"] += [] if told is None else [told]
     return out

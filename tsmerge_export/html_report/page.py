@@ -71,8 +71,9 @@ def report_page(report: Mapping[str, Any]) -> str:
     )
     made = f"{report.get('source')}, exported {report.get('created')}"
     top = tag(
-        "header", tag("h1", title), tag("p", made, class_="sub"), headline(report), tiles(report), warned
-    )
+        "header", tag("h1", title), tag("p", made, class_="sub"), headline(report), tiles(report), warned,
+        *(tag("p", note, class_="note") for note in report.get("notes") or ()),
+    )  # fmt: skip
     main = tag(
         "main",
         forecast_section(report),

@@ -13,6 +13,7 @@ from tsmerge_export import families
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.families.base import Family, Handle
+from tsmerge_export.merge.default import settle
 from tsmerge_export.merge.plan import MergeStep, make_plan
 from tsmerge_export.merge.run import MergeRun
 
@@ -21,12 +22,13 @@ ModelT = TypeVar("ModelT")
 _applied: WeakKeyDictionary[nn.Module, tuple[MergeRun, Sequence[Handle]]] = WeakKeyDictionary()
 
 
-def apply(model: ModelT, merge: MergeConfig) -> ModelT:
+def apply(model: ModelT, merge: MergeConfig | None) -> ModelT:
     """Make an eager model merge its tokens. Applying again replaces the settings; the weights are untouched.
 
     Args:
         model: a module of a known family, or a ``chronos-forecasting`` pipeline around one.
-        merge: the settings; ``method="none"`` leaves the model as it is.
+        merge: the settings; ``method="none"`` leaves the model as it is; None is what an export without a setting
+            merges, see :mod:`tsmerge_export.merge.default`.
 
     Returns:
         The same object.
@@ -36,6 +38,9 @@ def apply(model: ModelT, merge: MergeConfig) -> ModelT:
     """
     family, core = families.for_model(model)
     # Everything that can fail comes first: a refused config leaves the model as it was.
+    if merge is None or merge.open:
+        with _bare(core):
+            merge = settle(merge, family, core).merge
     refuse_where_nothing_merges(family, core, merge)
     plan = plan_of(family, core, merge)
     run = MergeRun(plan, merge.positions, metric=merge.metric, prop_attn=merge.prop_attn)
@@ -80,22 +85,30 @@ def current_run(model: object) -> MergeRun | None:
 
 
 @contextmanager
-def merging(model: object, merge: MergeConfig) -> Iterator[MergeRun]:
+def merging(model: object, merge: MergeConfig | None) -> Iterator[MergeRun]:
     """``with merging(model, merge) as run:`` merge inside the block, then restore what was applied before.
 
     Yields:
         The :class:`~tsmerge_export.merge.run.MergeRun`: its ``steps`` tell what the last forward merged.
     """
-    before = current_run(model)
     _, core = families.for_model(model)
+    with _bare(core):
+        try:
+            apply(model, merge)
+            yield current_run(model) or MergeRun({})
+        finally:
+            remove(model)
+
+
+@contextmanager
+def _bare(core: nn.Module) -> Iterator[None]:
+    """Take off what is applied to a module, and put it back."""
     saved = _applied.pop(core, None)
     for handle in saved[1] if saved else []:
         handle.remove()
     try:
-        apply(model, merge)
-        yield current_run(model) or MergeRun({})
+        yield
     finally:
-        remove(model)
-        if before is not None:
-            family, _ = families.for_model(model)
-            _applied[core] = (before, family.instrument(core, before))
+        if saved is not None:
+            family, _ = families.for_model(core)
+            _applied[core] = (saved[0], family.instrument(core, saved[0]))
