@@ -114,7 +114,7 @@ def _distinct(names: Sequence[str]) -> list[str]:
     """Names that occur again get a number, as in pandas."""
     seen: dict[str, int] = {}
     found = []
-    for name in names:
+    for name in (re.sub(r"\s*\n\s*", " ", name) for name in names):  # messages are one line
         count = seen[name] = seen.get(name, -1) + 1
         found.append(f"{name}.{count}" if count else name)
     return found
