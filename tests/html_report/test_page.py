@@ -333,6 +333,23 @@ def test_commands_read_back() -> None:
     assert given["export"] in shown
 
 
+def test_commands_read_the_table_in_the_same_way() -> None:
+    table = ["--sep", "tab", "--decimal", ",", "--no-dayfirst", "--id-column", "shop, or so"]
+    found = commands({**MANIFEST, "run": {"data": "x.tsv", "table": table}})
+    found += commands(
+        {**MANIFEST, "run": {"data": "x.tsv"}, "search": {**search(), "run": {"data": "x", "table": table}}}
+    )
+    read_back = 0
+    for _, command in found:
+        words = shlex.split(command)
+        if "--data" in words:
+            args = (export_parser() if words[0] == "tsmerge-export" else tsmerge_parser()).parse_args(
+                words[1:]
+            )
+            read_back += args.sep == "\t" and not args.dayfirst and args.id_column == "shop, or so"
+    assert read_back == 4
+
+
 def test_command_of_a_model_in_memory() -> None:
     content = copy.deepcopy(report("chronos-bolt"))
     content["source"] = "a model in memory"
