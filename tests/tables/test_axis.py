@@ -31,10 +31,15 @@ def ahead(one: pd.DatetimeIndex, steps: int, freq: str | None = None) -> list[An
 )
 @pytest.mark.parametrize("freq", [None, "h"])
 def test_hours_pass_as_they_do(zone: str, freq: str | None) -> None:
-    """Over a whole year of changes of clocks, from every tenth hour on."""
-    begin = dt.datetime(2024, 1, 1, tzinfo=ZoneInfo(zone)).astimezone(dt.timezone.utc)
-    for shift in range(0, 24 * 366, 31 * 24 - 5):
-        start = begin + dt.timedelta(hours=shift)
+    """Before, across and behind each change of clocks of a year."""
+    begin = dt.datetime(2024, 1, 1, tzinfo=dt.timezone.utc)
+    hours = [begin + dt.timedelta(hours=h) for h in range(24 * 366)]
+    offsets = [hour.astimezone(ZoneInfo(zone)).utcoffset() for hour in hours]
+    changes = [hours[i] for i in range(1, len(hours)) if offsets[i] != offsets[i - 1]]
+    assert len(changes) == (0 if zone == "Asia/Kathmandu" else 2)
+    for start in (
+        change - dt.timedelta(hours=h) for change in changes or [begin] for h in (90, 60, 51, 50, 30, 1)
+    ):
         past = pd.DatetimeIndex([start + dt.timedelta(hours=h) for h in range(50)]).tz_convert(zone)
         want = [(start + dt.timedelta(hours=50 + h)).astimezone(ZoneInfo(zone)) for h in range(24)]
         got = ahead(past, 24, freq)

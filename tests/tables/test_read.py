@@ -137,6 +137,10 @@ def test_a_long_file_without_a_header_keeps_its_first_row() -> None:
         ):
             reader(text)
     assert rows(as_long("a,5\na,6\n", id_column="column 1")) == [["a", 5], ["a", 6]]
+    with pytest.raises(
+        UsageError, match="'oops' in row 1"
+    ):  # above numbers, but the word beside it comes again
+        as_long("a,oops\na,5\na,6\n", id_column="column 1")
 
 
 def forecast_of(text: str) -> None:

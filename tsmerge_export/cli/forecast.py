@@ -53,8 +53,10 @@ def forecast(args: argparse.Namespace) -> int:
     if args.plot is not None:
         _draw(args.plot, table, found, args.quantiles)
     _write(args.output, found)
-    written = ", ".join(str(path) for path in (args.output, args.plot) if path not in (None, _STDOUT))
-    said = f"{len(panel.ids)} series, {steps} steps each: {written or 'standard output'}"
+    places = [
+        "standard output" if path == _STDOUT else str(path) for path in (args.output, args.plot) if path
+    ]
+    said = f"{len(panel.ids)} series, {steps} steps each: {', '.join(places)}"
     print(said, file=sys.stderr if args.output == _STDOUT else sys.stdout, flush=True)
     return 0
 
