@@ -1,13 +1,13 @@
 # `make demo` and `make test` are all that a fresh machine needs: Python 3.10 or newer with venv, and make.
 # TORCH is the PyTorch that is installed into the new environment: by default the version that CI tests with. The
-# package itself takes any newer one. A PyTorch that is in the environment already is kept.
+# package itself takes any newer one. A PyTorch that is in the environment already is kept, and is in no lock: which
+# build it is (for CPUs, for CUDA) is the machine's affair. All else comes from requirements/, by hash; see `make lock`.
 
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 PYTEST_ARGS ?=
 
-comma := ,
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 DEMO = tsmerge_export/demo/chronos-bolt-nano
@@ -15,7 +15,7 @@ DEMO = tsmerge_export/demo/chronos-bolt-nano
 # The plugin's tests use NVIDIA's compiler and TensorRT-RTX, wheels for Linux on x86-64; elsewhere they are skipped.
 PLUGIN_TESTS = $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m))
 
-.PHONY: demo test test-slow test-optimum lint format clean
+.PHONY: demo test test-slow test-optimum test-oldest test-newest lint format lock clean
 
 demo: $(VENV)/.installed-cpu
 	$(BIN)/tsmerge-export $(DEMO) --merge local --ratio 1/10 -o build/demo --force
@@ -39,6 +39,24 @@ build/optimum/.installed:
 	build/optimum/bin/python -m pip --disable-pip-version-check install "optimum-onnx==0.1.0" onnxruntime
 	touch $@
 
+# The ends of what pyproject.toml allows, each in an environment of its own: parity of every family, pipelines, commands.
+# Before a release; docs/versions.md says what was run.
+VERSION_TESTS = tests/families tests/pipelines tests/cli tests/test_api.py tests/test_known_dims.py
+VERSION_EXTRAS = advise,cpu,forecast,plot,tune
+RESOLUTION = $(if $(filter build/oldest/%,$@),lowest-direct,highest)
+
+test-oldest test-newest: test-%: build/%/.installed
+	build/$*/bin/python -c "from importlib.metadata import version as v; print(*(f'{n} {v(n)}' for n in '$(VERSIONS)'.split()), sep='\n')"
+	build/$*/bin/python -m pytest -n auto --dist loadfile $(VERSION_TESTS) $(PYTEST_ARGS)
+
+VERSIONS = torch transformers chronos-forecasting onnx onnx-ir onnxscript onnxruntime numpy pandas safetensors huggingface_hub
+
+build/oldest/.installed build/newest/.installed: pyproject.toml build/uv/bin/uv
+	$(PYTHON) -m venv --clear $(@D)
+	build/uv/bin/uv pip install --python $(@D)/bin/python --resolution $(RESOLUTION) -e ".[$(VERSION_EXTRAS)]" \
+		"hypothesis>=6.100" "psutil>=5.9" "pytest>=8.2" "pytest-xdist>=3.6"
+	touch $@
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -56,14 +74,36 @@ $(VENV)/.torch: | $(BIN)/python
 	touch $@
 
 # All that lint and tests need, in one go. Of kernel-lens only the headers of TensorRT are used, not what it depends on.
-$(VENV)/.installed-tests: pyproject.toml $(VENV)/.torch
-	$(PIP) install -e ".[dev$(if $(PLUGIN_TESTS),$(comma)plugin-tests)]"
-	$(if $(PLUGIN_TESTS),$(PIP) install --no-deps "kernel-lens>=2.0")
+$(VENV)/.installed-tests: requirements/$(if $(PLUGIN_TESTS),tests,dev).txt pyproject.toml $(VENV)/.torch
+	$(call install,$<)
 	touch $(VENV)/.installed-dev $@
 
-$(VENV)/.installed-%: pyproject.toml $(VENV)/.torch
-	$(PIP) install -e ".[$*]"
+$(VENV)/.installed-%: requirements/%.txt pyproject.toml $(VENV)/.torch
+	$(call install,$<)
 	touch $@
+
+# Locked packages and nothing else, then the package itself; what it or any other lacks ends the command.
+define install
+$(PIP) install --require-hashes --no-deps -r $(1)
+$(PIP) install --no-deps -e .
+! $(PIP) check | grep -v -e "^No broken requirements" -e "^kernel-lens " -e nvidia-
+endef
+
+# New versions of everything that pyproject.toml allows, for every Python and system at once.
+lock: build/uv/bin/uv
+	$(call compile,tests,--extra dev --extra plugin-tests requirements/tests.in --upgrade)
+	$(call compile,dev,--extra dev --constraints requirements/tests.txt)
+	$(call compile,cpu,--extra cpu --constraints requirements/tests.txt)
+
+define compile
+build/uv/bin/uv pip compile pyproject.toml requirements/torch.in --universal --python-version 3.10 --generate-hashes \
+	--excludes requirements/exclude.in --annotation-style line --custom-compile-command "make lock" --quiet \
+	--output-file requirements/$(1).txt $(2)
+endef
+
+build/uv/bin/uv:
+	$(PYTHON) -m venv build/uv
+	build/uv/bin/python -m pip --disable-pip-version-check install uv==0.13.9
 
 clean:
 	rm -rf $(VENV) build

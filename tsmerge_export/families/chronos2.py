@@ -85,7 +85,7 @@ class _ExportModule(nn.Module):
         known = (~torch.isnan(future)).to(future.dtype)
         future, _ = model.instance_norm(future, tuple(value[..., None] for value in loc_scale))
         future_embeds, _ = self._embedded(future, known, 0)
-        reg = model.shared(torch.full((1, 1, 1), model.config.reg_token_id))
+        reg = model.shared(torch.full((1, 1, 1), model.config.reg_token_id, dtype=torch.int64))
         tokens = [embeds, reg.expand(groups, series, 1, model.model_dim), future_embeds]
         seen = (observed.sum(-1) > 0).to(context.dtype)
         real = torch.cat([seen, torch.ones((groups, series, 1 + horizon))], -1) * series_mask[..., None]

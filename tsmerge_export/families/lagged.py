@@ -90,7 +90,8 @@ class _ExportModule(nn.Module):
         convs = getattr(encoder, "conv_layers", [None] * len(encoder.layers))
         with self.context():
             for layer, conv in zip(encoder.layers, convs, strict=True):
-                hidden = layer(hidden, None)
+                found = layer(hidden, None)
+                hidden = found[0] if isinstance(found, tuple) else found  # a tuple up to transformers 5.0
                 hidden = hidden if conv is None else conv(hidden)
         # All 0 as long as every token stands for itself. Computed from the tokens, it stays an axis of them.
         return hidden, (hidden[..., 0] * 0.0).abs(), loc, scale, static

@@ -1,0 +1,65 @@
+"""The locked environments are those that ``pyproject.toml`` asks for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "requirements"
+EXTRAS = {"cpu": ["cpu"], "dev": ["dev"], "tests": ["dev", "plugin-tests"]}
+
+
+def listed(name: str) -> list[str]:
+    """Names in a file of one package a line."""
+    lines = (FOLDER / name).read_text().splitlines()
+    return [canonicalize_name(Requirement(line).name) for line in lines if line and line[0] != "#"]
+
+
+def pins(name: str) -> Iterator[tuple[Requirement, str]]:
+    """The requirements of a lock, each with what follows it up to the next."""
+    text = (FOLDER / f"{name}.txt").read_text()
+    for match in re.finditer(r"^(\w[^\\\n]*)\\\n((?: +.*\n)*)", text, re.MULTILINE):
+        yield Requirement(match[1]), match[2]
+
+
+def asked(extras: list[str]) -> list[Requirement]:
+    """What ``pyproject.toml`` asks for; read as text, since Python 3.10 has no reader of TOML."""
+    text = (ROOT / "pyproject.toml").read_text()
+    found = []
+    for key in ("dependencies", *extras):
+        block = re.search(rf"^{key} = \[(.*?)\]$", text, re.MULTILINE | re.DOTALL)
+        assert block is not None, key
+        found += [Requirement(item) for item in re.findall(r'"([^"]+)"', block[1])]
+    return found
+
+
+@pytest.mark.parametrize("name", EXTRAS)
+def test_every_requirement_is_locked_by_hash(name: str) -> None:
+    locked: dict[str, list[Requirement]] = {}
+    for requirement, hashes in pins(name):
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}", hashes), requirement
+        locked.setdefault(canonicalize_name(requirement.name), []).append(requirement)
+    left_out = listed("exclude.in")
+    assert not set(left_out) & set(locked)
+    for requirement in asked(EXTRAS[name]):
+        if canonicalize_name(requirement.name) in left_out:
+            continue
+        found = locked.get(canonicalize_name(requirement.name), [])
+        assert found, f"{requirement}: not in requirements/{name}.txt; run: make lock"
+        for pin in found:
+            (version,) = (one.version for one in pin.specifier)
+            assert requirement.specifier.contains(version), f"{pin} is not {requirement}; run: make lock"
+    assert set(listed("torch.in")) <= set(locked)
+
+
+@pytest.mark.parametrize("name", ["cpu", "dev"])
+def test_the_locks_agree(name: str) -> None:
+    """An environment that ``make demo`` made is no other one after ``make test``."""
+    whole = {(requirement.name, str(requirement.specifier)) for requirement, _ in pins("tests")}
+    assert {(requirement.name, str(requirement.specifier)) for requirement, _ in pins(name)} <= whole
