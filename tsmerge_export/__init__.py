@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from tsmerge_export.merge.apply import apply, merging, remove
     from tsmerge_export.pipelines import pipeline
     from tsmerge_export.runtimes import load
+    from tsmerge_export.targets import Target
 
 _HOMES = {
     "Bundle": "bundle",
     "MergeConfig": "config",
+    "Target": "targets",
     "apply": "merge.apply",
     "export": "api",
     "load": "runtimes",
@@ -39,8 +41,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "Bundle", "MergeConfig", "apply", "export", "load", "load_model", "merge", "merging", "pipeline", "remove",
-    "save_checkpoint",
+    "Bundle", "MergeConfig", "Target", "apply", "export", "load", "load_model", "merge", "merging", "pipeline",
+    "remove", "save_checkpoint",
 ]  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from tsmerge_export.checkpoint import IN_MEMORY, LoadedModel, load_model
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.demo import SAMPLE_SERIES
 from tsmerge_export.errors import UnsupportedError, UsageError, VerdictError
+from tsmerge_export.families import plugins
 from tsmerge_export.generic.export import export_graph, validate_graph
 from tsmerge_export.generic.model import GraphOptions, is_graph_file
 from tsmerge_export.html_report import report_page
@@ -146,7 +147,7 @@ def export(
             "components": [item.to_dict() for item in built],
             "pipeline": chosen.pipeline(loaded.model),
             "verdicts": verdicts,
-            "versions": versions(),
+            "versions": versions() | plugins.distribution(loaded.family),
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "run": {
                 "output": Path(output).name,
@@ -157,6 +158,10 @@ def export(
                 "threads": threads,
                 "seed": seed,
                 "target": target.flags(),
+                "family": family,
+                "config": None if config is None else str(config),
+                "trust_remote_code": trust_remote_code,
+                **native.run_entry(),
             },
             **shown,
             **({} if search is None else {"search": dict(search)}),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tsmerge_export.config import MergeConfig
+from tsmerge_export.figures import fewer
 from tsmerge_export.ops import SCHEMAS
 from tsmerge_export.report import GENERATED_INPUT, NO_GPU, barrier_text, cost_rows, cost_title, parity_rows
 from tsmerge_export.report_target import target_section
@@ -106,7 +107,7 @@ def _what(merge: MergeConfig, manifest: Mapping[str, Any], tokens: Sequence[Mapp
         text += f"\n\nTokens at {where}:\n\n{_grid(('layer', 'before', 'after'), rows)}"
         ratio = (part.get("flops") or {}).get("ratio")
         if ratio:
-            text += f"\n\nMatrix products there: {ratio:.2f} times fewer than unmerged, those of the merging included."
+            text += f"\n\nMatrix products there: {fewer(ratio)} than unmerged, those of the merging included."
     return text
 
 

@@ -7,11 +7,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tsmerge_export import figures, terminal
 from tsmerge_export.config import ENERGIES, SIMILARITIES
+from tsmerge_export.figures import change
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from tsmerge_export.families.listing import Entry
 
@@ -81,11 +82,6 @@ def number(value: float | None, digits: int = 4) -> str:
     return "-" if value is None else f"{value:.{digits}g}"
 
 
-def change(percent: float | None) -> str:
-    """A change in per cent with its sign."""
-    return "-" if percent is None else f"{percent:+.1f} %"
-
-
 def short_scope(scope: str | None) -> str:
     """The innermost module's path in an exporter's scope, ``model.encoder.block.0`` of ``.../path: Class/...``."""
     names = [part.partition(":")[0].strip() for part in (scope or "").split("/")]
@@ -124,8 +120,7 @@ def speed_place(speed: Mapping[str, Any]) -> str:
 
 def speed_words(speed: Mapping[str, Any]) -> str:
     """How many times faster or slower the merged file is."""
-    ratio: float = speed["ratio"]
-    return f"{ratio:.2f}x faster" if ratio >= 1 else f"{1 / ratio:.2f}x slower"
+    return figures.speed(speed["ratio"])
 
 
 def cost_rows(cost: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
@@ -191,25 +186,6 @@ def cost_title(cost: Mapping[str, Any]) -> str:
     )
 
 
-def _console() -> Console:
-    from rich.console import Console
-
-    console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:  # a file or a pipe: nobody wants the table wrapped at 80
-        console.width = 120
-    return console
-
-
-def _table(columns: Sequence[str]) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
-    return table
-
-
 def print_verdicts(verdicts: Mapping[str, Any], title: str = "") -> None:
     """Print both verdicts as tables on stdout.
 
@@ -217,29 +193,21 @@ def print_verdicts(verdicts: Mapping[str, Any], title: str = "") -> None:
         verdicts: ``parity`` and ``cost``; that there is no ``cost`` (nothing merged, or parity failed) is said.
         title: a line above.
     """
-    console = _console()
+    console = terminal.console()
     if title:
         console.print(title, soft_wrap=True)
     parity = verdicts.get("parity")
     if parity:
         against = parity.get("against") or "eager PyTorch with the same merging"
         console.print(f"\nParity: exported model against {against}", soft_wrap=True)
-        table = _table(("", ""))
-        table.show_header = False
-        table.columns[1].justify = "left"
-        for row in parity_rows(parity):
-            table.add_row(*row)
-        console.print(table)
+        terminal.print_table(("", ""), parity_rows(parity), words=(0, 1))
     cost = verdicts.get("cost")
     if not cost:
         failed = parity and not parity.get("passed")
         console.print("Merge cost: not measured, " + ("parity failed" if failed else "nothing is merged"))
         return
     console.print(f"Merge cost on {cost_title(cost)}", soft_wrap=True)
-    table = _table(("", "unmerged", "merged", "change"))
-    for line in cost_rows(cost):
-        table.add_row(*line)
-    console.print(table)
+    terminal.print_table(("", "unmerged", "merged", "change"), cost_rows(cost))
     for note in cost.get("notes") or ():
         console.print(f"note: {note}", soft_wrap=True)
 
@@ -250,7 +218,7 @@ def _giga(value: float | None) -> str:
 
 def print_inspection(found: Mapping[str, Any]) -> None:
     """Print what :func:`tsmerge_export.inspect.inspect_path` found."""
-    console = _console()
+    console = terminal.console()
     for part in found["components"]:
         size = f"batch {part['batch']}, length {part['length']}"
         console.print(
@@ -258,17 +226,17 @@ def print_inspection(found: Mapping[str, Any]) -> None:
         )
         if part["merges"]:
             console.print(f"{len(part['merges'])} merges")
-            table = _table(("layer", "node", "tokens before", "after", "settings"))
-            for i, merge in enumerate(part["merges"]):
-                layer = i if merge["layer"] is None else merge["layer"]
-                table.add_row(
-                    str(layer),
+            rows = [
+                (
+                    str(i if merge["layer"] is None else merge["layer"]),
                     short_scope(merge["scope"]) or merge["name"],
                     str(merge["before"]),
                     str(merge["after"]),
                     _settings(merge["attributes"]),
                 )
-            console.print(table)
+                for i, merge in enumerate(part["merges"])
+            ]
+            terminal.print_table(("layer", "node", "tokens", "after", "settings"), rows, words=(0, 1, 4))
             if any(merge.get("data_dependent") for merge in part["merges"]):
                 console.print(GENERATED_INPUT, soft_wrap=True)
         elif part["described"]:
@@ -288,7 +256,7 @@ def print_inspection(found: Mapping[str, Any]) -> None:
 
 def print_families(entries: Sequence[Entry]) -> None:
     """Print the families, each with what it does not support."""
-    console = _console()
+    console = terminal.console()
     for entry in entries:
         console.print(f"{entry.name} ({entry.package})", style="bold", soft_wrap=True)
         if entry.card is None:
@@ -306,16 +274,10 @@ def print_families(entries: Sequence[Entry]) -> None:
 
 def _print_flops(console: Console, flops: Mapping[str, Any]) -> None:
     console.print("matrix products:")
-    table = _table(("unmerged", "merged", "in merge nodes", "saved"))
-    table.columns[0].justify = "right"
     ratio = flops["ratio"]
-    table.add_row(
-        _giga(flops["unmerged"]),
-        _giga(flops["merged"]),
-        _giga(flops["merge_nodes"]),
-        "-" if ratio is None else f"{ratio:.2f}x fewer",
-    )
-    console.print(table)
+    saved = "-" if ratio is None else figures.fewer(ratio)
+    row = (*(_giga(flops[name]) for name in ("unmerged", "merged", "merge_nodes")), saved)
+    terminal.print_table(("unmerged", "merged", "in merge nodes", "saved"), [row], words=())
     if flops["uncounted"]:
         console.print(f"not counted: products inside {', '.join(flops['uncounted'])}")
 

@@ -6,6 +6,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from tsmerge_export.figures import change
+from tsmerge_export.terminal import print_table
+
 
 def plan_rows(target: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     """Per component the compiler's memory plan: what, unmerged, merged, change. Planned at the largest shapes."""
@@ -20,8 +23,8 @@ def plan_rows(target: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
             before, after = (plans.get(which, {}).get(key) for which in ("unmerged", "merged"))
             if after is None:
                 continue
-            change = "-" if not before else f"{(after / before - 1) * 100:+.1f} %"
-            rows.append((f"{name}: {text}", _size(before), _size(after), change))
+            moved = change(100 * (after / before - 1) if before else None)
+            rows.append((f"{name}: {text}", _size(before), _size(after), moved))
     return rows
 
 
@@ -69,17 +72,10 @@ def print_target(manifest: Mapping[str, Any]) -> None:
     target = manifest.get("target")
     if not isinstance(target, Mapping):
         return
-    from rich.console import Console
-    from rich.table import Table
-
     rows = plan_rows(target)
     if rows:
-        table = Table(
-            "", "unmerged", "merged", "change", title=f"{target['runtime']}: memory planned by the compiler"
-        )
-        for row in rows:
-            table.add_row(*row)
-        Console().print(table)
+        title = f"{target['runtime']}: memory planned by the compiler"
+        print_table(("", "unmerged", "merged", "change"), rows, title)
     for name, entry in target["components"].items():
         for reason in entry.get("missing") or ():
             print(f"{name}: no engine was built: {reason}", file=sys.stderr)

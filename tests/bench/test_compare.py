@@ -75,7 +75,7 @@ def test_a_plain_sentence_where_merging_does_not_pay() -> None:
     rival = Row("m", "eager sdpa", 1, 512, 1, ratio=0.5)
     (line,) = verdict_lines([rival, slow, fast])
     assert "does not pay for m at batch 1" in line
-    assert "0.80 times" in line
+    assert "takes 25 % longer" in line
 
 
 @pytest.fixture
@@ -133,8 +133,14 @@ def test_command(model: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) 
     assert Path("b.png").read_bytes()[:4] == b"\x89PNG"
     assert Path("b.png").stat().st_size > 10_000
 
-    assert main(["bench", "made"]) == 2
-    assert "name its model too" in capsys.readouterr().err
+    # The bundle alone: the same figures without a rival, its FLOPs against itself with nothing removed.
+    assert main(["bench", "made", *sizes[:2], "--length", "100", "--runs", "2", "--json", "alone.json"]) == 0
+    assert "note: made: alone, there is nothing to compare it with" in capsys.readouterr().out
+    alone = json.loads(Path("alone.json").read_text())["rows"]
+    assert [row["candidate"] for row in alone] == ["bundle made"] * 2
+    assert alone[0]["ratio"] is None
+    for key in ("gflops", "flop_ideal"):
+        assert alone[0][key] == pytest.approx(rows[3][key])
 
 
 @pytest.mark.parametrize(

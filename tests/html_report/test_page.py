@@ -18,6 +18,7 @@ import tsmerge_export as tsm
 from tests.html_report.bundles import HOSTILE, SETTINGS, bundle, report, search, series
 from tests.html_report.reading import Element, part, read
 from tests.test_report import MANIFEST, PARITY
+from tsmerge_export import figures
 from tsmerge_export.cli.commands import merge_config
 from tsmerge_export.cli.parser import export_parser, tsmerge_parser
 from tsmerge_export.config import MergeConfig
@@ -52,7 +53,7 @@ def test_verdicts(family: str) -> None:
     cost = want["cost"]
     assert tiles["Parity with PyTorch"] == "passed"
     ratio = cost["speed"]["ratio"]
-    assert tiles["Speed"] == (f"{ratio:.2f}x faster" if ratio >= 1 else f"{1 / ratio:.2f}x slower")
+    assert tiles["Speed"] == figures.speed(ratio)
     before, after = (cost["overall"]["median"][side]["wql"] for side in ("unmerged", "merged"))
     both = [(one["unmerged"]["wql"], one["merged"]["wql"]) for one in cost["columns"]]
     moved = float(np.median([100 * (merged / unmerged - 1) for unmerged, merged in both]))
@@ -319,7 +320,7 @@ def test_commands_read_back() -> None:
     for what in (
         "repeat the verdicts",
         "where it merges",
-        "speed over batches and lengths",
+        "speed over batches",
         "find a better setting",
     ):
         words = shlex.split(given[what])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from tsmerge_export.advise.advice import DO_NOT, RATIOS, Advice, Figures
 from tsmerge_export.advise.study import Study
+from tsmerge_export.terminal import print_table
 from tsmerge_export.tune.crossover import WORTH
 
 
@@ -21,10 +20,9 @@ def command_of(source: str, advice: Advice) -> str | None:
 def print_study(found: Study, advice: Advice, source: str, component: str) -> None:
     """Figures, reasons and advice on stdout."""
     figures = found.figures
-    console = Console(width=max(110, Console().width))
-    console.print(_columns(figures))
-    console.print(_layers(figures))
-    console.print(_speeds(figures))
+    for shown in (_columns, _layers, _speeds):
+        title, header, rows = shown(figures)
+        print_table(header, rows, title)
     print(
         f"{100 * figures.shrinking:.0f} % of the FLOPs of component {component!r} are in products that merging makes "
         "smaller"
@@ -42,45 +40,39 @@ def print_study(found: Study, advice: Advice, source: str, component: str) -> No
     print(f"advice: {advice.verdict}{begin}", flush=True)
 
 
-def _table(title: str, *headers: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    for index, header in enumerate(headers):
-        table.add_column(header, justify="right" if index else "left")
-    return table
+_Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 
 
-def _columns(figures: Figures) -> Table:
-    table = _table(
-        "Series (0 regular, 1 noisy; score: the higher, the less merging is expected to cost)",
-        "column", "spectral entropy", "THD", "neighbours' cosine", "score",
-    )  # fmt: skip
-    for c in figures.columns:
-        table.add_row(c.name, *(f"{value:.2f}" for value in (c.entropy, c.distortion, c.redundancy, c.score)))
-    return table
+def _columns(figures: Figures) -> _Table:
+    title = "Series (0 regular, 1 noisy; score: the higher, the less merging is expected to cost)"
+    rows = [
+        (c.name, *(f"{value:.2f}" for value in (c.entropy, c.distortion, c.redundancy, c.score)))
+        for c in figures.columns
+    ]
+    return title, ("column", "spectral entropy", "THD", "neighbours' cosine", "score"), rows
 
 
-def _layers(figures: Figures) -> Table:
-    table = _table(
-        "Tokens at the merge points, nothing merged",
-        "layer", "tokens", "neighbours' cosine", "best partner's", "alike neighbours",
-    )  # fmt: skip
-    for layer in figures.layers:
-        cosines = f"{layer.neighbours:.2f}", f"{layer.best:.2f}"
-        table.add_row(str(layer.layer), str(layer.tokens), *cosines, f"{100 * layer.alike:.0f} %")
-    return table
+def _layers(figures: Figures) -> _Table:
+    rows = [
+        (
+            str(layer.layer), str(layer.tokens), f"{layer.neighbours:.2f}", f"{layer.best:.2f}",
+            f"{100 * layer.alike:.0f} %",
+        )
+        for layer in figures.layers
+    ]  # fmt: skip
+    header = ("layer", "tokens", "neighbours' cosine", "best partner's", "alike neighbours")
+    return "Tokens at the merge points, nothing merged", header, rows
 
 
-def _speeds(figures: Figures) -> Table:
-    table = _table(
-        f"Expected speed-up at batch {figures.batch} (ideal by FLOPs), and tokens left",
-        "length", "tokens", *(f"remove {ratio}" for ratio in RATIOS),
-    )  # fmt: skip
+def _speeds(figures: Figures) -> _Table:
+    rows = []
     for length in dict.fromkeys(speed.length for speed in figures.speeds):
         mine = [speed for speed in figures.speeds if speed.length == length]
-        cells = [f"{s.expected:.2f} ({s.ideal:.2f}), {s.left}" for s in mine]
         mark = " *" if length == figures.length else ""
-        table.add_row(f"{length}{mark}", str(mine[0].tokens), *cells)
-    return table
+        cells = (f"{s.expected:.2f} ({s.ideal:.2f}), {s.left}" for s in mine)
+        rows.append((f"{length}{mark}", str(mine[0].tokens), *cells))
+    title = f"Expected speed-up at batch {figures.batch} (ideal by FLOPs), and tokens left"
+    return title, ("length", "tokens", *(f"remove {ratio}" for ratio in RATIOS)), rows
 
 
 def plot(found: Study, advice: Advice, path: Path) -> None:

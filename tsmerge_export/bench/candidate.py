@@ -17,6 +17,11 @@ RIVALS = {
 }
 
 
+#: The rows that every merged one is compared with, and that of the exported model.
+UNMERGED = "onnxruntime"
+MERGED = "onnxruntime, merged"
+
+
 @dataclass(frozen=True)
 class Candidate:
     """One row of the table at every size.

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from tsmerge_export import families, onnx_weights
-from tsmerge_export.bench.candidate import Candidate
+from tsmerge_export.bench.alone import BundleSubject, GraphSubject, bundle_subject, graph_subject
+from tsmerge_export.bench.candidate import MERGED, UNMERGED, Candidate
 from tsmerge_export.bench.profile import merge_share
 from tsmerge_export.bench.run import Timing, interleave
 from tsmerge_export.build import Built, build
@@ -22,15 +23,13 @@ from tsmerge_export.checkpoint import LoadedModel, load_model
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UsageError
 from tsmerge_export.families.base import Arrays
-from tsmerge_export.flops import count
+from tsmerge_export.flops import count, without_merging
+from tsmerge_export.generic.model import GraphOptions, is_graph_file
 from tsmerge_export.merge.apply import refuse_where_nothing_merges
 from tsmerge_export.merge.default import settle
 from tsmerge_export.onnx_export import DEFAULT_OPSET
 from tsmerge_export.progress import NoProgress, Progress
 from tsmerge_export.validate.data import Table
-
-UNMERGED = "onnxruntime"
-MERGED = "onnxruntime, merged"
 
 
 @dataclass(frozen=True)
@@ -76,14 +75,35 @@ class Row:
 
 @dataclass
 class Subject:
-    """What shares one input: a model with its candidates, or a bundle that stands alone."""
+    """What shares one input: a model of a family with its candidates."""
 
     name: str
-    family: families.base.Family
     loaded: LoadedModel
-    component: families.base.Component
+    part: families.base.Component
     candidates: list[Candidate] = field(default_factory=list)
-    note: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def family(self) -> str:
+        """Name of the model's family."""
+        return self.loaded.family
+
+    @property
+    def component(self) -> str:
+        """Name of the component that is timed."""
+        return self.part.name
+
+    def refusal(self, length: int) -> str | None:
+        """Why a length is left out; None where it is not."""
+        longest = families.get(self.family).context(self.loaded.model)
+        return None if length <= longest else f"{self.name} reads at most {longest} steps"
+
+    def inputs(self, series: np.ndarray[Any, np.dtype[np.float32]]) -> Arrays:
+        """Of the component, for ``series [batch, length]``."""
+        return self.part.from_series(self.loaded.model, series)
+
+
+_Any = Subject | GraphSubject | BundleSubject
 
 
 def first_only(family: families.base.Family, model: Any) -> str | None:
@@ -112,7 +132,10 @@ def _subject(
     settled = settle(merge, family, loaded.model)
     merge = settled.merge
     component = family.components(loaded.model)[0]
-    subject = Subject(source, family, loaded, component, note=settled.note)
+    subject = Subject(source, loaded, component)
+    if settled.note is not None:
+        subject.notes.append(f"{source}: {settled.note}")
+    subject.notes += [note for note in (first_only(family, loaded.model),) if note]
     folder.mkdir()
     built: Built = build(
         component, loaded.model, merge, opset=DEFAULT_OPSET, inline=False, folder=folder, scratch=folder,
@@ -133,15 +156,15 @@ def _subject(
     return subject
 
 
-def _add_bundle(path: str, subjects: Sequence[Subject]) -> None:
+def _add_bundle(path: str, subjects: Sequence[_Any]) -> None:
     bundle = Bundle.open(path)
-    mine = [s for s in subjects if s.loaded.family == bundle.manifest.get("family")]
+    mine = [s for s in subjects if s.family == bundle.manifest.get("family")]
     if len(mine) != 1:
         wanted = "exactly one" if mine else "a"
         raise UsageError(
             f"{path}: is a bundle; name {wanted} {bundle.manifest.get('family')} model beside it, to compare with"
         )
-    info = bundle.component(mine[0].component.name)
+    info = bundle.component(mine[0].component)
     merge = MergeConfig.from_dict(bundle.manifest["merge"])
     name = f"bundle {path}"
     file = str(bundle.path / info.file)
@@ -190,6 +213,7 @@ def bench(
     runs: int = 20,
     seconds: float = 60.0,
     options: dict[str, Any] | None = None,
+    graph: GraphOptions | None = None,
     progress: Progress | None = None,
     done: Sequence[Row] = (),
     told: Callable[[list[Row]], None] | None = None,
@@ -197,13 +221,14 @@ def bench(
     """Time models and bundles against each other and against their rivals.
 
     Args:
-        sources: models (folder, hub id, ``.pt``) and bundles; a bundle is compared with the model of its family.
+        sources: models (folder, hub id, ``.pt``, ``.onnx``, ``.pt2``) and bundles; a bundle is compared with the model
+            of its family, or, where no model is named, stands alone.
         merge: settings with which the models are exported; ``none`` for the rivals alone.
         table: series to run on (what dynamic merging removes depends on them).
         batches, lengths, threads: every combination is measured; lengths in steps.
         rivals: names of :data:`~tsmerge_export.bench.candidate.RIVALS`; unmerged ONNX Runtime always runs.
         runs, seconds: see :func:`~tsmerge_export.bench.run.interleave`.
-        options: for :func:`~tsmerge_export.checkpoint.load_model`.
+        options: for :func:`~tsmerge_export.checkpoint.load_model`. graph: for ``.onnx`` and ``.pt2`` files.
         progress: told about each step.
         done: rows of an earlier run with the same settings; their sizes are not measured again.
         told: called after every size with the rows so far.
@@ -212,32 +237,37 @@ def bench(
         The rows, and notes on what was left out.
 
     Raises:
-        UsageError: no model, a bundle without its model, or lengths that no model reads.
+        UsageError: a bundle of another family than the models, or lengths that no model reads.
     """
     progress = progress or NoProgress()
     bundles = [s for s in sources if (Path(s) / MANIFEST).is_file()]
     models = [s for s in sources if s not in bundles]
-    if not models:
-        raise UsageError(f"{bundles[0]}: is a bundle; name its model too, to compare with")
     rows: list[Row] = []
     notes: list[str] = []
     with TemporaryDirectory(prefix="tsmerge-bench-") as scratch:
         root = Path(scratch)
-        subjects = [
-            _subject(source, merge, rivals, root / str(number), options or {}, progress)
-            for number, source in enumerate(models)
-        ]
+        subjects: list[_Any] = []
+        for number, source in enumerate(models):
+            made = root / str(number)
+            if is_graph_file(source):
+                progress.step("load")
+                found = graph_subject(source, merge, list(rivals), made, graph or GraphOptions(), progress)
+                subjects.append(found)
+            else:
+                subjects.append(_subject(source, merge, rivals, made, options or {}, progress))
         for path in bundles:
-            _add_bundle(path, subjects)
-        notes += [f"{subject.name}: {subject.note}" for subject in subjects if subject.note is not None]
-        notes += [n for n in dict.fromkeys(first_only(s.family, s.loaded.model) for s in subjects) if n]
+            if models:
+                _add_bundle(path, subjects)
+            else:
+                subjects.append(bundle_subject(path))
+        notes += dict.fromkeys(note for subject in subjects for note in subject.notes)
         progress.step("bench")
         sizes = []
         for subject in subjects:
-            longest = subject.family.context(subject.loaded.model)
             for length in lengths:
-                if length > longest:
-                    notes.append(f"length {length}: {subject.name} reads at most {longest} steps; left out")
+                refusal = subject.refusal(length)
+                if refusal is not None:
+                    notes.append(f"length {length}: {refusal}; left out")
                     continue
                 sizes += [(subject, b, length, t) for b in batches for t in threads]
         if not sizes:
@@ -259,7 +289,7 @@ def bench(
 
 
 def _measure(
-    subject: Subject,
+    subject: _Any,
     table: Table,
     batch: int,
     length: int,
@@ -269,12 +299,12 @@ def _measure(
     seconds: float,
     update: Any,
 ) -> list[Row]:
-    inputs = subject.component.from_series(subject.loaded.model, series_of(table, batch, length))
+    inputs = subject.inputs(series_of(table, batch, length))
     stored = folder / "inputs.npz"
     np.savez(stored, **inputs)  # type: ignore[arg-type]
     timings = interleave(
         subject.candidates,
-        subject.component.name,
+        subject.component,
         stored,
         threads,
         runs=runs,
@@ -282,7 +312,10 @@ def _measure(
         progress=update,
     )
     base = next((t for t in timings if t.candidate.name == UNMERGED and t.seconds), None)
-    base_flops = None if base is None else count(onnx_weights.read(Path(base.candidate.source)), inputs).total
+    base_flops = None
+    if base is not None:
+        counted = count(onnx_weights.read(Path(base.candidate.source)), inputs)
+        base_flops = None if counted.uncounted else counted.total  # of a file with fused operators
     return [_row(timing, base, base_flops, inputs, batch, length, threads) for timing in timings]
 
 
@@ -316,9 +349,13 @@ def _row(
     if candidate.merged:
         file = Path(candidate.source)
         found["merge_share"] = merge_share(file, inputs, threads)
-        flops = count(onnx_weights.read(file), inputs).total
+        model = onnx_weights.read(file)
+        flops = count(model, inputs).total
         found["gflops"] = flops / 1e9
+        if base_flops is None and model.functions:  # alone, and not inlined: counted with nothing removed
+            base_flops = count(without_merging(model), inputs).model
         if base_flops is not None:
             found["flop_ideal"] = base_flops / flops
+        if base_flops is not None and "ratio" in found:
             found["efficiency"] = found["ratio"] / found["flop_ideal"]
     return Row(*place, **found)

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from tsmerge_export.bench.compare import Row
+from tsmerge_export.figures import pays
+from tsmerge_export.terminal import print_table
 from tsmerge_export.version import versions
 
 _COLUMNS: tuple[tuple[str, str, str], ...] = (
@@ -37,38 +36,37 @@ def print_rows(rows: Sequence[Row], merge: str) -> None:
     """One table per size on stdout; ``merge`` describes the settings. Speed-ups are against unmerged ONNX Runtime."""
     if merge != "none":
         print(f"merged: {merge}")
-    console = Console(width=max(120, Console().width))
     for (group, batch, length, threads), members in groupby(rows, _place):
         found = list(members)
         runs = max(row.runs for row in found)
-        table = Table(
-            title=f"{group}: batch {batch}, length {length}, threads {threads}, {runs} runs in turn",
-            title_justify="left",
-        )
-        table.add_column("candidate", overflow="fold")
-        for title, _, _ in _COLUMNS:
-            table.add_column(title, justify="right", no_wrap=True)
+        columns = [c for c in _COLUMNS if any(getattr(row, c[1]) is not None for row in found)]
+        cells = [
+            (row.candidate, *(_cell(getattr(row, name), form) for _, name, form in columns))
+            for row in found
+            if row.error is None
+        ]
+        title = f"{group}: batch {batch}, length {length}, threads {threads}, {runs} runs in turn"
+        print_table(("candidate", *(name for name, _, _ in columns)), cells, title)
         for row in found:
             if row.error is not None:
-                table.add_row(row.candidate, f"failed: {row.error}")
-                continue
-            values: list[Any] = [getattr(row, name) for _, name, _ in _COLUMNS]
-            cells = [
-                "" if value is None else format(value, form)
-                for value, (_, _, form) in zip(values, _COLUMNS, strict=True)
-            ]
-            table.add_row(row.candidate, *cells)
-        console.print(table)
+                print(f"{row.candidate} failed: {row.error}")
+
+
+def _cell(value: Any, form: str) -> str:
+    return "" if value is None else format(value, form)
 
 
 def verdict_lines(rows: Sequence[Row]) -> list[str]:
     """A plain sentence for every size at which a merged form is no faster than the unmerged one."""
-    return [
-        f"merging does not pay for {row.group} at batch {row.batch}, length {row.length}, threads {row.threads}: "
-        f"{row.candidate} runs at {row.ratio:.2f} times the speed of the unmerged file"
+    found = [
+        pays(
+            row.ratio,
+            f"for {row.group} at batch {row.batch}, length {row.length}, threads {row.threads} ({row.candidate})",
+        )
         for row in rows
-        if row.flop_ideal is not None and row.ratio is not None and row.ratio < 1
+        if row.flop_ideal is not None and row.ratio is not None
     ]
+    return [line for line in found if line is not None]
 
 
 def versions_line() -> str:

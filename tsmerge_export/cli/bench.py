@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from tsmerge_export.cli.parser import add_merging, add_model_options, whole
+from tsmerge_export.cli.parser import add_graph_options, add_merging, add_model_options, whole
 from tsmerge_export.cli.tables import FILES, add_table_options, read_data
 from tsmerge_export.config import AUTO, MergeConfig
 from tsmerge_export.errors import UsageError
@@ -25,7 +25,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "sources",
         metavar="MODEL|DIR",
         nargs="+",
-        help="models (folder, hub id, .pt), and bundles to compare with the model of their family",
+        help="models (folder, hub id, .pt, .onnx, .pt2), and bundles: beside the model of their family, or alone",
     )
     add_merging(parser)
     group = parser.add_argument_group("measuring")
@@ -54,6 +54,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--plot", metavar="FILE", help="draw time against length and batch (png, svg or pdf)")
     add_table_options(parser, "--data")
     add_model_options(parser)
+    add_graph_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -86,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
     from tsmerge_export.bench.compare import Row, bench, earlier_rows
     from tsmerge_export.bench.show import print_rows, verdict_lines, versions_line
     from tsmerge_export.demo import SAMPLE_SERIES
+    from tsmerge_export.generic.model import GraphOptions
     from tsmerge_export.progress import BENCH_STEPS, RichProgress
     from tsmerge_export.tables.read import read_table
     from tsmerge_export.version import versions
@@ -117,6 +119,7 @@ def run(args: argparse.Namespace) -> int:
             runs=args.runs,
             seconds=args.seconds,
             options=options,
+            graph=GraphOptions(args.token_mask, args.protect_first, args.protect_last, args.inputs),
             progress=progress,
             done=done,
             told=told,

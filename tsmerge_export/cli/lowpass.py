@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
             "effects": [one.to_dict() for one in effects],
         },
     )
-    show.print_table(effects, how.describe())
+    show.print_effects(effects, how.describe())
     if args.plot is not None:
         args.plot.write(lambda place: show.plot(effects, place))
         print(f"plot: {args.plot}")

@@ -115,7 +115,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_graph_options(parser: argparse.ArgumentParser) -> None:
+def add_graph_options(parser: argparse.ArgumentParser) -> None:
+    """The flags of what a file does not tell about its tokens."""
     group = parser.add_argument_group("graph", "for .onnx and .pt2 files")
     group.add_argument(
         "--token-mask",
@@ -264,7 +265,7 @@ def _fill_export(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--force", action="store_true", help="replace an existing bundle")
     _add_target_options(parser)
     add_model_options(parser)
-    _add_graph_options(parser)
+    add_graph_options(parser)
     _add_check_options(parser)
     parser.set_defaults(run=_run_export)
 

@@ -42,6 +42,12 @@ def package(entry: EntryPoint) -> str:
     return "an unnamed package" if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
 
 
+def distribution(name: str) -> dict[str, str]:
+    """Name and version of the package that a family comes from; empty for our own."""
+    entry = next(iter(found().get(name, ())), None)
+    return {} if entry is None or entry.dist is None else {entry.dist.name: entry.dist.version}
+
+
 def load(name: str) -> Family:
     """Import and make the family of an entry point.
 

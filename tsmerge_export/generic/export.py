@@ -24,7 +24,8 @@ from tsmerge_export.generic.model import (
     load_graph_model,
 )
 from tsmerge_export.merge.default import FILES, Settled, settle_layers
-from tsmerge_export.progress import Progress
+from tsmerge_export.progress import Progress, Stopwatch
+from tsmerge_export.report import REPORT_ONLY
 from tsmerge_export.rewrite.blocks import find_blocks
 from tsmerge_export.rewrite.points import Point, find_points
 from tsmerge_export.rewrite.subgraphs import nodes_inside
@@ -51,9 +52,11 @@ def export_graph(
     progress: Progress,
 ) -> Bundle:
     """:func:`tsmerge_export.api.export` for a graph."""
+    progress = watch = Stopwatch(progress)
     model, settled = _load(source, merge, options, opset, atol, rtol, progress)
     merge = settled.merge
-    with BundleWriter(output(merge.method) if callable(output) else output, force) as writer:
+    output = output(merge.method) if callable(output) else output
+    with BundleWriter(output, force) as writer:
         built = _build(model, merge, inline, writer.path, writer.scratch, progress)
         manifest: dict[str, Any] = {
             "source": model.source,
@@ -68,6 +71,17 @@ def export_graph(
             "verdicts": _verdicts(model, merge, built, atol, rtol, threads, seed, progress),
             "versions": versions(),
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "run": {
+                "output": Path(output).name,
+                "opset": opset,
+                "token_mask": options.token_mask,
+                "inputs": None if options.inputs is None else str(options.inputs),
+                "atol": atol,
+                "rtol": rtol,
+                "threads": threads,
+                "seed": seed,
+                **native.run_entry(),
+            },
         }
         if not manifest["verdicts"]["parity"]["passed"]:
             first = next(iter(manifest["verdicts"]["parity"]["failures"]), "no row was compared")
@@ -75,8 +89,17 @@ def export_graph(
         progress.step("bundle")
         from tsmerge_export.api import write_texts
 
-        write_texts(writer.path, manifest, model.sizes[0])
-        return writer.commit(manifest)
+        watch.stop()
+        write_texts(writer.path, manifest | {"seconds": watch.seconds}, model.sizes[0])
+        return writer.commit({key: value for key, value in manifest.items() if key not in REPORT_ONLY})
+
+
+def built_graph(
+    source: str | Path, merge: MergeConfig, options: GraphOptions, folder: Path, progress: Progress
+) -> tuple[GraphModel, Settled, Built]:
+    """A graph, and its unmerged and merged files in ``folder``, without verdicts. Raises as :func:`export_graph`."""
+    model, settled = _load(source, merge, options, None, None, None, progress)
+    return model, settled, _build(model, settled.merge, False, folder, folder, progress)
 
 
 def validate_graph(

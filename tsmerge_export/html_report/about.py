@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tsmerge_export.html_report.commands import commands
+from tsmerge_export.html_report.commands import GRAPH, commands
 from tsmerge_export.html_report.markup import Html, code, section, table, tag
 from tsmerge_export.ops import SCHEMAS
 from tsmerge_export.report import NO_GPU, barrier_text
@@ -68,7 +68,10 @@ def _settings(report: Mapping[str, Any]) -> list[Html]:
         *merge,
         *((name, str(report[name])) for name in ("opset", "created") if name in report),
         ("functions", "inlined" if report.get("inline") else "model-local"),
-        ("data", str(run.get("data") or "the sample series")),
+        (
+            "data",
+            str(run.get("data") or (f"example {run['inputs']}" if run.get("inputs") else _own_data(report))),
+        ),
         ("threads", str(run.get("threads") or "the runtime's choice")),
         ("seed", str(run.get("seed", 0))),
     ]
@@ -78,6 +81,11 @@ def _settings(report: Mapping[str, Any]) -> list[Html]:
         tag("h3", "Versions"),
         table(("", ""), versions, name="Versions", words=2),
     ]
+
+
+def _own_data(report: Mapping[str, Any]) -> str:
+    """What was run on where the user named nothing."""
+    return "generated inputs" if report.get("family") == GRAPH else "the sample series"
 
 
 def _again(report: Mapping[str, Any]) -> list[Html]:

@@ -9,10 +9,11 @@ from pathlib import PurePath
 from typing import Any
 
 from tsmerge_export.config import MergeConfig
+from tsmerge_export.figures import change
 from tsmerge_export.html_report.chart import Axes, ticks
 from tsmerge_export.html_report.markup import Html, bar, join, section, table, tag
 from tsmerge_export.html_report.verdicts import main_metric, medians
-from tsmerge_export.report import METRIC_NAMES, change
+from tsmerge_export.report import METRIC_NAMES
 
 _LINEAR = 10.0  # per cent; beyond it the axis is logarithmic
 _MARKS = (-1000, -300, -100, -30, -10, -5, 0, 5, 10, 30, 100, 300, 1000, 10000)

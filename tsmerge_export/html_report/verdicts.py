@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tsmerge_export.figures import change, fewer, within_noise
 from tsmerge_export.html_report.markup import Html, join, section, table, tag
 from tsmerge_export.report import (
     METRIC_NAMES,
-    change,
     column_name,
     cost_rows,
     cost_title,
@@ -97,7 +97,7 @@ def _cost_tiles(cost: Mapping[str, Any] | None) -> list[Html]:
                 "Speed",
                 speed_words(speed),
                 times,
-                "good" if ratio >= 1.05 else "bad" if ratio < 1 else "warn",
+                "warn" if within_noise(ratio) else "good" if ratio > 1 else "bad",
             )
         )
     key = main_metric(cost)
@@ -132,8 +132,7 @@ def _tokens_tile(report: Mapping[str, Any]) -> Html:
     for part in report.get("tokens") or ():
         saved = (part.get("flops") or {}).get("ratio")
         if part.get("merges") and saved:
-            times = f"{saved:.2f}\u00d7 fewer" if saved >= 1 else f"{1 / saved:.2f}\u00d7 more"
-            more += f"; matrix products {times} at length {part.get('length')}"
+            more += f"; matrix products {fewer(saved)} at length {part.get('length')}"
     return _tile("Tokens, first to last layer", f"{first} \u2192 {last}", more)
 
 

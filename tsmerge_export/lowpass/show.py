@@ -11,6 +11,7 @@ import numpy as np
 
 from tsmerge_export.lowpass.spectrum import FAINT
 from tsmerge_export.lowpass.study import Effect
+from tsmerge_export.terminal import print_table
 
 HEADER = (
     *("signal", "noise"),
@@ -44,18 +45,13 @@ def _frequency(value: float | None, nowhere: str = "-") -> str:
     return nowhere if value is None else f"{value:.3f}"
 
 
-def print_table(effects: Sequence[Effect], settings: str) -> None:
+def print_effects(effects: Sequence[Effect], settings: str) -> None:
     """The table on stdout."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(width=max(150, Console().width), markup=False, highlight=False)
-    table = Table(title=f"{settings}; {counts(effects)}", title_justify="left")
-    for column, name in enumerate(HEADER):
-        table.add_column(name, justify="left" if column == 0 else "right")
-    for row in rows(effects):
-        table.add_row(*row)
-    console.print(table)
+    header, group = [], ""
+    for name in HEADER:  # in parts, a column may stand without its neighbour
+        group = name.partition(":")[0] + ": " if ":" in name else group
+        header.append(name if ":" in name or not group else group + name)
+    print_table(header, rows(effects), f"{settings}; {counts(effects)}")
     print(
         "low, high: power left below and above the highest frequency that the tokens left could hold evenly spaced"
     )

@@ -109,3 +109,9 @@ def description() -> str | None:
     if path is None:
         return None
     return f"{path.name}, SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+
+
+def run_entry() -> dict[str, str]:
+    """Where that library is, for the commands of a report; empty where there is none."""
+    path = find_library()
+    return {} if path is None else {"native": str(path)}

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-from tsmerge_export.report import change
+from tsmerge_export.figures import change
+from tsmerge_export.terminal import console, print_table, table
 from tsmerge_export.tune.crossover import interval
 from tsmerge_export.tune.search import Tried, pareto
 from tsmerge_export.tune.verdict import Answer, Final
@@ -29,47 +28,42 @@ def front_table(tried: Sequence[Tried], metric: str, *, most: float, windows: st
     ``windows``: on how many the bound rests, in words.
     """
     several = len({one.source for one in tried}) > 1
-    table = Table(
-        title=f"Pareto front of {len(tried)} settings" + (f", on {windows}" if windows else ""),
-        title_justify="left",
+    made = table(
+        ("setting", f"{metric}, validation", "at most", "speed-up", "in budget"),
+        f"Pareto front of {len(tried)} settings" + (f", on {windows}" if windows else ""),
     )
-    table.add_column("setting", overflow="fold")
-    table.add_column(f"{metric} (validation)", justify="right")
-    table.add_column("at most", justify="right")
-    table.add_column("speed-up", justify="right")
-    table.add_column("within budget")
     for one in pareto(tried):
         mark = "yes" if one.upper <= most else ""
-        cells = (f"{one.increase:+.1f} %", f"{one.upper:+.1f} %", f"{one.speedup:.2f}", mark)
-        table.add_row(name_of(one, several), *cells)
-    return table
+        made.add_row(
+            name_of(one, several), change(one.increase), change(one.upper), f"{one.speedup:.2f}", mark
+        )
+    return made
 
 
 def print_answer(
     answer: Answer, tried: Sequence[Tried], metric: str, *, most: float, windows: str = ""
 ) -> None:
     """The front, the finalists on the test split, and what to do, on stdout."""
-    console = Console(width=max(110, Console().width))
-    console.print(front_table(tried, metric, most=most, windows=windows))
+    console().print(front_table(tried, metric, most=most, windows=windows))
     several = len({one.source for one in tried}) > 1
-    table = Table(title="Finalists, on the test split that the search did not see", title_justify="left")
-    table.add_column("setting", overflow="fold")
-    for title in (f"{metric} (validation)", f"{metric} (test)", "speed-up", "over eager"):
-        table.add_column(title, justify="right")
-    table.add_column("")
-    for final in answer.finals:
-        table.add_row(
+    rows = [
+        (
             name_of(final.tried, several),
-            f"{final.tried.increase:+.1f} %",
-            change(final.test.median if math.isfinite(final.test.median) else None),
+            change(final.tried.increase),
+            change(final.test.median),
             interval(final.speed) if final.speed.runs else "1.00",
             "" if final.over_eager is None else f"{final.over_eager:.2f}",
             _role(final, answer),
         )
-    console.print(table)
-    failed = [one for one in tried if one.error is not None]
+        for final in answer.finals
+    ]
+    print_table(
+        ("setting", f"{metric}, validation", f"{metric}, test", "speed-up", "over eager", "role"), rows,
+        "Finalists, on the test split that the search did not see", (0, 5),
+    )  # fmt: skip
+    failed = [(name_of(one, several), one.error or "") for one in tried if one.error is not None]
     if failed:
-        console.print(_failures(failed, several))
+        print_table(("setting", "reason"), failed, f"{len(failed)} settings failed", (0, 1))
     for reason in answer.reasons:
         print(reason)
     if answer.pays_from is not None:
@@ -78,17 +72,8 @@ def print_answer(
     best = answer.best
     if best is not answer.fastest:
         words = name_of(best.tried, several)
-        test = change(best.test.median if math.isfinite(best.test.median) else None)
+        test = change(best.test.median)
         print(f"best quality: {words}, {test} on the test split, speed-up {best.speed.value:.2f}")
-
-
-def _failures(failed: Sequence[Tried], several: bool) -> Table:
-    table = Table(title=f"{len(failed)} settings failed", title_justify="left")
-    for title in ("setting", "reason"):
-        table.add_column(title, overflow="fold")
-    for one in failed:
-        table.add_row(name_of(one, several), one.error)
-    return table
 
 
 def _role(final: Final, answer: Answer) -> str:

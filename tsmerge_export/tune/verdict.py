@@ -13,6 +13,7 @@ from typing import Any
 
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UsageError
+from tsmerge_export.figures import change
 from tsmerge_export.tune.crossover import (
     FASTER,
     NOISE,
@@ -221,12 +222,12 @@ def reasons(tried: Sequence[Tried], finals: Sequence[Final], most: float) -> lis
     worth = f"{100 * WORTH - 100:.0f} %"
     fastest = fastest_of(finals, most)
     if fastest is not None:
-        change = f"{fastest.test.median:+.1f} % on the test split"
+        moved = f"{change(fastest.test.median)} on the test split"
         if fastest.worst is not None and fastest.test.worst_percent != fastest.test.median:
-            change += f", {fastest.test.worst_percent:+.1f} % in its worst column {fastest.worst!r}"
+            moved += f", {change(fastest.test.worst_percent)} in its worst column {fastest.worst!r}"
         said = [
-            f"{interval(fastest.speed)} times as fast as {finals[0].tried.source} unmerged, error {change} "
-            f"({fastest.tried.increase:+.1f} % on validation)"
+            f"{interval(fastest.speed)} times as fast as {finals[0].tried.source} unmerged, error {moved} "
+            f"({change(fastest.tried.increase)} on validation)"
         ]
         if fastest.test.median > most:
             said.append(
@@ -251,7 +252,7 @@ def reasons(tried: Sequence[Tried], finals: Sequence[Final], most: float) -> lis
     if mild.upper > most:
         return [
             f"do not merge: no setting keeps the error within {most:g} % with 90 % confidence "
-            f"(the mildest: {mild.increase:+.1f} %, at most {mild.upper:+.1f} %)"
+            f"(the mildest: {change(mild.increase)}, at most {change(mild.upper)})"
         ]
     return [f"do not merge: what stays within {most:g} % is not for certain faster by {worth} or more"]
 

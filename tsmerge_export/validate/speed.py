@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from tsmerge_export.figures import pays
+
 _WARM_UP = 2
 _LEAST_RUNS = 5
 _RESAMPLES = 1000
@@ -39,16 +41,7 @@ class SpeedReport:
     @property
     def note(self) -> str | None:
         """A plain statement where merging does not pay."""
-        where = f"at batch {self.batch}, length {self.length}"
-        if self.ratio < 1:
-            return (
-                f"merging does not pay {where}: the merged model takes {100 / self.ratio - 100:.0f} % longer"
-            )
-        if self.ratio < 1.05:
-            return (
-                f"merging hardly pays {where}: a speed-up of {self.ratio:.2f} is within what timings scatter"
-            )
-        return None
+        return pays(self.ratio, f"at batch {self.batch}, length {self.length}")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
