@@ -9,6 +9,8 @@ from collections.abc import Iterator
 # Before numpy and PyTorch are imported, here and in the processes that tests start: the models are tiny, and threads
 # that wait for each other by spinning take the cores from the other worker.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tables are as wide as the terminal: the same in whatever terminal the tests run.
+os.environ["COLUMNS"] = "120"
 # The portable functions are what most tests are about; those of the native operators name their library.
 os.environ.pop("TSMERGE_ORT_PLUGIN", None)
 

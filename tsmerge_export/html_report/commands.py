@@ -144,8 +144,12 @@ def _python(report: Mapping[str, Any], output: str) -> str:
     more = "".join(f", {name}={value!r}" for name, value in options.items() if value is not None)
     target = _target(run.get("target") or ())
     table = run.get("table")
-    note = f"  # with data=read_table(..., options=TableOptions(...)) for {shlex.join(table)}" if table else ""
-    return f"tsm.export(model, tsm.MergeConfig({given}), output={output!r}{_options(run)}{more}{target}){note}"
+    note = (
+        f"  # with data=read_table(..., options=TableOptions(...)) for {shlex.join(table)}" if table else ""
+    )
+    return (
+        f"tsm.export(model, tsm.MergeConfig({given}), output={output!r}{_options(run)}{more}{target}){note}"
+    )
 
 
 def _target(flags: Sequence[str]) -> str:

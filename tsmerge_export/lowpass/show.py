@@ -51,7 +51,8 @@ def print_effects(effects: Sequence[Effect], settings: str) -> None:
     for name in HEADER:  # in parts, a column may stand without its neighbour
         group = name.partition(":")[0] + ": " if ":" in name else group
         header.append(name if ":" in name or not group else group + name)
-    print_table(header, rows(effects), f"{settings}; {counts(effects)}")
+    cells = [(row[0] if row[1] == "-" else f"{row[0]}, noise {row[1]}", *row[2:]) for row in rows(effects)]
+    print_table((header[0], *header[2:]), cells, f"{settings}; {counts(effects)}")
     print(
         "low, high: power left below and above the highest frequency that the tokens left could hold evenly spaced"
     )
