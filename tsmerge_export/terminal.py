@@ -17,7 +17,11 @@ def console() -> Console:
     """Stdout, as wide as the terminal is; 80 columns in a pipe, or what COLUMNS says."""
     from rich.console import Console
 
-    return Console(highlight=False, markup=False, emoji=False)
+    class Stdout(Console):
+        def on_broken_pipe(self) -> None:  # rich would end the process with 1
+            raise BrokenPipeError
+
+    return Stdout(highlight=False, markup=False, emoji=False)
 
 
 def table(header: Sequence[str], title: str = "", words: Collection[int] = (0,)) -> Table:

@@ -95,7 +95,11 @@ def graph_subject(
             Candidate(MERGED, "onnxruntime", source, str(built.merged), {}, merged=True)
         )
     left_out = [name for name in rivals if name in _NO_EAGER]
-    subject.notes = [*([settled.note] if settled.note else []), *model.notes, f"{source}: run on generated inputs"]
+    subject.notes = [
+        *([settled.note] if settled.note else []),
+        *model.notes,
+        f"{source}: run on generated inputs",
+    ]
     if left_out:
         subject.notes.append(f"{source}: has no eager model; {' and '.join(left_out)} left out")
     return subject

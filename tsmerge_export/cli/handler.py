@@ -37,11 +37,13 @@ def guarded(run: Callable[[], int]) -> int:
     notes: dict[str, None] = {}
     shown = _collect(notes)
     try:
-        code = run()
+        try:
+            code = run()
+        except SystemExit as exit_:  # --help and --version
+            code = exit_.code if isinstance(exit_.code, int) else 0
         _tell(notes)
+        sys.stdout.flush()  # here, where a reader that is gone is no error; at the interpreter's end it is one
         return code
-    except SystemExit as exit_:  # --help and --version
-        return exit_.code if isinstance(exit_.code, int) else 0
     except BaseException as error:
         if debug and not isinstance(error, KeyboardInterrupt):
             traceback.print_exc()
