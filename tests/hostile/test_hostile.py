@@ -66,6 +66,7 @@ def of(name: str, folder: Path) -> onnx.ModelProto:
         ("memory-range-1099511627776", "Range of a large size"),
         ("conv-strides-0", "Conv with unusual attributes"),
         ("pool-strides-0", "operator MaxPool"),
+        ("memory-doubling", "beside itself"),
         ("ours-forged", None),
     ],
 )

@@ -192,6 +192,15 @@ def test_file_that_is_no_model(tmp_path: Path) -> None:
         GraphSession(tmp_path / "y.onnx")
 
 
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    info = [onnx.helper.make_tensor_value_info(name, 1, [1]) for name in ("QQQQ", "y")]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["QQQQ"], ["y"])], "g", info[:1], info[1:])
+    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
+    (tmp_path / "x.onnx").write_bytes(made.SerializeToString().replace(b"QQQQ", b"\xff\x80\xff\x80"))
+    with pytest.raises(UnsupportedError, match="cannot load it"):
+        GraphSession(tmp_path / "x.onnx")
+
+
 def test_torch_is_not_needed(made: Path) -> None:
     code = (
         "import sys; sys.modules.update(torch=None, onnx=None, transformers=None, chronos=None, rich=None)\n"

@@ -122,6 +122,8 @@ def _check_tensor(tensor: onnx.TensorProto, name: str) -> None:
     if kind not in _ELEMENTS:
         raise UnsupportedError(f"{name} has element type {kind}, which does not exist")
     _check_dims(tensor.dims, len(tensor.dims), name)
+    if tensor.HasField("segment"):
+        raise UnsupportedError(f"{name} is a segment of a larger tensor")
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         return
     count = math.prod(tensor.dims)

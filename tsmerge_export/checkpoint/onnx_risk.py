@@ -20,6 +20,7 @@ from tsmerge_export.onnx_scan import STANDARD
 _SMALL = 1024  # numbers: constants that say how large something is are smaller
 _MOST_NUMBERS = 2**28
 _MOST_TURNS = 1024
+_MOST_DOUBLED = 12
 _ELEMENTWISE = {
     "Abs", "Add", "And", "Cast", "CastLike", "Ceil", "Clip", "Cos", "Div", "Elu", "Equal", "Erf", "Exp", "Floor",
     "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN", "LeakyRelu",
@@ -109,7 +110,13 @@ def _of_nodes(
     whole: set[str],
     local: set[tuple[str, str]],
 ) -> str | None:
+    doubled: dict[str, int] = {}  # how often a value was put beside itself on the way to another
     for node in nodes:
+        before = max((doubled.get(name, 0) for name in node.input), default=0)
+        again = len(node.input) - len(set(node.input)) if node.op_type == "Concat" else 0
+        doubled.update(dict.fromkeys(node.output, before + again))
+        if before + again > _MOST_DOUBLED:
+            return "a value that is put beside itself again and again"
         attributes = {attribute.name: attribute for attribute in node.attribute}
         if node.domain not in STANDARD:
             if (node.domain, node.op_type) not in local:

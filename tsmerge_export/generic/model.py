@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tsmerge_export.checkpoint.limits import check_model_bytes
 from tsmerge_export.checkpoint.onnx_file import read_onnx
-from tsmerge_export.errors import UnsupportedError, UsageError, VerdictError
+from tsmerge_export.errors import TsmergeError, UnsupportedError, UsageError, VerdictError, first_line
 from tsmerge_export.families.base import Arrays, Component, Hints, TensorSpec
 from tsmerge_export.generic.feeds import FIRST_AXIS, TOKEN_MASK, Input, Sizes, make, read_inputs
 from tsmerge_export.generic.measure import measure
@@ -201,7 +201,12 @@ def _measured(
         given = None if options.inputs is None else _read_example(Path(options.inputs), inputs)
         mask = options.token_mask or TOKEN_MASK
         found = find_sizes(lambda feeds: session.run(None, feeds), inputs, str(source), given, mask)
-        measured, outputs = measure(plain, found.inputs, found.sizes, given)
+        try:
+            measured, outputs = measure(plain, found.inputs, found.sizes, given)
+        except TsmergeError:
+            raise
+        except Exception as error:  # numpy has fewer dims than ONNX Runtime, which has errors of its own
+            raise UnsupportedError(f"{source}: its values cannot be measured: {first_line(error)}") from error
         return given, found, measured, outputs
 
     given, found, measured, outputs = look(FIRST_AXIS)

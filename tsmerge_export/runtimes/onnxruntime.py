@@ -112,6 +112,10 @@ class GraphSession:
         kind = session_class(name for _, name in check_file(Path(path)).kinds())
         try:
             self.ort = kind(os.fspath(path), options, providers=chosen)
+            self.inputs = tuple(
+                _info(arg) for arg in self.ort.get_inputs()
+            )  # names that are no text raise, too
+            self.outputs = tuple(_info(arg) for arg in self.ort.get_outputs())
         except Exception as error:  # ONNX Runtime has no common base class for its errors
             reason = first_line(error)
             raise UnsupportedError(
@@ -123,8 +127,6 @@ class GraphSession:
                 f"ONNX Runtime could not start {wanted}: its libraries or its device are missing; "
                 "install them, or choose another of providers"
             )
-        self.inputs = tuple(_info(arg) for arg in self.ort.get_inputs())
-        self.outputs = tuple(_info(arg) for arg in self.ort.get_outputs())
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         """Run the graph.
