@@ -143,7 +143,8 @@ def _cost(verdicts: Mapping[str, Any]) -> str:
 
 def _limits(merge: MergeConfig, manifest: Mapping[str, Any]) -> str:
     causal = (
-        " Merging decides over the whole row, and an unmerged output holds copies: single tokens are not causal."
+        " Merging decides over the whole row, padding included, so give rows of different lengths in different calls; "
+        "and an unmerged output holds copies: single tokens are not causal."
         if merge.active
         else ""
     )

@@ -51,22 +51,24 @@ def assert_close(got: np.ndarray, want: np.ndarray) -> None:
 
 @MERGES
 def test_chronos_2_equals_its_pipeline(merge: MergeConfig) -> None:
-    """Horizons of one patch and more, gaps, series of different lengths, levels between the model's own."""
+    """Horizons of one patch and more, gaps, series of different lengths, each alone in the original, levels between the
+    model's own."""
     series = [upstream.walks(1, n, seed=n)[0] for n in (300, 150, 9)]
     ours, theirs = model(CHRONOS_2, merge), Chronos2Pipeline(CHRONOS_2.model)
     tensors, own = [torch.from_numpy(row) for row in series], {"unrolled_quantiles": [0.1, 0.5, 0.9]}
     for steps in (5, 8, 24):
         with tsm.merging(CHRONOS_2.model, merge):
-            want = torch.cat(theirs.predict(tensors, steps, **own)).numpy()
-            quantiles, points = theirs.predict_quantiles(
-                tensors, steps, quantile_levels=[0.1, 0.25, 0.5, 0.9], **own
-            )
+            want = np.concatenate([theirs.predict([one], steps, **own)[0] for one in tensors])
+            alone = [
+                theirs.predict_quantiles([one], steps, quantile_levels=[0.1, 0.25, 0.5, 0.9], **own)
+                for one in tensors
+            ]
         assert_close(ours.predict(series, steps), want)
         got_quantiles, got_points = ours.predict_quantiles(
             series, steps, quantile_levels=[0.1, 0.25, 0.5, 0.9]
         )
-        assert_close(got_quantiles, torch.cat(quantiles).numpy())
-        assert_close(got_points, torch.cat(points).numpy())
+        assert_close(got_quantiles, torch.cat([quantiles[0] for quantiles, _ in alone]).numpy())
+        assert_close(got_points, torch.cat([points[0] for _, points in alone]).numpy())
 
 
 def test_covariates_of_chronos_2_are_said_to_be_left_out() -> None:
@@ -97,17 +99,19 @@ def test_covariates_of_chronos_2_are_said_to_be_left_out() -> None:
 @MERGES
 @pytest.mark.parametrize("name", TIMESFM)
 def test_timesfm_equals_the_model(name: str, merge: MergeConfig) -> None:
-    """Flip invariance and the cut at 0 are the original's own."""
+    """Flip invariance and the cut at 0 are the original's own, series by series."""
     subject = TIMESFM[name]
     for series in (ragged(200, 200, 61), [np.abs(row) / 9 for row in ragged(120, 40)]):
-        longest = -(-max(map(len, series)) // 8) * 8
-        more = {"freq": [0] * len(series)} if name == "timesfm" else {}
+        more = {"freq": [0]} if name == "timesfm" else {}
         with torch.no_grad(), tsm.merging(subject.model, merge):
-            want = subject.model(
-                past_values=[torch.from_numpy(row) for row in series], forecast_context_len=longest, **more
-            ).full_predictions
+            alone = [
+                subject.model(
+                    past_values=[torch.from_numpy(row)], forecast_context_len=-(-len(row) // 8) * 8, **more
+                ).full_predictions
+                for row in series
+            ]
         got = model(subject, merge).predict(series)
-        assert_close(got, want[..., 1:].transpose(1, 2).numpy())
+        assert_close(got, torch.cat(alone)[..., 1:].transpose(1, 2).numpy())
         assert model(subject, merge).predict(series, 3).shape == (len(series), 3, 3)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import T5Config
 
+from tsmerge_export.errors import UsageError
 from tsmerge_export.families.base import (
     PATCHES,
     Arrays,
@@ -44,17 +45,22 @@ class _ExportModule(nn.Module):
         model = self.model
         config = model.chronos_config
         batch, length = context.shape
-        patch = config.input_patch_size
+        patch, stride = config.input_patch_size, config.input_patch_stride
         # By the smaller of two, not by what is cut off: from it TensorRT sees how long the result can be.
         used = torch.sym_min(length, config.context_length)
-        patches = (used + patch - 1) // patch
-        missing = torch.full((batch, patches * patch - used), float("nan"))
+        whole = (used + patch - 1) // patch  # patches, did they not overlap
+        missing = torch.full((batch, whole * patch - used), float("nan"))
         context = torch.cat([missing, context[:, length - used :]], 1)
 
         mask = (~torch.isnan(context)).to(context.dtype)
         context, loc_scale = model.instance_norm(context)
-        values = context.reshape(batch, patches, patch)
-        observed = mask.reshape(batch, patches, patch)
+        if stride == patch:
+            values, observed = (x.reshape(batch, whole, patch) for x in (context, mask))
+        else:
+            # The steps of every patch; an unfold would be traced for one length.
+            first = torch.arange((whole * patch - patch) // stride + 1) * stride
+            steps = first[:, None] + torch.arange(patch)
+            values, observed = context[:, steps], mask[:, steps]
         values = torch.where(observed > 0, values, 0.0)
         embeds = model.input_patch_embedding(torch.cat([values, observed], -1))
         token_mask = (observed.sum(-1) > 0).to(embeds.dtype)
@@ -95,7 +101,7 @@ class ChronosBolt(TransformersFamily):
     name = "chronos-bolt"
     default = PATCHES
     model_class, config_class, needs = ChronosBoltModelForForecasting, T5Config, ("chronos_config",)
-    card = Card((("model", "`context` -> `quantiles`"),), "patches")
+    card = Card((("model", "`context` -> `quantiles`"),), "patches, which may overlap")
     published = Published(
         "amazon/chronos-bolt-small",
         {
@@ -108,6 +114,16 @@ class ChronosBolt(TransformersFamily):
             },
         },
     )  # fmt: skip
+
+    def build(self, config: Mapping[str, Any]) -> nn.Module:
+        own = config.get("chronos_config")
+        for name in ("input_patch_size", "input_patch_stride"):
+            value = own.get(name, 1) if isinstance(own, Mapping) else 1
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise UsageError(
+                    f"config.json: chronos_config.{name} is {value!r}, not a whole number from 1"
+                )
+        return super().build(config)
 
     def components(self, model: Any) -> tuple[Component, ...]:
         return (_Model(model),)
@@ -128,7 +144,11 @@ class ChronosBolt(TransformersFamily):
         return tuple(model.chronos_config.quantiles)
 
     def pipeline(self, model: Any) -> dict[str, Any]:
-        return super().pipeline(model) | {"quantiles": list(self.quantile_levels(model))}
+        return super().pipeline(model) | {
+            "quantiles": list(self.quantile_levels(model)),
+            "patch_size": int(model.chronos_config.input_patch_size),
+            "patch_stride": int(model.chronos_config.input_patch_stride),
+        }
 
     def forecast(
         self, model: Any, run: Callable[[Arrays], Arrays], series: NDArray[np.float32], seed: int = 0

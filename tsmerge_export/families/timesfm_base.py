@@ -132,7 +132,10 @@ class TimesFmFamily(TransformersFamily):
         return tuple(model.config.quantiles)
 
     def pipeline(self, model: Any) -> dict[str, Any]:
-        return super().pipeline(model) | {"quantiles": list(self.quantile_levels(model))}
+        return super().pipeline(model) | {
+            "quantiles": list(self.quantile_levels(model)),
+            "patch_size": int(model.config.patch_length),
+        }
 
     def forecast(
         self, model: Any, run: Run, series: NDArray[np.float32], seed: int = 0

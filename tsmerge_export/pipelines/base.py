@@ -29,6 +29,9 @@ LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 class Forecaster(ABC):
     """A bundle as a forecaster. Needs numpy and onnxruntime, and pandas for data frames.
 
+    The forecast of a series is the same whatever is forecast beside it, up to float noise; only the method ``dynamic``
+    looks at the whole batch. A merging model therefore runs once for each number of tokens that the series have.
+
     Attributes:
         bundle: what it was made from. session: its components in ONNX Runtime.
         forecast_type: ``samples`` or ``quantiles``, what :meth:`predict` returns.
@@ -49,10 +52,15 @@ class Forecaster(ABC):
         try:
             self._context = int(settings["context_length"])
             self._horizon = int(settings["prediction_length"])
+            # Older bundles do not name it: then only series of one length are forecast together.
+            self._patch = check.whole("patch_size", settings.get("patch_size", 1), 1, 2**31)
         except (KeyError, TypeError, ValueError):
             raise UsageError(
                 f"{bundle.path}: its pipeline settings are incomplete; export it again"
             ) from None
+        merges = any(component.get("merges") for component in bundle.manifest["components"])
+        # Patches that overlap give a series in front of which there is padding more tokens.
+        self._padding_counts = merges or settings.get("patch_stride", self._patch) != self._patch
 
     @property
     def model_context_length(self) -> int:
@@ -112,7 +120,7 @@ class Forecaster(ABC):
                 ignored.
             id_column, timestamp_column, target: names of columns.
             prediction_length, quantile_levels, predict_kwargs: see :meth:`predict_quantiles`.
-            batch_size: series per call; they are padded to the longest of them.
+            batch_size: series per call; no forecast depends on it (but for ``--merge dynamic``).
             validate_inputs: sort and check first. Without it the rows must be grouped by id, sorted by time and even.
             freq: pandas frequency of the timestamps; gaps become missing values. None finds it from series of at least
                 three rows, which must have no gap.
@@ -171,6 +179,24 @@ class Forecaster(ABC):
     def _tell(self, panel: Panel) -> None:  # noqa: B027
         """Note what of the data the model does not use, where upstream does."""
 
+    def _together(self, rows: Sequence[Floats]) -> list[NDArray[np.intp]]:
+        """Which series may be padded to one array, so that each one's forecast is that of the series alone.
+
+        All of them, where nothing merges: padding is masked. But how many tokens a merge removes depends on how many
+        there are, padding too, so a merging model is given those together that it pads to the same steps by itself.
+
+        Args:
+            rows: series ``[L]``.
+
+        Returns:
+            Indices of the rows of each group, in order; a group for each kind of length, in order of appearance.
+        """
+        return alike([self._seen(len(row)) if self._padding_counts else 0 for row in rows])
+
+    def _seen(self, length: int) -> int:
+        """Steps that the model sees of a series of that many, those included that it pads itself."""
+        return -(-length // self._patch) * self._patch
+
     def _own_steps(self, prediction_length: Any) -> int:
         """Steps to forecast, for a model that does not go on behind its own horizon; UsageError for more."""
         steps = check.prediction_length(prediction_length, self._horizon, limit=False)
@@ -199,6 +225,14 @@ class Forecaster(ABC):
     def _place(self, start: int) -> dict[str, Any]:
         """Arguments of :meth:`predict_quantiles` that tell which series of a longer call these are."""
         return {}
+
+
+def alike(keys: Sequence[int]) -> list[NDArray[np.intp]]:
+    """Indices of equal keys, a group for each, in order of appearance."""
+    found: dict[int, list[int]] = {}
+    for index, key in enumerate(keys):
+        found.setdefault(key, []).append(index)
+    return [np.array(group) for group in found.values()]
 
 
 def quantile(values: Floats, levels: Sequence[float], axis: int) -> Floats:

@@ -48,6 +48,9 @@ class _Points(QuantileForecaster):
         super().__init__(bundle, session, memory=memory, progress=progress)
         self.bytes_per_step = _bytes_per_step(session)
 
+    def _seen(self, length: int) -> int:
+        return self._context  # whatever a series has
+
     def _part(self, context: Floats, steps: int) -> Floats:
         return self.session.run(_feed(self.session, context))["prediction_outputs"][:, None, :, 0]
 

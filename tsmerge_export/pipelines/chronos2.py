@@ -25,7 +25,6 @@ class Chronos2(QuantileForecaster):
         super().__init__(bundle, session, memory=memory, progress=progress)
         if not isinstance(self._settings.get("patch_size"), int):
             raise UsageError(f"{bundle.path}: its pipeline settings are incomplete; export it again")
-        self._patch = int(self._settings["patch_size"])
 
     def _tell(self, panel: Panel) -> None:
         if panel.others:

@@ -40,17 +40,21 @@ class ChronosBolt(QuantileForecaster):
         """
         steps = check.prediction_length(prediction_length, self._horizon, limit_prediction_length)
         check.seed(0 if seed is None else seed)
-        context = check.as_batch(inputs, self._context)
+        rows = self._rows(inputs)
         if steps > self._horizon:
             note(f"the model was made for {self._horizon} steps; {steps} may be worse")
-        batch, levels = len(context), len(self._levels)
+        batch, levels = len(rows), len(self._levels)
         pieces = -(-steps // self._horizon)
-        piece = self._run(context, self._horizon, 0, pieces)
+        piece = self._run(rows, self._horizon, 0, pieces)
         out = [piece]
-        paths = np.repeat(context[:, None], levels, axis=1) if pieces > 1 else context
+        paths = [row for row in rows for _ in range(levels)]
         for index in range(1, pieces):
-            paths = np.concatenate([paths, piece], axis=-1)[..., -self._context :]
-            many = self._run(paths.reshape(batch * levels, -1), self._horizon, index, pieces)
+            # Each grows from its own length: which of them pad alike may change from piece to piece.
+            paths = [
+                np.concatenate([path, more])[-self._context :]
+                for path, more in zip(paths, piece.reshape(batch * levels, -1), strict=True)
+            ]
+            many = self._run(paths, self._horizon, index, pieces)
             piece = np.moveaxis(quantile(many.reshape(batch, levels * levels, -1), self._levels, 1), -1, 1)
             out.append(piece)
         return np.ascontiguousarray(np.concatenate(out, axis=-1)[..., :steps])

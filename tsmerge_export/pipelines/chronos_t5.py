@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from tsmerge_export.errors import UsageError
 from tsmerge_export.notes import note
 from tsmerge_export.pipelines import inputs as check
 from tsmerge_export.pipelines import sampling
-from tsmerge_export.pipelines.base import Floats
+from tsmerge_export.pipelines.base import Floats, alike
 from tsmerge_export.pipelines.decoder import CachedDecoder, DecoderRun
 from tsmerge_export.pipelines.samples import SampleForecaster
 from tsmerge_export.pipelines.sampling import Sampling
@@ -21,6 +22,7 @@ from tsmerge_export.progress import Progress
 from tsmerge_export.runtimes.onnxruntime import Session
 
 Ints = NDArray[np.int64]
+Arrays = dict[str, NDArray[Any]]
 
 
 class ChronosT5(SampleForecaster):
@@ -79,21 +81,21 @@ class ChronosT5(SampleForecaster):
         steps = check.prediction_length(prediction_length, self._horizon, limit_prediction_length)
         samples, how = self._sampling(num_samples, temperature, top_k, top_p)
         seed = check.seed(seed)
-        context = check.as_batch(inputs, self._context)
+        rows = check.as_rows(inputs, self._context)
         if steps > self._horizon:
             note(f"the model was made for {self._horizon} steps; {steps} may be worse")
         blocks = [self._horizon] * (steps // self._horizon)
         blocks += [steps % self._horizon] if steps % self._horizon else []
-        out = np.empty((len(context), samples, steps), np.float32)
+        out = np.empty((len(rows), samples, steps), np.float32)
         done = 0
         for index, length in enumerate(blocks):
             if index:
                 # The lower of two medians, as torch has it.
                 middle = np.sort(out[:, :, done - blocks[index - 1] : done], axis=1)[:, (samples - 1) // 2]
-                context = np.concatenate([context, middle], axis=1)
+                rows = [np.concatenate(pair)[-self._context :] for pair in zip(rows, middle, strict=True)]
             with self._working():
                 out[:, :, done : done + length] = self._block(
-                    context, samples, length, how, seed, index, first_series, (done, steps)
+                    rows, samples, length, how, seed, index, first_series, (done, steps)
                 )
             done += length
         return out
@@ -111,7 +113,7 @@ class ChronosT5(SampleForecaster):
 
     def _block(
         self,
-        context: Floats,
+        rows: Sequence[Floats],
         samples: int,
         steps: int,
         how: Sampling,
@@ -121,25 +123,27 @@ class ChronosT5(SampleForecaster):
         done: tuple[int, int],
     ) -> Floats:
         """``[B, samples, steps]``: one horizon, in as many parts as memory asks for."""
-        tokens = min(context.shape[1], self._context) + int(self.tokenizer.use_eos)
+        tokens = max(map(len, rows)) + int(self.tokenizer.use_eos)
         series, paths = self._parts(tokens, samples, steps)
-        out = np.empty((len(context), samples, steps), np.float32)
-        parts = [(b, s) for b in range(0, len(context), series) for s in range(0, samples, paths)]
+        out = np.empty((len(rows), samples, steps), np.float32)
+        parts = [(b, s) for b in range(0, len(rows), series) for s in range(0, samples, paths)]
         total = len(parts) * done[1]
         for index, (b, s) in enumerate(parts):
-            rows = context[b : b + series]
+            part = rows[b : b + series]
             uniform = np.stack(
                 [
                     sampling.uniforms(seed, first + b + i, block, samples, steps)[s : s + paths]
-                    for i in range(len(rows))
+                    for i in range(len(part))
                 ]
             )
-            ids, mask, scale = self.tokenizer.encode(rows)
+            encoded, scale = self._encode(part)
 
             def tell(step: int, base: int = len(parts) * done[0] + index * steps) -> None:
                 self.progress.update(base + step, total)
 
-            drawn = self.generate(ids, mask, uniform, how, tell)
+            run = self._decoder.start(encoded, *uniform.shape[1:])
+            del encoded
+            drawn = draw_paths(run, self._start, uniform, how, tell)
             out[b : b + series, s : s + paths] = self.tokenizer.decode(drawn, scale)
         return out
 
@@ -157,24 +161,25 @@ class ChronosT5(SampleForecaster):
             paths = (paths + 1) // 2
         return max(1, self._memory // need(paths)), paths
 
-    def generate(
-        self,
-        ids: Ints,
-        mask: Ints,
-        uniform: NDArray[np.float64],
-        how: Sampling,
-        tell: Any = None,
-    ) -> Ints:
-        """Tokens ``[B, S, T]`` drawn with given uniform numbers ``[B, S, T]``.
+    def _encode(self, rows: Sequence[Floats]) -> tuple[Arrays, Floats]:
+        """The encoder's outputs for series ``[L]``, filled up behind with masked tokens to the longest; scales ``[B]``.
 
-        Args:
-            ids, mask: ``[B, N]`` int64, from the tokenizer.
-            tell: called with the number of steps done.
+        A scale is a sum over the series alone: in one over its padding too, rounding would depend on the longest.
         """
-        encoded = self._encoder.run({"input_ids": ids, "attention_mask": mask})
-        run = self._decoder.start(encoded, *uniform.shape[1:])
-        del encoded
-        return draw_paths(run, self._start, uniform, how, tell)
+        lengths = [len(row) for row in rows]
+        longest = max(lengths) + int(self.tokenizer.use_eos)
+        ids = np.full((len(rows), longest), self.tokenizer.pad, np.int64)
+        mask, scale = np.zeros_like(ids), np.empty(len(rows), np.float32)
+        for group in alike(lengths):
+            own_ids, own_mask, scale[group] = self.tokenizer.encode(np.stack([rows[i] for i in group]))
+            ids[group, -own_ids.shape[1] :], mask[group, -own_ids.shape[1] :] = own_ids, own_mask
+        groups = self._together(rows)
+        parts = []
+        for group in groups:
+            start = longest - int(self.tokenizer.use_eos) - max(lengths[i] for i in group)
+            feed = {"input_ids": ids[group, start:], "attention_mask": mask[group, start:]}
+            parts.append(self._encoder.run(feed))
+        return _joined(groups, parts), scale
 
 
 def draw_paths(
@@ -196,3 +201,17 @@ def draw_paths(
         if tell is not None:
             tell(step + 1)
     return drawn.transpose(1, 2, 0)
+
+
+def _joined(groups: Sequence[NDArray[np.intp]], parts: Sequence[Arrays]) -> Arrays:
+    """Outputs ``[R, M, ..]`` of groups of rows as those of all ``[B, longest M, ..]``, 0 behind the shorter ones."""
+    if len(parts) == 1:
+        return parts[0]
+    rows = sum(map(len, groups))
+    out = {}
+    for name, value in parts[0].items():
+        longest = max(part[name].shape[1] for part in parts)
+        out[name] = np.zeros((rows, longest, *value.shape[2:]), value.dtype)
+        for group, part in zip(groups, parts, strict=True):
+            out[name][group, : part[name].shape[1]] = part[name]
+    return out

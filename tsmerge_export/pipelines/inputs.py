@@ -17,8 +17,8 @@ MAX_PREDICTION_LENGTH = 65_536
 MAX_SAMPLES = 100_000
 
 
-def as_batch(inputs: Any, context_length: int) -> Floats:
-    """Series as one array, padded on the left with NaN to the longest and cut to what the model reads.
+def as_rows(inputs: Any, context_length: int) -> list[Floats]:
+    """Series one by one, cut to what the model reads.
 
     Args:
         inputs: a series, a 2-D array of series, or a list of series of any lengths; arrays, lists, torch tensors. NaN,
@@ -26,7 +26,7 @@ def as_batch(inputs: Any, context_length: int) -> Floats:
         context_length: steps that the model reads.
 
     Returns:
-        ``[B, L]`` float32, L at most ``context_length``.
+        For each series ``[L]`` float32, L from 1 to ``context_length``.
 
     Raises:
         UsageError: no series, an empty one, one without an observed value, text, infinite values, other dims.
@@ -35,14 +35,25 @@ def as_batch(inputs: Any, context_length: int) -> Floats:
     if not series:
         raise UsageError("inputs hold no series")
     rows = [_series(values, index)[-context_length:] for index, values in enumerate(series)]
-    batch = np.full((len(rows), max(map(len, rows))), np.nan, np.float32)
     for index, row in enumerate(rows):
         if np.isnan(row).all():
             raise UsageError(
                 f"series {index} has no observed value in its last {len(row)} steps; leave it out"
             )
-        batch[index, batch.shape[1] - len(row) :] = row
+    return rows
+
+
+def padded(rows: Sequence[Floats]) -> Floats:
+    """Series ``[L]`` of any lengths as one array ``[B, longest]``, the shorter ones missing (NaN) on their left."""
+    batch = np.full((len(rows), max(map(len, rows))), np.nan, np.float32)
+    for series, row in zip(batch, rows, strict=True):
+        series[len(series) - len(row) :] = row
     return batch
+
+
+def as_batch(inputs: Any, context_length: int) -> Floats:
+    """:func:`as_rows` as one array, see :func:`padded`: for models to which all lengths are the same."""
+    return padded(as_rows(inputs, context_length))
 
 
 def _split(inputs: Any) -> Sequence[Any]:

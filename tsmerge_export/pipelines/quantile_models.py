@@ -62,7 +62,7 @@ class QuantileForecaster(Forecaster):
         """
         steps = self._own_steps(prediction_length)
         check.seed(0 if seed is None else seed)
-        return np.ascontiguousarray(self._run(check.as_batch(inputs, self._context), steps)[..., :steps])
+        return np.ascontiguousarray(self._run(self._rows(inputs), steps)[..., :steps])
 
     def predict_quantiles(
         self,
@@ -87,6 +87,23 @@ class QuantileForecaster(Forecaster):
         middle = min(range(len(self._levels)), key=lambda i: abs(self._levels[i] - 0.5))
         return np.ascontiguousarray(chosen), np.ascontiguousarray(found[..., middle])
 
+    def _rows(self, inputs: Any) -> list[Floats]:
+        """See :func:`~tsmerge_export.pipelines.inputs.as_rows`; UsageError also for values that have no variance.
+
+        These models divide by a standard deviation, for which they add up squares in float32. Where the sum is infinite
+        they forecast anything, upstream too; a half is left for what they append to a series themselves.
+        """
+        rows = check.as_rows(inputs, self._context)
+        largest = np.sqrt(np.finfo(np.float32).max / self._context) / 2
+        for index, row in enumerate(rows):
+            found = np.nanmax(np.abs(row))
+            if found > largest:
+                raise UsageError(
+                    f"series {index} holds {found:.3g}, too large for a variance in float32; divide it by a number, "
+                    f"to at most {largest:.1g}, and multiply the forecasts"
+                )
+        return rows
+
     def _between(self, found: Floats, levels: Sequence[float]) -> Floats:
         """Quantiles ``[.., Q]`` at the model's levels -> at others, linearly between neighbours."""
         own = np.asarray(self._levels)
@@ -96,20 +113,25 @@ class QuantileForecaster(Forecaster):
         low, high = found[..., below], found[..., np.minimum(below + 1, len(own) - 1)]
         return (low + share * (high - low)).astype(np.float32)
 
-    def _run(self, context: Floats, steps: int, piece: int = 0, pieces: int = 1) -> Floats:
-        """``[R, L]`` -> ``[R, Q, steps or more]``, in parts that fit into the memory budget.
+    def _run(self, rows: Sequence[Floats], steps: int, piece: int = 0, pieces: int = 1) -> Floats:
+        """R series ``[L]`` -> ``[R, Q, steps or more]``, in parts that fit into the memory budget.
 
         Args:
             piece, pieces: which part of a longer horizon this is, for the progress.
         """
-        rows = max(1, self._memory // (self.bytes_per_step * self._context))
-        parts = []
+        out, done = np.empty((0,), np.float32), 0
+        size = max(1, self._memory // (self.bytes_per_step * self._context))
         with self._working():
-            for start in range(0, len(context), rows):
-                parts.append(self._part(context[start : start + rows], steps))
-                done = min(start + rows, len(context))
-                self.progress.update(piece * len(context) + done, pieces * len(context))
-        return np.concatenate(parts)
+            for group in self._together(rows):
+                for start in range(0, len(group), size):
+                    part = group[start : start + size]
+                    found = self._part(check.padded([rows[index] for index in part]), steps)
+                    if not done:
+                        out = np.empty((len(rows), *found.shape[1:]), np.float32)
+                    out[part] = found
+                    done += len(part)
+                    self.progress.update(piece * len(rows) + done, pieces * len(rows))
+        return out
 
     @abstractmethod
     def _part(self, context: Floats, steps: int) -> Floats:

@@ -33,6 +33,10 @@ def load(
 ) -> Session | TensorrtSession:
     """Open a bundle for inference, after comparing every file with the manifest's SHA-256.
 
+    A session runs the arrays that it is given. How many tokens a merge removes depends on how many a row has, padding
+    too: a series that is padded to stand beside a longer one is merged otherwise than alone. Give rows of different
+    lengths in different calls, or use :func:`tsmerge_export.pipeline`, which does.
+
     Args:
         directory: the bundle's folder (or a Bundle, whose files are compared again).
         runtime: ``"onnxruntime"``, or ``"tensorrt"`` for a bundle exported for it.

@@ -25,7 +25,11 @@ SessionT = TypeVar("SessionT", bound=ComponentSession)
 
 
 class BundleSession(Generic[SessionT]):
-    """A bundle in a runtime. With one component it runs directly; otherwise ``session["encoder"].run(...)``."""
+    """A bundle in a runtime. With one component it runs directly; otherwise ``session["encoder"].run(...)``.
+
+    Rows of one call that are padded to one length influence each other where tokens merge, see
+    :func:`tsmerge_export.load`.
+    """
 
     def __init__(self, bundle: Bundle, sessions: Mapping[str, SessionT]) -> None:
         self.bundle = bundle
