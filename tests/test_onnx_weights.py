@@ -17,7 +17,7 @@ from tsmerge_export import onnx_weights
 from tsmerge_export.cli import main
 from tsmerge_export.errors import UsageError
 
-QUARTER = tsm.MergeConfig(ratio="1/4")
+QUARTER = tsm.MergeConfig(ratio="1/4", min_tokens=2)
 
 
 @pytest.fixture
