@@ -38,7 +38,7 @@ def test_the_default_series_is_long_enough_for_any_horizon(tmp_path: Path) -> No
     """Upstream's horizon of 1,024 steps takes more rows than the sample has: it is generated for more of them."""
     model, merge = tiny("chronos-2", config=LONG), MergeConfig(ratio="1/4")
     options: dict[str, Any] = {"family": None, "config": None, "trust_remote_code": False}
-    table, loaded = api._inputs(model, merge, None, None, None, NoProgress(), **options)
+    table, loaded, _ = api._inputs(model, merge, None, None, None, NoProgress(), **options)
     assert families.get(loaded.family).horizon(loaded.model) == 1024
     assert table.name == "sample.csv, generated for 3072 rows"
     assert table.values.shape == (3072, 3) and np.isfinite(table.values).all()

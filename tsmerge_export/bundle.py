@@ -19,6 +19,7 @@ from typing import Any
 from tsmerge_export.atomic import fsync_tree
 from tsmerge_export.beside import Beside, ChangedError, entries, look, sweep
 from tsmerge_export.errors import UsageError
+from tsmerge_export.one_line import called
 from tsmerge_export.paths import beside, is_inner_name, real_path
 
 FORMAT = "tsmerge-bundle"
@@ -52,6 +53,13 @@ class ComponentInfo:
     merges: tuple[dict[str, Any], ...]
     barriers: tuple[dict[str, Any], ...]
 
+    def __repr__(self) -> str:
+        inputs, outputs = (tuple(one.name for one in side) for side in (self.inputs, self.outputs))
+        return called(
+            "ComponentInfo", self.name, self.file, inputs=inputs, outputs=outputs,
+            merges=len(self.merges), barriers=len(self.barriers),
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -60,6 +68,14 @@ class Bundle:
     path: Path
     manifest: dict[str, Any]
     components: tuple[ComponentInfo, ...]
+
+    def __repr__(self) -> str:
+        merge = self.manifest.get("merge")
+        said = (self.manifest.get("family"), merge.get("method") if isinstance(merge, dict) else None)
+        # A file from elsewhere may say anything.
+        family, method = (word if isinstance(word, str) else None for word in said)
+        names = tuple(one.name for one in self.components)
+        return called("Bundle", self.path, family=family, merge=method, components=names)
 
     @classmethod
     def open(cls, directory: str | Path, *, verify: bool = True) -> Bundle:

@@ -293,6 +293,18 @@ class MergeConfig:
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
         return cls(**values)
 
+    def __repr__(self) -> str:
+        """What it takes to make it again: the settings that are not the default ones."""
+        plain = self.to_dict()
+        if self.k is None and not self.takes("k"):
+            del plain["k"]
+        usual = {"similarity": SIMILARITIES[0]} | {
+            field.name: field.default for field in fields(self) if field.name not in (*_DESCRIBED, "method")
+        }
+        names = [*_DESCRIBED, *(name for name in usual if name not in _DESCRIBED)]
+        told = [name for name in names if plain.get(name) is not None and plain[name] != usual.get(name)]
+        return f"MergeConfig({', '.join([repr(self.method), *(f'{name}={plain[name]!r}' for name in told)])})"
+
     def describe(self) -> str:
         """One short line for tables and logs, such as ``local k=1 ratio=1/4 min-tokens=4 positions=gather``."""
         if not self.active:

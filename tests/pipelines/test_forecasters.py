@@ -48,6 +48,21 @@ INPUTS = {
 }
 
 
+def test_reprs_are_one_line() -> None:
+    for model, said in ((t5(), "ChronosT5"), (bolt(), "ChronosBolt")):
+        where, kind = repr(str(model.bundle.path)), model.forecast_type
+        lengths = (
+            f"context_length={model.model_context_length}, prediction_length={model.model_prediction_length}"
+        )
+        assert repr(model) == f"{said}({where}, {lengths}, forecast_type={kind!r})"
+        if said == "ChronosBolt":
+            sides = "inputs=('context',), outputs=('quantiles',)"
+            assert repr(model.session) == f"Session({where}, {sides})"
+            assert repr(model.session["model"]) == f"GraphSession({sides})"
+        else:
+            assert repr(model.session).startswith(f"Session({where}, components=('encoder', ")
+
+
 @pytest.mark.parametrize("name", INPUTS)
 @pytest.mark.parametrize("steps", [None, 1, 5, 16, 33])
 def test_shapes_and_dtypes(name: str, steps: int | None) -> None:

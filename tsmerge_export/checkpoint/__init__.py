@@ -16,6 +16,7 @@ from tsmerge_export.checkpoint.folder import read_folder_weights
 from tsmerge_export.checkpoint.hub import download, is_hub_id
 from tsmerge_export.checkpoint.safetensors_file import read_safetensors
 from tsmerge_export.errors import TsmergeError, UnsupportedError, UsageError
+from tsmerge_export.one_line import by_fields
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -45,6 +46,9 @@ class LoadedModel:
     family: str
     config: dict[str, Any] = field(repr=False)
     source: str
+
+    def __repr__(self) -> str:
+        return by_fields(self)
 
 
 def load_model(

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tsmerge_export.one_line import by_fields
+
 
 class Merged(NamedTuple):
     """Result of one merge step over ``[B, N, D]`` tokens, M tokens of N survive.
@@ -23,6 +25,9 @@ class Merged(NamedTuple):
     size: Tensor
     kept: Tensor
     target: Tensor
+
+    def __repr__(self) -> str:
+        return by_fields(self)
 
 
 def unmerge(y: Tensor, target: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tsmerge_export.config import MergeConfig
 from tsmerge_export.merge.combine import Merged
+from tsmerge_export.one_line import by_fields
 
 Attributes = Mapping[str, int | float]
 """Attributes of the method's operator."""
@@ -56,6 +57,9 @@ class Evidence:
     margin: Tensor | None = None
     allows: Callable[[int, Ints, Ints, float], bool] | None = None
     count: Tensor | None = None
+
+    def __repr__(self) -> str:
+        return by_fields(self)
 
 
 class Method(Protocol):

@@ -13,6 +13,7 @@ from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.merge.combine import unmerge
 from tsmerge_export.merge.method import Evidence
 from tsmerge_export.merge.plan import MergeStep
+from tsmerge_export.one_line import by_fields
 
 HIDDEN_NEEDS_BLOCKS = (
     "--metric hidden needs the blocks of a state-space model, and this model has none; use --metric x"
@@ -34,6 +35,9 @@ class StepRecord:
     size: Tensor
     evidence: Evidence | None = None
     compared: Tensor | None = None
+
+    def __repr__(self) -> str:
+        return by_fields(self)
 
 
 class MergeRun:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.errors import UsageError
+from tsmerge_export.one_line import called
 from tsmerge_export.pipelines import inputs as check
 from tsmerge_export.progress import Progress
 from tsmerge_export.runtimes.onnxruntime import Session
@@ -61,6 +62,13 @@ class Forecaster(ABC):
         merges = any(component.get("merges") for component in bundle.manifest["components"])
         # Patches that overlap give a series in front of which there is padding more tokens.
         self._padding_counts = merges or settings.get("patch_stride", self._patch) != self._patch
+
+    def __repr__(self) -> str:
+        name = type(self).__name__.lstrip("_")
+        return called(
+            name, self.bundle.path, context_length=self._context, prediction_length=self._horizon,
+            forecast_type=self.forecast_type,
+        )  # fmt: skip
 
     @property
     def model_context_length(self) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tsmerge_export.errors import MissingDependencyError, UsageError, first_line
+from tsmerge_export.one_line import by_fields
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +45,9 @@ class Panel:
     future: pd.DataFrame
     targets: list[str]
     others: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return by_fields(self)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tsmerge_export.bundle import Bundle, TensorInfo
 from tsmerge_export.errors import UsageError
+from tsmerge_export.one_line import called
 
 
 class ComponentSession(Protocol):
@@ -19,6 +20,11 @@ class ComponentSession(Protocol):
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         """Outputs by name of inputs by name."""
+
+
+def names_of(session: ComponentSession) -> dict[str, tuple[str, ...]]:
+    """The names of its inputs and outputs, for a repr."""
+    return {side: tuple(one.name for one in getattr(session, side)) for side in ("inputs", "outputs")}
 
 
 SessionT = TypeVar("SessionT", bound=ComponentSession)
@@ -34,6 +40,11 @@ class BundleSession(Generic[SessionT]):
     def __init__(self, bundle: Bundle, sessions: Mapping[str, SessionT]) -> None:
         self.bundle = bundle
         self._sessions = dict(sessions)
+
+    def __repr__(self) -> str:
+        if len(self._sessions) != 1:
+            return called(type(self).__name__, self.bundle.path, components=self.components)
+        return called(type(self).__name__, self.bundle.path, **names_of(self._only()))
 
     @property
     def components(self) -> tuple[str, ...]:

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from tsmerge_export.bundle import Bundle, TensorInfo
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError, first_line
+from tsmerge_export.one_line import called
 from tsmerge_export.onnx_scan import check_file
 from tsmerge_export.runtimes import Providers, native
 from tsmerge_export.runtimes.arrays import prepare
-from tsmerge_export.runtimes.components import BundleSession
+from tsmerge_export.runtimes.components import BundleSession, names_of
 from tsmerge_export.runtimes.providers import CPU, names
 
 if TYPE_CHECKING:
@@ -127,6 +128,9 @@ class GraphSession:
                 f"ONNX Runtime could not start {wanted}: its libraries or its device are missing; "
                 "install them, or choose another of providers"
             )
+
+    def __repr__(self) -> str:
+        return called("GraphSession", **names_of(self))
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         """Run the graph.

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from tsmerge_export.bundle import Bundle, ComponentInfo, TensorInfo
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError
 from tsmerge_export.lower.names import PLUGIN, PLUGIN_NAMESPACE, PLUGIN_VERSION
+from tsmerge_export.one_line import called
 from tsmerge_export.runtimes.arrays import prepare
-from tsmerge_export.runtimes.components import BundleSession
+from tsmerge_export.runtimes.components import BundleSession, names_of
 from tsmerge_export.shapes import Profile
 
 #: Where the plugin library is, unless a flag or an argument says so.
@@ -155,6 +156,9 @@ class EngineSession:
             self._runner.activate()
         except Exception as error:
             raise UnsupportedError(f"{engine}: TensorRT cannot load it: {_one_line(error)}") from error
+
+    def __repr__(self) -> str:
+        return called("EngineSession", **names_of(self))
 
     def close(self) -> None:
         """Free the engine's memory."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tsmerge_export.errors import UsageError
 from tsmerge_export.notes import note
+from tsmerge_export.one_line import by_fields
 from tsmerge_export.tables import axis, times
 from tsmerge_export.tables.cells import Cells, read_cells
 from tsmerge_export.tables.numbers import decimal_sign, parsed, to_numbers
@@ -44,6 +45,9 @@ class Long:
     time: str | None
     target: str
     wide: bool
+
+    def __repr__(self) -> str:
+        return by_fields(self)
 
 
 def read_long(source: Source, options: TableOptions) -> Long:

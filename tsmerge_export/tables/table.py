@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsmerge_export.errors import UsageError
+from tsmerge_export.one_line import called
 from tsmerge_export.tables.options import TableOptions
 
 
@@ -25,6 +26,9 @@ class Table:
     values: npt.NDArray[np.float64]
     path: str | None = None
     options: TableOptions = field(default_factory=TableOptions)
+
+    def __repr__(self) -> str:
+        return called("Table", self.name, columns=self.columns, values=self.values)
 
 
 def usable_columns(table: Table) -> tuple[Table, list[str]]:

@@ -15,6 +15,7 @@ from torch import nn
 
 from tsmerge_export import onnx_weights
 from tsmerge_export.families.base import Arrays, Component, Family, Forecast, Run
+from tsmerge_export.one_line import by_fields
 from tsmerge_export.ops import DOMAIN, schema
 from tsmerge_export.validate import change, metrics
 from tsmerge_export.validate.change import Change
@@ -72,6 +73,9 @@ class CostReport:
     speed: SpeedReport
     notes: tuple[str, ...]
     tokens: tuple[int, ...] = ()
+
+    def __repr__(self) -> str:
+        return by_fields(self)
 
     def overall(self, which: str, metric: str, how: str = "median") -> float:
         """``how`` ("median" or "mean") over columns of a metric of "unmerged", "merged" or "naive"."""

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsmerge_export.errors import UsageError
+from tsmerge_export.one_line import by_fields
 from tsmerge_export.tables.read import read_table
 from tsmerge_export.tables.table import Table, usable_columns
 
@@ -32,6 +33,9 @@ class Windows:
     target: npt.NDArray[np.float64]
     mean: npt.NDArray[np.float64]
     deviation: npt.NDArray[np.float64]
+
+    def __repr__(self) -> str:
+        return by_fields(self)
 
 
 def need_rows(path: str, rows: int, context: int, horizon: int) -> None:

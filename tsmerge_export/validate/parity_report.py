@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tsmerge_export.one_line import by_fields
 from tsmerge_export.validate.tolerances import Tolerance
 
 # Above this share of flipped rows among series that are not degenerate, the report warns: parity then says little.
@@ -62,6 +63,9 @@ class ParityReport:
     cases: list[CaseResult] = field(default_factory=list)
     components: list[ParityReport] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return by_fields(self)
 
     @property
     def passed(self) -> bool:
