@@ -49,7 +49,7 @@ def test_the_default_series_is_long_enough_for_any_horizon(tmp_path: Path) -> No
     file.write_text("a\n" + "\n".join(str(i % 24) for i in range(2000)) + "\n")
     with pytest.raises(UsageError, match="2000 rows are too few; it takes 2048"):
         api._inputs(model, merge, str(file), None, None, NoProgress(), **options)
-    usual, _ = api._inputs(tiny("chronos-2"), merge, None, None, None, NoProgress(), **options)
+    usual, *_ = api._inputs(tiny("chronos-2"), merge, None, None, None, NoProgress(), **options)
     assert usual.name == "sample.csv"
 
 

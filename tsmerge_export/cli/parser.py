@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from tsmerge_export.cli.examples import add_examples
 from tsmerge_export.cli.tables import FILES, add_table_options
 from tsmerge_export.errors import UsageError
 
@@ -363,6 +364,7 @@ def _run_inspect(args: argparse.Namespace) -> int:
 def export_parser() -> argparse.ArgumentParser:
     """The parser of ``tsmerge-export``."""
     parser = _Parser(prog="tsmerge-export", description=_EXPORT_HELP.capitalize() + ".")
+    add_examples(parser, "export")
     _add_version(parser)
     _fill_export(parser)
     return parser
@@ -373,6 +375,7 @@ def tsmerge_parser() -> argparse.ArgumentParser:
     from tsmerge_export.cli import advise, bench, families, lowpass, tune
 
     parser = _Parser(prog="tsmerge", description="Token merging in time-series models, exported and proved.")
+    add_examples(parser, "")
     _add_version(parser)
     commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
     for name, text, fill in (
@@ -387,5 +390,7 @@ def tsmerge_parser() -> argparse.ArgumentParser:
         ("families", families.HELP, families.fill),
     ):
         own_help = fill is _fill_forecast
-        fill(commands.add_parser(name, help=text, description=text.capitalize() + ".", add_help=not own_help))
+        one = commands.add_parser(name, help=text, description=text.capitalize() + ".", add_help=not own_help)
+        add_examples(one, name)
+        fill(one)
     return parser
