@@ -32,7 +32,7 @@ HEADS = {
     "flatten": (FLATTEN, ["Reshape"]),
     "mean": (MEAN, ["ReduceMean"]),
     "cls": (CLS, []),
-    "student-t": (STUDENT, ["ReduceMax"]),
+    "student-t": (STUDENT, []),
 }
 
 

@@ -40,6 +40,12 @@ FOLLOWS = {
     "batched contraction of features": ("t = Transpose<perm = [0, 2, 1]>(h) y = MatMul(h, t)", "b,n,n"),
     "layer norm": ("g = Constant<value = float[6] {1., 2., 3., 4., 5., 6.}>() y = LayerNormalization<axis = -1>(h, g)", "b,n,6"),
     "reduce features": ("y = ReduceSum<keepdims = 1>(h, minus)", "b,n,1"),
+    "highest token": ("one = Constant<value_ints = [1]>() y = ReduceMax<keepdims = 0>(h, one)", "b,6"),
+    "any token": (
+        "c = Greater(h, zero0) a = Cast<to = 1>(c) one = Constant<value_ints = [1]>() s = ReduceSum<keepdims = 0>(a, one) "
+        "d = Greater(s, zero0) y = Cast<to = 1>(d)",
+        "b,6",
+    ),
     "argmax of features": ("y = ArgMax<axis = 2, keepdims = 0>(h)", "b,n"),
     "softmax of features": ("y = Softmax<axis = 2>(h)", "b,n,6"),
     "heads, constant shape": (
@@ -94,6 +100,12 @@ BARRIERS = {
         "n,m,3",
         "Reshape",
     ),
+    "how many tokens": (
+        "c = Greater(h, zero0) a = Cast<to = 1>(c) one = Constant<value_ints = [1]>() y = ReduceSum<keepdims = 0>(a, one)",
+        "b,6",
+        "ReduceSum",
+    ),
+    "highest of the batch": ("z = Constant<value_ints = [0]>() y = ReduceMax<keepdims = 0>(h, z)", "n,6", "ReduceMax"),
     "sum over the batch": ("z = Constant<value_ints = [0]>() y = ReduceMean<keepdims = 0>(h, z)", "n,6", "ReduceMean"),
     "tokens and batch on one axis, softmax over it": (
         "s = Constant<value_ints = [-1, 6]>() a = Reshape(h, s) y = Softmax<axis = 0>(a)",
@@ -200,6 +212,7 @@ LAYOUTS = {
         "z = Constant<value_ints = [0]>() u = Squeeze(p, z) v = Squeeze(q, z) y = Sub(u, v)",
         "n,b,3",
     ),
+    "highest of all rows": ("y = ReduceMax<keepdims = 1>(h)", "1,1,1"),
     "a new axis in front": ("z = Constant<value_ints = [0]>() a = Unsqueeze(h, z) y = Neg(a)", "1,b,n,6"),
 }  # fmt: skip
 
