@@ -54,6 +54,7 @@ def test_a_graph(low: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "matrix products" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_inlined(low: None, tmp_path: Path) -> None:
     bundle = tsm.export(
         tiny_folder(tmp_path / "model"), QUARTER, output=tmp_path / "out", threads=1, inline=True
