@@ -9,7 +9,8 @@ from typing import Any
 import onnx
 
 from tsmerge_export import isolated
-from tsmerge_export.checkpoint.onnx_risk import risk
+from tsmerge_export.onnx_risk import risk
+from tsmerge_export.onnx_wire import read_model
 
 
 def check(model: onnx.ModelProto, task: str, source: str, request: dict[str, Any]) -> dict[str, Any] | None:
@@ -29,6 +30,19 @@ def check(model: onnx.ModelProto, task: str, source: str, request: dict[str, Any
     limits = isolated.Limits.for_file(Path(source).stat().st_size)
     with isolated.Child(task, source, limits) as child:
         return child.ask(request)
+
+
+def first_open(path: Path) -> None:
+    """Let ONNX Runtime open a graph apart first; bundles of others are validated, too.
+
+    Raises:
+        UnsupportedError: it did not open there.
+    """
+    if isolated.inside or risk(read_model(path)) is None:
+        return
+    from tsmerge_export.runtimes.apart import GraphApart
+
+    GraphApart(path, {"threads": 1})
 
 
 def first_load(

@@ -39,13 +39,16 @@ def test_protocol(graph: Path) -> None:
         "inputs": str(graph.with_name("inputs.npz")),
         "threads": 1,
     }
-    answers = io.StringIO()
+    answers, before = io.StringIO(), worker.peak_bytes()
     worker.serve(io.StringIO(json.dumps(order) + "\nrun\nrun\nstop\nrun\n"), answers)
     ready, one, two, peak = (json.loads(line) for line in answers.getvalue().splitlines())
     assert ready == {"ready": True}
     assert 0 < one["seconds"] < 60
     assert 0 < two["seconds"] < 60
-    assert peak["peak"] == worker.peak_bytes()
+    # Read while the session is there: what comes later (closing it, this parsing) may need a few pages more, and the
+    # kernel counts pages per thread and adds them up at times.
+    pages = 2**20
+    assert before - pages <= peak["peak"] <= worker.peak_bytes() + pages
 
 
 def test_peak_is_that_of_the_process(graph: Path) -> None:

@@ -6,16 +6,31 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
+from onnx import helper
 
-from tests.hostile.attacks import VALID, attacks
+from tests.hostile.attacks import (
+    FLOAT,
+    INT64,
+    VALID,
+    attacks,
+    constant,
+    function,
+    info,
+    model,
+    op,
+    saved,
+)
 from tests.hostile.cases import outcome
 from tests.hostile.fuzz import main
-from tsmerge_export import api
+from tsmerge_export import api, isolated, ops
+from tsmerge_export.bench.worker import peak_bytes
 from tsmerge_export.checkpoint.onnx_file import read_onnx
-from tsmerge_export.checkpoint.onnx_risk import risk
-from tsmerge_export.errors import UnsupportedError
+from tsmerge_export.errors import TsmergeError, UnsupportedError, UsageError
 from tsmerge_export.inspect import inspect_path
+from tsmerge_export.onnx_risk import risk
+from tsmerge_export.onnx_wire import model_of
 from tsmerge_export.runtimes.onnxruntime import GraphSession
 
 GROUPS = (
@@ -65,7 +80,7 @@ def of(name: str, folder: Path) -> onnx.ModelProto:
         ("memory-expand-1099511627776", "Expand of a large size"),
         ("memory-range-1099511627776", "Range of a large size"),
         ("conv-strides-0", "Conv with unusual attributes"),
-        ("pool-strides-0", "operator MaxPool"),
+        ("pool-strides-0", "MaxPool with unusual attributes"),
         ("memory-doubling", "beside itself"),
         ("ours-forged", None),
     ],
@@ -75,16 +90,21 @@ def test_what_is_not_known_to_be_harmless(name: str, why: str | None, tmp_path: 
     assert (found is None) if why is None else (found is not None and why in found)
 
 
+ROWS = {"x": np.ones((1, 2, 8), np.float32)}
+
+
 def test_endless_loops_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a process of its own where a file is looked at, by a flag of the runtime where a session runs it."""
+    """By a flag of the runtime in a process that is watched over, with that process where it is not."""
     file = tmp_path / "m.onnx"
     attacks()["loop-endless"](file)
     monkeypatch.setenv("TSMERGE_MAX_SECONDS", "2")
-    session = GraphSession(file, threads=1)
-    with pytest.raises(Exception, match="terminate"):
-        session.run({"x": np.ones((1, 2, 8), np.float32)})
+    with pytest.raises(UnsupportedError, match=r"no answer in 2 s|terminate"):
+        GraphSession(file, threads=1).run(ROWS)
     with pytest.raises(UnsupportedError, match=r"no answer in 2 s|terminate"):
         inspect_path(file)
+    monkeypatch.setattr(isolated, "inside", True)
+    with pytest.raises(UsageError, match="terminate"):
+        GraphSession(file, threads=1).run(ROWS)
 
 
 def test_crashes_stay_outside(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -94,6 +114,127 @@ def test_crashes_stay_outside(tmp_path: Path, capfd: pytest.CaptureFixture[str])
     with pytest.raises(UnsupportedError, match=r"m\.onnx.*(ended with signal 8|zero)"):
         inspect_path(file)
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("integer-Div-overflow", r"ended with signal 8|overflow"),  # divided when it is opened
+        ("memory-doubling", r"allocate|memory"),
+    ],
+)
+def test_no_session_harms(name: str, why: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A bundle of them ends neither this process nor the machine's memory, opened and run as forecasts do."""
+    file = tmp_path / "m.onnx"
+    attacks()[name](file)
+    before = peak_bytes()
+    with pytest.raises(TsmergeError, match=why):
+        GraphSession(file, threads=1).run(ROWS)
+    assert peak_bytes() - before < 2**28
+    assert capfd.readouterr().err == ""
+
+
+def _divided(divisor: str, *before: object) -> onnx.ModelProto:
+    """``count / divisor``, of whole numbers that are given: a session answers with ``y`` of as many."""
+    values = [info(name, INT64, ["n"]) for name in ("count", "by")]
+    nodes = [*before, op("Div", ["count", divisor], "q"), op("Cast", ["q"], to=FLOAT)]
+    return model(nodes, inputs=[info("x"), *values])
+
+
+def test_a_session_apart_is_as_good(tmp_path: Path) -> None:
+    """Same names, dtypes, dims and values as in this process; it goes on after its process was ended by numbers."""
+    file = tmp_path / "m.onnx"
+    saved(_divided("by"))(file)
+    session = GraphSession(file, threads=1)
+    feed = {**ROWS, "count": np.array([7, -9]), "by": np.array([2, 4])}
+    np.testing.assert_array_equal(session.run(feed)["y"], np.float32([3, -2]))
+    with pytest.raises(UnsupportedError, match=r"m\.onnx.*ended with signal 8"):
+        session.run({**feed, "count": np.array([-(2**63), 0]), "by": np.array([-1, 1])})
+    np.testing.assert_array_equal(session.run(feed)["y"], np.float32([3, -2]))
+    with pytest.raises(UnsupportedError, match=r"process of its own \(Div of whole numbers"):
+        _ = session.ort
+    own = GraphSession(file, threads=1, options=onnxruntime.SessionOptions())
+    assert (own.inputs, own.outputs) == (session.inputs, session.outputs)
+    np.testing.assert_array_equal(own.run(feed)["y"], np.float32([3, -2]))
+
+
+ONE, MANY, BIG = constant("one", [1]), constant("many", [1, 128, 1]), constant("big", [2**20])
+DOUBLED = [
+    node
+    for n in range(14)
+    for node in (op("Relu", [f"d{n}"], f"e{n}"), op("Concat", [f"d{n}", f"e{n}"], f"d{n + 1}", axis=1))
+]
+
+
+@pytest.mark.parametrize(
+    ("made", "harmless"),
+    [
+        (_divided("by"), False),
+        (_divided("least", op("Max", ["by", "one"], "least")), True),
+        (_divided("least", op("Max", ["by", "one"], "m"), op("Unsqueeze", ["m", "zero"], "least")), True),
+        (_divided("most", op("Min", ["by", "one"], "most")), False),
+        (_divided("two", op("Add", ["one", "one"], "two")), True),
+        (_divided("none", op("Sub", ["one", "one"], "none")), False),
+        (_divided("minus", op("Neg", ["one"], "minus")), False),
+        # A name that is another value's inside: what was known of it is known no more.
+        (_divided("one2", op("Max", ["by", "one"], "one2"), op("Identity", ["by"], "one2")), False),
+        # Behind the node that reads it.
+        (_divided("late", op("Identity", ["early"], "late"), op("Identity", ["by"], "early")), False),
+        (_divided("by2", op("f", ["by"], "by2", "f")), False),
+        (model([op("Identity", ["a"], "d0"), *DOUBLED, op("Relu", ["d14"])]), False),
+        (model([op("Tile", ["a", "many"], "d0"), op("Tile", ["d0", "many"])], constants=[MANY]), False),
+        (model([op("Mul", ["big", "big"], "n"), op("ConstantOfShape", ["n"])], constants=[BIG]), False),
+        (model([op("TopK", ["a", "one"], "v"), op("Relu", ["v"])]), True),
+    ],
+)  # fmt: skip
+def test_bounds(made: onnx.ModelProto, harmless: bool) -> None:
+    """Read by onnx and by this project's own reader, which must agree."""
+    made.graph.initializer.extend([ONE, constant("zero", [0])])
+    if any(node.domain == "f" for node in made.graph.node):
+        made.functions.append(function("f", [op("Sub", ["a", "a"], "b")]))
+    found = risk(made)
+    assert (found is None) == harmless, found
+    assert risk(model_of(made.SerializeToString())) == found
+
+
+def test_functions_are_followed() -> None:
+    """What a call hands over decides: a number of the caller's, an attribute, its default."""
+    body = [op("Div", ["a", "by"], "b"), helper.make_node("Constant", [], ["by"])]
+    body[1].attribute.add(name="value_int", type=onnx.AttributeProto.INT, ref_attr_name="size")
+    divides = function("d", body[::-1])
+    divides.attribute.append("size")
+    for size, harmless in ((4, True), (0, False), (-1, False)):
+        made = _divided("one", op("d", ["count"], "q2", "f", size=size))
+        made.graph.initializer.append(ONE)
+        made.functions.append(divides)
+        assert (risk(made) is None) == harmless, size
+        assert (risk(model_of(made.SerializeToString())) is None) == harmless, size
+
+
+@pytest.mark.parametrize("op_type", sorted(ops.SCHEMAS))
+@pytest.mark.parametrize("k", [0, 1, 2, 33])
+def test_own_operators_are_harmless(op_type: str, k: int) -> None:
+    """Their bodies divide whole numbers, by constants, attributes and at least 1; but not with a forged attribute."""
+    schema = ops.SCHEMAS[op_type]
+    attributes = {a.name: 4 if a.name.endswith("_den") else a.least for a in schema.attributes}
+    if "k" in attributes:
+        attributes["k"] = k
+    node = helper.make_node(
+        op_type, [value.name for value in schema.inputs], [value.name for value in schema.outputs],
+        domain=ops.DOMAIN, overload=ops.variant_key(op_type, attributes), **attributes,
+    )  # fmt: skip
+    inputs = [
+        info("x"),
+        *(info(v.name, INT64 if v.types == ("int64",) else FLOAT, None) for v in schema.inputs),
+    ]
+    made = model([node], inputs=[*{value.name: value for value in inputs}.values()],
+                 functions=[ops.function(op_type, attributes)], domains=[ops.DOMAIN])  # fmt: skip
+    assert risk(made) is None
+    assert risk(model_of(made.SerializeToString())) is None
+    for attribute in made.graph.node[-1].attribute:
+        if attribute.name == "ratio_den":
+            attribute.i = 0
+            assert "may be by zero" in str(risk(made))
 
 
 @pytest.mark.slow

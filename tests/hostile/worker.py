@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import sys
 import tempfile
@@ -16,6 +17,8 @@ from tests.hostile.cases import outcome, quick, touch_bundle, touch_graph
 from tests.hostile.mutate import Sources
 from tsmerge_export import isolated
 
+_MEMORY = 8 * 2**30  # bytes: what takes more fails, and takes nothing from others
+
 
 def main(directory: str, seconds: float | None) -> None:
     """Answer ``attack NAME`` and ``mutation NUMBER`` with a JSON object of operations and outcomes.
@@ -26,6 +29,7 @@ def main(directory: str, seconds: float | None) -> None:
             is watched over as well, and faster.
     """
     channel, folder = isolated.own_channel(), Path(directory)
+    resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, resource.RLIM_INFINITY))
     isolated.inside = seconds is None
     if seconds is not None:
         os.environ["TSMERGE_MAX_SECONDS"] = str(seconds)

@@ -1,8 +1,8 @@
 """The process of one candidate: loads it, runs it whenever a line arrives, and reports its own peak memory at the end.
 
-The first line on stdin is JSON (``candidate``, ``inputs``: an .npz
-file, ``threads``); then ``run`` or ``stop``. Every line gets one JSON line back: ``{"ready": true}``,
-``{"seconds": s}``, ``{"peak": bytes}``, or ``{"error": text}`` after which the process ends.
+The first line on stdin is JSON (``candidate``, ``inputs``: an .npz file, ``threads``); then ``run`` or ``stop``. Every
+line gets one JSON line back: ``{"ready": true}``, ``{"seconds": s}``, ``{"peak": bytes}``, or ``{"error": text}`` after
+which the process ends.
 """
 
 from __future__ import annotations

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from tsmerge_export import isolated
 from tsmerge_export.bundle import Bundle, TensorInfo
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError, first_line
 from tsmerge_export.one_line import called
+from tsmerge_export.onnx_risk import risk
 from tsmerge_export.onnx_scan import check_file
+from tsmerge_export.onnx_wire import read_model
 from tsmerge_export.runtimes import Providers, native
+from tsmerge_export.runtimes.apart import GraphApart
 from tsmerge_export.runtimes.arrays import prepare
 from tsmerge_export.runtimes.components import BundleSession, names_of
 from tsmerge_export.runtimes.providers import CPU, names
@@ -72,11 +76,15 @@ def check_providers(providers: Providers | None) -> list[str | tuple[str, dict[s
 class GraphSession:
     """One ONNX file in ONNX Runtime.
 
+    A graph of which is not known that it ends, fits into memory and crashes no runtime
+    (:mod:`tsmerge_export.onnx_risk`) is opened and run in a process of its own, with limits.
+
     Args:
         path: the file. A bundle's hashes say that it is as it was written, not who wrote it.
         threads: threads inside an operator, >= 1; operators run one after another.
         providers: see :func:`check_providers`.
-        options: ONNX Runtime session options to start from (profiling, optimisation level).
+        options: ONNX Runtime session options to start from (profiling, optimisation level); they reach no other
+            process, so that with them every graph is run in this one.
         plugin: the library of native operators, see :mod:`tsmerge_export.runtimes.native`; for the CPU alone, or
             for CUDA's provider in front.
 
@@ -97,6 +105,7 @@ class GraphSession:
         plugin: str | Path | None = None,
     ) -> None:
         ort = _onnxruntime()
+        own_options = options is not None
         options = ort.SessionOptions() if options is None else options
         options.inter_op_num_threads = 1
         options.log_severity_level = 4  # errors are raised; its coloured lines say the same once more
@@ -107,15 +116,25 @@ class GraphSession:
         if not Path(path).is_file():
             raise UsageError(f"{path}: no such file")
         chosen = check_providers(providers)
+        found = check_file(Path(path))
+        self._path = Path(path)
+        self._session: Any = None
+        self._apart: GraphApart | None = None
+        self._why = None if isolated.inside or own_options else _risk(Path(path))
+        if self._why is not None:
+            library = None if plugin is None else str(Path(plugin).resolve())
+            settings = {"threads": threads, "providers": chosen, "plugin": library}
+            self._apart = GraphApart(Path(path), settings)
+            self.inputs, self.outputs = self._apart.inputs, self._apart.outputs
+            return
         native.register(options, plugin, names(chosen))
         from tsmerge_export.runtimes.bounded import session_class
 
-        kind = session_class(name for _, name in check_file(Path(path)).kinds())
+        kind = session_class(name for _, name in found.kinds())
         try:
-            self.ort = kind(os.fspath(path), options, providers=chosen)
-            self.inputs = tuple(
-                _info(arg) for arg in self.ort.get_inputs()
-            )  # names that are no text raise, too
+            self._session = kind(os.fspath(path), options, providers=chosen)
+            # Names that are no text raise, too.
+            self.inputs = tuple(_info(arg) for arg in self.ort.get_inputs())
             self.outputs = tuple(_info(arg) for arg in self.ort.get_outputs())
         except Exception as error:  # ONNX Runtime has no common base class for its errors
             reason = first_line(error)
@@ -132,6 +151,15 @@ class GraphSession:
     def __repr__(self) -> str:
         return called("GraphSession", **names_of(self))
 
+    @property
+    def ort(self) -> Any:
+        """ONNX Runtime's session. Raises UnsupportedError where it is in another process."""
+        if self._apart is not None:
+            raise UnsupportedError(
+                f"{self._path}: runs in a process of its own ({self._why}), and has no session here"
+            )
+        return self._session
+
     def run(self, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         """Run the graph.
 
@@ -143,8 +171,11 @@ class GraphSession:
 
         Raises:
             UsageError: an input does not fit, or ONNX Runtime rejects its size.
+            UnsupportedError: a graph that may do harm took too long, too much memory, or crashed.
         """
         feed = prepare(inputs, self.inputs)
+        if self._apart is not None:
+            return self._apart.run(feed)
         try:
             values = self.ort.run(None, feed)
         except Exception as error:
@@ -152,6 +183,13 @@ class GraphSession:
             reason = first_line(error)
             raise UsageError(f"the model does not run on {shapes}: {reason}") from error
         return {info.name: value for info, value in zip(self.outputs, values, strict=True)}
+
+
+def _risk(path: Path) -> str | None:
+    try:
+        return risk(read_model(path))
+    except (OSError, IndexError, ValueError):  # check_file has read it: it is being changed
+        raise UsageError(f"{path}: truncated or not an ONNX file") from None
 
 
 def _info(arg: Any) -> TensorInfo:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from tsmerge_export import onnx_weights
+from tsmerge_export import onnx_weights, trial
 from tsmerge_export.validate.decisions import Tap, tap
 from tsmerge_export.validate.sessions import open_session
 
@@ -46,6 +46,7 @@ class OnnxArtefact:
     ) -> None:
         self._names = list(names)
         self._values_from = values_from
+        trial.first_open(file)
         self._session = open_session(file, threads)
         proto = onnx_weights.read(with_decisions or file)
         self.taps: Sequence[Tap] = tap(proto)
