@@ -216,6 +216,39 @@ def without_merging(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
+def savings(
+    model: onnx.ModelProto,
+    inputs: Mapping[str, NDArray[Any]],
+    also: Sequence[str] = (),
+    *,
+    merges: bool = True,
+) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
+    """Products with and without merging, over the same inputs.
+
+    Args:
+        model: a file with merge nodes; without (``merges=False``) there is nothing to compare with. inputs, also: as
+            for :func:`count`.
+
+    Returns:
+        JSON-ready ``unmerged``, ``merged`` (the model's own products), ``merge_nodes``, ``ratio`` (``unmerged`` to the
+        sum of the others) and ``uncounted``; and the shapes that were asked for.
+
+    Raises:
+        UnsupportedError, MissingDependencyError: as :func:`run_shapes`.
+    """
+    merged = count(model, inputs, also)
+    # The same file with nothing removed is the unmerged model.
+    unmerged = count(without_merging(model), inputs).model if merges else None
+    found = {
+        "unmerged": unmerged,
+        "merged": merged.model,
+        "merge_nodes": merged.merge,
+        "ratio": None if unmerged is None or not merged.total else unmerged / merged.total,
+        "uncounted": list(merged.uncounted),
+    }
+    return found, merged.shapes
+
+
 def shrinking_share(merged: onnx.ModelProto, inputs: Mapping[str, NDArray[Any]]) -> float:
     """Share of the unmerged model's FLOPs in products that merging makes smaller, 0 to 1.
 

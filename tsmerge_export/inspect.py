@@ -102,9 +102,7 @@ def _inspected(model: onnx.ModelProto, path: Path, batch: int, length: int) -> d
         raise UnsupportedError(f"{path}: has merge nodes without tokens, which are none of this project's")
     inputs = flops.feeds(model, batch, length)
     ends = [name for node in nodes for name in (node.input[0], node.output[0])]
-    merged = flops.count(model, inputs, ends)
-    # The same file with nothing removed is the unmerged model.
-    unmerged = flops.count(flops.without_merging(model), inputs) if nodes else None
+    products, shapes = flops.savings(model, inputs, ends, merges=bool(nodes))
     return {
         "name": path.stem,
         "file": path.name,
@@ -112,17 +110,11 @@ def _inspected(model: onnx.ModelProto, path: Path, batch: int, length: int) -> d
         "batch": batch,
         "length": length,
         "opset": max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=None),
-        "merges": [_merge(node, merged.shapes) for node in nodes],
+        "merges": [_merge(node, shapes) for node in nodes],
         "described": len(nodes),
         "barriers": [_barrier(node) for node in model.graph.node if "barrier" in _metadata(node)],
         "nodes": dict(sorted(Counter(map(_kind, model.graph.node)).items())),
-        "flops": {
-            "unmerged": None if unmerged is None else unmerged.model,
-            "merged": merged.model,
-            "merge_nodes": merged.merge,
-            "ratio": None if unmerged is None or not merged.total else unmerged.model / merged.total,
-            "uncounted": list(merged.uncounted),
-        },
+        "flops": products,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import http.server
 import shutil
@@ -95,6 +96,48 @@ def colours(file: Path, page: str | None = None) -> None:
     assert count.most_common(1)[0][1] < 0.97 * pixels[..., 0].size
     if page is not None:
         assert page != "rgba(0, 0, 0, 0)"
+
+
+@pytest.mark.parametrize("horizon", [1, 16])
+def test_lines_that_are_one_are_both_seen(horizon: int, browser: Any, tmp_path: Path) -> None:
+    """Merged and unmerged forecasts that are equal: taking away either changes the picture."""
+    content = copy.deepcopy(report("chronos-bolt"))
+    (one, *_) = content["example"]["series"]
+    one["target"] = one["target"][:horizon]
+    one["unmerged"] = {name: values[:horizon] for name, values in one["unmerged"].items()}
+    one["merged"] = one["unmerged"]
+    file = tmp_path / "page.html"
+    file.write_text(report_page(content), encoding="utf-8")
+    with Visit(browser, file.as_uri()) as visit:
+        chart = visit.page.locator("section[aria-labelledby=forecasts] svg.chart").first
+
+        def pixels() -> Any:
+            chart.screenshot(path=tmp_path / "chart.png")
+            return image.imread(tmp_path / "chart.png")[..., :3]
+
+        whole = pixels()
+        for kind in ("unmerged", "merged"):
+            lines = chart.locator(f".{kind}:not(.band)")
+            assert lines.count() >= 1
+            lines.evaluate_all("all => all.forEach(one => { one.style.visibility = 'hidden' })")
+            changed = np.abs(pixels() - whole).max(axis=-1) > 0.2
+            lines.evaluate_all("all => all.forEach(one => { one.style.visibility = '' })")
+            assert changed.sum() >= 50
+
+
+def test_the_newest_steps_of_a_strip_are_in_sight(browser: Any) -> None:
+    address = (bundle("chronos-t5") / "report.html").as_uri()
+    with Visit(browser, address, "phone") as visit:
+        sides = """() => {
+            const strip = document.querySelector('.strip .scroll'), inner = strip.firstElementChild
+            const a = strip.getBoundingClientRect(), b = inner.getBoundingClientRect()
+            return [a.left, a.right, b.left, b.right]
+        }"""
+        left, right, oldest, newest = visit.page.evaluate(sides)
+        assert oldest < left - 20  # there is more than a phone can show
+        assert abs(newest - right) < 1
+        visit.page.evaluate("document.querySelector('.strip .scroll').scrollBy(-1e6, 0)")
+        assert abs(visit.page.evaluate(sides)[2] - left) < 1  # and the oldest can be reached
 
 
 def test_light_and_dark(browser: Any) -> None:

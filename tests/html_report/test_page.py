@@ -63,6 +63,17 @@ def test_verdicts(family: str) -> None:
     layers = report(family)["example"]["tokens"]["layers"]
     tokens = f"{len(layers[0]['target'])} \u2192 {len(layers[-1]['kept'])}"
     assert tiles["Tokens, first to last layer"] == tokens
+    # The products are those of the same history, and no others are told beside it.
+    saved = figures.fewer(report(family)["example"]["tokens"]["flops"]["ratio"])
+    assert f" steps, {figures.change(100 * (len(layers[-1]['kept']) / len(layers[0]['target']) - 1))}" in (
+        told := got.one("ul", class_="tiles").all("li")[-1].one("span", class_="more").text
+    )
+    assert told.endswith(f"; matrix products there: {saved}")
+    by_data = SETTINGS[family].method == "dynamic"
+    header = part(got, "tokens").all("table")[0].all("th")
+    beside = [cell.text for cell in header if cell.text.startswith("before, length")]
+    assert len(beside) == (0 if by_data else 1)
+    assert "generated input" not in part(got, "tokens").text
 
     rows = {row[0]: row[1:] for row in part(got, "cost").rows()}
     assert rows["weighted quantile loss"][:2] == [f"{before:.4g}", f"{after:.4g}"]

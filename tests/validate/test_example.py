@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests import artefacts
 from tsmerge_export.config import MergeConfig
@@ -92,6 +94,30 @@ def test_decisions_are_those_of_the_eager_model(name: str) -> None:
         np.add.at(summed, layer["target"], size)
         np.testing.assert_allclose(layer["size"], summed)
         size = summed
+
+
+@pytest.mark.parametrize("merge", [MergeConfig(ratio="1/3"), MergeConfig("dynamic", threshold=0.6)])
+def test_products_are_counted_over_the_same_series(merge: MergeConfig) -> None:
+    """As torch counts them in the eager model, which the other counts must not know of."""
+    model, component = artefacts.model("bolt-tiny"), artefacts.component("bolt-tiny")
+    flat = np.ones((1, 256), np.float32)
+    noise = np.random.default_rng(1).standard_normal((1, 256)).astype(np.float32)
+    artefact = artefacts.built("bolt-tiny", merge).merged
+    left = []
+    for series in (flat, noise):
+        feed = component.from_series(model, series)
+        found = example.read_tokens(artefact, feed, steps=256, protected=(0, 1))
+        assert found is not None
+        counts = {}
+        for name, setting in (("unmerged", MergeConfig("none")), ("merged", merge)):
+            with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+                run_eager(component, model, setting, feed)
+            counts[name] = counter.get_total_flops()
+        assert {name: found["flops"][name] for name in counts} == counts
+        assert found["flops"]["merge_nodes"] == 0
+        assert found["flops"]["ratio"] == pytest.approx(counts["unmerged"] / counts["merged"])
+        left.append(counts["merged"])
+    assert (left[0] != left[1]) == (merge.method == "dynamic")
 
 
 def test_a_file_without_merging_has_no_decisions() -> None:

@@ -101,11 +101,11 @@ class Axes:
             pen = "L"
         return "".join(out)
 
-    def line(self, points: Points, kind: str) -> Html:
-        """A line of a class; a single point is a dot."""
+    def line(self, points: Points, kind: str, radius: float = 4) -> Html:
+        """A line of a class; a single point is a dot of this radius."""
         known = [p for p in points if p[1] is not None]
         if len(known) == 1:
-            return self.dot(known[0][0], known[0][1] or 0.0, f"dot {kind}")
+            return self.dot(known[0][0], known[0][1] or 0.0, f"dot {kind}", radius=radius)
         return tag("path", d=self.path(thinned(points)), class_=f"line {kind}")
 
     def band(self, low: Points, high: Points, kind: str) -> Html:

@@ -51,8 +51,10 @@ def _figure(one: Mapping[str, Any]) -> Html:
     drawn = [axes.vertical(0, "now")]
     for side in _SIDES:
         drawn.append(axes.band(_steps(one[side]["low"]), _steps(one[side]["high"]), side))
+    # Where both forecasts are one, the broad unmerged line is seen on both sides of the merged one.
+    drawn.append(axes.line(_steps(one["unmerged"]["median"]), "unmerged", radius=7))
     drawn += [axes.line(past, "history"), axes.line(_steps(target), "truth")]
-    drawn += [axes.line(_steps(one[side]["median"]), side) for side in _SIDES]
+    drawn.append(axes.line(_steps(one["merged"]["median"]), "merged"))
     title = f"Forecasts of {one['column']}, merged and unmerged"
     words = f"{len(history)} steps of history ({shown} shown), {horizon} of forecast."
     gap = _gap(one["unmerged"]["median"], one["merged"]["median"])

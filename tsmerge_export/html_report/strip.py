@@ -108,6 +108,9 @@ def _counts(report: Mapping[str, Any], tokens: Mapping[str, Any] | None) -> Html
         (number if one.get("layer") is None else one["layer"], one["before"], one["after"])
         for number, one in enumerate(inspected["merges"])
     ]  # fmt: skip
+    by_data = inspected is not None and any(one.get("data_dependent") for one in inspected["merges"])
+    if here and by_data:
+        there = []  # counts on another input: nothing to set beside those of the history
     first = (here or there or [(0, 0, 0)])[0][1]
     if not first:
         return Html("")
@@ -127,8 +130,9 @@ def _counts(report: Mapping[str, Any], tokens: Mapping[str, Any] | None) -> Html
         rows.append(row)
     said = []
     if here:
-        said.append("Counted on the history below; beside it, at the length that inspect counts at. ")
-    if inspected and any(one.get("data_dependent") for one in inspected["merges"]):
+        beside = "; beside it, at the length that inspect counts at" if there else ""
+        said.append(f"Counted on the history below{beside}.")
+    elif by_data:
         said.append(f"With this method {GENERATED_INPUT}.")
     heading = tag("h3", "Tokens kept per layer")
     return join((heading, tag("p", *said, class_="sub"), table(header, rows, name="Tokens kept per layer")))

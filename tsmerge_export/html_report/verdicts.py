@@ -127,27 +127,29 @@ def _tokens_tile(report: Mapping[str, Any]) -> Html:
     counts = token_counts(report)
     if counts is None:
         return Html("")
-    first, last, where = counts
+    first, last, where, products = counts
     more = f"{where}, {change(100 * (last / first - 1))}" if first else where
-    for part in report.get("tokens") or ():
-        saved = (part.get("flops") or {}).get("ratio")
-        if part.get("merges") and saved:
-            more += f"; matrix products {fewer(saved)} at length {part.get('length')}"
+    if products.get("ratio"):
+        more += f"; matrix products there: {fewer(products['ratio'])}"
     return _tile("Tokens, first to last layer", f"{first} \u2192 {last}", more)
 
 
-def token_counts(report: Mapping[str, Any]) -> tuple[int, int, str] | None:
-    """Tokens before the first and after the last merge, and where: in the example, or as inspect counts them."""
+def token_counts(report: Mapping[str, Any]) -> tuple[int, int, str, Mapping[str, Any]] | None:
+    """Tokens before the first and after the last merge, where, and the matrix products there.
+
+    All of the history of the example; without an example, all as inspect counts them.
+    """
     tokens = (report.get("example") or {}).get("tokens")
     if tokens:
-        return tokens["count"], len(tokens["layers"][-1]["kept"]), f"of a history of {tokens['steps']} steps"
+        where = f"of a history of {tokens['steps']} steps"
+        return tokens["count"], len(tokens["layers"][-1]["kept"]), where, tokens.get("flops") or {}
     for part in report.get("tokens") or ():
         merges = part.get("merges")
         if merges:
             where = f"at batch {part.get('batch')}, length {part.get('length')}"
             if any(merge.get("data_dependent") for merge in merges):
                 where += " of generated input"
-            return merges[0]["before"], merges[-1]["after"], where
+            return merges[0]["before"], merges[-1]["after"], where, part.get("flops") or {}
     return None
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx
 from torch import nn
 
-from tsmerge_export import onnx_weights
+from tsmerge_export import flops, onnx_weights
 from tsmerge_export.bench.profile import merge_share
 from tsmerge_export.families.base import Arrays, Component, Family
 from tsmerge_export.ops import DOMAIN, merge_op_types
@@ -143,12 +143,14 @@ def read_tokens(
         JSON-ready: ``count`` (N, tokens before the first merge), ``protected``, ``steps``, ``steps_per_token`` and
         ``special`` (both None where they do not follow from the counts, see :func:`steps_per_token`), ``size`` ``[N]``
         before the first merge (0 is padding), and ``layers``: for each merge ``layer``, ``kept [M]``, ``target`` (one
-        entry per input token) and ``size [M]``, as the operator gives them. None where the file has no merge nodes.
+        entry per input token) and ``size [M]``, as the operator gives them; and ``flops`` over the same series (see
+        :func:`tsmerge_export.flops.savings`). None where the file has no merge nodes.
     """
     proto = onnx_weights.read(artefact)
     nodes = [n for n in proto.graph.node if n.domain == DOMAIN and n.op_type in merge_op_types()]
     if not nodes:
         return None
+    products, _ = flops.savings(proto, feed)  # before the graph gets further outputs
     taps = tap(proto)
     outputs = {value.name for value in proto.graph.output}
     sizes = [nodes[0].input[2]]
@@ -183,6 +185,7 @@ def read_tokens(
         "special": None if special is None else list(special),
         "size": _short(first_size),
         "layers": layers,
+        "flops": products,
     }
 
 
