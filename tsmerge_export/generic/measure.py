@@ -1,7 +1,8 @@
 """Dtypes and dims of every value of a graph, measured: the graph is run at several sizes and its values are looked at.
 
 Noted shapes are missing in many files and wrong in some, and inference by rules loses dims behind computed shapes. A
-dim that is the same in every run is a number; dims that grow alike are one symbol. The inputs' own names come first.
+dim that is the same in every run, of short lengths too, is a number; dims that grow alike are one symbol. The inputs'
+own names come first.
 """
 
 from __future__ import annotations

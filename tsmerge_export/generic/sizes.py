@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, islice
 
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.families.base import Arrays
@@ -24,6 +24,10 @@ _OTHERS: tuple[Callable[[int], int], ...] = (
     lambda n: 4 * n,
 )
 _PROBES = 3
+# Short lengths: cuts and paddings that longer ones fill, or never reach, show here. From 2 on: axes of 1 are squeezed.
+_SHORT = (2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+_SHORT_PROBES = 2
+_SHORT_BATCH = 9  # unlike any of the lengths that are likely here
 # Numbers in one input; larger ones are not tried.
 _MOST = 2**26
 _MOST_TIED = 6  # lengths; a group of n has 2^(n-1) - 1 splits to try
@@ -37,11 +41,13 @@ class Found:
         inputs: with the dims that cannot vary as numbers, and those that only vary together under one name.
         sizes: at least one, of every named dim; each named dim has another size in each of them.
         notes: what a user should know, a line each.
+        short: with the shortest lengths that it runs at; none where no length varies.
     """
 
     inputs: tuple[Input, ...]
     sizes: tuple[Sizes, ...]
     notes: tuple[str, ...]
+    short: tuple[Sizes, ...] = ()
 
 
 def find_sizes(
@@ -73,7 +79,8 @@ def find_sizes(
         own = tuple(with_dims(item, names) for item in inputs)
         sizes = _vary(run, own, {dim: base[dim] for dim in named if dim not in names})
         if sizes is not None:
-            return Found(own, tuple(sizes), tuple(_notes(fixed, base, given is None)))
+            notes = _notes(fixed, base, given is None)
+            return Found(own, tuple(sizes), tuple(notes), tuple(_short(run, own, sizes)))
     raise AssertionError("the base itself runs")
 
 
@@ -202,6 +209,27 @@ def _vary(
         if len(found) == _PROBES:
             break
     return found if len(found) > 1 else None
+
+
+def _short(
+    run: Callable[[Arrays], object], inputs: Sequence[Input], found: Sequence[Sizes]
+) -> Iterator[Sizes]:
+    """Sizes shorter than all in ``found``: in every length at once, or where it does not run so, in each alone."""
+    least = {dim: min(sizes[dim] for sizes in found) for dim in found[0] if dim != "batch"}
+    base = {dim: _SHORT_BATCH if dim == "batch" else size for dim, size in found[0].items()}
+
+    def shorter(part: Sequence[str]) -> Iterator[Sizes]:
+        for length in _SHORT:
+            sizes = {**base, **dict.fromkeys(part, length)}
+            if length >= min(least[dim] for dim in part) or _numbers(inputs, sizes) > _MOST:
+                return
+            if not _fails(run, make(inputs, sizes)):
+                yield sizes
+
+    together = list(islice(shorter(tuple(least)), _SHORT_PROBES)) if least else []
+    yield from together
+    for dim in () if together or len(least) < 2 else least:
+        yield from islice(shorter((dim,)), _SHORT_PROBES)
 
 
 def _notes(fixed: list[str], base: Mapping[str, int], generated: bool) -> Iterator[str]:

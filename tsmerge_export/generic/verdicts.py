@@ -70,9 +70,9 @@ def _more_sizes(model: GraphModel, session: Any) -> Iterator[Sizes]:
 
 
 def _cases(model: GraphModel, session: Any, seed: int) -> list[_Case]:
-    """Every kind of values, and random ones at every size."""
+    """Every kind of values, and random ones at every size, the shortest included."""
     sizes = [*_more_sizes(model, session), *model.sizes]
-    turns = [(KINDS[0], own) for own in sizes]
+    turns = [(KINDS[0], own) for own in [*sizes, *model.short]]
     turns += [(kind, sizes[i % len(sizes)]) for i, kind in enumerate(kinds_for(model.inputs)) if i]
     found = []
     for kind, own in turns:
