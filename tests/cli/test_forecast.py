@@ -22,6 +22,7 @@ from tests import artefacts
 from tests.pipelines import upstream
 from tsmerge_export.cli import main
 from tsmerge_export.config import MergeConfig
+from tsmerge_export.errors import UsageError
 from tsmerge_export.pipelines import base
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -282,6 +283,73 @@ def test_no_bundle_and_no_output(table: Path, tmp_path: Path, capsys: pytest.Cap
     assert "-o" in capsys.readouterr().err
     assert run(BOLT, table, "-o", tmp_path / "out.txt") == 2
     assert "give a file that ends in .csv, .parquet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "providers"),
+    [
+        ([], None),
+        (["--providers", "cpu"], ["CPUExecutionProvider"]),
+        (["--providers", "CUDA, cpu"], ["CUDAExecutionProvider", "CPUExecutionProvider"]),
+        (["--providers", "tensorrt,cuda,cuda"], ["TensorrtExecutionProvider", "CUDAExecutionProvider"]),
+        (["--providers", "OpenVINOExecutionProvider"], ["OpenVINOExecutionProvider"]),
+    ],
+)
+def test_providers_are_those_of_the_library(
+    table: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    flags: list[str],
+    providers: list[str] | None,
+) -> None:
+    given: list[dict[str, Any]] = []
+
+    def pipeline(_: str, **options: Any) -> Any:
+        given.append(options)
+        raise UsageError("seen")
+
+    monkeypatch.setattr("tsmerge_export.pipelines.pipeline", pipeline)
+    library = tmp_path / "library.so"
+    library.touch()
+    for plugin in (None, str(library)):
+        more = [] if plugin is None else ["--plugin", plugin]
+        assert main(["forecast", "bundle", str(table), "-o", "-", *flags, *more]) == 2
+        assert (given[-1]["providers"], given[-1]["plugin"]) == (providers, plugin)
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "match"),
+    [
+        (
+            ["--providers", "cuda"],
+            4,
+            "provider CUDAExecutionProvider is not in this ONNX Runtime; it has CPU",
+        ),
+        (["--providers", "nonsense"], 4, "provider nonsense is not in this ONNX Runtime"),
+        (["--providers", "cpu,,"], 2, "'cpu,,' is not a list of providers such as cuda,cpu"),
+        (["--plugin", "nothing.so"], 2, "--plugin nothing.so: no such file"),
+        (["--plugin", "text.so"], 3, "text.so: ONNX Runtime cannot load it"),
+        (["--providers", "cpu", "--plugin", "text.so"], 3, "text.so: ONNX Runtime cannot load it"),
+        (["--providers", "cpu,cuda", "--plugin", "text.so"], 2, "plugin has no effect unless"),
+        (["--providers", "tensorrt", "--plugin", "text.so"], 2, "export it with --runtime tensorrt"),
+    ],
+)
+def test_providers_that_are_not_there(
+    table: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    code: int,
+    match: str,
+) -> None:
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.chdir(tmp_path)
+    Path("text.so").write_text("no library")
+    assert run(BOLT, table, "-o", "out.csv", *flags) == code
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and match in said[0]
+    assert not Path("out.csv").exists()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

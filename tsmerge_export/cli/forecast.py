@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tsmerge_export.cli.files import check_apart
 from tsmerge_export.cli.handler import raise_if_interrupted
+from tsmerge_export.cli.providers import provider_options
 from tsmerge_export.cli.tables import table_options
 from tsmerge_export.errors import MissingDependencyError, UsageError
 from tsmerge_export.output_file import OutputFile
@@ -27,7 +28,7 @@ _STDOUT = "-"
 
 def forecast(args: argparse.Namespace) -> int:
     """``tsmerge forecast DIR TABLE``. Returns 0."""
-    how = table_options(args)
+    how, where = table_options(args), provider_options(args)
     _check_paths(args)
     from tsmerge_export.pipelines import frame, pipeline
     from tsmerge_export.pipelines.inputs import prediction_length
@@ -36,7 +37,7 @@ def forecast(args: argparse.Namespace) -> int:
     from tsmerge_export.tables.source import open_source
 
     bar = LateBar("forecast", raise_if_interrupted)
-    model = pipeline(args.bundle, threads=args.threads, progress=bar)
+    model = pipeline(args.bundle, threads=args.threads, progress=bar, **where)
     options: dict[str, Any] = {"seed": args.seed}
     if args.num_samples is not None:
         if model.forecast_type != "samples":

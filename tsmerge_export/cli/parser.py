@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from tsmerge_export.cli.examples import add_examples
+from tsmerge_export.cli.providers import add_provider_options
 from tsmerge_export.cli.tables import FILES, add_table_options
 from tsmerge_export.errors import UsageError
 
@@ -334,6 +335,7 @@ def _fill_forecast(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--threads", type=whole(1), metavar="N", help="threads of the runtime; default: its choice"
     )
+    add_provider_options(parser)
     parser.set_defaults(run=_run_forecast)
 
 
