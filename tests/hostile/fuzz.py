@@ -23,17 +23,23 @@ from tests.hostile.cases import GOOD
 from tests.hostile.mutate import Sources
 from tsmerge_export.isolated import Ended, LineProcess
 
+_MOST_CASES = 1000  # what libraries keep of each adds up
+
 
 class Watched:
-    """A worker that is started again after it hung or died."""
+    """A worker that is started again after it hung or died, and now and then."""
 
     def __init__(self, folder: Path, seconds: float, limit: float | None = None) -> None:
         self._code = f"from tests.hostile.worker import main; main({str(folder)!r}, {limit!r})"
         self._seconds = seconds
         self._process: LineProcess | None = None
+        self._cases = 0
 
     def run(self, case: str) -> dict[str, str]:
         """Operation -> outcome; ``process``: what became of it where it gave none."""
+        self._cases += 1
+        if self._cases % _MOST_CASES == 0:
+            self.close()
         first = self._process is None
         self._process = self._process or LineProcess(self._code)
         try:
@@ -45,6 +51,7 @@ class Watched:
     def close(self) -> None:
         if self._process is not None:
             self._process.kill()
+            self._process = None
 
 
 def run(cases: list[str], folder: Path, seconds: float, workers: int) -> Iterator[tuple[str, dict[str, str]]]:

@@ -179,7 +179,7 @@ DOUBLED = [
         # A name that is another value's inside: what was known of it is known no more.
         (_divided("one2", op("Max", ["by", "one"], "one2"), op("Identity", ["by"], "one2")), False),
         # Behind the node that reads it.
-        (_divided("late", op("Identity", ["early"], "late"), op("Identity", ["by"], "early")), False),
+        (model([op("Div", ["late", "late"], "q"), op("Cast", ["x"], "late", to=INT64), op("Relu", ["x"])]), False),
         (_divided("by2", op("f", ["by"], "by2", "f")), False),
         (model([op("Identity", ["a"], "d0"), *DOUBLED, op("Relu", ["d14"])]), False),
         (model([op("Tile", ["a", "many"], "d0"), op("Tile", ["d0", "many"])], constants=[MANY]), False),

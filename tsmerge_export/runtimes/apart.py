@@ -35,6 +35,7 @@ class GraphApart:
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self._path, self._settings = path.resolve(), settings
         self._folder = tempfile.TemporaryDirectory(prefix="tsmerge-apart-")
+        weakref.finalize(self, self._folder.cleanup)
         self._lock = threading.Lock()  # one line, one answer
         self._numbers = itertools.count()
         self._child: Child | None = None
