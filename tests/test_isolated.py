@@ -84,7 +84,9 @@ def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_dies_with_its_parent(number: int) -> None:
     code = (
+        "import signal\n"
         "from tests.test_isolated import child\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits that it is ignored\n"
         "with child() as process:\n"
         "    print(process.ask({'do': 'echo', 'value': 0})['pid'], flush=True)\n"
         "    process.ask({'do': 'sleep'})\n"

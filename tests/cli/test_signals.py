@@ -62,7 +62,8 @@ for name, number in ((s, n) for s in %r for n in (signal.SIGINT, signal.SIGKILL)
         signal_at[:] = [name, number]
         with open(os.path.join(folder, "stderr"), "w") as err:
             os.dup2(err.fileno(), 2)
-        code = cli.main_export([model, "-o", os.path.join(folder, "out"), "--force", "--threads", "1"])
+        given = [model, "--merge", "local", "-o", os.path.join(folder, "out"), "--force", "--threads", "1"]
+        code = cli.main_export(given)
         os._exit(code)
     results[f"{name}-{int(number)}"] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 print(json.dumps(results))

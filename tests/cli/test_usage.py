@@ -398,7 +398,7 @@ def test_validate_and_inspect_of_what_is_no_bundle(model: str, capsys: Capture) 
     for command in (["validate", "tiny", model], ["inspect", "tiny"]):
         assert "tiny: not a bundle" in error_of(capsys, main(command), 2)
     Path("x.onnx").write_bytes(b"nonsense")
-    assert "x.onnx: cannot be read as ONNX" in error_of(capsys, main(["inspect", "x.onnx"]), 2)
+    assert "x.onnx: truncated or not an ONNX file" in error_of(capsys, main(["inspect", "x.onnx"]), 2)
 
 
 def test_validate_and_inspect_of_a_changed_bundle(model: str, capsys: Capture) -> None:

@@ -275,7 +275,7 @@ def test_command_line(
     tiny_folder(Path("tiny"), "mamba", seed=3)
     np.savetxt("series.csv", np.sin(np.arange(500) / 4), header="a", comments="")
     flags = ["--threads", "1", "--data", "series.csv"]
-    apart = ["--merge", "ssm", "--prune-share", "1/2", "--residual-prune-share", "0"]
+    apart = ["--merge", "ssm", "--ratio", "1/4", "--prune-share", "1/2", "--residual-prune-share", "0"]
     assert main_export(["tiny", *apart, "--metric", "hidden", *flags]) == 0
     out = capsys.readouterr().out
     assert "mamba: ssm ratio=1/4 prune-share=1/2 residual-prune-share=0" in out

@@ -312,7 +312,7 @@ def test_export_proves_the_native_operators_where_they_are_named(
     assert manifest["verdicts"]["parity"]["passed"]
     assert manifest["versions"]["native operators"].startswith("libtsmerge_ort.so, SHA-256 ")
     again = dict(commands(json.loads((tmp_path / "out" / "report.json").read_text())))
-    assert again["native operators"] == "export TSMERGE_ORT_PLUGIN=libtsmerge_ort.so"
+    assert again["native operators"] == f"export TSMERGE_ORT_PLUGIN={operators}"
     assert "native" not in again["the versions"]
 
 

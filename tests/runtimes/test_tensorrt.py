@@ -197,7 +197,7 @@ def test_provider_gets_the_plugin_form_and_its_options(
         assert providers.with_plugin(given, bundle).files
         monkeypatch.delenv(providers.VARIABLE)
     with pytest.raises(UsageError, match="plugin has no effect"):
-        providers.with_plugin(["CUDAExecutionProvider", "CPUExecutionProvider"], bundle, library)
+        providers.with_plugin(["CPUExecutionProvider", "CUDAExecutionProvider"], bundle, library)
     with pytest.raises(MissingDependencyError, match="does not exist"):
         providers.with_plugin([providers.TENSORRT], bundle, tmp_path / "none.so")
     with pytest.raises(MissingDependencyError, match="TensorrtExecutionProvider is not in this ONNX Runtime"):
