@@ -27,9 +27,9 @@ def _folded(layer: Any, hidden: Tensor, run: MergeRun | None, index: int) -> Ten
         lambda _module, _args, output: keys.append(output.unflatten(-1, (heads, -1)))
     )
     try:
-        attended, _ = layer.self_attn(
+        attended = layer.self_attn(
             hidden_states=layer.norm_sublayer1(hidden) if layer.pre_norm else hidden, attention_mask=mask
-        )
+        )[0]  # of two or three, by the version of transformers
     finally:
         hook.remove()
     hidden = hidden + layer.dropout_path1(attended)

@@ -87,7 +87,9 @@ class _Follower(Follower):
     def align(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not self.run.merged:
             return None
-        return args, {**kwargs, "attention_mask": self.mask(kwargs["attention_mask"], args[0])}
+        # By place or by name, by the version of transformers.
+        hidden = args[0] if args else kwargs["hidden_states"]
+        return args, {**kwargs, "attention_mask": self.mask(kwargs["attention_mask"], hidden)}
 
     def start(self, _module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.begin(1 - kwargs["paddings"].float())
