@@ -211,7 +211,7 @@ def test_inlined_form_runs_in_openvino(name: str, merge: MergeConfig) -> None:
             assert_close(got[value.name], want)
 
 
-@pytest.mark.parametrize("opset", [20, 23])
+@pytest.mark.parametrize("opset", [pytest.param(20, marks=pytest.mark.slow), 23])
 def test_newer_opsets(opset: int) -> None:
     import tempfile
     from pathlib import Path

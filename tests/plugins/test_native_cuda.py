@@ -36,7 +36,7 @@ def test_equal_the_reference_on_random_problems(
     method: str, emulated_operators: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Scratch memory, types, streams and DynamicMerge's count included: everything but the card."""
-    arguments = ["--plugin", str(emulated_operators), "--method", method, "--cases", "30", "--seed", "100"]
+    arguments = ["--plugin", str(emulated_operators), "--method", method, "--cases", "15", "--seed", "100"]
     assert main_search(arguments) == 0, capsys.readouterr().out
 
 
