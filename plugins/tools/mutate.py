@@ -70,12 +70,6 @@ KERNEL_RULES = (
     ("endless norms are the scale", "match.cuh", " && isfinite(square)", ""),
     ("l2 is dot", "kernels.cuh", "similarity == Similarity::kL2", "false"),
     (
-        "l2 and dot are not bounded",
-        "kernels.cuh",
-        "steps < -kSteps ? -kSteps : steps > kSteps ? kSteps : steps",
-        "steps",
-    ),
-    (
         "only the first half is the scale",
         "match.cuh",
         "layout.first + index % free",

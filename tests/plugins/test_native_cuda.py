@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import tsmerge_export as tsm
 from tests.artefacts import bundle
@@ -16,6 +17,7 @@ from tests.ops.harness import merge_model, native_form, session
 from tests.plugins.native import CUDA_SOURCES, METHODS
 from tests.plugins.native import main as main_search
 from tsmerge_export.errors import MissingDependencyError, UsageError
+from tsmerge_export.merge import dynamic_merge, local_merge
 from tsmerge_export.runtimes import native
 from tsmerge_export.runtimes.providers import with_plugin
 
@@ -38,6 +40,34 @@ def test_equal_the_reference_on_random_problems(
     """Scratch memory, types, streams and DynamicMerge's count included: everything but the card."""
     arguments = ["--plugin", str(emulated_operators), "--method", method, "--cases", "15", "--seed", "100"]
     assert main_search(arguments) == 0, capsys.readouterr().out
+
+
+def test_padding_that_outweighs_every_token_ties(emulated_operators: Path) -> None:
+    """Similarities end at 1, also those of padding, whose norm is not in the scale: the lowest b wins."""
+    x = np.array([[[10], [10], [1], [20], [1], [1]]], np.float32)
+    size = np.array([[0, 0, 1, 0, 1, 1]], np.float32)
+    tokens, sizes = torch.from_numpy(x), torch.from_numpy(size)
+    expected = local_merge(tokens, size=sizes, k=None, r=1, similarity="dot")
+    model = native_form(merge_model({**PLAIN, "k": 0, "r": 1, "similarity": 2}))
+    _, _, kept, target = session(model, plugin=emulated_operators).run(
+        None, {"x": x, "metric": x, "size": size}
+    )
+    np.testing.assert_array_equal(kept, expected.kept)
+    np.testing.assert_array_equal(target, expected.target)
+    assert target[0, 0] == 0
+
+
+def test_a_long_row_is_counted_to_its_end(emulated_operators: Path) -> None:
+    """More a's than a block has threads: those behind count too."""
+    x = np.random.default_rng(5).standard_normal((1, 1201, 3)).astype(np.float32)
+    expected = dynamic_merge(torch.from_numpy(x), k=1, threshold=0.5)
+    assert 100 < 1201 - expected.y.shape[1] < 500
+    names = ("k", "min_tokens", "protect_first", "protect_last")
+    settings = {name: PLAIN[name] for name in names} | {"threshold": 0.5}
+    run = session(native_form(merge_model(settings, op_type="DynamicMerge")), plugin=emulated_operators)
+    _, _, kept, target = run.run(None, {"x": x, "metric": x, "size": np.ones((1, 1201), np.float32)})
+    np.testing.assert_array_equal(kept, expected.kept)
+    np.testing.assert_array_equal(target, expected.target)
 
 
 @pytest.mark.parametrize("tokens", [1, 3, 12])
