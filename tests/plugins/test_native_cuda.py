@@ -105,10 +105,10 @@ def test_nvcc_makes_a_library_that_needs_no_cuda_toolkit(cuda_operators: Path) -
 
 
 def test_each_provider_has_its_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert native.library_for([CPU]) is native.CPU_LIBRARY
-    assert native.library_for([CUDA, CPU]) is native.CUDA_LIBRARY
-    assert native.library_for([CPU, CUDA]) is None
-    assert native.library_for(["TensorrtExecutionProvider", CUDA]) is None
+    assert native.for_providers([CPU]) is native.CPU_LIBRARY
+    assert native.for_providers([CUDA, CPU]) is native.CUDA_LIBRARY
+    assert native.for_providers([CPU, CUDA]) is None
+    assert native.for_providers(["TensorrtExecutionProvider", CUDA]) is None
     given = tmp_path / "given.so"
     given.touch()
     monkeypatch.setenv(native.CPU_LIBRARY.variable, str(given))

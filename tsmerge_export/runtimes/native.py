@@ -41,7 +41,7 @@ CUDA_LIBRARY = Library("libtsmerge_ort_cuda.so", "TSMERGE_ORT_CUDA_PLUGIN", "plu
 VARIABLE, LIBRARY = CPU_LIBRARY.variable, CPU_LIBRARY.file
 
 
-def library_for(providers: Sequence[str]) -> Library | None:
+def for_providers(providers: Sequence[str]) -> Library | None:
     """The library whose operators these providers (names, in order of preference) run; None where there is none.
 
     The CPU's is not for other providers: they would hand its nodes over to the CPU.
@@ -79,7 +79,7 @@ def register(
     Raises:
         MissingDependencyError: it does not exist. UnsupportedError: ONNX Runtime cannot load it.
     """
-    library = library_for(providers)
+    library = for_providers(providers)
     path = None if library is None else find_library(given, library)
     if path is None:
         return

@@ -60,7 +60,7 @@ def with_plugin(providers: Providers | None, bundle: Bundle, plugin: str | Path 
     first = entries[0] if entries else None
     options: dict[str, Any] = dict(first[1]) if isinstance(first, (tuple, list)) and len(first) == 2 else {}
     if _name(first) != TENSORRT:
-        if plugin is not None and native.library_for(names(entries)) is None:
+        if plugin is not None and native.for_providers(names(entries)) is None:
             raise UsageError(
                 f"plugin has no effect unless {TENSORRT} or {CUDA} is the first of providers, or {CPU} the only one"
             )
