@@ -273,10 +273,15 @@ def main(order: dict[str, Any]) -> None:
         channel.flush()
 
 
-def _limit(limits: Limits) -> None:
+def die_with_parent() -> None:
+    """Let the kernel end this process once the thread that started it is gone. Linux alone; elsewhere nothing."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _limit(limits: Limits) -> None:
+    die_with_parent()
     # RLIMIT_AS counts what torch and ONNX Runtime reserve and never use; RLIMIT_DATA what they can write to.
     wanted = {
         resource.RLIMIT_DATA: limits.memory,

@@ -28,6 +28,7 @@ def main(directory: str, seconds: float | None) -> None:
         seconds: run risky work in processes of its own, as the product does, with that limit; None: in this one, which
             is watched over as well, and faster.
     """
+    isolated.die_with_parent()
     channel, folder = isolated.own_channel(), Path(directory)
     resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, resource.RLIM_INFINITY))
     isolated.inside = seconds is None
