@@ -30,8 +30,8 @@ test-slow: $(VENV)/.installed-dev
 
 # Files written by Hugging Face's optimum, which wants an older transformers and so an environment of its own.
 test-optimum: $(VENV)/.installed-dev build/optimum/.installed
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 build/optimum/bin/python tests/generic/optimum_files.py build/optimum/files
-	TSMERGE_OPTIMUM_FILES=$(CURDIR)/build/optimum/files $(BIN)/python -m pytest tests/generic/check_optimum.py $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 build/optimum/bin/python tests/graphs/optimum_files.py build/optimum/files
+	TSMERGE_OPTIMUM_FILES=$(CURDIR)/build/optimum/files $(BIN)/python -m pytest tests/graphs/check_optimum.py $(PYTEST_ARGS)
 
 build/optimum/.installed:
 	$(PYTHON) -m venv build/optimum
@@ -41,7 +41,7 @@ build/optimum/.installed:
 
 # The ends of what pyproject.toml allows, each in an environment of its own: parity of every family, pipelines, commands.
 # Before a release; docs/versions.md says what was run.
-VERSION_TESTS = tests/families tests/pipelines tests/cli tests/test_api.py tests/test_known_dims.py
+VERSION_TESTS = tests/families tests/forecast tests/cli tests/test_api.py tests/compile/test_known_dims.py
 VERSION_EXTRAS = advise,cpu,forecast,plot,tune
 RESOLUTION = $(if $(filter build/oldest/%,$@),lowest-direct,highest)
 

@@ -5,8 +5,8 @@
 A data set is one series: the columns of ETTh1, ETTh2 and exchange_rate where DIR holds the published files, series of
 statsmodels, and generated ones with known spectrum. The trained models that ship forecast ``--windows`` windows of each
 (last 20 %) in ONNX Runtime, merged (local, k = 1) and unmerged; measured is the change of the MSE of the median.
-Foretold is the order by the score (:func:`tsmerge_export.advise.advice.score`), which is computed from the histories of
-the same windows without a forecast, and was fixed before this was run. Nothing is timed.
+Foretold is the order by the score (:func:`tsmerge_export.tools.advise.advice.score`), which is computed from the
+histories of the same windows without a forecast, and was fixed before this was run. Nothing is timed.
 
 Reported: Spearman's rank correlation of foretold and measured order (1: the same; 0: no relation), its p value, and a
 95 % interval from a bootstrap over data sets, for the score and for each figure alone. Columns of one table are not
@@ -33,16 +33,16 @@ from rich.progress import Progress
 from scipy import stats
 
 from tsmerge_export import demo, families
-from tsmerge_export.advise.study import columns_of
-from tsmerge_export.build import Built, merge_and_lower
 from tsmerge_export.checkpoint import load_model
-from tsmerge_export.config import MergeConfig
+from tsmerge_export.compile.build import Built, merge_and_lower
+from tsmerge_export.compile.onnx_export import DEFAULT_OPSET, export_component
 from tsmerge_export.errors import TsmergeError
-from tsmerge_export.onnx_export import DEFAULT_OPSET, export_component
-from tsmerge_export.validate.cost import run_named, window_errors
-from tsmerge_export.validate.data import Table, read_table, rolling_windows
-from tsmerge_export.validate.decoded import decoded_by
-from tsmerge_export.validate.sessions import open_session
+from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.tools.advise.study import columns_of
+from tsmerge_export.verify.cost import run_named, window_errors
+from tsmerge_export.verify.data import Table, read_table, rolling_windows
+from tsmerge_export.verify.decoded import decoded_by
+from tsmerge_export.verify.sessions import open_session
 
 MODELS = {"bolt": demo.CHRONOS_BOLT, "t5": demo.CHRONOS_T5}
 FILES = ("ETTh1.csv", "ETTh2.csv", "exchange_rate.txt.gz")

@@ -61,13 +61,13 @@ def make(folder: Path, model: str, ratios: list[str | None]) -> None:
     import torch
 
     from tsmerge_export import demo
-    from tsmerge_export.build import merge_and_lower
     from tsmerge_export.bundle import BundleWriter
     from tsmerge_export.checkpoint import load_model
-    from tsmerge_export.config import MergeConfig
+    from tsmerge_export.compile.build import merge_and_lower
+    from tsmerge_export.compile.onnx_export import export_component
+    from tsmerge_export.compile.shared_weights import share
     from tsmerge_export.families import get
-    from tsmerge_export.onnx_export import export_component
-    from tsmerge_export.shared_weights import share
+    from tsmerge_export.settings.config import MergeConfig
 
     if model == "tiny":
         torch.manual_seed(0)
@@ -104,7 +104,7 @@ def make(folder: Path, model: str, ratios: list[str | None]) -> None:
 
 def work(kind: str, path: str, threads: int) -> None:
     """Answer every line on stdin by one timed call; an empty line ends."""
-    from tsmerge_export.bench.worker import peak_bytes
+    from tsmerge_export.tools.bench.worker import peak_bytes
 
     warnings.simplefilter("ignore")
     series = np.random.default_rng(0).standard_normal((BATCH, CONTEXT)).cumsum(1).astype(np.float32)
@@ -212,8 +212,8 @@ def child(*args: str) -> None:
 def accuracy(data: Path, windows: int, threads: int, scratch: Path) -> list[dict[str, Any]]:
     """One row per table and cut of the trained model."""
     import tsmerge_export as tsm
-    from tsmerge_export.pipelines.base import LEVELS
-    from tsmerge_export.validate.data import read_table, rolling_windows
+    from tsmerge_export.forecast.base import LEVELS
+    from tsmerge_export.verify.data import read_table, rolling_windows
 
     ratios = [None, *CUTS]
     child("--make", str(scratch / "cuts"), "nano", json.dumps(ratios))

@@ -37,14 +37,14 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from tsmerge_export.bench import cores
-from tsmerge_export.bench.profile import merge_share
-from tsmerge_export.build import merge_and_lower
-from tsmerge_export.config import MergeConfig
+from tsmerge_export.compile.build import merge_and_lower
+from tsmerge_export.compile.onnx_export import export_component
 from tsmerge_export.families import get
-from tsmerge_export.flops import count
-from tsmerge_export.onnx_export import export_component
-from tsmerge_export.validate.sessions import open_session
+from tsmerge_export.onnx_model.flops import count
+from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.tools.bench import cores
+from tsmerge_export.tools.bench.profile import merge_share
+from tsmerge_export.verify.sessions import open_session
 
 TOKENS, WIDTH = 512, 512
 CONFIG = {

@@ -70,10 +70,10 @@ def prepare(folder: Path, models: list[str], without_weights: bool) -> None:
     """Export every model and merge; weights beside the graph, or left out."""
     import torch
 
-    from tsmerge_export.build import merge_and_lower
-    from tsmerge_export.config import MergeConfig
+    from tsmerge_export.compile.build import merge_and_lower
+    from tsmerge_export.compile.onnx_export import export_component
     from tsmerge_export.families import get
-    from tsmerge_export.onnx_export import export_component
+    from tsmerge_export.settings.config import MergeConfig
 
     family = get("chronos-t5")
     for name in models:

@@ -37,15 +37,15 @@ from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor, nn
 
-from tsmerge_export.bench.candidate import Candidate
-from tsmerge_export.bench.profile import largest_merge_value
-from tsmerge_export.bench.run import interleave
-from tsmerge_export.build import write_model
-from tsmerge_export.config import MergeConfig
+from tsmerge_export.compile.build import write_model
+from tsmerge_export.compile.onnx_export import export_component
 from tsmerge_export.families import get
 from tsmerge_export.lower.portable import to_portable
-from tsmerge_export.onnx_export import export_component
 from tsmerge_export.rewrite.merge_graph import merge_graph
+from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.tools.bench.candidate import Candidate
+from tsmerge_export.tools.bench.profile import largest_merge_value
+from tsmerge_export.tools.bench.run import interleave
 
 LAYERS, WIDTH = 10, 512
 SERIES = {"low_limit": -15.0, "high_limit": 15.0, "context_length": 1 << 20}

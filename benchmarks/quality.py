@@ -5,7 +5,7 @@
 The trained models that ship forecast 64 steps from 512 over the test split (last 20 %) of ETTh1, ETTh2, exchange_rate,
 ``--windows`` windows spread evenly over each column; 0 is all. The figures are the median over columns of the MSE of
 the median forecast on standardised data, merged in eager PyTorch, and the median over columns of its change against
-unmerged (tsmerge_export.validate.change), with the worst column. DIR holds the three files as published; they are
+unmerged (tsmerge_export.verify.change), with the worst column. DIR holds the three files as published; they are
 checked by hash.
 """
 
@@ -35,7 +35,7 @@ import tsmerge_export as tsm
 from tsmerge_export import demo
 from tsmerge_export.checkpoint import load_model
 from tsmerge_export.families import for_model
-from tsmerge_export.validate.change import least, over_columns, percent
+from tsmerge_export.verify.change import least, over_columns, percent
 
 MODELS = {"bolt": demo.CHRONOS_BOLT, "t5": demo.CHRONOS_T5}
 RATIOS = ("1/10", "1/4", "1/2")

@@ -21,7 +21,7 @@ from typing import Any
 
 from tsmerge_export import demo
 from tsmerge_export.cli.tune import percent, seconds
-from tsmerge_export.config import MergeConfig
+from tsmerge_export.settings.config import MergeConfig
 
 MODELS = {"bolt": demo.CHRONOS_BOLT, "t5": demo.CHRONOS_T5}
 FILES = ("ETTh1.csv", "ETTh2.csv", "exchange_rate.txt.gz")

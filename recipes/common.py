@@ -17,12 +17,12 @@ from transformers.utils.logging import disable_progress_bar
 
 import tsmerge_export as tsm
 from tsmerge_export import families
+from tsmerge_export.console.progress import EXPORT_STEPS, RichProgress
 from tsmerge_export.demo import SAMPLE_SERIES
 from tsmerge_export.errors import TsmergeError
-from tsmerge_export.pipelines.history import clock
-from tsmerge_export.progress import EXPORT_STEPS, RichProgress
-from tsmerge_export.report import print_verdicts
-from tsmerge_export.validate.data import Table, need_rows, read_table
+from tsmerge_export.forecast.history import clock
+from tsmerge_export.report.text import print_verdicts
+from tsmerge_export.verify.data import Table, need_rows, read_table
 
 #: ``(model, past [B, context], future [B, horizon])`` -> the loss of a batch of univariate series.
 Loss = Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]

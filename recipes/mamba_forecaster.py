@@ -23,11 +23,11 @@ from torch import Tensor
 
 import tsmerge_export as tsm
 from tsmerge_export import demo
+from tsmerge_export.console.progress import EXPORT_STEPS, RichProgress
 from tsmerge_export.errors import TsmergeError, UsageError
 from tsmerge_export.families.patch_mamba import PatchMambaConfig, PatchMambaForForecasting
-from tsmerge_export.progress import EXPORT_STEPS, RichProgress
-from tsmerge_export.report import print_verdicts
-from tsmerge_export.validate.data import Table, read_table
+from tsmerge_export.report.text import print_verdicts
+from tsmerge_export.verify.data import Table, read_table
 
 _TEST_SHARE = 0.2  # as the merge cost takes it
 _BATCH = 16

@@ -35,9 +35,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def _one_export_per_model() -> Iterator[None]:
     """The commands under test export as ``tests/exports.py`` does."""
     from tests import exports
-    from tsmerge_export import build
-    from tsmerge_export.advise import study
-    from tsmerge_export.tune import subject
+    from tsmerge_export.compile import build
+    from tsmerge_export.tools.advise import study
+    from tsmerge_export.tools.tune import subject
 
     assert exports.FOLDER == _SHARED
     with pytest.MonkeyPatch.context() as patch:

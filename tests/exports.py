@@ -2,7 +2,7 @@
 
 The exporter takes 2 to 20 CPU-seconds for a model of two layers, hundreds of times what the model itself takes, and
 some fifty tests begin with it. The maker goes on with the exporter's own result, the others with a file of it. Tests of
-the exporter itself call ``tsmerge_export.onnx_export`` as it is.
+the exporter itself call ``tsmerge_export.compile.onnx_export`` as it is.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from tsmerge_export import onnx_export, onnx_weights
+from tsmerge_export.compile import onnx_export
 from tsmerge_export.families.base import Component
+from tsmerge_export.onnx_model import weights as onnx_weights
 
 #: Environment variable with the folder that the workers of a run share; ``tests/conftest.py`` makes it.
 FOLDER = "TSMERGE_TESTS_EXPORTS"
@@ -61,7 +62,7 @@ def export_component(
     opset: int = onnx_export.DEFAULT_OPSET,
     folder: Path | None = None,
 ) -> ir.Model:
-    """As :func:`tsmerge_export.onnx_export.export_component`; the caller may change what it gets."""
+    """As :func:`tsmerge_export.compile.onnx_export.export_component`; the caller may change what it gets."""
     shared = os.environ.get(FOLDER)
     own = type(component).__module__.startswith("tsmerge_export.families.")
     if shared is None or not own or _hooked(model):

@@ -9,9 +9,9 @@ import numpy as np
 
 from tests.cases import EXACT, Case
 from tests.merge import oracle, pitome_oracle
-from tsmerge_export.config import ENERGIES
 from tsmerge_export.merge.combine import Merged
 from tsmerge_export.merge.pitome import pitome_merge
+from tsmerge_export.settings.config import ENERGIES
 
 SETTINGS: tuple[dict[str, Any], ...] = tuple(
     {

@@ -13,10 +13,10 @@ import pytest
 import tsmerge_export as tsm
 from tests.models import CHRONOS2, tiny
 from tsmerge_export import api, families
-from tsmerge_export.config import MergeConfig
+from tsmerge_export.console.progress import NoProgress
 from tsmerge_export.errors import UsageError
-from tsmerge_export.progress import NoProgress
-from tsmerge_export.validate.data import rolling_windows
+from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.verify.data import rolling_windows
 
 
 def test_no_submodule_hides_a_public_name() -> None:

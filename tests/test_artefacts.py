@@ -10,11 +10,11 @@ import onnx
 import pytest
 
 from tests import artefacts, web
-from tsmerge_export.build import Built
-from tsmerge_export.config import MergeConfig
-from tsmerge_export.validate import parity
-from tsmerge_export.validate.corpus import ENTRIES, Case
-from tsmerge_export.validate.sessions import open_session
+from tsmerge_export.compile.build import Built
+from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.verify import parity
+from tsmerge_export.verify.corpus import ENTRIES, Case
+from tsmerge_export.verify.sessions import open_session
 
 NAMES = list(artefacts.FAMILY)
 TRAINED = ["bolt-nano", "t5-nano"]
@@ -216,7 +216,7 @@ def test_newer_opsets(opset: int) -> None:
     import tempfile
     from pathlib import Path
 
-    from tsmerge_export.build import merge_and_lower
+    from tsmerge_export.compile.build import merge_and_lower
 
     name, merge = "bolt-tiny", MergeConfig(ratio="1/4")
     with tempfile.TemporaryDirectory() as folder:

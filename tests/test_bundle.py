@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from tests.test_paths import hub_cache
-from tsmerge_export import beside, bundle
+from tests.files.test_paths import hub_cache
+from tsmerge_export import bundle
 from tsmerge_export.bundle import Bundle, BundleWriter, check_output
 from tsmerge_export.errors import UsageError
+from tsmerge_export.files import beside
 
 COMPONENT = {
     "name": "model",
@@ -243,7 +244,8 @@ def test_made_by_someone_else_meanwhile(tmp_path: Path) -> None:
 _WORKER = """
 import os, signal, sys
 from tests.test_bundle import MANIFEST
-from tsmerge_export import beside, bundle
+from tsmerge_export.files import beside
+from tsmerge_export import bundle
 output, stop, swap = sys.argv[1], sys.argv[2], sys.argv[3] == "swap"
 kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 if not swap:

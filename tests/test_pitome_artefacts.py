@@ -11,9 +11,9 @@ from tests import artefacts
 from tests.models import tiny_folder
 from tests.test_artefacts import NAMES, parity_of, some_cases
 from tsmerge_export.cli import main, main_export
-from tsmerge_export.config import MergeConfig
-from tsmerge_export.validate import corpus
-from tsmerge_export.validate.corpus import ENTRIES, Case
+from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.verify import corpus
+from tsmerge_export.verify.corpus import ENTRIES, Case
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.generic.models import export as export_graph
+from tests.graphs.models import export as export_graph
 from tests.models import tiny_folder
 from tsmerge_export.cli.parser import export_parser
 

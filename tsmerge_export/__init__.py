@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from tsmerge_export.api import export
     from tsmerge_export.bundle import Bundle
     from tsmerge_export.checkpoint import load_model, save_checkpoint
-    from tsmerge_export.config import MergeConfig
+    from tsmerge_export.forecast import pipeline
     from tsmerge_export.merge.apply import apply, merging, remove
-    from tsmerge_export.pipelines import pipeline
     from tsmerge_export.runtimes import load
+    from tsmerge_export.settings.config import MergeConfig
     from tsmerge_export.targets import Target
 
 _HOMES = {
     "Bundle": "bundle",
-    "MergeConfig": "config",
+    "MergeConfig": "settings.config",
     "Target": "targets",
     "apply": "merge.apply",
     "export": "api",
     "load": "runtimes",
     "load_model": "checkpoint",
     "merging": "merge.apply",
-    "pipeline": "pipelines",
+    "pipeline": "forecast",
     "remove": "merge.apply",
     "save_checkpoint": "checkpoint",
 }

@@ -11,28 +11,28 @@ from typing import Any
 from torch import nn
 
 from tsmerge_export import families, targets
-from tsmerge_export.build import Built, build
 from tsmerge_export.bundle import Bundle, BundleWriter, check_output
 from tsmerge_export.checkpoint import IN_MEMORY, LoadedModel, load_model
-from tsmerge_export.config import MergeConfig
+from tsmerge_export.compile.build import Built, build
+from tsmerge_export.compile.onnx_export import DEFAULT_OPSET, EXAMPLE
+from tsmerge_export.compile.shared_weights import share
+from tsmerge_export.console.progress import NoProgress, Progress, Stopwatch
 from tsmerge_export.demo import SAMPLE_SERIES
 from tsmerge_export.errors import UnsupportedError, UsageError, VerdictError
 from tsmerge_export.families import plugins
-from tsmerge_export.generic.export import export_graph, validate_graph
-from tsmerge_export.generic.model import GraphOptions, is_graph_file
-from tsmerge_export.html_report import report_page
+from tsmerge_export.graphs.export import export_graph, validate_graph
+from tsmerge_export.graphs.model import GraphOptions, is_graph_file
 from tsmerge_export.merge.apply import plan_of, refuse_where_nothing_merges, remove
 from tsmerge_export.merge.default import Settled, settle
-from tsmerge_export.model_card import model_card
-from tsmerge_export.onnx_export import DEFAULT_OPSET, EXAMPLE
-from tsmerge_export.progress import NoProgress, Progress, Stopwatch
-from tsmerge_export.report import REPORT_ONLY, json_text, report_dict
+from tsmerge_export.report.html import report_page
+from tsmerge_export.report.model_card import model_card
+from tsmerge_export.report.text import REPORT_ONLY, json_text, report_dict
 from tsmerge_export.runtimes import native
-from tsmerge_export.shared_weights import share
+from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.targets import Target
-from tsmerge_export.validate import cost, example, forms, generation, parity, remarks, tolerances
-from tsmerge_export.validate.data import Table, need_rows, read_table
-from tsmerge_export.validate.decoded import decoded_by
+from tsmerge_export.verify import cost, example, forms, generation, parity, remarks, tolerances
+from tsmerge_export.verify.data import Table, need_rows, read_table
+from tsmerge_export.verify.decoded import decoded_by
 from tsmerge_export.version import versions
 
 
@@ -70,12 +70,12 @@ def export(
         inline: write merge functions in place, for runtimes that do not expand functions.
         data: series for the merge cost: a file, or a table of :func:`~tsmerge_export.tables.read.read_table`; the
             bundled sample series when None.
-        atol, rtol: instead of the family's parity tolerance, see :mod:`~tsmerge_export.validate.tolerances`.
+        atol, rtol: instead of the family's parity tolerance, see :mod:`~tsmerge_export.verify.tolerances`.
         threads: for ONNX Runtime. seed: of the parity corpus and of sampling.
         target: a runtime beside ONNX Runtime, see :class:`~tsmerge_export.targets.Target`.
         search: what `tsmerge tune` tried before it came to this setting (JSON-ready), for the report.
         graph: what an ``.onnx`` or ``.pt2`` file does not tell, see
-            :class:`~tsmerge_export.generic.model.GraphOptions`.
+            :class:`~tsmerge_export.graphs.model.GraphOptions`.
         progress: told about each step.
 
     Returns:
@@ -201,7 +201,7 @@ def validate(
 
     Args:
         directory: the bundle; its files must match its manifest. inputs: example for a graph, see
-            :class:`~tsmerge_export.generic.model.GraphOptions`. The others are as for :func:`export`.
+            :class:`~tsmerge_export.graphs.model.GraphOptions`. The others are as for :func:`export`.
 
     Returns:
         ``{"parity": ..., "cost": ...}`` as in the manifest. It does not raise for a failed verdict.

@@ -1,8 +1,8 @@
 """The bundle: a folder with the exported model, written beside its place and renamed into it.
 
 ``manifest.json`` lists size and SHA-256 of every file. A bundle is either complete or not there: it is built in a
-hidden folder, synced, and swapped in by rename (see :mod:`~tsmerge_export.beside`). Whatever kills the process, the old
-bundle or the new one stands under the name. What is replaced is the bundle that was checked at the beginning.
+hidden folder, synced, and swapped in by rename (see :mod:`~tsmerge_export.files.beside`). Whatever kills the process,
+the old bundle or the new one stands under the name. What is replaced is the bundle that was checked at the beginning.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any
 
-from tsmerge_export.atomic import fsync_tree
-from tsmerge_export.beside import Beside, ChangedError, entries, look, sweep
+from tsmerge_export.console.one_line import called
 from tsmerge_export.errors import UsageError
-from tsmerge_export.one_line import called
-from tsmerge_export.paths import beside, is_inner_name, real_path
+from tsmerge_export.files.atomic import fsync_tree
+from tsmerge_export.files.beside import Beside, ChangedError, entries, look, sweep
+from tsmerge_export.files.paths import beside, is_inner_name, real_path
 
 FORMAT = "tsmerge-bundle"
 FORMAT_VERSION = 1
@@ -300,7 +300,7 @@ def _foreign(path: Path) -> str | None:
 def recover(path: Path) -> None:
     """Put an old bundle back that a killed run had moved aside.
 
-    Only systems without an atomic exchange of two folders have such a moment; see :mod:`~tsmerge_export.beside`.
+    Only systems without an atomic exchange of two folders have such a moment; see :mod:`~tsmerge_export.files.beside`.
     """
     if path.name and not path.exists():
         sweep(path.parent, path.name)

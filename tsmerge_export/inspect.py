@@ -9,10 +9,12 @@ from typing import Any
 
 import onnx
 
-from tsmerge_export import flops, ops, trial
+from tsmerge_export import ops
 from tsmerge_export.bundle import Bundle, ComponentInfo
 from tsmerge_export.errors import UnsupportedError, UsageError
-from tsmerge_export.isolated import within_memory
+from tsmerge_export.onnx_model import flops
+from tsmerge_export.untrusted import trial
+from tsmerge_export.untrusted.isolated import within_memory
 
 _DOMAIN = "tsmerge"
 _LENGTHS = (512, 256, 128, 64, 32, 16)

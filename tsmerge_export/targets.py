@@ -12,17 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UnsupportedError, UsageError, VerdictError
 from tsmerge_export.runtimes import RUNTIMES, check_runtime, native
+from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.shapes import FLAGS, Profile, make_profile
 
 if TYPE_CHECKING:
     import onnx
 
-    from tsmerge_export.build import Built
     from tsmerge_export.checkpoint import LoadedModel
-    from tsmerge_export.progress import Progress
+    from tsmerge_export.compile.build import Built
+    from tsmerge_export.console.progress import Progress
 
 DTYPES = ("fp32", "fp16", "bf16")
 ON_GPU = "The engines have never run on a GPU; the kernels of the plugin have, see docs/gpu.md."
@@ -202,9 +202,9 @@ def _verdict(
 ) -> dict[str, Any]:
     """Parity of a form whose functions are there still, float32, in ONNX Runtime. Raises VerdictError."""
     from tsmerge_export import families
-    from tsmerge_export.build import write_model
-    from tsmerge_export.onnx_export import EXAMPLE
-    from tsmerge_export.validate import parity
+    from tsmerge_export.compile.build import write_model
+    from tsmerge_export.compile.onnx_export import EXAMPLE
+    from tsmerge_export.verify import parity
 
     path = scratch / f"{item.component.name}.target.onnx"
     write_model(model, path)
@@ -229,8 +229,8 @@ def _rtx(
     threads: int | None,
     seed: int,
 ) -> dict[str, Any]:
-    from tsmerge_export.build import write_model
     from tsmerge_export.bundle import sha256
+    from tsmerge_export.compile.build import write_model
     from tsmerge_export.lower.tensorrt import set_precision, standard_form, static_functions
     from tsmerge_export.runtimes.tensorrt_rtx import DEFAULT_CAPABILITIES, build_engine
 
@@ -260,7 +260,7 @@ def _rtx(
 
 
 def _in_memory(file: Path) -> Any:
-    from tsmerge_export import onnx_weights
+    from tsmerge_export.onnx_model import weights as onnx_weights
 
     model = onnx_weights.read(file)
     if onnx_weights.is_large(model):
@@ -281,7 +281,7 @@ def _tensorrt(
     threads: int | None,
     seed: int,
 ) -> dict[str, Any]:
-    from tsmerge_export.build import write_model
+    from tsmerge_export.compile.build import write_model
     from tsmerge_export.lower.tensorrt import plugin_form, set_precision, static_functions
     from tsmerge_export.runtimes import tensorrt
 
@@ -313,7 +313,7 @@ def _on_gpu(
     from tsmerge_export import families
     from tsmerge_export.bundle import TensorInfo
     from tsmerge_export.runtimes import tensorrt
-    from tsmerge_export.validate import corpus, parity
+    from tsmerge_export.verify import corpus, parity
 
     component = item.component
     engine = folder / f"{component.name}.trt.engine"

@@ -14,8 +14,8 @@ import pytest
 import tsmerge_export as tsm
 from tests.models import tiny, tiny_folder
 from tsmerge_export.cli import main, main_export
-from tsmerge_export.report import NO_GPU
-from tsmerge_export.validate import corpus, parity, tolerances
+from tsmerge_export.report.text import NO_GPU
+from tsmerge_export.verify import corpus, parity, tolerances
 
 Capture = pytest.CaptureFixture[str]
 

@@ -19,11 +19,11 @@ import pandas as pd
 import pytest
 
 from tests import artefacts
-from tests.pipelines import upstream
+from tests.forecast import upstream
 from tsmerge_export.cli import main
-from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UsageError
-from tsmerge_export.pipelines import base
+from tsmerge_export.forecast import base
+from tsmerge_export.settings.config import MergeConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 BOLT, T5 = ("bolt-tiny", MergeConfig(method="none")), ("t5-tiny", MergeConfig(ratio="1/4"))
@@ -308,7 +308,7 @@ def test_providers_are_those_of_the_library(
         given.append(options)
         raise UsageError("seen")
 
-    monkeypatch.setattr("tsmerge_export.pipelines.pipeline", pipeline)
+    monkeypatch.setattr("tsmerge_export.forecast.pipeline", pipeline)
     library = tmp_path / "library.so"
     library.touch()
     for plugin in (None, str(library)):

@@ -25,8 +25,10 @@ STEPS = ("load", "export", "rewrite", "lower", "parity", "cost", "bundle", "comm
 _CHILDREN = """
 import json, os, signal, sys, time
 import torch
-from tsmerge_export import api, build, bundle, checkpoint, cli, families, progress
-from tsmerge_export.validate import corpus, cost
+from tsmerge_export import api, bundle, checkpoint, cli, families
+from tsmerge_export.compile import build
+from tsmerge_export.console import progress
+from tsmerge_export.verify import corpus, cost
 import tsmerge_export.families.chronos_bolt
 
 model, root = sys.argv[1:]

@@ -9,11 +9,11 @@ import torch
 import tsmerge_export as tsm
 from tests.families.harness import Subject
 from tests.models import AUTOFORMER
-from tsmerge_export.config import MergeConfig
+from tsmerge_export.compile.onnx_export import prove_dynamic
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.families import autoformer
-from tsmerge_export.onnx_export import prove_dynamic
-from tsmerge_export.pipelines.history import clock
+from tsmerge_export.forecast.history import clock
+from tsmerge_export.settings.config import MergeConfig
 
 EVEN = Subject("autoformer", AUTOFORMER)
 ODD = Subject("autoformer", {**AUTOFORMER, "context_length": 45, "input_size": 2, "scaling": "std"})

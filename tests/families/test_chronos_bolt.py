@@ -13,12 +13,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import tsmerge_export as tsm
 from tests.families.harness import NOTHING, Subject, describe
+from tests.forecast.upstream import walks
 from tests.models import BOLT
-from tests.pipelines.upstream import walks
 from tsmerge_export import families
-from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UsageError
 from tsmerge_export.inspect import inspect_file
+from tsmerge_export.settings.config import MergeConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:the model was made for", "ignore:We recommend")
 

@@ -17,11 +17,11 @@ from tests.families.test_patchtst import attention
 from tests.models import INFORMER, TST
 from tsmerge_export import families
 from tsmerge_export.cli import main_export
-from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.merge import local_merge
 from tsmerge_export.rewrite.merge_graph import merge_graph
-from tsmerge_export.validate.sessions import open_session
+from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.verify.sessions import open_session
 
 PLAIN = Subject("time-series-transformer", TST)
 WHOLE = Subject(
@@ -167,7 +167,7 @@ def test_forecasts_follow_the_decoder_of_the_merged_model(merge: MergeConfig | N
     subject, config = PLAIN, PLAIN.model.config
     feed = subject.component.from_series(subject.model, series)
     tensors = {name: torch.from_numpy(value) for name, value in feed.items()}
-    from tsmerge_export.pipelines.history import clock
+    from tsmerge_export.forecast.history import clock
 
     future = torch.from_numpy(clock(0, 4, 2)).expand(2, -1, -1)
     model = subject.model

@@ -12,9 +12,9 @@ import tsmerge_export as tsm
 from tests.families.harness import Subject
 from tests.models import PATCHTSMIXER
 from tsmerge_export.cli import main, main_export
-from tsmerge_export.config import MergeConfig
+from tsmerge_export.compile.onnx_export import prove_dynamic
 from tsmerge_export.errors import UnsupportedError
-from tsmerge_export.onnx_export import prove_dynamic
+from tsmerge_export.settings.config import MergeConfig
 
 MIXING = Subject("patchtsmixer", PATCHTSMIXER)
 NORMAL = Subject(

@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from tsmerge_export import families
-from tsmerge_export.build import build
-from tsmerge_export.config import MergeConfig
+from tsmerge_export.compile.build import build
+from tsmerge_export.console.progress import NoProgress
 from tsmerge_export.families.base import Family
 from tsmerge_export.merge.apply import plan_of
-from tsmerge_export.progress import NoProgress
-from tsmerge_export.validate import corpus, generation, parity
+from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.verify import corpus, generation, parity
 
 pytestmark = pytest.mark.slow
 _LAYERS = 2

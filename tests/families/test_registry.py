@@ -20,7 +20,7 @@ from tsmerge_export import families
 from tsmerge_export.cli import main, main_export
 from tsmerge_export.errors import TsmergeError, UnsupportedError
 from tsmerge_export.families import listing, plugins
-from tsmerge_export.validate import corpus
+from tsmerge_export.verify import corpus
 
 Capture = pytest.CaptureFixture[str]
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from tests.families.harness import Subject
 from tests.models import CONFIGS
-from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import TsmergeError
+from tsmerge_export.settings.config import MergeConfig
 
 MERGES = {
     "local": MergeConfig(ratio="1/4"),

@@ -16,10 +16,10 @@ import pytest
 from tsmerge_export import MergeConfig, api
 from tsmerge_export.bundle import MANIFEST, sha256
 from tsmerge_export.errors import TsmergeError, UnsupportedError, UsageError
-from tsmerge_export.generic import feeds, verdicts
+from tsmerge_export.graphs import feeds, verdicts
 from tsmerge_export.inspect import inspect_path
 from tsmerge_export.runtimes import load
-from tsmerge_export.validate import speed
+from tsmerge_export.verify import speed
 
 MERGE = MergeConfig(ratio="1/4", min_tokens=2)
 #: Outcomes that are right: it works, or one line says why not, with exit code 1 (a verdict), 2, 3 or 4.

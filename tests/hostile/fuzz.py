@@ -21,7 +21,7 @@ from queue import Empty, SimpleQueue
 from tests.hostile.attacks import attacks
 from tests.hostile.cases import GOOD
 from tests.hostile.mutate import Sources
-from tsmerge_export.isolated import Ended, LineProcess
+from tsmerge_export.untrusted.isolated import Ended, LineProcess
 
 _MOST_CASES = 1000  # what libraries keep of each adds up
 

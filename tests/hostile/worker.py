@@ -15,7 +15,7 @@ import torch
 from tests.hostile.attacks import attacks
 from tests.hostile.cases import outcome, quick, touch_bundle, touch_graph
 from tests.hostile.mutate import Sources
-from tsmerge_export import isolated
+from tsmerge_export.untrusted import isolated
 
 _MEMORY = 8 * 2**30  # bytes: what takes more fails, and takes nothing from others
 

@@ -11,9 +11,9 @@ import torch
 import tsmerge_export as tsm
 from tests.models import BOLT, CONFIGS, tiny
 from tsmerge_export import families
-from tsmerge_export.config import AUTO, MergeConfig
 from tsmerge_export.families.base import SAFE
 from tsmerge_export.merge.default import FILES, LEAST_TOKENS, ratio_of, settle, settle_layers
+from tsmerge_export.settings.config import AUTO, MergeConfig
 
 #: Of these the tiny models have at least 128 tokens; the others have fewer, or their family merges nothing by itself.
 REASONS = {

@@ -11,13 +11,13 @@ from hypothesis import given
 
 from tests.cases import Case, DynamicCase
 from tests.strategies import cases, properties
-from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UsageError
 from tsmerge_export.merge import dynamic_merge, local_merge
 from tsmerge_export.merge.dynamic import DynamicMethod, count_margin
 from tsmerge_export.merge.matching import ranks
 from tsmerge_export.merge.method import Place
 from tsmerge_export.merge.similarity import RANK_INTO_PADDING, RANK_NAN, RANK_NONE, RANK_PADDING
+from tsmerge_export.settings.config import MergeConfig
 
 
 @properties

@@ -15,13 +15,13 @@ from tests.cases import Case
 from tests.models import tiny
 from tests.pitome import PitomeCase
 from tests.strategies import cases, properties
-from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UsageError
 from tsmerge_export.merge import pitome_merge
 from tsmerge_export.merge.method import Evidence
 from tsmerge_export.merge.pitome import PitomeMethod
 from tsmerge_export.merge.pitome_energy import Kernel, compare, rank_of
 from tsmerge_export.merge.plan import make_plan
+from tsmerge_export.settings.config import MergeConfig
 
 METHOD = PitomeMethod()
 NOISE = 1.2e-2  # of these tests

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from tsmerge_export.config import SIMILARITIES, MergeConfig
 from tsmerge_export.errors import UsageError
 from tsmerge_export.merge import dynamic_merge, local_merge
 from tsmerge_export.merge.matching import ranks
 from tsmerge_export.merge.plan import make_plan
 from tsmerge_export.merge.similarity import RANK_NAN
+from tsmerge_export.settings.config import SIMILARITIES, MergeConfig
 
 
 def rank(x: Tensor, similarity: str, size: Tensor | None = None, **options: Any) -> list[float]:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UsageError
 from tsmerge_export.merge import ssm_merge, unmerge
 from tsmerge_export.merge.method import Place
 from tsmerge_export.merge.ssm import SsmMethod, importance
+from tsmerge_export.settings.config import MergeConfig
 
 
 def test_importance_is_the_sum_of_what_is_positive() -> None:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from tests.rewrite.encoders import Encoder, export
 from tests.rewrite.test_encoders import merged
-from tsmerge_export.config import MergeConfig
 from tsmerge_export.merge import dynamic_merge, local_merge
+from tsmerge_export.settings.config import MergeConfig
 
 TOKENS, LAYERS = 26, 3
 #: By this threshold about half of the pairs of the model below merge.

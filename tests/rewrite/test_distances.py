@@ -14,7 +14,7 @@ from tsmerge_export.lower.portable import to_portable
 from tsmerge_export.rewrite.distances import fold_distances
 from tsmerge_export.rewrite.emit import Emitter
 from tsmerge_export.rewrite.infer import infer_shapes
-from tsmerge_export.validate.sessions import open_session
+from tsmerge_export.verify.sessions import open_session
 
 BUCKETS, HEADS = 32, 3
 POSITIONS = """

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 import tsmerge_export as tsm
-from tests.html_report.reading import part, read
 from tests.models import tiny
+from tests.report.html.reading import part, read
 from tsmerge_export.bundle import Bundle
-from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import MissingDependencyError, UsageError, VerdictError
 from tsmerge_export.runtimes import providers, tensorrt
 from tsmerge_export.runtimes.onnxruntime import GraphSession
+from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.targets import ON_GPU, Target
 
 MERGE = MergeConfig(ratio="1/4")

@@ -15,13 +15,13 @@ from tests.artefacts import built
 from tests.models import T5, tiny
 from tests.test_shapes import IDS
 from tsmerge_export import families
-from tsmerge_export.build import build, write_model
 from tsmerge_export.bundle import sha256
-from tsmerge_export.config import MergeConfig
+from tsmerge_export.compile.build import build, write_model
+from tsmerge_export.console.progress import NoProgress
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError
 from tsmerge_export.lower.tensorrt import set_precision, standard_form, static_functions
-from tsmerge_export.progress import NoProgress
 from tsmerge_export.runtimes import tensorrt_rtx
+from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.shapes import Profile, make_profile
 from tsmerge_export.targets import ON_GPU, Target, check_removed
 

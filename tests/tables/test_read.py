@@ -19,9 +19,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tsmerge_export.console.notes import Note
 from tsmerge_export.errors import UsageError
-from tsmerge_export.notes import Note
-from tsmerge_export.pipelines import frame
+from tsmerge_export.forecast import frame
 from tsmerge_export.tables import read, source
 from tsmerge_export.tables.options import TableOptions
 from tsmerge_export.tables.read import Long, read_long, read_table

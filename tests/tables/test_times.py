@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tsmerge_export.console.notes import Note
 from tsmerge_export.errors import UsageError
-from tsmerge_export.notes import Note
 from tsmerge_export.tables import times
 from tsmerge_export.tables.times import How, timestamps
 

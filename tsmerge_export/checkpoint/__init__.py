@@ -15,8 +15,8 @@ from tsmerge_export.checkpoint.config_file import check_config, read_config
 from tsmerge_export.checkpoint.folder import read_folder_weights
 from tsmerge_export.checkpoint.hub import download, is_hub_id
 from tsmerge_export.checkpoint.safetensors_file import read_safetensors
+from tsmerge_export.console.one_line import by_fields
 from tsmerge_export.errors import TsmergeError, UnsupportedError, UsageError
-from tsmerge_export.one_line import by_fields
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -9,7 +9,7 @@ from tsmerge_export.checkpoint.config_file import read_json_object
 from tsmerge_export.checkpoint.limits import check_model_bytes
 from tsmerge_export.checkpoint.safetensors_file import check_safetensors, read_safetensors
 from tsmerge_export.errors import UsageError
-from tsmerge_export.paths import is_inner_name
+from tsmerge_export.files.paths import is_inner_name
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,8 +14,8 @@ from typing import Any
 import onnx
 
 from tsmerge_export.errors import UnsupportedError, UsageError
-from tsmerge_export.onnx_scan import STANDARD
-from tsmerge_export.onnx_weights import graphs
+from tsmerge_export.onnx_model.weights import graphs
+from tsmerge_export.untrusted.onnx_scan import STANDARD
 
 MAX_DIMS = 32  # numpy's own limit up to version 1
 _KINDS = {

@@ -7,11 +7,11 @@ from pathlib import Path
 import onnx
 from onnx import inliner
 
-from tsmerge_export import onnx_weights
 from tsmerge_export.checkpoint.limits import check_model_bytes
 from tsmerge_export.checkpoint.onnx_checks import check_model
 from tsmerge_export.errors import TsmergeError, UnsupportedError, UsageError, first_line
-from tsmerge_export.onnx_scan import STANDARD, check_calls, scan
+from tsmerge_export.onnx_model import weights as onnx_weights
+from tsmerge_export.untrusted.onnx_scan import STANDARD, check_calls, scan
 
 _RUNTIME_DOMAINS = ("com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc")
 

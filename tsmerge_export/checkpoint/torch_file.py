@@ -16,7 +16,7 @@ from torch import Tensor
 from tsmerge_export.checkpoint.limits import check_model_bytes
 from tsmerge_export.checkpoint.zip_layout import check_layout
 from tsmerge_export.errors import UsageError
-from tsmerge_export.output_file import OutputFile
+from tsmerge_export.files.output_file import OutputFile
 
 FORMAT = "tsmerge-checkpoint"
 FORMAT_VERSION = 1

@@ -39,19 +39,19 @@ def run(args: argparse.Namespace) -> int:
 
     check_files(args)
     if args.plot is not None:
-        from tsmerge_export.bench.plot import check_plot
+        from tsmerge_export.tools.bench.plot import check_plot
 
         check_plot(args.plot)
-    from tsmerge_export.advise.spectrum import require_scipy
+    from tsmerge_export.tools.advise.spectrum import require_scipy
 
     require_scipy()
 
-    from tsmerge_export.advise.advice import judge
-    from tsmerge_export.advise.show import command_of, plot, print_study
-    from tsmerge_export.advise.study import study
     from tsmerge_export.checkpoint import load_model
+    from tsmerge_export.console.progress import ADVISE_STEPS, RichProgress
     from tsmerge_export.families import get
-    from tsmerge_export.progress import ADVISE_STEPS, RichProgress
+    from tsmerge_export.tools.advise.advice import judge
+    from tsmerge_export.tools.advise.show import command_of, plot, print_study
+    from tsmerge_export.tools.advise.study import study
     from tsmerge_export.version import versions
 
     table = read_data(args, columns=args.column, empty_allowed=True)

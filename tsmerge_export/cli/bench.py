@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tsmerge_export.cli.parser import add_graph_options, add_merging, add_model_options, whole
 from tsmerge_export.cli.tables import FILES, add_table_options, read_data
-from tsmerge_export.config import AUTO, MergeConfig
 from tsmerge_export.errors import UsageError
+from tsmerge_export.settings.config import AUTO, MergeConfig
 
 HELP = "time merged and unmerged models and their rivals against each other"
 
@@ -60,11 +60,11 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print. Returns 0."""
-    from tsmerge_export.bench.candidate import parse_rivals
     from tsmerge_export.bundle import MANIFEST
     from tsmerge_export.cli.commands import merge_config
     from tsmerge_export.cli.files import check_files, write_json
     from tsmerge_export.cli.handler import raise_if_interrupted
+    from tsmerge_export.tools.bench.candidate import parse_rivals
 
     # To time merging is what it is for: the family's amount, also where an export would rather not merge.
     merge = merge_config(args) or MergeConfig(ratio=AUTO)
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
             check_source(source)
     rivals, notes = parse_rivals(args.against)
     if args.plot is not None:
-        from tsmerge_export.bench.plot import check_plot
+        from tsmerge_export.tools.bench.plot import check_plot
 
         check_plot(args.plot)
     if args.resume and args.json is None:
@@ -84,12 +84,12 @@ def run(args: argparse.Namespace) -> int:
     if args.config is not None and len(args.sources) > 1:
         raise UsageError("--config goes with one model only; name one MODEL")
 
-    from tsmerge_export.bench.compare import Row, bench, earlier_rows
-    from tsmerge_export.bench.show import print_rows, verdict_lines, versions_line
+    from tsmerge_export.console.progress import BENCH_STEPS, RichProgress
     from tsmerge_export.demo import SAMPLE_SERIES
-    from tsmerge_export.generic.model import GraphOptions
-    from tsmerge_export.progress import BENCH_STEPS, RichProgress
+    from tsmerge_export.graphs.model import GraphOptions
     from tsmerge_export.tables.read import read_table
+    from tsmerge_export.tools.bench.compare import Row, bench, earlier_rows
+    from tsmerge_export.tools.bench.show import print_rows, verdict_lines, versions_line
     from tsmerge_export.version import versions
 
     table = read_data(args) or read_table(SAMPLE_SERIES)
@@ -137,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
     for note in (*verdict_lines(rows), *notes):
         print(f"note: {note}")
     if args.plot is not None:
-        from tsmerge_export.bench.plot import plot
+        from tsmerge_export.tools.bench.plot import plot
 
         args.plot.write(lambda place: plot(rows, place))
         print(f"plot: {args.plot}")

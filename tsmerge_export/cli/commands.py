@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from tsmerge_export.cli.files import check_files, check_inside, write_json
 from tsmerge_export.cli.handler import raise_if_interrupted
 from tsmerge_export.cli.tables import read_data
-from tsmerge_export.config import AUTO, DEFAULT_METHOD, OPTIONS, MergeConfig
 from tsmerge_export.errors import UsageError, VerdictError
-from tsmerge_export.paths import real_path
+from tsmerge_export.files.paths import real_path
+from tsmerge_export.settings.config import AUTO, DEFAULT_METHOD, OPTIONS, MergeConfig
 
 if TYPE_CHECKING:
     from tsmerge_export.targets import Target
@@ -83,10 +83,10 @@ def export(args: argparse.Namespace) -> int:
     data = read_data(args)
 
     from tsmerge_export import api
-    from tsmerge_export.generic.model import GraphOptions
-    from tsmerge_export.progress import EXPORT_STEPS, RichProgress
-    from tsmerge_export.report import print_verdicts, report_dict
-    from tsmerge_export.report_target import print_target
+    from tsmerge_export.console.progress import EXPORT_STEPS, RichProgress
+    from tsmerge_export.graphs.model import GraphOptions
+    from tsmerge_export.report.target import print_target
+    from tsmerge_export.report.text import print_verdicts, report_dict
 
     failed = None
     with RichProgress(EXPORT_STEPS, raise_if_interrupted) as progress:
@@ -155,8 +155,8 @@ def validate(args: argparse.Namespace) -> int:
     manifest = read_manifest(Path(args.bundle))
 
     from tsmerge_export import api
-    from tsmerge_export.progress import VALIDATE_STEPS, RichProgress
-    from tsmerge_export.report import print_verdicts, report_dict
+    from tsmerge_export.console.progress import VALIDATE_STEPS, RichProgress
+    from tsmerge_export.report.text import print_verdicts, report_dict
 
     with RichProgress(VALIDATE_STEPS, raise_if_interrupted) as progress:
         verdicts = api.validate(
@@ -175,7 +175,7 @@ def inspect(args: argparse.Namespace) -> int:
     """``tsmerge inspect FILE|DIR``."""
     check_files(args)
     from tsmerge_export.inspect import inspect_path
-    from tsmerge_export.report import print_inspection
+    from tsmerge_export.report.text import print_inspection
 
     found = inspect_path(args.path, batch=args.batch, length=args.length)
     write_json(args.json, found)

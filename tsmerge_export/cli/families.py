@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
 
     check_files(args)
     from tsmerge_export.families.listing import entries
-    from tsmerge_export.report import print_families
+    from tsmerge_export.report.text import print_families
 
     found = entries()
     write_json(args.json, [entry.to_dict() for entry in found])

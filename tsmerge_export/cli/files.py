@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tsmerge_export.errors import UsageError
-from tsmerge_export.output_file import OutputFile
-from tsmerge_export.paths import real_path
+from tsmerge_export.files.output_file import OutputFile
+from tsmerge_export.files.paths import real_path
 from tsmerge_export.tables.source import STDIN
 
 _SOURCES = ("model", "models", "sources", "bundle", "path", "table")
@@ -70,6 +70,6 @@ def _named(args: argparse.Namespace) -> Iterator[tuple[str, Path]]:
 def write_json(file: OutputFile | None, content: Any) -> None:
     """Write ``content`` where ``--json`` says, whole or not at all. Raises UsageError."""
     if file is not None:
-        from tsmerge_export.report import json_text
+        from tsmerge_export.report.text import json_text
 
         file.write_text(json_text(content))

@@ -14,12 +14,12 @@ from tsmerge_export.cli.handler import raise_if_interrupted
 from tsmerge_export.cli.providers import provider_options
 from tsmerge_export.cli.tables import table_options
 from tsmerge_export.errors import MissingDependencyError, UsageError
-from tsmerge_export.output_file import OutputFile
+from tsmerge_export.files.output_file import OutputFile
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tsmerge_export.pipelines.frame import Panel
+    from tsmerge_export.forecast.frame import Panel
     from tsmerge_export.tables.read import Long
 
 _FORMATS = (".csv", ".parquet")
@@ -30,9 +30,9 @@ def forecast(args: argparse.Namespace) -> int:
     """``tsmerge forecast DIR TABLE``. Returns 0."""
     how, where = table_options(args), provider_options(args)
     _check_paths(args)
-    from tsmerge_export.pipelines import frame, pipeline
-    from tsmerge_export.pipelines.inputs import prediction_length
-    from tsmerge_export.progress import LateBar
+    from tsmerge_export.console.progress import LateBar
+    from tsmerge_export.forecast import frame, pipeline
+    from tsmerge_export.forecast.inputs import prediction_length
     from tsmerge_export.tables.read import read_long
     from tsmerge_export.tables.source import open_source
 
@@ -112,8 +112,8 @@ def _write(file: OutputFile | str, frame: pd.DataFrame) -> None:
 
 
 def _draw(file: OutputFile, table: Long, found: pd.DataFrame, levels: Sequence[float]) -> None:
-    from tsmerge_export.pipelines import frame
-    from tsmerge_export.pipelines.plot import figure
+    from tsmerge_export.forecast import frame
+    from tsmerge_export.forecast.plot import figure
 
     history = table.frame
     if table.time is None:

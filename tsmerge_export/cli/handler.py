@@ -12,8 +12,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from tsmerge_export.console.notes import Note
 from tsmerge_export.errors import TsmergeError
-from tsmerge_export.notes import Note
 
 DEBUG = "TSMERGE_DEBUG"  # set to 1: full tracebacks and the libraries' warnings
 INTERRUPTED = 130  # 128 + SIGINT

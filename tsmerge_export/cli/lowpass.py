@@ -14,7 +14,7 @@ from tsmerge_export.cli.tables import FILES, add_table_options, read_data, table
 from tsmerge_export.errors import UsageError
 
 if TYPE_CHECKING:
-    from tsmerge_export.lowpass.study import Effect
+    from tsmerge_export.tools.lowpass.study import Effect
 
 HELP = "show what merging does to the spectrum of signals, beside a Gaussian filter of as many tokens"
 _LEAST = 16  # tokens
@@ -82,8 +82,8 @@ def fill(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, print, write. Returns 0."""
     from tsmerge_export.cli.files import check_files, write_json
-    from tsmerge_export.config import SIMILARITIES
-    from tsmerge_export.parse import parse_k, parse_ratio
+    from tsmerge_export.settings.config import SIMILARITIES
+    from tsmerge_export.settings.parse import parse_k, parse_ratio
 
     check_files(args)
     if args.data is None:
@@ -98,11 +98,11 @@ def run(args: argparse.Namespace) -> int:
             f"--similarity {args.similarity} is not known; choose one of: {', '.join(SIMILARITIES)}"
         )
     if args.plot is not None:
-        from tsmerge_export.bench.plot import check_plot
+        from tsmerge_export.tools.bench.plot import check_plot
 
         check_plot(args.plot)
-    from tsmerge_export.lowpass import show
-    from tsmerge_export.lowpass.filters import Merging
+    from tsmerge_export.tools.lowpass import show
+    from tsmerge_export.tools.lowpass.filters import Merging
     from tsmerge_export.version import versions
 
     how = Merging(parse_ratio(args.ratio), args.steps, parse_k(args.k), args.similarity, args.patch)
@@ -132,8 +132,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _generated(args: argparse.Namespace, how: Any) -> list[Effect]:
     from tsmerge_export.cli.handler import raise_if_interrupted
-    from tsmerge_export.lowpass.study import study
-    from tsmerge_export.progress import LateBar
+    from tsmerge_export.console.progress import LateBar
+    from tsmerge_export.tools.lowpass.study import study
 
     options = {
         name: usual if getattr(args, name) is None else getattr(args, name)
@@ -162,7 +162,7 @@ def _own(args: argparse.Namespace, how: Any) -> list[Effect]:
     """The effect on one column: its longest stretch without a gap, from its end a whole number of tokens."""
     import numpy as np
 
-    from tsmerge_export.lowpass.study import effect
+    from tsmerge_export.tools.lowpass.study import effect
 
     table = read_data(args)
     assert table is not None  # the caller looked

@@ -110,21 +110,21 @@ def run(args: argparse.Namespace) -> int:
     output = args.output or default_output(args.models[0], "tuned")
     check_output(output, args.force)
     if args.plot is not None:
-        from tsmerge_export.bench.plot import check_plot
+        from tsmerge_export.tools.bench.plot import check_plot
 
         check_plot(args.plot)
 
     from tempfile import TemporaryDirectory
 
-    from tsmerge_export.bench.compare import first_only
-    from tsmerge_export.progress import TUNE_STEPS, RichProgress
+    from tsmerge_export.console.progress import TUNE_STEPS, RichProgress
     from tsmerge_export.tables.source import open_source
-    from tsmerge_export.tune.log import kept
-    from tsmerge_export.tune.search import Search, Tried, identity_of, pareto
-    from tsmerge_export.tune.show import front_table, plot, print_answer
-    from tsmerge_export.tune.subject import prepare
-    from tsmerge_export.tune.verdict import answer, settled
-    from tsmerge_export.validate.change import LEAST_WINDOWS
+    from tsmerge_export.tools.bench.compare import first_only
+    from tsmerge_export.tools.tune.log import kept
+    from tsmerge_export.tools.tune.search import Search, Tried, identity_of, pareto
+    from tsmerge_export.tools.tune.show import front_table, plot, print_answer
+    from tsmerge_export.tools.tune.subject import prepare
+    from tsmerge_export.tools.tune.verdict import answer, settled
+    from tsmerge_export.verify.change import LEAST_WINDOWS
     from tsmerge_export.version import versions
 
     if args.windows < LEAST_WINDOWS:
@@ -226,8 +226,8 @@ def _export(
     """
     from tsmerge_export import api
     from tsmerge_export.cli.handler import raise_if_interrupted
-    from tsmerge_export.progress import EXPORT_STEPS, RichProgress
-    from tsmerge_export.report import print_verdicts
+    from tsmerge_export.console.progress import EXPORT_STEPS, RichProgress
+    from tsmerge_export.report.text import print_verdicts
     from tsmerge_export.tables.table import usable_columns
 
     with RichProgress(EXPORT_STEPS, raise_if_interrupted) as progress:

@@ -20,8 +20,8 @@ from tsmerge_export.families.base import Arrays, Card, Handle, MergePoints, Publ
 from tsmerge_export.families.hf import ReplacedForward
 from tsmerge_export.families.lagged import Encoder, LaggedFamily, time_features
 from tsmerge_export.families.time_series_transformer import OUTPUTS
+from tsmerge_export.forecast.history import clock
 from tsmerge_export.merge.run import MergeRun
-from tsmerge_export.pipelines.history import clock
 
 _REASON = (
     "auto-correlation shifts the series by whole steps and decomposition averages neighbours, so both need every step "

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from tsmerge_export.families.base import Arrays, Component, TensorSpec
 from tsmerge_export.families.hf import TransformersFamily
-from tsmerge_export.pipelines import distributions
-from tsmerge_export.pipelines.history import channelled
+from tsmerge_export.forecast import distributions
+from tsmerge_export.forecast.history import channelled
 
 #: Of every such model, for its card.
 COMPONENT = (
@@ -61,7 +61,7 @@ class ChannelModel(Component):
         return out | {"series_loc": result.loc, "series_scale": result.scale}
 
     def feed(self, model: Any, series: NDArray[np.float32], *, spread: bool) -> Arrays:
-        """Series ``[B, L]`` as inputs, see :func:`~tsmerge_export.pipelines.history.channelled`."""
+        """Series ``[B, L]`` as inputs, see :func:`~tsmerge_export.forecast.history.channelled`."""
         config = model.config
         found = channelled(series, config.context_length, config.num_input_channels, spread=spread)
         return {"past_values": found["past_values"], self.mask: found["past_observed_mask"]}

@@ -32,9 +32,9 @@ from tsmerge_export.families.t5_stack import (
     instrument_encoder,
     weighed_cross_attention,
 )
+from tsmerge_export.forecast.tokenizer import settings_of
 from tsmerge_export.merge.apply import current_run
 from tsmerge_export.merge.run import MergeRun
-from tsmerge_export.pipelines.tokenizer import settings_of
 
 _QUANTILES = tuple(i / 10 for i in range(1, 10))
 

@@ -22,9 +22,9 @@ from tsmerge_export.families.lagged_decoder import (
     places,
     point_forecast,
 )
+from tsmerge_export.forecast.lagged_decoder import encoder_inputs
 from tsmerge_export.merge.apply import current_run
 from tsmerge_export.merge.run import MergeRun
-from tsmerge_export.pipelines.lagged_decoder import encoder_inputs
 
 
 def past_length(config: Any) -> int:
@@ -126,7 +126,7 @@ class Encoder(Component):
         return self._inputs.named(tensors)
 
     def feed(self, series: NDArray[np.float32], *, spread: bool) -> Arrays:
-        """Series ``[B, L]`` as inputs, see :func:`~tsmerge_export.pipelines.history.channelled`."""
+        """Series ``[B, L]`` as inputs, see :func:`~tsmerge_export.forecast.history.channelled`."""
         return self._inputs.arrays(series, spread=spread)
 
     def module(self, model: Any) -> nn.Module:

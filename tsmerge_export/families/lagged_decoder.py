@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from tsmerge_export.families.base import Arrays, Component, Forecast, Generation, Hints, Run, TensorSpec
 from tsmerge_export.families.hf import LastAxis, detached_twin
-from tsmerge_export.pipelines import lagged_decoder
-from tsmerge_export.pipelines.lagged_decoder import PREFIX
+from tsmerge_export.forecast import lagged_decoder
+from tsmerge_export.forecast.lagged_decoder import PREFIX
 
 _LEAST = torch.finfo(torch.float32).min
 
@@ -244,6 +244,6 @@ class LaggedGeneration(Generation):
 def point_forecast(
     settings: Mapping[str, Any], encoder: Any, run: Run, decode: Run, series: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """:func:`~tsmerge_export.pipelines.lagged_decoder.mean_path` as :meth:`Family.forecast` has it, ``[B, 1, H]``."""
+    """:func:`~tsmerge_export.forecast.lagged_decoder.mean_path` as :meth:`Family.forecast` has it, ``[B, 1, H]``."""
     feed = encoder.feed(series, spread=False)
     return lagged_decoder.mean_path(settings, feed, run(feed), decode)[:, None]

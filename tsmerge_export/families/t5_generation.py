@@ -11,12 +11,12 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
 from tsmerge_export.families.base import Arrays, Component, Forecast, Generation, Run, TensorSpec
-from tsmerge_export.pipelines import sampling
-from tsmerge_export.pipelines.base import quantile
-from tsmerge_export.pipelines.chronos_t5 import draw_paths
-from tsmerge_export.pipelines.decoder import CachedDecoder
-from tsmerge_export.pipelines.sampling import Sampling
-from tsmerge_export.pipelines.tokenizer import MeanScaleTokenizer
+from tsmerge_export.forecast import sampling
+from tsmerge_export.forecast.base import quantile
+from tsmerge_export.forecast.chronos_t5 import draw_paths
+from tsmerge_export.forecast.decoder import CachedDecoder
+from tsmerge_export.forecast.sampling import Sampling
+from tsmerge_export.forecast.tokenizer import MeanScaleTokenizer
 
 
 class T5Generation(Generation):

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from tsmerge_export.errors import UsageError
 from tsmerge_export.families.base import Arrays, Component, Hints, MergePoints, Run, TensorSpec
 from tsmerge_export.families.hf import TransformersFamily, detached_twin
-from tsmerge_export.pipelines import timesfm
-from tsmerge_export.pipelines.history import filled
+from tsmerge_export.forecast import timesfm
+from tsmerge_export.forecast.history import filled
 
 #: Texts of the families' cards.
 TOKENS = "patches, causal; the last one is protected"
@@ -140,5 +140,5 @@ class TimesFmFamily(TransformersFamily):
     def forecast(
         self, model: Any, run: Run, series: NDArray[np.float32], seed: int = 0
     ) -> NDArray[np.float32]:
-        """See :func:`~tsmerge_export.pipelines.timesfm.quantiles`."""
+        """See :func:`~tsmerge_export.forecast.timesfm.quantiles`."""
         return timesfm.quantiles(run, self.pipeline(model), series)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-from tsmerge_export.config import MergeConfig, tokens_removed
 from tsmerge_export.errors import UsageError
 from tsmerge_export.merge.method import Attributes, Place
-from tsmerge_export.parse import parse_ratio
+from tsmerge_export.settings.config import MergeConfig, tokens_removed
+from tsmerge_export.settings.parse import parse_ratio
 
 
 def read_removed(
@@ -20,7 +20,7 @@ def read_removed(
     protect_first: int,
     protect_last: int,
 ) -> int:
-    """r(N) of a reference's arguments; see :func:`~tsmerge_export.config.tokens_removed`.
+    """r(N) of a reference's arguments; see :func:`~tsmerge_export.settings.config.tokens_removed`.
 
     Raises:
         UsageError: both or none of r and ratio, or an argument out of range.

@@ -10,12 +10,12 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from tsmerge_export import families
-from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.families.base import Family, Handle
 from tsmerge_export.merge.default import settle
 from tsmerge_export.merge.plan import MergeStep, make_plan
 from tsmerge_export.merge.run import MergeRun
+from tsmerge_export.settings.config import MergeConfig
 
 ModelT = TypeVar("ModelT")
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tsmerge_export.one_line import by_fields
+from tsmerge_export.console.one_line import by_fields
 
 
 class Merged(NamedTuple):

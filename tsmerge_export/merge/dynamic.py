@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tsmerge_export.config import DEFAULT_THRESHOLD, MergeConfig, tokens_removed
 from tsmerge_export.errors import UsageError
 from tsmerge_export.merge.combine import Merged, identity
 from tsmerge_export.merge.matching import check_tokens, match, merge_best, read_matching
 from tsmerge_export.merge.method import Attributes, Evidence, Place
 from tsmerge_export.merge.pair_attributes import pair_attributes, pair_options, ranks_of
 from tsmerge_export.merge.similarity import RANK_NAN, RANK_PADDING, SCORE_STEP, in_steps
-from tsmerge_export.parse import parse_threshold
+from tsmerge_export.settings.config import DEFAULT_THRESHOLD, MergeConfig, tokens_removed
+from tsmerge_export.settings.parse import parse_threshold
 
 # Between every cosine, rounding errors included, and RANK_PADDING.
 _ABOVE_COSINES = 1.5

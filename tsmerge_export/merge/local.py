@@ -12,12 +12,12 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from tsmerge_export.config import MergeConfig
 from tsmerge_export.merge.amount import amount_attributes, amount_options, read_removed
 from tsmerge_export.merge.combine import Merged, identity
 from tsmerge_export.merge.matching import check_tokens, match, merge_best, read_matching
 from tsmerge_export.merge.method import Attributes, Evidence, Place
 from tsmerge_export.merge.pair_attributes import pair_attributes, pair_options, ranks_of
+from tsmerge_export.settings.config import MergeConfig
 
 
 def local_merge(

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tsmerge_export.config import SIMILARITIES, parse_k
 from tsmerge_export.errors import UsageError
 from tsmerge_export.merge.combine import Merged, combine, read_from_before
 from tsmerge_export.merge.similarity import (
@@ -22,6 +21,7 @@ from tsmerge_export.merge.similarity import (
     similarity_of,
     squared_norm,
 )
+from tsmerge_export.settings.config import SIMILARITIES, parse_k
 
 # Up to this neighbourhood the band is computed offset by offset (linear in N), above it by one matrix product.
 _BAND_LIMIT = 32

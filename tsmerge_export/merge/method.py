@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from tsmerge_export.config import MergeConfig
+from tsmerge_export.console.one_line import by_fields
 from tsmerge_export.merge.combine import Merged
-from tsmerge_export.one_line import by_fields
+from tsmerge_export.settings.config import MergeConfig
 
 Attributes = Mapping[str, int | float]
 """Attributes of the method's operator."""

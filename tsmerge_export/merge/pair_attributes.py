@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from tsmerge_export.config import SIMILARITIES, MergeConfig
 from tsmerge_export.merge.matching import ranks
 from tsmerge_export.merge.method import Attributes, Place
+from tsmerge_export.settings.config import SIMILARITIES, MergeConfig
 
 
 def pair_attributes(config: MergeConfig, place: Place) -> Attributes:

@@ -26,7 +26,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tsmerge_export.config import ENERGIES, MergeConfig
 from tsmerge_export.errors import UsageError
 from tsmerge_export.merge.amount import amount_attributes, amount_options, read_removed, removed_by
 from tsmerge_export.merge.combine import Merged, combine, identity
@@ -34,7 +33,8 @@ from tsmerge_export.merge.matching import check_tokens
 from tsmerge_export.merge.method import Attributes, Evidence, Place
 from tsmerge_export.merge.pitome_energy import Kernel, compare, order_of, pairs_of, rank_of
 from tsmerge_export.merge.pitome_evidence import Scores
-from tsmerge_export.parse import ALPHA_MOST, number
+from tsmerge_export.settings.config import ENERGIES, MergeConfig
+from tsmerge_export.settings.parse import ALPHA_MOST, number
 
 
 def pitome_merge(

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from tsmerge_export.config import MergeConfig
 from tsmerge_export.merge.combine import Merged
 from tsmerge_export.merge.dynamic import DynamicMethod
 from tsmerge_export.merge.local import GlobalMethod, LocalMethod
 from tsmerge_export.merge.method import Attributes, Evidence, Method, Place
 from tsmerge_export.merge.pitome import PitomeMethod
 from tsmerge_export.merge.ssm import SsmMethod
+from tsmerge_export.settings.config import MergeConfig
 
 METHODS: Mapping[str, Method] = {
     method.name: method

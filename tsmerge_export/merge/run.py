@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tsmerge_export.config import Metric, Positions
+from tsmerge_export.console.one_line import by_fields
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.merge.combine import unmerge
 from tsmerge_export.merge.method import Evidence
 from tsmerge_export.merge.plan import MergeStep
-from tsmerge_export.one_line import by_fields
+from tsmerge_export.settings.config import Metric, Positions
 
 HIDDEN_NEEDS_BLOCKS = (
     "--metric hidden needs the blocks of a state-space model, and this model has none; use --metric x"

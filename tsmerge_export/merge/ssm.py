@@ -37,7 +37,6 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from tsmerge_export.config import DEFAULT_PRUNE_SHARE, MergeConfig
 from tsmerge_export.errors import UsageError
 from tsmerge_export.merge.amount import amount_attributes, amount_options, read_removed, removed_by
 from tsmerge_export.merge.combine import Merged, combine, combine_branches, identity
@@ -51,7 +50,8 @@ from tsmerge_export.merge.similarity import (
     norm,
 )
 from tsmerge_export.merge.ssm_evidence import Links, allows, margin
-from tsmerge_export.parse import parse_share
+from tsmerge_export.settings.config import DEFAULT_PRUNE_SHARE, MergeConfig
+from tsmerge_export.settings.parse import parse_share
 
 # Ranks of importance that are none; importance lies between 0 and 1.
 _NOT_FINITE = -1.0

@@ -16,7 +16,6 @@ from enum import IntEnum
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from tsmerge_export.config import Metric
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.rewrite.dims import Dim, dims
@@ -26,6 +25,7 @@ from tsmerge_export.rewrite.lengths import symbols_of, token_counts
 from tsmerge_export.rewrite.points import Point, scope_of
 from tsmerge_export.rewrite.subgraphs import captured, give_captured
 from tsmerge_export.rewrite.tail import works_token_by_token
+from tsmerge_export.settings.config import Metric
 
 
 class _Kind(IntEnum):

@@ -9,7 +9,6 @@ from typing import Any
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from tsmerge_export.config import Metric, Positions
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.merge.run import HIDDEN_NEEDS_BLOCKS
@@ -22,6 +21,7 @@ from tsmerge_export.rewrite.points import Point, ancestors, scope_of
 from tsmerge_export.rewrite.rules import FOR_FOLDED, RULES, Barrier, Context, Ends, Outcome
 from tsmerge_export.rewrite.stages import FIRST, Rows, Stage, Tags, deepest
 from tsmerge_export.rewrite.subgraphs import captured, give_captured
+from tsmerge_export.settings.config import Metric, Positions
 
 DOMAIN = "tsmerge"
 VERSION = 1

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from tsmerge_export.config import MergeConfig
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.merge.plan import make_plan
 from tsmerge_export.rewrite.between import insert_between_blocks
@@ -15,6 +14,7 @@ from tsmerge_export.rewrite.infer import infer_shapes
 from tsmerge_export.rewrite.insert import RewriteReport, insert_merges
 from tsmerge_export.rewrite.points import Point, find_points
 from tsmerge_export.rewrite.transposes import unfold_transposes
+from tsmerge_export.settings.config import MergeConfig
 
 
 def merge_graph(

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from tsmerge_export.bundle import TensorInfo
 from tsmerge_export.errors import TsmergeError, UnsupportedError
-from tsmerge_export.isolated import Answer, Child, Limits
+from tsmerge_export.untrusted.isolated import Answer, Child, Limits
 
 
 class GraphApart:
-    """One ONNX file in a process of its own; with the limits of :class:`~tsmerge_export.isolated.Limits`.
+    """One ONNX file in a process of its own; with the limits of :class:`~tsmerge_export.untrusted.isolated.Limits`.
 
     Args:
         path: the file.
@@ -86,7 +86,7 @@ _open: dict[str, Any] = {}
 
 
 def task(request: dict[str, Any]) -> Answer:
-    """The task of :class:`~tsmerge_export.isolated.Child`: open a graph once; run it where there is something given."""
+    """The task of a :class:`~tsmerge_export.untrusted.isolated.Child`: open a graph; run it where there is input."""
     from tsmerge_export.runtimes.onnxruntime import GraphSession
 
     if not _open:

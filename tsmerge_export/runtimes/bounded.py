@@ -8,7 +8,7 @@ from typing import Any
 
 import onnxruntime as ort
 
-from tsmerge_export.isolated import seconds_allowed
+from tsmerge_export.untrusted.isolated import seconds_allowed
 
 ort.set_default_logger_severity(4)  # what it logs is not for users, and in colour
 

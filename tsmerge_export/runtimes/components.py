@@ -8,8 +8,8 @@ from typing import Any, Generic, Protocol, TypeVar
 from numpy.typing import NDArray
 
 from tsmerge_export.bundle import Bundle, TensorInfo
+from tsmerge_export.console.one_line import called
 from tsmerge_export.errors import UsageError
-from tsmerge_export.one_line import called
 
 
 class ComponentSession(Protocol):

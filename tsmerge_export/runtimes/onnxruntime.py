@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from tsmerge_export import isolated
 from tsmerge_export.bundle import Bundle, TensorInfo
+from tsmerge_export.console.one_line import called
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError, first_line
-from tsmerge_export.one_line import called
-from tsmerge_export.onnx_risk import risk
-from tsmerge_export.onnx_scan import check_file
-from tsmerge_export.onnx_wire import read_model
 from tsmerge_export.runtimes import Providers, native
 from tsmerge_export.runtimes.apart import GraphApart
 from tsmerge_export.runtimes.arrays import prepare
 from tsmerge_export.runtimes.components import BundleSession, names_of
 from tsmerge_export.runtimes.providers import CPU, names
+from tsmerge_export.untrusted import isolated
+from tsmerge_export.untrusted.onnx_risk import risk
+from tsmerge_export.untrusted.onnx_scan import check_file
+from tsmerge_export.untrusted.onnx_wire import read_model
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -77,7 +77,7 @@ class GraphSession:
     """One ONNX file in ONNX Runtime.
 
     A graph of which is not known that it ends, fits into memory and crashes no runtime
-    (:mod:`tsmerge_export.onnx_risk`) is opened and run in a process of its own, with limits.
+    (:mod:`tsmerge_export.untrusted.onnx_risk`) is opened and run in a process of its own, with limits.
 
     Args:
         path: the file. A bundle's hashes say that it is as it was written, not who wrote it.

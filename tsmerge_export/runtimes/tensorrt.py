@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tsmerge_export.bundle import Bundle, ComponentInfo, TensorInfo
+from tsmerge_export.console.one_line import called
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError
 from tsmerge_export.lower.names import PLUGIN, PLUGIN_NAMESPACE, PLUGIN_VERSION
-from tsmerge_export.one_line import called
 from tsmerge_export.runtimes.arrays import prepare
 from tsmerge_export.runtimes.components import BundleSession, names_of
 from tsmerge_export.shapes import Profile

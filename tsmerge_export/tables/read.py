@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tsmerge_export.console.notes import note
+from tsmerge_export.console.one_line import by_fields
 from tsmerge_export.errors import UsageError
-from tsmerge_export.notes import note
-from tsmerge_export.one_line import by_fields
 from tsmerge_export.tables import axis, times
 from tsmerge_export.tables.cells import Cells, read_cells
 from tsmerge_export.tables.numbers import decimal_sign, parsed, to_numbers

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from tsmerge_export.console.one_line import called
 from tsmerge_export.errors import UsageError
-from tsmerge_export.one_line import called
 from tsmerge_export.tables.options import TableOptions
 
 

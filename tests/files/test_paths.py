@@ -1,0 +1,57 @@
+"""Where names from files may lead, and the hub's cache: links in ``snapshots/`` to files in ``blobs/``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tsmerge_export.files.paths import beside, is_inner_name
+
+
+def hub_cache(files: dict[str, Path], root: Path) -> Path:
+    """Move files to where huggingface_hub keeps them; the folder in ``snapshots/`` with links of the old names."""
+    blobs, snapshot = root / "blobs", root / "snapshots" / "0a1b"
+    blobs.mkdir(parents=True)
+    for index, (name, file) in enumerate(files.items()):
+        file.rename(blobs / f"{index:040x}")
+        link = snapshot / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        up = "../" * (len(link.relative_to(root).parts) - 1)
+        link.symlink_to(f"{up}blobs/{index:040x}")
+    return snapshot
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../x", "a/../../x", "/etc/passwd", "C:x", "C:\\x", "a\\b", "a\0b", None, 3]
+)
+def test_names_that_leave(name: object, tmp_path: Path) -> None:
+    assert not is_inner_name(name)
+    if isinstance(name, str):
+        assert beside(tmp_path / "model.onnx", name) is None
+
+
+def test_beside(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    owner = tmp_path / "model" / "model.onnx"
+    for name in ("weights.bin", "parts/weights.bin", "a..b"):
+        assert is_inner_name(name) and beside(owner, name) == tmp_path / "model" / name
+    (tmp_path / "secret").touch()
+    (owner.parent / "link").symlink_to("../secret")
+    (owner.parent / "circle").symlink_to("circle")
+    assert beside(owner, "link") is None
+    assert beside(owner, "circle") is None or not (owner.parent / "circle").exists()
+
+
+def test_links_of_a_cache(tmp_path: Path) -> None:
+    for name in ("model", "data", "secret"):
+        (tmp_path / name).touch()
+    root = tmp_path / "hub"
+    snapshot = hub_cache({"onnx/model.onnx": tmp_path / "model", "onnx/data": tmp_path / "data"}, root)
+    owner = snapshot / "onnx" / "model.onnx"
+    assert beside(owner, "data") == root / "blobs" / f"{1:040x}"
+    (snapshot / "onnx" / "out").symlink_to(tmp_path / "secret")
+    assert beside(owner, "out") is None
+    owner.unlink()
+    owner.touch()  # no link: then a link of its neighbour to the blobs leaves the folder
+    assert beside(owner, "data") is None

@@ -1,0 +1,175 @@
+"""Verdict tables and model card from plain dicts, also where figures are missing."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from tsmerge_export.console.progress import EXPORT_STEPS, NoProgress, RichProgress
+from tsmerge_export.report import text as report
+from tsmerge_export.report.model_card import model_card
+
+PARITY: dict[str, Any] = {
+    "passed": True, "cases": 80, "rows": 211, "max_abs": 1e-6, "max_rel": 2e-6, "atol": 5e-5, "rtol": 5e-5,
+    "decision_flips": 9, "kept_mismatches": 0, "warnings": ["9 rows flipped"], "failures": [],
+}  # fmt: skip
+COST: dict[str, Any] = {
+    "data": "series.csv", "windows": 6, "context": 512, "horizon": 64, "columns": [{}, {}],
+    "overall": {
+        "median": {
+            "unmerged": {"mse": 0.5, "mae": None, "wql": 0.25},
+            "merged": {"mse": 0.6, "mae": None, "wql": 0.2},
+            "change_percent": {"mse": 20.0, "mae": None, "wql": -20.0},
+        }
+    },
+    "speed": {"batch": 8, "length": 512, "threads": None, "unmerged_ms": 20.0, "merged_ms": 10.0, "ratio": 2.0},
+    "notes": ["merging hardly pays"],
+}  # fmt: skip
+MANIFEST: dict[str, Any] = {
+    "source": "some/model",
+    "family": "chronos-bolt",
+    "created": "2026-11-22",
+    "merge": {"method": "local", "k": 1, "ratio": "1/4"},
+    "components": [
+        {
+            "name": "model", "file": "model.onnx", "merges": [{"layer": 0}],
+            "inputs": [{"name": "context", "dtype": "float32", "dims": ["batch", "length"]}],
+            "outputs": [{"name": "quantiles", "dtype": "float32", "dims": ["batch", 3, 16]}],
+            "barriers": [{"node": "n", "op_type": "Conv", "scope": "encoder.conv", "reason": "no rule"}],
+        }
+    ],
+    "verdicts": {"parity": PARITY, "cost": COST},
+    "versions": {"onnx": "1.23"},
+    "files": {"model.onnx": {}},
+}  # fmt: skip
+
+
+def test_report_leaves_the_files_out() -> None:
+    made = report.report_dict(MANIFEST)
+    assert made["verdicts"] == MANIFEST["verdicts"]
+    assert "files" not in made
+    assert made["format"] == "tsmerge-report"
+
+
+def test_verdict_table(capsys: pytest.CaptureFixture[str]) -> None:
+    report.print_verdicts(MANIFEST["verdicts"], title="title [not markup]")
+    out = capsys.readouterr().out
+    for text in ("title [not markup]", "passed", "80 cases, 211 series", "9 rows flipped", "+20.0 %", "-20.0 %",
+                 "2.00x faster", "20.00 ms", "note: merging hardly pays", "2 columns x 6 windows"):  # fmt: skip
+        assert text in out
+    assert "None" not in out
+    assert "nan" not in out
+
+
+WORST: dict[str, Any] = {
+    "mse": {"median_percent": 20.0, "worst": {"column": "a <b>|c\nd" + "e" * 40, "unmerged": 0.25, "merged": 0.5,
+                                              "percent": 100.0}, "compared": 2, "left_out": []},
+    "wql": {"median_percent": -20.0, "worst": {"column": "x", "unmerged": 1.0, "merged": 0.9, "percent": -10.0},
+            "compared": 1, "left_out": ["y"]},
+}  # fmt: skip
+
+
+def test_the_worst_column_is_named_below_the_median() -> None:
+    rows = report.cost_rows({**COST, "changes": WORST})
+    at = next(i for i, row in enumerate(rows) if row[0].startswith("MSE"))
+    assert rows[at][3] == "+20.0 %"
+    name = "a <b>|c d" + "e" * 20 + "\u2026"
+    assert rows[at + 1] == (f"  of the worst column, {name}", "0.25", "0.5", "+100.0 %")
+    # One column has no worst, and a bundle of an older version does not name it.
+    assert not any("column, x" in row[0] for row in rows)
+    assert not any("worst" in row[0] for row in report.cost_rows(COST))
+
+
+def test_names_of_columns_are_no_markup_in_the_model_card() -> None:
+    cost = {**COST, "changes": WORST, "notes": ["column '<script>' is left out"]}
+    card = model_card({**MANIFEST, "verdicts": {"parity": PARITY, "cost": cost}})
+    assert "| of the worst column, a &lt;b>\\|c d" in card
+    assert "<script>" not in card
+
+
+def test_failures_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    failed = {**PARITY, "passed": False, "failures": [f"case {i}: off" for i in range(9)]}
+    report.print_verdicts({"parity": failed})
+    out = capsys.readouterr().out
+    assert "FAILED" in out
+    assert "case 4: off" in out
+    assert "case 5: off" not in out
+    assert "not measured, parity failed" in out
+
+
+def test_slower_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    cost = copy.deepcopy(COST)
+    cost["speed"].update(unmerged_ms=10.0, merged_ms=20.0, ratio=0.5)
+    report.print_verdicts({"parity": PARITY, "cost": cost})
+    out = capsys.readouterr().out
+    assert "2.00x slower" in out
+    assert "faster" not in out
+
+
+def test_methods_that_decide_by_the_data(capsys: pytest.CaptureFixture[str]) -> None:
+    report.print_verdicts({"parity": PARITY, "cost": {**COST, "tokens": [65, 40, 26]}})
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "tokens" in line)
+    assert line.split() == ["tokens", "of", "that", "batch", "65", "26", "-60.0", "%"]
+    part = {**MANIFEST["components"][0], "merges": [{"layer": 0, "op_type": "DynamicMerge"}]}
+    merges = [{"layer": 0, "before": 65, "after": 49, "data_dependent": True}]
+    card = model_card(
+        {**MANIFEST, "merge": {"method": "dynamic", "threshold": 0.9}, "components": [part]},
+        [{"batch": 1, "length": 512, "merges": merges, "flops": {}}],
+    )
+    for text in ("dynamic k=1 threshold=0.9", "counts on generated input", "decided over the whole batch"):
+        assert text in card
+    assert "ratio" not in card
+    assert "whole batch" not in model_card(MANIFEST)
+
+
+def test_model_card() -> None:
+    tokens = [
+        {
+            "batch": 1,
+            "length": 512,
+            "merges": [{"layer": 0, "before": 65, "after": 49}],
+            "flops": {"ratio": 1.3},
+        }
+    ]
+    card = model_card(MANIFEST, tokens)
+    for text in (
+        "# chronos-bolt with token merging", "`some/model`", "local k=1 ratio=1/4", "| 0 | 65 | 49 |",
+        "1.30x fewer than unmerged",
+        "Conv in encoder.conv: no rule", 'session.run({"context": context})', "| onnx | 1.23 |", report.NO_GPU,
+        "| verdict | passed |", "2.00x faster", "[batch, 3, 16]",
+    ):  # fmt: skip
+        assert text in card
+    assert "None" not in card
+
+
+def test_model_card_without_merging() -> None:
+    card = model_card({**MANIFEST, "merge": {"method": "none"}, "verdicts": {"parity": PARITY}})
+    assert "Nothing: the model is exported as it is." in card
+    assert "What merging costs" not in card
+
+
+def test_model_card_of_several_components() -> None:
+    second = {**MANIFEST["components"][0], "name": "decoder", "file": "decoder.onnx"}
+    card = model_card({**MANIFEST, "components": [*MANIFEST["components"], second]})
+    assert 'session["model"].run(' in card
+
+
+def test_progress(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def go(progress: Any) -> None:
+        for step in (*EXPORT_STEPS, "extra"):
+            progress.step(step)
+            progress.update(1, 2)
+            progress.update(0, 0)
+
+    go(NoProgress())
+    with RichProgress(EXPORT_STEPS) as quiet:  # stderr is no terminal here
+        go(quiet)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with RichProgress(EXPORT_STEPS) as shown:
+        go(shown)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "extra" in err

@@ -1,0 +1,118 @@
+"""The score and the rule, on figures made by hand."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests import artefacts
+from tsmerge_export.tools.advise import study
+from tsmerge_export.tools.advise.advice import (
+    DO_NOT,
+    MERGE,
+    PROBABLY,
+    RATIOS,
+    Column,
+    Figures,
+    Speed,
+    judge,
+    score,
+)
+from tsmerge_export.tools.advise.redundancy import Redundancy
+
+LENGTHS = (32, 64, 128)
+
+
+def figures(
+    entropy: float, alike: float, speeds: dict[str, tuple[float, float, float]], length: int = 128
+) -> Figures:
+    column = Column("a", entropy, 0.5, 0.6, 0.5)
+    layers = (Redundancy(0, 17, 0.6, 0.9, 0.5), Redundancy(1, 17, 0.6, 0.9, alike))
+    rows = [
+        Speed(ratio, steps, steps // 8, steps // 16, 2.0, value)
+        for ratio in RATIOS
+        for steps, value in zip(LENGTHS, speeds[ratio], strict=True)
+    ]
+    return Figures(length, 8, (column,), layers, tuple(rows), 0.8)
+
+
+FAST = {"1/10": (0.9, 1.0, 1.1), "1/4": (1.0, 1.1, 1.3), "1/2": (1.1, 1.4, 1.8)}
+SLOW = {"1/10": (0.8, 0.9, 1.0), "1/4": (0.9, 1.0, 1.04), "1/2": (0.9, 1.0, 1.04)}
+
+
+def test_score_is_the_mean_of_three_figures() -> None:
+    assert score(0.6, 1.0, 0.9) == pytest.approx((0.6 + 0.5 + 0.9) / 3)
+    assert score(0.0, 0.0, -0.4) == 0
+    assert score(1.0, 1e9, 1.0) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("entropy", "alike", "verdict", "ratio"),
+    [
+        (0.7, 0.30, MERGE, "1/4"),
+        (0.7, 0.50, MERGE, "1/2"),
+        (0.7, 0.12, MERGE, "1/10"),
+        (0.3, 0.30, PROBABLY, "1/4"),  # redundant tokens of a regular series
+        (0.7, 0.02, PROBABLY, "1/10"),  # a noisy series of differing tokens
+        (0.3, 0.02, DO_NOT, None),
+    ],
+)
+def test_the_rule_at_a_length_that_pays(entropy: float, alike: float, verdict: str, ratio: str) -> None:
+    advice = judge(figures(entropy, alike, FAST))
+    assert (advice.verdict, advice.ratio) == (verdict, ratio)
+    if ratio is not None:
+        assert advice.merge is not None
+        assert str(advice.merge.ratio) == ratio
+        assert advice.pays_from == {"1/10": 128, "1/4": 64, "1/2": 32}[ratio]
+    else:
+        assert "at the price of accuracy" in advice.reasons[-1]
+
+
+def test_an_amount_that_is_not_faster_is_not_advised() -> None:
+    # At 64 steps 1/10 does not pay: the one step that a noisy series allows beyond what is covered does.
+    advice = judge(figures(0.7, 0.12, FAST, length=64))
+    assert (advice.verdict, advice.ratio) == (PROBABLY, "1/4")
+    # Not noisy: only what is covered may go.
+    advice = judge(figures(0.3, 0.12, FAST, length=64))
+    assert (advice.verdict, advice.pays_from) == (DO_NOT, 128)
+    assert "below 128 steps it is not expected to be 5 % faster" in advice.reasons
+
+
+def test_a_short_context_names_the_length_below_which_not_to_merge() -> None:
+    advice = judge(figures(0.7, 0.30, FAST, length=32))
+    # 1/4 is covered and 1/2 may be tried: of these 1/2 is faster at 32 steps.
+    assert (advice.verdict, advice.ratio) == (PROBABLY, "1/2")
+    advice = judge(figures(0.7, 0.02, FAST, length=32))
+    assert (advice.verdict, advice.ratio, advice.pays_from) == (DO_NOT, None, 128)
+    assert "at 32 steps (4 tokens)" in advice.reasons[0]
+    assert "below 128 steps" in advice.reasons[1]
+
+
+def test_where_no_length_pays() -> None:
+    advice = judge(figures(0.7, 0.5, SLOW))
+    assert (advice.verdict, advice.pays_from) == (DO_NOT, None)
+    assert "at no length up to the model's context" in advice.reasons[1]
+    assert advice.to_dict()["merge"] is None
+
+
+def test_a_length_pays_only_with_all_longer_ones() -> None:
+    bumpy = {**FAST, "1/2": (1.3, 1.0, 1.3)}
+    assert figures(0.7, 0.5, bumpy).pays_from("1/2") == 128
+
+
+def test_the_encoders_share_counts_every_step_of_the_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    family, model = artefacts.family("t5-tiny"), artefacts.model("t5-tiny")
+    flops = {"cross": 10, "decoder": 1}
+    monkeypatch.setattr(study, "onnx_of", lambda component, _: component.name)
+    monkeypatch.setattr(study, "feeds", lambda *args: {})
+    monkeypatch.setattr(study, "count", lambda name, _: SimpleNamespace(total=flops[name]))
+    loaded: Any = SimpleNamespace(model=model)
+    assert study._first_share(family, loaded, 100, 1, 64) == pytest.approx(100 / (100 + 10 + 16))
+    assert study._first_share(artefacts.family("bolt-tiny"), loaded, 100, 1, 64) == 1
+
+
+def test_lengths_end_at_the_context_and_hold_the_one_asked_about() -> None:
+    assert study.lengths_of(256, 100) == [16, 32, 64, 100, 128, 256]
+    assert study.lengths_of(300, 300) == [16, 32, 64, 128, 256, 300]

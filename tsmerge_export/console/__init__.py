@@ -1,0 +1,1 @@
+"""What people see: tables, bars, notes, one line."""

@@ -1,0 +1,1 @@
+"""What is written appears whole; names from files lead only where they may."""

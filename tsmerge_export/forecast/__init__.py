@@ -1,0 +1,78 @@
+"""Bundles as forecasters. Needs numpy and onnxruntime; neither torch nor transformers."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tsmerge_export.bundle import Bundle
+from tsmerge_export.errors import UnsupportedError
+from tsmerge_export.runtimes import Providers, check_runtime
+
+if TYPE_CHECKING:
+    from tsmerge_export.console.progress import Progress
+    from tsmerge_export.forecast.base import Forecaster
+
+_FORECASTERS = {
+    "chronos-2": ("chronos2", "Chronos2"),
+    "chronos-bolt": ("chronos_bolt", "ChronosBolt"),
+    "chronos-t5": ("chronos_t5", "ChronosT5"),
+    "informer": ("lagged", "Lagged"),
+    "patchtsmixer": ("channels", "forecaster"),
+    "patchtst": ("channels", "forecaster"),
+    "time-series-transformer": ("lagged", "Lagged"),
+    "timesfm": ("timesfm", "TimesFm"),
+    "timesfm-2.5": ("timesfm", "TimesFm"),
+}
+
+DEFAULT_MEMORY = 512 * 2**20
+
+
+def pipeline(
+    directory: str | Path | Bundle,
+    runtime: str = "onnxruntime",
+    threads: int | None = None,
+    providers: Providers | None = None,
+    *,
+    plugin: str | Path | None = None,
+    memory: int = DEFAULT_MEMORY,
+    progress: Progress | None = None,
+) -> Forecaster:
+    """A bundle as a forecaster with the methods of chronos-forecasting's pipelines, on numpy arrays.
+
+    Args:
+        directory, runtime, threads, providers, plugin: see :func:`tsmerge_export.load`; hashes are checked as there.
+        memory: bytes for activations and caches, about; larger batches are forecast in parts.
+        progress: told how far a call is; by default a bar on stderr, if that is a terminal and a call takes long.
+
+    Returns:
+        ``predict``, ``predict_quantiles`` and ``predict_df``.
+
+    Raises:
+        UsageError: no bundle, a changed file, a bundle of another version, a bad argument.
+        UnsupportedError: a family without a forecaster.
+        MissingDependencyError: the runtime or a provider is not installed, or a library is missing.
+    """
+    from tsmerge_export.forecast.inputs import whole
+
+    check_runtime(runtime)
+    whole("memory", memory, 1, 2**62)
+    bundle = Bundle.open(directory.path if isinstance(directory, Bundle) else directory)
+    family = bundle.manifest.get("family")
+    if family not in _FORECASTERS:
+        raise UnsupportedError(
+            f"{bundle.path}: a bundle of {family} is no forecaster; supported are {', '.join(_FORECASTERS)}"
+        )
+    from tsmerge_export.console.progress import LateBar
+    from tsmerge_export.runtimes.onnxruntime import Session
+    from tsmerge_export.runtimes.providers import with_plugin
+
+    module, name = _FORECASTERS[family]
+    make = getattr(import_module(f"tsmerge_export.forecast.{module}"), name)
+    chosen = with_plugin(providers, bundle, plugin)
+    session = Session(
+        bundle, threads=threads, providers=chosen.providers, files=chosen.files, plugin=chosen.operators
+    )
+    forecaster: Forecaster = make(bundle, session, memory=memory, progress=progress or LateBar("forecast"))
+    return forecaster

@@ -1,0 +1,334 @@
+"""The two verdicts of a model without an eager module."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from tsmerge_export.compile.build import Built
+from tsmerge_export.errors import VerdictError
+from tsmerge_export.families.base import Arrays
+from tsmerge_export.graphs.feeds import KINDS, Sizes, kinds_for, make
+from tsmerge_export.graphs.model import FAMILY, GraphModel, by_row
+from tsmerge_export.graphs.reference import Reference, Where
+from tsmerge_export.merge.plan import MergeStep, make_plan
+from tsmerge_export.rewrite.dims import dims
+from tsmerge_export.rewrite.points import Point, find_points
+from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.verify import lengths, settings, tolerances
+from tsmerge_export.verify.artefact import OnnxArtefact
+from tsmerge_export.verify.cost import run_named, tokens_left
+from tsmerge_export.verify.parity import (
+    CaseResult,
+    ParityReport,
+    compare_case,
+    compare_row,
+    unreadable,
+)
+from tsmerge_export.verify.sessions import open_session
+from tsmerge_export.verify.speed import SpeedReport, interleaved
+from tsmerge_export.verify.threads import torch_threads
+from tsmerge_export.verify.tolerances import Tolerance
+
+AGAINST = "the original graph, run operator by operator with the reference merging"
+DATA = "generated inputs"
+_TIMED_LENGTHS = (512, 256, 128)
+_TIMED_BATCHES = (8, 4, 2, 1)
+_MOST_WORK = 2**24  # several lengths in one input (time and variates) multiply
+
+
+@dataclass(frozen=True)
+class _Case:
+    name: str
+    degenerate: bool
+    batch: int
+    feeds: Arrays
+
+
+def _runs(session: Any, feeds: Arrays) -> bool:
+    try:
+        session.run(None, feeds)
+    except Exception:  # ONNX Runtime raises its own types, one per status code
+        return False
+    return True
+
+
+def _more_sizes(model: GraphModel, session: Any) -> Iterator[Sizes]:
+    """Sizes that the graph was not measured at."""
+    base = model.sizes[0]
+    if not base:
+        return
+    for batch, change in ((4, lambda n: n + 3), (1, lambda n: 2 * n + 1), (7, lambda n: max(2, n // 3))):
+        sizes = {dim: batch if dim == "batch" else change(size) for dim, size in base.items()}
+        if _runs(session, make(model.inputs, sizes)):
+            yield sizes
+
+
+def _cases(model: GraphModel, session: Any, seed: int) -> list[_Case]:
+    """Every kind of values, and random ones at every size, the shortest included."""
+    sizes = [*_more_sizes(model, session), *model.sizes]
+    turns = [(KINDS[0], own) for own in [*sizes, *model.short]]
+    turns += [(kind, sizes[i % len(sizes)]) for i, kind in enumerate(kinds_for(model.inputs)) if i]
+    found = []
+    for kind, own in turns:
+        feeds = make(model.inputs, own, kind, seed + 1)
+        what = " ".join([kind.name, *(f"{dim}={size}" for dim, size in own.items())])
+        found.append(_Case(what, kind.degenerate, _batch(model, feeds), feeds))
+    if model.given is not None:
+        found.append(_Case("--inputs", False, _batch(model, model.given), model.given))
+    return found
+
+
+def _rows_mix(model: GraphModel, session: Any) -> bool:
+    """Whether the outputs of a row depend on the other rows (attention over the series of a batch): seen by running."""
+    feeds = model.example(0)
+    batch = _batch(model, feeds)
+    own = [name for name, value in feeds.items() if value.ndim and len(value) == batch]
+    if batch < 2 or not own:
+        return False
+    names = [spec.name for spec in model.component.outputs]
+    before = run_named(session, names, feeds)
+    # The first row again in place of the others: what was there before must not have mattered to it.
+    after = run_named(session, names, feeds | {name: np.repeat(feeds[name][:1], batch, 0) for name in own})
+    tolerance = tolerances.end_to_end(FAMILY)
+    return any(
+        value.ndim > 0
+        and len(value) == batch
+        and compare_row(value[0], after[name][0], tolerance)[0] is not None
+        for name, value in before.items()
+    )
+
+
+def _batch(model: GraphModel, feeds: Arrays) -> int:
+    """Rows of the batch: of the axis called so, else the first axis of the first input that has one.
+
+    Where the batch does not come first, all is compared as one row.
+    """
+    if not model.batch_first:
+        return 1
+    shapes = [(item.spec.dims, feeds[item.spec.name].shape) for item in model.inputs]
+    named = [shape[0] for dims, shape in shapes if dims and dims[0] == "batch"]
+    return int((named or [shape[0] for _, shape in shapes if shape] or [1])[0])
+
+
+def reference_of(model: GraphModel, merge: MergeConfig, built: Built, threads: int | None) -> Reference:
+    """The reference for what was built: it takes the places of merges and barriers from it, and nothing else."""
+    points, plan = planned(model, merge)
+    masked = next((list(item.spec.dims) for item in model.inputs if item.spec.name == model.token_mask), None)
+    wheres = [
+        Where(
+            str(point.value.name),
+            plan[point.layer],
+            _name(point.keys) if merge.metric == "key" else None,
+            point.axis,
+            (dims(point.value) or [])[:2][:: 1 if point.axis == 1 else -1] == masked,
+        )
+        for point in points
+        if point.layer in plan
+    ]
+    barriers = [barrier.node for barrier in built.report.barriers]
+    return Reference(
+        model.plain, wheres, barriers, token_mask=model.token_mask, prop_attn=merge.prop_attn, threads=threads
+    )
+
+
+def planned(model: GraphModel, merge: MergeConfig) -> tuple[list[Point], dict[int, MergeStep]]:
+    """The places of a graph, and the steps at those that merge."""
+    points, _ = find_points(model.measured.graph)
+    hints = model.component.hints
+    plan = make_plan(merge, len(points), protect_first=hints.protect_first, protect_last=hints.protect_last)
+    return points, plan
+
+
+def _telling_cases(
+    model: GraphModel, merge: MergeConfig, session: Any, results: Sequence[CaseResult], seed: int
+) -> list[_Case]:
+    """Random values at numbers of tokens that tell the settings from those beside them, see :mod:`.lengths`."""
+    points, plan = planned(model, merge)
+    seen = [result.tokens for result in results if result.tokens]
+    dim = (dims(points[0].value) or [None] * 2)[points[0].axis] if points else None
+    if model.given is not None or not seen or not isinstance(dim, str) or dim not in model.sizes[0]:
+        return []
+    found = []
+    for tokens in lengths.more_tokens(plan, seen, max(counts[0] for counts in seen)):
+        sizes = {**model.sizes[0], dim: tokens}
+        feeds = make(model.inputs, sizes, KINDS[0], seed + 1)
+        if _runs(session, feeds):
+            what = " ".join([KINDS[0].name, *(f"{name}={size}" for name, size in sizes.items())])
+            found.append(_Case(what, KINDS[0].degenerate, _batch(model, feeds), feeds))
+    return found
+
+
+def _name(value: ir.Value | None) -> str | None:
+    return None if value is None else value.name
+
+
+def parity(
+    model: GraphModel,
+    merge: MergeConfig,
+    built: Built,
+    *,
+    atol: float | None,
+    rtol: float | None,
+    threads: int | None,
+    seed: int,
+    progress: Callable[[int, int], None],
+) -> dict[str, Any]:
+    """The artefact against the reference merging simulated in the original graph; JSON-ready, as of other families.
+
+    Raises:
+        VerdictError: without merging, the reference itself differs from the original.
+    """
+    names = [spec.name for spec in model.component.outputs]
+    tolerance = tolerances.end_to_end(FAMILY, "float32", atol, rtol)
+    reference = reference_of(model, merge, built, threads)
+    original = open_session(model.original, threads)
+    with torch_threads(threads):
+        _prove_reference(model, original, threads, tolerance)
+        report = ParityReport(built.component.name, tolerance)
+        try:
+            artefact = OnnxArtefact(built.merged, names, threads, built.decisions)
+        except Exception as error:  # ONNX Runtime raises its own types, one per status code
+            return unreadable(built.component.name, built.merged, tolerance, error).to_dict()
+        if built.decisions is None and merge.active:
+            report.faults += settings.faults(built.merged, planned(model, merge)[1])
+        todo = _cases(model, original, seed)
+        if _rows_mix(model, original):  # then a decision that flips in one row changes the others
+            todo = [replace(case, batch=1) for case in todo]
+        usual, removed, done = len(todo), 0, 0
+        while done < len(todo):
+            case = todo[done]
+            want, decided = reference.run(case.feeds)
+            result = compare_case(
+                case, by_row(want, case.batch), decided, _ByRow(artefact, case.batch), case.feeds, tolerance
+            )
+            report.cases.append(result)
+            removed += sum(int(made.target.shape[1] - made.kept.shape[1]) for made in decided)
+            done += 1
+            progress(done, len(todo))
+            if done == usual and merge.active:
+                todo += _telling_cases(model, merge, original, report.cases, seed)
+    if merge.active and not removed:
+        model.notes.append(
+            "no token was removed in any case that was compared: there are too few, or all are protected"
+        )
+    return {**report.to_dict(), "against": AGAINST}
+
+
+class _ByRow:
+    """An artefact whose outputs all have a batch."""
+
+    def __init__(self, artefact: OnnxArtefact, batch: int) -> None:
+        self._artefact, self._batch = artefact, batch
+        self.taps = artefact.taps
+
+    def run(self, inputs: Arrays) -> Arrays:
+        return by_row(self._artefact.run(inputs), self._batch)
+
+    def tapped(self, inputs: Arrays) -> Arrays:
+        found = self._artefact.tapped(inputs)
+        decisions = {name for tap in self.taps for name in (tap.kept, tap.target)}
+        plain = by_row({k: v for k, v in found.items() if k not in decisions}, self._batch)
+        return plain | {name: found[name] for name in decisions}
+
+
+def _prove_reference(model: GraphModel, original: Any, threads: int | None, tolerance: Tolerance) -> None:
+    """Operator by operator, without merging, the reference must be the original."""
+    feeds = model.example(0)
+    want, _ = Reference(model.plain, [], [], threads=threads).run(feeds)
+    for name, value in run_named(original, list(want), feeds).items():
+        fault = compare_row(value, want[name], tolerance)[0]
+        if fault:
+            raise VerdictError(
+                f"{model.source}: run operator by operator, output {name!r} is not what the file computes ({fault}); "
+                "nothing can be proved with such a reference"
+            )
+
+
+def cost(
+    model: GraphModel,
+    built: Built,
+    *,
+    threads: int | None,
+    seed: int,
+    runs: int = 20,
+) -> dict[str, Any]:
+    """How far merging moves the outputs, and what it brings in speed; JSON-ready.
+
+    The unmerged rival is the original file, fused operators included.
+    """
+    names = [spec.name for spec in model.component.outputs]
+    before = open_session(model.original, threads, timed=True)
+    after = open_session(built.merged, threads, timed=True)
+    timed = _timed(model, before)
+    moved: dict[str, list[float]] = {name: [] for name in names}
+    for kind in KINDS[:1] if model.given is not None else (KINDS[0], KINDS[1], KINDS[4]):
+        feeds = model.given if model.given is not None else make(model.inputs, timed, kind, seed)
+        want, got = run_named(before, names, feeds), run_named(after, names, feeds)
+        for name in names:
+            moved[name].append(_moved(want[name], got[name]))
+    feeds = model.given if model.given is not None else make(model.inputs, timed, KINDS[0], seed)
+    done, unmerged_ms, merged_ms = interleaved(
+        lambda: before.run(names, feeds), lambda: after.run(names, feeds), runs=runs
+    )
+    length = _tokens(model, timed) or max(
+        (n for dim, n in timed.items() if dim != "batch"), default=_longest(feeds)
+    )
+    speed = SpeedReport(_batch(model, feeds), length, threads, done, unmerged_ms, merged_ms)
+    notes = [
+        "what the outputs mean is not known, so that no forecast error can be given: how far they move is",
+        *model.notes,
+        *([speed.note] if speed.note else []),
+    ]
+    return {
+        "data": DATA if model.given is None else "the example of --inputs",
+        "outputs": {name: float(np.mean(values)) for name, values in moved.items()},
+        "speed": speed.to_dict(),
+        "notes": notes,
+        "tokens": list(tokens_left(built.decisions or built.merged, feeds, threads)),
+    }
+
+
+def _tokens(model: GraphModel, sizes: Sizes) -> int | None:
+    """Tokens before the first merge; None where their number is computed."""
+    shape = next((dims(point.value) for point in find_points(model.measured.graph)[0]), None)
+    found = shape[1] if shape else None
+    return sizes.get(found) if isinstance(found, str) else found
+
+
+def _longest(feeds: Mapping[str, Any]) -> int:
+    return max((int(size) for value in feeds.values() for size in value.shape[1:]), default=1)
+
+
+def _moved(want: np.ndarray[Any, Any], got: np.ndarray[Any, Any]) -> float:
+    """Root mean square of the difference, over that of the output; 0 where the output is 0."""
+    finite = np.isfinite(want.astype(np.float64)) & np.isfinite(got.astype(np.float64))
+    w, g = want[finite].astype(np.float64), got[finite].astype(np.float64)
+    scale = float(np.sqrt(np.mean(w**2))) if w.size else 0.0
+    return float(np.sqrt(np.mean((g - w) ** 2))) / scale if scale else 0.0
+
+
+def _work(model: GraphModel, sizes: Sizes) -> int:
+    """Entries of the largest input times the longest length: about those of one head's attention scores."""
+    shapes = [[sizes[dim] for dim in item.spec.dims if isinstance(dim, str)] for item in model.inputs]
+    return max((math.prod(shape) * max(shape, default=1) for shape in shapes), default=1)
+
+
+def _timed(model: GraphModel, session: Any) -> Sizes:
+    """A usual size that the graph runs at."""
+    if model.given is not None or not model.sizes[0]:
+        return model.sizes[0]
+    lengths = [dim for dim in model.sizes[0] if dim != "batch"]
+    for length in _TIMED_LENGTHS if lengths else (0,):
+        if lengths and length < max(model.sizes[0][dim] for dim in lengths):
+            break  # samples or pixels, of which it needs more
+        for batch in _TIMED_BATCHES if "batch" in model.sizes[0] else (1,):
+            sizes = {dim: batch if dim == "batch" else length for dim in model.sizes[0]}
+            if _work(model, sizes) <= _MOST_WORK and _runs(session, make(model.inputs, sizes)):
+                return sizes
+    return max(model.sizes, key=lambda sizes: int(np.prod(list(sizes.values()))))

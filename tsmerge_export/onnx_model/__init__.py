@@ -1,0 +1,1 @@
+"""ONNX models: weights in and beside the file, floating-point operations."""

@@ -1,0 +1,1 @@
+"""What a result says: as text, as a card, as a page."""

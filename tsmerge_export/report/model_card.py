@@ -1,0 +1,168 @@
+"""``README.md`` of a bundle: a model card that a person can read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tsmerge_export.console.figures import fewer
+from tsmerge_export.ops import SCHEMAS
+from tsmerge_export.report.target import target_section
+from tsmerge_export.report.text import (
+    GENERATED_INPUT,
+    NO_GPU,
+    barrier_text,
+    cost_rows,
+    cost_title,
+    parity_rows,
+)
+from tsmerge_export.settings.config import MergeConfig
+
+
+def model_card(manifest: Mapping[str, Any], tokens: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Write the card.
+
+    Args:
+        manifest: the bundle's manifest (files need not be listed yet).
+        tokens: per component what :func:`tsmerge_export.inspect.inspect_file` gives, with ``batch`` and ``length``;
+            without it the card has no token counts.
+
+    Returns:
+        Markdown.
+    """
+    merge = MergeConfig.from_dict(manifest["merge"])
+    verdicts = manifest.get("verdicts") or {}
+    parts = [
+        f"# {manifest['family']} with token merging" if merge.active else f"# {manifest['family']}",
+        f"Exported by tsmerge-export from `{manifest.get('source')}`, {manifest.get('created')}.",
+        _load(manifest),
+        _what(merge, manifest, tokens),
+        _accuracy(verdicts),
+        _cost(verdicts),
+        target_section(manifest),
+        _limits(merge, manifest),
+        _versions(manifest),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(
+        "| " + " | ".join(_plain(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
+    )
+
+
+def _plain(text: str) -> str:
+    """A text that may hold names of a user's, such as columns, without its tags: Markdown takes HTML as it is."""
+    return text.strip().replace("&", "&amp;").replace("<", "&lt;")
+
+
+def _load(manifest: Mapping[str, Any]) -> str:
+    components = manifest["components"]
+    first = components[0]
+    which = "" if len(components) == 1 else f'["{first["name"]}"]'
+    feed = ", ".join(f'"{tensor["name"]}": {tensor["name"]}' for tensor in first["inputs"])
+    code = "\n".join(
+        [
+            "import tsmerge_export as tsm",
+            'session = tsm.load("path/to/this/folder")',
+            f"outputs = session{which}.run({{{feed}}})",
+        ]
+    )
+    rows = [
+        (
+            component["name"],
+            kind,
+            tensor["name"],
+            tensor["dtype"],
+            "[" + ", ".join(map(str, tensor["dims"])) + "]",
+        )
+        for component in components
+        for kind in ("inputs", "outputs")
+        for tensor in component[kind]
+    ]
+    table = _grid(
+        ("component", "", "name", "dtype", "dims"), [(c, k[:-1], f"`{n}`", d, s) for c, k, n, d, s in rows]
+    )
+    files = ", ".join(f"`{component['file']}`" for component in components)
+    return (
+        f"## Load it\n\n```python\n{code}\n```\n\nLoading compares every file with the SHA-256 in `manifest.json`; "
+        f"numpy and onnxruntime are enough. {files} can also be opened by ONNX Runtime directly.\n\n{table}"
+    )
+
+
+def _what(merge: MergeConfig, manifest: Mapping[str, Any], tokens: Sequence[Mapping[str, Any]]) -> str:
+    notes = "".join(f" Note: {_plain(note)}." for note in manifest.get("notes") or ())
+    if not merge.active:
+        return f"## What was merged\n\nNothing: the model is exported as it is.{notes}"
+    text = f"## What was merged\n\nSettings: {merge.describe()}.{notes}"
+    for component in manifest["components"]:
+        text += f" Component `{component['name']}`: {len(component.get('merges') or ())} merge points."
+        for barrier in component.get("barriers") or ():
+            text += f" Barrier (tokens are unmerged before it): {barrier_text(barrier)}."
+    for part in tokens:
+        if not part.get("merges"):
+            continue
+        rows = [
+            (str(i if m.get("layer") is None else m["layer"]), str(m["before"]), str(m["after"]))
+            for i, m in enumerate(part["merges"])
+        ]
+        where = f"batch {part.get('batch')}, length {part.get('length')}"
+        if any(m.get("data_dependent") for m in part["merges"]):
+            where += f" ({GENERATED_INPUT})"
+        text += f"\n\nTokens at {where}:\n\n{_grid(('layer', 'before', 'after'), rows)}"
+        ratio = (part.get("flops") or {}).get("ratio")
+        if ratio:
+            text += f"\n\nMatrix products there: {fewer(ratio)} than unmerged, those of the merging included."
+    return text
+
+
+def _accuracy(verdicts: Mapping[str, Any]) -> str:
+    parity = verdicts.get("parity")
+    if not parity:
+        return ""
+    if parity.get("against"):
+        return (
+            f"## Does it compute what it should?\n\nCompared with {parity['against']}, on generated inputs of several "
+            "kinds and sizes, half of them other than those that the rewriter saw.\n\n"
+            + _grid(("parity", ""), parity_rows(parity))
+        )
+    return (
+        "## Does it compute what PyTorch computes?\n\nCompared with the original eager model, with the reference "
+        "merging applied, over random, constant, periodic, gappy, padded, huge and tiny series at sizes other than "
+        "the export's.\n\n" + _grid(("parity", ""), parity_rows(parity))
+    )
+
+
+def _cost(verdicts: Mapping[str, Any]) -> str:
+    cost = verdicts.get("cost")
+    if not cost:
+        return ""
+    notes = "".join(f"\n\nNote: {_plain(note)}." for note in cost.get("notes") or ())
+    return (
+        f"## What merging costs and brings\n\nMeasured on {cost_title(cost)}; medians over columns, the change being "
+        "that of the columns' own changes; both models in ONNX Runtime on the CPU, timed in turns in one run.\n\n"
+        + _grid(("", "unmerged", "merged", "change"), cost_rows(cost))
+        + notes
+    )
+
+
+def _limits(merge: MergeConfig, manifest: Mapping[str, Any]) -> str:
+    causal = (
+        " Merging decides over the whole row, padding included, so give rows of different lengths in different calls; "
+        "and an unmerged output holds copies: single tokens are not causal."
+        if merge.active
+        else ""
+    )
+    types = {
+        m.get("op_type", "") for component in manifest["components"] for m in component.get("merges") or ()
+    }
+    if any(name in SCHEMAS and SCHEMAS[name].data_dependent for name in types):
+        causal += " How many tokens merge is decided over the whole batch: a forecast depends on the series beside it."
+    return f"## Limits\n\n{NO_GPU}{causal} The figures above hold for that data and that machine; measure on your own."
+
+
+def _versions(manifest: Mapping[str, Any]) -> str:
+    rows = [(name, str(value)) for name, value in (manifest.get("versions") or {}).items()]
+    return f"## Versions\n\n{_grid(('tool', 'version'), rows)}" if rows else ""

@@ -1,0 +1,1 @@
+"""What a user asks for: merge settings, and their text forms."""

@@ -1,0 +1,362 @@
+"""`tsmerge bench` without its flags: sources in, rows of figures out."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from tsmerge_export import families
+from tsmerge_export.bundle import MANIFEST, Bundle
+from tsmerge_export.checkpoint import LoadedModel, load_model
+from tsmerge_export.compile.build import Built, build
+from tsmerge_export.compile.onnx_export import DEFAULT_OPSET
+from tsmerge_export.console.progress import NoProgress, Progress
+from tsmerge_export.errors import UsageError
+from tsmerge_export.families.base import Arrays
+from tsmerge_export.graphs.model import GraphOptions, is_graph_file
+from tsmerge_export.merge.apply import refuse_where_nothing_merges
+from tsmerge_export.merge.default import settle
+from tsmerge_export.onnx_model import weights as onnx_weights
+from tsmerge_export.onnx_model.flops import count, without_merging
+from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.tools.bench.alone import BundleSubject, GraphSubject, bundle_subject, graph_subject
+from tsmerge_export.tools.bench.candidate import MERGED, UNMERGED, Candidate
+from tsmerge_export.tools.bench.profile import merge_share
+from tsmerge_export.tools.bench.run import Timing, interleave
+from tsmerge_export.verify.data import Table
+
+
+@dataclass(frozen=True)
+class Row:
+    """One candidate at one size.
+
+    Attributes:
+        group: the model, or the bundle that stands alone. candidate: its name.
+        batch, length: series per call, steps per series. threads: of the candidate.
+        runs: timed. p50_ms, p90_ms, p99_ms: milliseconds per call. series_per_second: batch by the median.
+        peak_mib: largest resident memory of the candidate's own process, with its libraries, in MiB.
+        ratio: how many times as fast as unmerged ONNX Runtime, the median over neighbouring runs; fastest: the same of
+            the fastest runs.
+        gflops: billions of operations in the matrix products of one call of an ONNX file. flop_ideal: ratio of the
+            unmerged file's to them. efficiency: ratio by flop_ideal.
+        merge_share: share of ONNX Runtime's time that merging takes.
+        error: why there are no figures.
+    """
+
+    group: str
+    candidate: str
+    batch: int
+    length: int
+    threads: int
+    runs: int = 0
+    p50_ms: float | None = None
+    p90_ms: float | None = None
+    p99_ms: float | None = None
+    series_per_second: float | None = None
+    peak_mib: float | None = None
+    ratio: float | None = None
+    fastest: float | None = None
+    gflops: float | None = None
+    flop_ideal: float | None = None
+    efficiency: float | None = None
+    merge_share: float | None = None
+    error: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+@dataclass
+class Subject:
+    """What shares one input: a model of a family with its candidates."""
+
+    name: str
+    loaded: LoadedModel
+    part: families.base.Component
+    candidates: list[Candidate] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def family(self) -> str:
+        """Name of the model's family."""
+        return self.loaded.family
+
+    @property
+    def component(self) -> str:
+        """Name of the component that is timed."""
+        return self.part.name
+
+    def refusal(self, length: int) -> str | None:
+        """Why a length is left out; None where it is not."""
+        longest = families.get(self.family).context(self.loaded.model)
+        return None if length <= longest else f"{self.name} reads at most {longest} steps"
+
+    def inputs(self, series: np.ndarray[Any, np.dtype[np.float32]]) -> Arrays:
+        """Of the component, for ``series [batch, length]``."""
+        return self.part.from_series(self.loaded.model, series)
+
+
+_Any = Subject | GraphSubject | BundleSubject
+
+
+def first_only(family: families.base.Family, model: Any) -> str | None:
+    """What a user must know about times where a model has more components than the one that is timed."""
+    parts = [part.name for part in family.components(model)]
+    if len(parts) == 1:
+        return None
+    return (
+        f"{family.name}: times, FLOPs and speed-ups are those of the {parts[0]} alone, where tokens merge; a whole "
+        f"forecast also runs {' and '.join(parts[1:])}"
+    )
+
+
+def _subject(
+    source: str,
+    merge: MergeConfig,
+    rivals: Sequence[str],
+    folder: Path,
+    options: dict[str, Any],
+    progress: Progress,
+) -> Subject:
+    progress.step("load")
+    loaded = load_model(source, **options)
+    family = families.get(loaded.family)
+    refuse_where_nothing_merges(family, loaded.model, merge)
+    settled = settle(merge, family, loaded.model)
+    merge = settled.merge
+    component = family.components(loaded.model)[0]
+    subject = Subject(source, loaded, component)
+    if settled.note is not None:
+        subject.notes.append(f"{source}: {settled.note}")
+    subject.notes += [note for note in (first_only(family, loaded.model),) if note]
+    folder.mkdir()
+    built: Built = build(
+        component, loaded.model, merge, opset=DEFAULT_OPSET, inline=False, folder=folder, scratch=folder,
+        progress=progress,
+    )  # fmt: skip
+    plain = str(built.unmerged)
+    subject.candidates.append(Candidate(UNMERGED, "onnxruntime", source, plain, {}))
+    for rival in rivals:
+        if rival in ("eager", "compile"):
+            name = "eager sdpa" if rival == "eager" else "torch.compile"
+            subject.candidates.append(Candidate(name, rival, source, source, options))
+        elif rival == "openvino":
+            subject.candidates.append(Candidate("openvino", rival, source, plain, {}))
+    if merge.active:
+        subject.candidates.append(
+            Candidate(MERGED, "onnxruntime", source, str(built.merged), {}, merged=True)
+        )
+    return subject
+
+
+def _add_bundle(path: str, subjects: Sequence[_Any]) -> None:
+    bundle = Bundle.open(path)
+    mine = [s for s in subjects if s.family == bundle.manifest.get("family")]
+    if len(mine) != 1:
+        wanted = "exactly one" if mine else "a"
+        raise UsageError(
+            f"{path}: is a bundle; name {wanted} {bundle.manifest.get('family')} model beside it, to compare with"
+        )
+    info = bundle.component(mine[0].component)
+    merge = MergeConfig.from_dict(bundle.manifest["merge"])
+    name = f"bundle {path}"
+    file = str(bundle.path / info.file)
+    mine[0].candidates.append(Candidate(name, "onnxruntime", mine[0].name, file, {}, merged=merge.active))
+
+
+def earlier_rows(path: str | None, settings: dict[str, Any]) -> list[Row]:
+    """Rows that an interrupted run with the same settings left in its JSON; none where there is no such file.
+
+    Raises:
+        UsageError: not such a file, or of a run with other settings.
+    """
+    if path is None or not Path(path).exists():
+        return []
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        before = content["settings"]
+        rows = [Row(**row) for row in content["rows"]]
+    except (OSError, ValueError, TypeError, KeyError):
+        raise UsageError(f"--json {path}: not the result of a bench; leave out --resume") from None
+    other = sorted(name for name in settings if before.get(name) != settings[name])
+    if other:
+        raise UsageError(f"--json {path}: of a run with another {', '.join(other)}; leave out --resume")
+    return rows
+
+
+def series_of(table: Table, batch: int, length: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """``[batch, length]`` float32 from a table: the ends of its columns in turn, repeated where they are too short."""
+    rows = []
+    for number in range(batch):
+        column = table.values[:, number % table.values.shape[1]]
+        turn = number // table.values.shape[1]
+        rows.append(np.roll(np.resize(column, max(length, len(column))), -turn * 17)[-length:])
+    return np.asarray(rows, np.float32)
+
+
+def bench(
+    sources: Sequence[str],
+    merge: MergeConfig,
+    *,
+    table: Table,
+    batches: Sequence[int] = (1, 8),
+    lengths: Sequence[int] = (512,),
+    threads: Sequence[int] = (1,),
+    rivals: Sequence[str] = ("eager",),
+    runs: int = 20,
+    seconds: float = 60.0,
+    options: dict[str, Any] | None = None,
+    graph: GraphOptions | None = None,
+    progress: Progress | None = None,
+    done: Sequence[Row] = (),
+    told: Callable[[list[Row]], None] | None = None,
+) -> tuple[list[Row], list[str]]:
+    """Time models and bundles against each other and against their rivals.
+
+    Args:
+        sources: models (folder, hub id, ``.pt``, ``.onnx``, ``.pt2``) and bundles; a bundle is compared with the model
+            of its family, or, where no model is named, stands alone.
+        merge: settings with which the models are exported; ``none`` for the rivals alone.
+        table: series to run on (what dynamic merging removes depends on them).
+        batches, lengths, threads: every combination is measured; lengths in steps.
+        rivals: names of :data:`~tsmerge_export.tools.bench.candidate.RIVALS`; unmerged ONNX Runtime always runs.
+        runs, seconds: see :func:`~tsmerge_export.tools.bench.run.interleave`.
+        options: for :func:`~tsmerge_export.checkpoint.load_model`. graph: for ``.onnx`` and ``.pt2`` files.
+        progress: told about each step.
+        done: rows of an earlier run with the same settings; their sizes are not measured again.
+        told: called after every size with the rows so far.
+
+    Returns:
+        The rows, and notes on what was left out.
+
+    Raises:
+        UsageError: a bundle of another family than the models, or lengths that no model reads.
+    """
+    progress = progress or NoProgress()
+    bundles = [s for s in sources if (Path(s) / MANIFEST).is_file()]
+    models = [s for s in sources if s not in bundles]
+    rows: list[Row] = []
+    notes: list[str] = []
+    with TemporaryDirectory(prefix="tsmerge-bench-") as scratch:
+        root = Path(scratch)
+        subjects: list[_Any] = []
+        for number, source in enumerate(models):
+            made = root / str(number)
+            if is_graph_file(source):
+                progress.step("load")
+                found = graph_subject(source, merge, list(rivals), made, graph or GraphOptions(), progress)
+                subjects.append(found)
+            else:
+                subjects.append(_subject(source, merge, rivals, made, options or {}, progress))
+        for path in bundles:
+            if models:
+                _add_bundle(path, subjects)
+            else:
+                subjects.append(bundle_subject(path))
+        notes += dict.fromkeys(note for subject in subjects for note in subject.notes)
+        progress.step("bench")
+        sizes = []
+        for subject in subjects:
+            for length in lengths:
+                refusal = subject.refusal(length)
+                if refusal is not None:
+                    notes.append(f"length {length}: {refusal}; left out")
+                    continue
+                sizes += [(subject, b, length, t) for b in batches for t in threads]
+        if not sizes:
+            raise UsageError(f"--length {','.join(map(str, lengths))}: {notes[-1]}")
+        for number, (subject, batch, length, count_of_threads) in enumerate(sizes):
+            place = (subject.name, batch, length, count_of_threads)
+            known = [row for row in done if (row.group, row.batch, row.length, row.threads) == place]
+            if {row.candidate for row in known} == {candidate.name for candidate in subject.candidates}:
+                rows += known
+                continue
+
+            def update(turn: int, turns: int, before: int = number, total: int = len(sizes)) -> None:
+                progress.update(before * turns + turn, total * turns)
+
+            rows += _measure(subject, table, batch, length, count_of_threads, root, runs, seconds, update)
+            if told is not None:
+                told(rows)
+    return rows, notes
+
+
+def _measure(
+    subject: _Any,
+    table: Table,
+    batch: int,
+    length: int,
+    threads: int,
+    folder: Path,
+    runs: int,
+    seconds: float,
+    update: Any,
+) -> list[Row]:
+    inputs = subject.inputs(series_of(table, batch, length))
+    stored = folder / "inputs.npz"
+    np.savez(stored, **inputs)  # type: ignore[arg-type]
+    timings = interleave(
+        subject.candidates,
+        subject.component,
+        stored,
+        threads,
+        runs=runs,
+        seconds=seconds,
+        progress=update,
+    )
+    base = next((t for t in timings if t.candidate.name == UNMERGED and t.seconds), None)
+    base_flops = None
+    if base is not None:
+        counted = count(onnx_weights.read(Path(base.candidate.source)), inputs)
+        base_flops = None if counted.uncounted else counted.total  # of a file with fused operators
+    return [_row(timing, base, base_flops, inputs, batch, length, threads) for timing in timings]
+
+
+def _row(
+    timing: Timing,
+    base: Timing | None,
+    base_flops: int | None,
+    inputs: Arrays,
+    batch: int,
+    length: int,
+    threads: int,
+) -> Row:
+    candidate, times = timing.candidate, timing.seconds
+    place = (candidate.group, candidate.name, batch, length, threads)
+    if timing.error is not None or not times:
+        return Row(*place, error=timing.error or "no run was timed")
+    p50, p90, p99 = (float(v) for v in np.percentile(times, (50, 90, 99)))
+    found: dict[str, Any] = {
+        "runs": len(times),
+        "p50_ms": 1e3 * p50,
+        "p90_ms": 1e3 * p90,
+        "p99_ms": 1e3 * p99,
+        "series_per_second": batch / p50,
+        "peak_mib": None if timing.peak is None else timing.peak / 2**20,
+    }
+    if base is not None:
+        found["ratio"] = statistics.median(b / t for b, t in zip(base.seconds, times, strict=False))
+        found["fastest"] = min(base.seconds) / min(times)
+    if candidate.name == UNMERGED and base_flops is not None:
+        found["gflops"] = base_flops / 1e9
+    if candidate.merged:
+        file = Path(candidate.source)
+        found["merge_share"] = merge_share(file, inputs, threads)
+        model = onnx_weights.read(file)
+        flops = count(model, inputs).total
+        found["gflops"] = flops / 1e9
+        if base_flops is None and model.functions:  # alone, and not inlined: counted with nothing removed
+            base_flops = count(without_merging(model), inputs).model
+        if base_flops is not None:
+            found["flop_ideal"] = base_flops / flops
+        if base_flops is not None and "ratio" in found:
+            found["efficiency"] = found["ratio"] / found["flop_ideal"]
+    return Row(*place, **found)

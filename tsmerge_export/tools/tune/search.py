@@ -1,0 +1,260 @@
+"""The search: optuna proposes settings, each is scored on the validation windows and timed against the reference."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError
+from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.tools.tune.quality import Errors, columns_that_compare, increase, require_windows
+from tsmerge_export.tools.tune.space import first_guesses, suggest
+from tsmerge_export.tools.tune.subject import Subject
+from tsmerge_export.verify.speed import Speedup, in_turns, speedup_of
+
+NONE = MergeConfig(method="none")
+_STUDY = "tsmerge"
+_RUNS = 10
+_SECONDS = 4.0
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One setting that was tried.
+
+    Attributes:
+        source: the model. merge: the setting; ``none`` is the model as it is.
+        increase: of the metric over the reference on the validation windows, per cent, median over columns (see
+            :mod:`tsmerge_export.verify.change`).
+        upper: bound that the increase stays below with 90 % confidence; the budget is held against it.
+        speedup: over the reference in the same interleaved run; above 1 is faster. Of what was measured again for the
+            verdict it is that figure, see :func:`~tsmerge_export.tools.tune.verdict.settled`.
+        error: why it has no figures.
+    """
+
+    source: str
+    merge: MergeConfig
+    increase: float
+    upper: float
+    speedup: float
+    error: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "source": self.source,
+            "merge": self.merge.to_dict(),
+            "increase_percent": self.increase if self.error is None else None,
+            "upper_percent": self.upper if self.error is None else None,
+            "speedup": self.speedup if self.error is None else None,
+            "error": self.error,
+        }
+
+
+def pareto(tried: Sequence[Tried]) -> list[Tried]:
+    """Those that no other beats in both error and speed, fastest first."""
+    front: list[Tried] = []
+    for one in sorted((t for t in tried if t.error is None), key=lambda t: (-t.speedup, t.upper)):
+        if not front or one.upper < front[-1].upper:
+            front.append(one)
+    return front
+
+
+def reference_of(errors: Sequence[Errors]) -> int:
+    """Index of the unmerged model with the lowest error, against the first one; ``errors [C, W]`` of each model."""
+    return min(range(len(errors)), key=lambda i: increase(errors[i], errors[0]).median)
+
+
+class Search:
+    """A search over settings of one or more models, kept in a file so that it can be taken up again.
+
+    Args:
+        subjects: the models. metric: ``mse`` or ``wql``.
+        study: journal of the search; one that is there is continued.
+        identity: what the figures depend on; a journal made with another is refused.
+        seed: of the proposals.
+
+    Raises:
+        MissingDependencyError: optuna is not installed.
+        UsageError: the journal belongs to another search.
+    """
+
+    def __init__(
+        self, subjects: Sequence[Subject], metric: str, study: Path, identity: dict[str, Any], seed: int = 0
+    ) -> None:
+        try:
+            import optuna
+        except ImportError:
+            raise MissingDependencyError(
+                "tsmerge tune needs optuna; pip install 'tsmerge-export[tune]'"
+            ) from None
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._optuna = optuna
+        self.subjects, self.metric = list(subjects), metric
+        try:
+            self._study = optuna.create_study(
+                storage=JournalStorage(JournalFileBackend(str(study.resolve()))),
+                study_name=_STUDY,
+                load_if_exists=True,
+                directions=["minimize", "maximize"],
+                sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=12),
+            )
+        except OSError as error:
+            raise UsageError(f"{study}: cannot be written ({error.strerror}); give another -o") from None
+        known = self._study.user_attrs.get("identity")
+        if known is None:
+            self._study.set_user_attr("identity", identity)
+            for guess in first_guesses():
+                for subject in self.subjects:
+                    self._study.enqueue_trial({**guess, "model": subject.source})
+        elif known != identity:
+            different = sorted(k for k in {*known, *identity} if known.get(k) != identity.get(k))
+            raise UsageError(
+                f"{study}: belongs to a search with another {', '.join(different)}; remove it or give another -o"
+            )
+        self._bury()
+        unmerged = [subject.errors(NONE, subject.validation)[metric] for subject in self.subjects]
+        for subject, errors in zip(self.subjects, unmerged, strict=True):
+            require_windows(subject.data, errors, subject.least(metric, subject.validation))
+        self.reference = reference_of(unmerged)
+        self._base = unmerged[self.reference]
+        self._least = self.subjects[self.reference].least(metric, self.subjects[self.reference].validation)
+        self.unmerged = [
+            self._figures(subject, NONE, errors)
+            for subject, errors in zip(self.subjects, unmerged, strict=True)
+        ]
+
+    @property
+    def notes(self) -> list[str]:
+        """What takes no part in the figures."""
+        columns = self.subjects[self.reference].validation.columns
+        known = columns_that_compare(self._base, self._least)
+        return [
+            f"column {name!r}: the unmerged error is next to nothing, left out of the increase"
+            for name, there in zip(columns, known, strict=True)
+            if not there
+        ]
+
+    @property
+    def tried(self) -> list[Tried]:
+        """Everything that has been tried, the unmerged models first; also in runs before this one."""
+        states = self._optuna.trial.TrialState
+        found = list(self.unmerged)
+        for trial in self._study.get_trials(deepcopy=False, states=(states.COMPLETE, states.FAIL)):
+            record = trial.user_attrs.get("record")
+            if record is not None:
+                found.append(
+                    Tried(
+                        record["source"], MergeConfig.from_dict(record["merge"]), record["increase_percent"] or 0.0,
+                        record["upper_percent"] or 0.0, record["speedup"] or 0.0, record["error"],
+                    )
+                )  # fmt: skip
+        return found
+
+    def _bury(self) -> None:
+        """A setting that a run before this one began and never ended took the process down: a row, and not again."""
+        for trial in self._study.get_trials(deepcopy=False, states=(self._optuna.trial.TrialState.RUNNING,)):
+            chosen = {s.source: s for s in self.subjects}.get(trial.params.get("model", ""))
+            if chosen is not None:
+                try:
+                    merge = suggest(self._optuna.trial.FixedTrial(trial.params), chosen.points)
+                except ValueError:  # it ended before all of it was proposed
+                    continue
+                lost = Tried(chosen.source, merge, 0.0, 0.0, 0.0, "ended the process (crashed or killed)")
+                self._study._storage.set_trial_user_attr(trial._trial_id, "record", lost.to_dict())
+            self._study.tell(trial.number, state=self._optuna.trial.TrialState.FAIL)
+
+    def _figures(self, subject: Subject, merge: MergeConfig, errors: Errors) -> Tried:
+        worse = increase(errors, self._base, self._least)
+        if not math.isfinite(worse.median):
+            raise UnsupportedError("its forecasts are not numbers everywhere")
+        speedup = 1.0
+        reference = self.subjects[self.reference]
+        if subject is not reference or merge.active:
+            speedup = time_against(reference, subject, merge, runs=_RUNS, seconds=_SECONDS).value
+        return Tried(subject.source, merge, worse.median, worse.upper, speedup)
+
+    def step(self) -> Tried:
+        """Try one setting. What fails is recorded with its reason, and the search goes on."""
+        trial = self._study.ask()
+        by_source = {subject.source: subject for subject in self.subjects}
+        subject = by_source[trial.suggest_categorical("model", tuple(by_source))]
+        merge = suggest(trial, subject.points)
+        known = next(
+            (t for t in self.tried if (t.source, t.merge) == (subject.source, merge) and t.error is None),
+            None,
+        )
+        try:
+            found = known or self._figures(
+                subject, merge, subject.errors(merge, subject.validation)[self.metric]
+            )
+        except Exception as error:  # whatever a setting runs into is a row of the table
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            found = Tried(subject.source, merge, 0.0, 0.0, 0.0, reason)
+        except BaseException:  # interrupted: the next run begins with it
+            self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+            self._study.enqueue_trial(trial.params)
+            raise
+        trial.set_user_attr("record", found.to_dict())
+        if found.error is None:
+            self._study.tell(trial, [found.upper, found.speedup])
+        else:
+            self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+        return found
+
+    def run(self, seconds: float, told: Callable[[Tried, float], None], trials: int | None = None) -> None:
+        """Try settings until the time is over (or ``trials`` are made); ``told`` gets each and the share done."""
+        begin = time.monotonic()
+        made = 0
+        while trials is None or made < trials:
+            spent = time.monotonic() - begin
+            if spent >= seconds:
+                break
+            found = self.step()
+            made += 1
+            told(found, min(1.0, (time.monotonic() - begin) / seconds))
+
+
+def time_against(
+    reference: Subject, subject: Subject, merge: MergeConfig, *, runs: int, seconds: float
+) -> Speedup:
+    """How many times as fast as the unmerged reference, from one interleaved run."""
+    return speedup_of(*in_turns(reference.call(NONE), subject.call(merge), runs=runs, seconds=seconds))
+
+
+def identity_of(
+    sources: Sequence[str],
+    data: bytes,
+    metric: str,
+    batch: int,
+    length: int | None,
+    windows: int | None,
+    *,
+    columns: Sequence[str] | None = None,
+    threads: int | None = None,
+    table: Sequence[str] = (),
+) -> dict[str, Any]:
+    """What the figures of a search depend on, besides the machine.
+
+    Args:
+        table: the flags that say how ``data`` are read.
+    """
+    return {
+        **({"table": list(table)} if table else {}),
+        "models": list(sources),
+        "data": hashlib.sha256(data).hexdigest(),
+        "metric": metric,
+        "batch": batch,
+        "length": length,
+        "windows": windows,
+        "columns": None if columns is None else list(columns),
+        "threads": threads,
+    }

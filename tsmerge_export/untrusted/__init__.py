@@ -1,0 +1,1 @@
+"""Files from elsewhere: counted on their bytes, opened in a process of their own."""

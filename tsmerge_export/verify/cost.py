@@ -1,0 +1,340 @@
+"""Merge cost: what merging does to the forecasts on data, and to the speed; unmerged against merged artefact."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from tsmerge_export.console.one_line import by_fields
+from tsmerge_export.families.base import Arrays, Component, Family, Forecast, Run
+from tsmerge_export.onnx_model import weights as onnx_weights
+from tsmerge_export.ops import DOMAIN, schema
+from tsmerge_export.verify import change, metrics
+from tsmerge_export.verify.change import Change
+from tsmerge_export.verify.data import Table, Windows, need_rows, rolling_windows
+from tsmerge_export.verify.decisions import tap
+from tsmerge_export.verify.sessions import open_session
+from tsmerge_export.verify.speed import SpeedReport, interleaved
+from tsmerge_export.verify.threads import torch_threads
+
+METRICS = ("mse", "mae", "wql")
+_CHUNK = 32  # series per forward, to bound memory
+_NAMED = 3  # columns that a note names
+
+
+@dataclass(frozen=True)
+class ColumnCost:
+    """Errors of one column, by metric: MSE and MAE of the median forecast in standard deviations of the column
+    (of the rows before the test windows), WQL in its own unit. The naive forecast has no WQL (NaN).
+
+    ``wql_scale``: what one such standard deviation is in the unit of the WQL (deviation / mean absolute target).
+    """
+
+    column: str
+    unmerged: dict[str, float]
+    merged: dict[str, float]
+    naive: dict[str, float]
+    wql_scale: float = 0.0
+
+    def change_percent(self, metric: str) -> float:
+        """Change by merging, see :mod:`~tsmerge_export.verify.change`; NaN where it says nothing."""
+        return change.percent(self.unmerged[metric], self.merged[metric], self._least(metric))
+
+    def next_to_nothing(self, metric: str) -> bool:
+        """Whether the unmerged error is too small for a change in per cent."""
+        return self.unmerged[metric] <= self._least(metric)
+
+    def _least(self, metric: str) -> float:
+        return change.least(metric, self.wql_scale)
+
+
+@dataclass(frozen=True)
+class CostReport:
+    """Merge cost on one table. ``columns`` in file order; ``windows`` per column.
+
+    ``tokens``: how many the timed batch had, and how many each merging layer left; empty where that follows from the
+    length alone.
+    """
+
+    data: str
+    windows: int
+    context: int
+    horizon: int
+    season: int
+    columns: tuple[ColumnCost, ...]
+    speed: SpeedReport
+    notes: tuple[str, ...]
+    tokens: tuple[int, ...] = ()
+
+    def __repr__(self) -> str:
+        return by_fields(self)
+
+    def overall(self, which: str, metric: str, how: str = "median") -> float:
+        """``how`` ("median" or "mean") over columns of a metric of "unmerged", "merged" or "naive"."""
+        values = [getattr(column, which)[metric] for column in self.columns]
+        return float(np.median(values) if how == "median" else np.mean(values))
+
+    def change(self, metric: str) -> Change:
+        """Changes of a metric by merging, over the columns."""
+        return change.over_columns([column.change_percent(metric) for column in self.columns])
+
+    def change_percent(self, metric: str, how: str = "median") -> float:
+        """``how`` ("median" or "mean") over columns of the change of a metric by merging; above 0 per cent is worse.
+
+        NaN where no column compares. It is not the change of :meth:`overall`, see
+        :mod:`~tsmerge_export.verify.change`.
+        """
+        return float(getattr(self.change(metric), how))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; what is not a number is None."""
+        sides = ("unmerged", "merged", "naive")
+        overall = {
+            how: {side: {m: self.overall(side, m, how) for m in METRICS} for side in sides}
+            | {"change_percent": {m: self.change_percent(m, how) for m in METRICS}}
+            for how in ("median", "mean")
+        }
+        out: dict[str, Any] = {
+            name: getattr(self, name) for name in ("data", "windows", "context", "horizon", "season")
+        }
+        out |= {"columns": [vars(column) for column in self.columns], "overall": overall}
+        out |= {"changes": {metric: self._change_dict(metric) for metric in METRICS}}
+        out |= {"speed": self.speed.to_dict(), "notes": list(self.notes), "tokens": list(self.tokens)}
+        cleaned: dict[str, Any] = _json(out)
+        return cleaned
+
+    def _change_dict(self, metric: str) -> dict[str, Any]:
+        """Median, and the worst column by name with its errors (None where no column compares)."""
+        found = self.change(metric)
+        worst = None
+        if found.worst is not None:
+            column = self.columns[found.worst]
+            worst = {
+                "column": column.column, "unmerged": column.unmerged[metric], "merged": column.merged[metric],
+                "percent": found.worst_percent,
+            }  # fmt: skip
+        left_out = [self.columns[index].column for index in found.left_out]
+        return {
+            "median_percent": found.median,
+            "worst": worst,
+            "compared": found.compared,
+            "left_out": left_out,
+        }
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def measure(
+    family: Family,
+    component: Component,
+    model: nn.Module,
+    unmerged: Path,
+    merged: Path,
+    table: Table,
+    *,
+    context: int | None = None,
+    windows: int | None = 8,
+    season: int = 24,
+    threads: int | None = None,
+    batch: int = 8,
+    runs: int = 20,
+    seed: int = 0,
+    with_decisions: Path | None = None,
+    forecast: Forecast | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> CostReport:
+    """Forecast rolling windows with both artefacts (see :func:`~tsmerge_export.verify.data.rolling_windows`).
+
+    Args:
+        family, component, model: the original module, for what of a forecast no file does.
+        unmerged, merged: .onnx files of the component.
+        table: series; errors are taken on its last fifth.
+        context: steps before each forecast; None is all that the model reads, or what the table has room for.
+        windows: at most so many per column; None is all.
+        season: of the seasonal naive forecast, in steps.
+        threads: for ONNX Runtime and PyTorch; None is what suits the machine.
+        batch: series per call when timing; their length is ``context``.
+        runs: timed calls.
+        seed: for families that sample; the same for both artefacts.
+        forecast: instead of ``family.forecast``, see :func:`~tsmerge_export.verify.decoded.decoded_by`.
+        with_decisions: for an artefact whose functions are inlined, the same model with its merge nodes.
+        progress: called with (columns done, columns in all).
+
+    Returns:
+        The report.
+
+    Raises:
+        UsageError: the table is too short.
+    """
+    horizon = family.horizon(model)
+    rows = len(table.values)
+    notes = []
+    if context is None:
+        need_rows(table.name, rows, horizon, horizon)
+        context = min(family.context(model), rows - horizon)
+        if context < family.context(model):
+            notes.append(
+                f"context {context} instead of {family.context(model)}: the data have only {rows} rows"
+            )
+    cut = rolling_windows(table, context, horizon, limit=windows)
+    names = [spec.name for spec in component.outputs]
+    sessions = [open_session(path, threads, timed=True) for path in (unmerged, merged)]
+    run_unmerged, run_merged = (partial(run_named, session, names) for session in sessions)
+    levels = family.quantile_levels(model)
+    forecast = forecast or _own_forecast(family, model)
+
+    columns = []
+    with torch_threads(threads):
+        for c, column in enumerate(cut.columns):
+            scores = [
+                _score(_in_chunks(forecast, run, cut.context[c], seed), cut, c, levels)
+                for run in (run_unmerged, run_merged)
+            ]
+            naive = _point_errors(metrics.seasonal_naive(cut.context[c], horizon, season), cut, c)
+            level = float(np.nanmean(np.abs(cut.target[c]))) if not np.isnan(cut.target[c]).all() else 0.0
+            scale = float(cut.deviation[c]) / level if level > 0 else 0.0
+            columns.append(ColumnCost(column, scores[0], scores[1], naive | {"wql": float("nan")}, scale))
+            if progress is not None:
+                progress(c + 1, len(cut.columns))
+
+    pool = cut.context.reshape(-1, context)
+    feed = component.from_series(model, np.resize(pool, (batch, context)))
+    done, unmerged_ms, merged_ms = interleaved(
+        lambda: run_unmerged(feed), lambda: run_merged(feed), runs=runs
+    )
+    speed = SpeedReport(batch, context, threads, done, unmerged_ms, merged_ms)
+    count = cut.target.shape[1]
+    if count < change.LEAST_WINDOWS:
+        notes.append(
+            f"{count} window{'s' * (count > 1)} per column: too few to tell how far the changes scatter; give more rows"
+        )
+    notes += _left_out(columns)
+    if speed.note:
+        notes.append(speed.note)
+    tokens = tokens_left(with_decisions or merged, feed, threads)
+    return CostReport(
+        table.name, cut.target.shape[1], context, horizon, season, tuple(columns), speed, tuple(notes), tokens
+    )
+
+
+def _left_out(columns: Sequence[ColumnCost]) -> list[str]:
+    """A note on the columns whose unmerged error is too small for a change in per cent."""
+    found = []
+    for column in columns:
+        metric = next((m for m in ("mae", "mse", "wql") if column.next_to_nothing(m)), None)
+        if metric is not None:
+            before, after = (f"{errors[metric]:.2g}" for errors in (column.unmerged, column.merged))
+            found.append(f"{column.column[:30]!r} ({metric.upper()} {before} unmerged, {after} merged)")
+    if not found:
+        return []
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    return [
+        f"no change in per cent of column {', '.join(found[:_NAMED])}{more}: the unmerged error is next to nothing"
+    ]
+
+
+def window_errors(
+    family: Family,
+    model: nn.Module,
+    run: Callable[[Arrays], Arrays],
+    cut: Windows,
+    column: int,
+    seed: int = 0,
+    forecast: Forecast | None = None,
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Errors of the forecasts of one column, window by window; for comparisons of two models on the same windows.
+
+    Args:
+        run: as in ``Family.forecast``. cut, column: the windows. seed: for families that sample.
+        forecast: as in :func:`measure`.
+
+    Returns:
+        ``mse`` and ``wql``, each ``[W]``: the MSE of the median forecast in standard deviations squared, and the
+        pinball loss summed over steps, mean over the levels, in the unit of the data (the numerator of the weighted
+        quantile loss: in a ratio of two losses the denominator cancels). NaN where a window has no observed target.
+    """
+    levels = family.quantile_levels(model)
+    quantiles = _in_chunks(forecast or _own_forecast(family, model), run, cut.context[column], seed)
+    median = _median(quantiles, levels)
+    target = cut.target[column]
+    found: dict[str, list[float]] = {"mse": [], "wql": []}
+    for w in range(len(target)):
+        observed = not np.isnan(target[w]).all()
+        scaled = [
+            (x[w] - cut.mean[column]) / cut.deviation[column] for x in (median.astype(np.float64), target)
+        ]
+        losses = [metrics.pinball(quantiles[w, i], target[w], q) for i, q in enumerate(levels)]
+        found["mse"].append(metrics.mse(*scaled))
+        found["wql"].append(float(np.mean(losses)) if observed else float("nan"))
+    return {name: np.asarray(values) for name, values in found.items()}
+
+
+def next_to_nothing(metric: str, cut: Windows) -> npt.NDArray[np.float64]:
+    """``[C]``: an error of a window, ``mse`` or ``wql`` of :func:`window_errors`, that counts as next to nothing."""
+    if metric == "mse":
+        return np.full(len(cut.columns), change.least("mse"))
+    # A window's pinball losses are half of what the WQL sums up, over all of its steps.
+    return change.least("mae") * cut.deviation * cut.target.shape[-1] / 2
+
+
+def tokens_left(artefact: Path, feed: Arrays, threads: int | None) -> tuple[int, ...]:
+    """:attr:`CostReport.tokens` of one batch."""
+    proto = onnx_weights.read(artefact)
+    nodes = [node for node in proto.graph.node if node.domain == DOMAIN]
+    if not any(schema(node.op_type).data_dependent for node in nodes):
+        return ()
+    taps = tap(proto)
+    run = run_named(open_session(proto, threads), [taps[0].target, *(place.kept for place in taps)], feed)
+    return tuple(int(value.shape[1]) for value in run.values())
+
+
+def run_named(session: Any, names: Sequence[str], inputs: Arrays) -> Arrays:
+    """Outputs by name of an ONNX Runtime session."""
+    return dict(zip(names, session.run(list(names), inputs), strict=True))
+
+
+def _own_forecast(family: Family, model: nn.Module) -> Forecast:
+    return lambda run, series, seed: family.forecast(model, run, series, seed)
+
+
+def _in_chunks(
+    forecast: Forecast, run: Run, series: npt.NDArray[np.float32], seed: int
+) -> npt.NDArray[np.float32]:
+    return np.concatenate(
+        [forecast(run, series[i : i + _CHUNK], seed) for i in range(0, len(series), _CHUNK)]
+    )
+
+
+def _point_errors(point: npt.NDArray[np.floating], cut: Windows, column: int) -> dict[str, float]:
+    scaled = [
+        (x - cut.mean[column]) / cut.deviation[column] for x in (point.astype(np.float64), cut.target[column])
+    ]
+    return {"mse": metrics.mse(*scaled), "mae": metrics.mae(*scaled)}
+
+
+def _score(
+    quantiles: npt.NDArray[np.float32], cut: Windows, column: int, levels: Sequence[float]
+) -> dict[str, float]:
+    wql = metrics.weighted_quantile_loss(quantiles, cut.target[column], levels)
+    return _point_errors(_median(quantiles, levels), cut, column) | {"wql": wql}
+
+
+def _median(quantiles: npt.NDArray[np.float32], levels: Sequence[float]) -> npt.NDArray[np.float32]:
+    """``[W, H]``; a model without the level 0.5 has two nearest ones: their mean."""
+    off = np.abs(np.asarray(levels) - 0.5)
+    median: npt.NDArray[np.float32] = quantiles[:, np.isclose(off, off.min())].mean(axis=1)
+    return median

@@ -1,0 +1,99 @@
+"""Cutting a user's series (``--data``) into rolling windows for the merge cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tsmerge_export.console.one_line import by_fields
+from tsmerge_export.errors import UsageError
+from tsmerge_export.tables.read import read_table
+from tsmerge_export.tables.table import Table, usable_columns
+
+__all__ = ["Table", "Windows", "need_rows", "read_table", "rolling_windows", "usable_columns"]
+
+_SHARE_TESTED = 0.2
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Rolling windows over the last part of a table, column by column.
+
+    Attributes:
+        columns: C names.
+        context: ``[C, W, context]`` float32, in the unit of the data.
+        target: ``[C, W, horizon]`` float64, the steps that follow each context.
+        mean, deviation: ``[C]``, of the rows before the first target: to standardise errors by.
+    """
+
+    columns: tuple[str, ...]
+    context: npt.NDArray[np.float32]
+    target: npt.NDArray[np.float64]
+    mean: npt.NDArray[np.float64]
+    deviation: npt.NDArray[np.float64]
+
+    def __repr__(self) -> str:
+        return by_fields(self)
+
+
+def need_rows(path: str, rows: int, context: int, horizon: int) -> None:
+    """Raises UsageError when a table of ``rows`` rows has no room for one window."""
+    if rows < context + horizon:
+        raise UsageError(
+            f"--data {path}: {rows} rows are too few; it takes {context + horizon} "
+            f"(context {context} + horizon {horizon})"
+        )
+
+
+def tested_rows(rows: int, horizon: int) -> int:
+    """How many rows at the end of a table are targets of windows, where there is room for a context before them."""
+    return max(horizon, int(rows * _SHARE_TESTED))
+
+
+def _first_target(rows: int, context: int, horizon: int) -> int:
+    return max(context, rows - tested_rows(rows, horizon))
+
+
+def count_windows(rows: int, context: int, horizon: int) -> int:
+    """How many windows :func:`rolling_windows` cuts, without a limit; 0 where there is no room for one."""
+    return max(0, (rows - _first_target(rows, context, horizon)) // horizon)
+
+
+def rolling_windows(table: Table, context: int, horizon: int, *, limit: int | None = None) -> Windows:
+    """Windows whose targets follow each other without overlap and fill the last 20 % of the rows.
+
+    There is always at least one window, the last one; those without a full context before them are left out.
+
+    Args:
+        context, horizon: steps.
+        limit: at most so many windows, spread evenly.
+
+    Raises:
+        UsageError: fewer rows than context + horizon.
+    """
+    rows = len(table.values)
+    need_rows(table.name, rows, context, horizon)
+    first = _first_target(rows, context, horizon)
+    starts = np.arange(rows - horizon, first - 1, -horizon)[::-1]
+    if limit is not None and len(starts) > limit:
+        starts = starts[np.linspace(0, len(starts) - 1, limit).round().astype(int)]
+    values = table.values.T
+    before = values[:, : starts[0]]
+    count = np.maximum((~np.isnan(before)).sum(1), 1)
+    mean = np.nansum(before, axis=1) / count
+    deviation = np.sqrt(np.nansum((before - mean[:, None]) ** 2, axis=1) / count)
+    return Windows(
+        table.columns,
+        _cut(values, starts - context, context).astype(np.float32),
+        _cut(values, starts, horizon),
+        mean,
+        np.where(deviation > 0, deviation, 1.0),  # a constant column has no scale of its own
+    )
+
+
+def _cut(
+    values: npt.NDArray[np.float64], starts: npt.NDArray[np.int64], length: int
+) -> npt.NDArray[np.float64]:
+    return np.stack([values[:, s : s + length] for s in starts], axis=1)

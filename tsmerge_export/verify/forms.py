@@ -1,0 +1,81 @@
+"""The forms of a bundle for other runtimes against the portable file, which the verdict has proved.
+
+A form cannot always be run: TensorRT's has plugin nodes, and a lower precision has errors of its own. But it follows
+from the portable file, step by step; so the steps are taken again, and the result must be the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from tsmerge_export.bundle import Bundle
+from tsmerge_export.errors import MissingDependencyError, UsageError
+from tsmerge_export.merge.plan import MergeStep
+from tsmerge_export.verify import settings
+from tsmerge_export.version import versions
+
+#: What writes a form: with others it may look different and be the same.
+_WRITERS = ("tsmerge-export", "onnx", "onnx-graphsurgeon")
+
+
+def faults(bundle: Bundle, plan: Mapping[int, MergeStep]) -> list[str]:
+    """What is wrong with the forms of a bundle, a line each; none where it has none.
+
+    Plugin nodes must have the attributes of the plan. Where the bundle was written with the versions that run now, the
+    whole form must be what the portable file lowers to.
+
+    Raises:
+        UsageError: the manifest's account of the forms cannot be read.
+    """
+    target = bundle.manifest.get("target")
+    if not target:
+        return []
+    try:
+        names = {str(name): str(entry["onnx"]) for name, entry in target["components"].items()}
+        runtime, dtype = str(target["runtime"]), str(target["dtype"])
+    except (AttributeError, KeyError, TypeError):
+        raise UsageError(
+            f"{bundle.path}: its manifest does not describe the target's files; export it again"
+        ) from None
+    out = []
+    for name, file in names.items():
+        form, portable = bundle.file(file), bundle.component(name).file
+        if runtime == "tensorrt":
+            out += [f"{file}: {fault}" for fault in settings.faults(form, plan)]
+        if not out and _same_writers(bundle) and not _follows(form, portable, runtime, dtype):
+            out.append(f"{file}: is not what {portable.name} becomes for {runtime}; export the bundle again")
+    return out
+
+
+def _same_writers(bundle: Bundle) -> bool:
+    made: Any = bundle.manifest.get("versions") or {}
+    now = versions()
+    return isinstance(made, Mapping) and all(made.get(name) == now.get(name) for name in _WRITERS)
+
+
+def _follows(form: Path, portable: Path, runtime: str, dtype: str) -> bool:
+    from tsmerge_export.lower import tensorrt
+
+    source = onnx.load(portable)
+    try:
+        if runtime == "tensorrt":
+            static = tensorrt.static_functions(source, merge=False)
+            made = tensorrt.plugin_form(tensorrt.set_precision(static, dtype))
+        else:
+            precise = tensorrt.static_functions(tensorrt.set_precision(source, dtype), merge=True)
+            made = tensorrt.standard_form(precise)
+    except (KeyError, MissingDependencyError):  # a dtype of another version, or graphsurgeon is not here
+        return True
+    found = onnx.load(form)
+    return bool(
+        made.graph.SerializeToString(deterministic=True) == found.graph.SerializeToString(deterministic=True)
+        and _functions(made) == _functions(found)
+    )
+
+
+def _functions(model: onnx.ModelProto) -> list[bytes]:
+    return [function.SerializeToString(deterministic=True) for function in model.functions]

@@ -1,0 +1,154 @@
+"""What parity found: by case, by component, and whether that is a pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tsmerge_export.console.one_line import by_fields
+from tsmerge_export.verify.tolerances import Tolerance
+
+# Above this share of flipped rows among series that are not degenerate, the report warns: parity then says little.
+FLIP_SHARE = 0.05
+# Above this share of rows that are float32 noise alone, an output counts as not proved.
+DROWNED_SHARE = 0.1
+_MAX_FAILURES = 20
+
+
+@dataclass
+class CaseResult:
+    """One corpus case. Errors are those of the rows that did not flip.
+
+    Attributes:
+        worst_row: the row of the largest relative error (-1: no row was compared).
+        max_abs: over rows of output scale up to 1e3. max_rel: error over the row's output scale.
+        failures: short reasons, at most one per row and output.
+        tokens: before each merge, in order of execution.
+        noisy: rows that missed the tolerance, but lie within the float32 noise of the eager model (see :mod:`.noise`).
+        times_noise: the largest error of those, in units of the noise.
+        drowned: rows by output, among the noisy ones, where the noise is as large as the value: they prove nothing.
+    """
+
+    name: str
+    degenerate: bool
+    rows: int
+    worst_row: int = -1
+    max_abs: float = 0.0
+    max_rel: float = 0.0
+    flips: int = 0
+    mismatches: int = 0
+    failures: list[str] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    noisy: int = 0
+    times_noise: float = 0.0
+    drowned: dict[str, int] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return dict(vars(self))
+
+
+@dataclass
+class ParityReport:
+    """Outcome of parity over all cases of one component, or of several put together by :func:`combine`.
+
+    ``kept_mismatches`` counts rows whose merge decision differs beyond float noise: each one is a failure.
+    ``decision_flips`` counts rows that differ within it: their values are not compared. ``faults`` are failures of no
+    case: merge nodes that are not those of the settings.
+    """
+
+    name: str
+    tolerance: Tolerance
+    cases: list[CaseResult] = field(default_factory=list)
+    components: list[ParityReport] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return by_fields(self)
+
+    @property
+    def passed(self) -> bool:
+        """Whether no row failed, and at least one was compared."""
+        return not self.failures and any(case.rows > case.flips for case in self.cases)
+
+    @property
+    def failures(self) -> list[str]:
+        """Every failure as one line, those of no case first, the others with their case in front."""
+        return [
+            *self.faults,
+            *(f"{case.name}: {reason}" for case in self.cases for reason in case.failures),
+            *(text for text, too_many in self._drowned() if too_many),
+        ]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader should know although it is no failure."""
+        out = [text for text, too_many in self._drowned() if not too_many]
+        noisy = sum(case.noisy for case in self.cases)
+        if noisy:
+            most = max(case.times_noise for case in self.cases)
+            out.append(
+                f"{noisy} of {self._rows()} rows passed by the model's own float32 noise: their error is beyond the "
+                f"tolerance, but at most {most:.1f} times what PyTorch in float32 is from float64"
+            )
+        return out + self._flip_warnings()
+
+    def _rows(self) -> int:
+        return sum(case.rows - case.flips for case in self.cases)
+
+    def _drowned(self) -> list[tuple[str, bool]]:
+        """A sentence for each output with rows that are noise alone, and whether they are too many."""
+        counts: dict[str, int] = {}
+        for case in self.cases:
+            for name, rows in case.drowned.items():
+                counts[name] = counts.get(name, 0) + rows
+        rows = self._rows()
+        return [
+            (
+                f"{name}: in {count} of {rows} rows the value itself is float32 noise of the model, so that they prove "
+                "nothing about it",
+                count > DROWNED_SHARE * rows,
+            )
+            for name, count in sorted(counts.items())
+        ]
+
+    def _flip_warnings(self) -> list[str]:
+        usual = [case for case in self.cases if not case.degenerate]
+        rows, flips = sum(case.rows for case in usual), sum(case.flips for case in usual)
+        if flips <= FLIP_SHARE * rows:
+            return []
+        return [f"{flips} of {rows} rows of non-degenerate series flipped a decision within float noise"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready summary; ``components`` holds one of these per component, with its cases."""
+        cases = self.cases
+        out: dict[str, Any] = {
+            "passed": self.passed,
+            "cases": len(cases),
+            "rows": sum(case.rows for case in cases),
+            "max_abs": max((case.max_abs for case in cases), default=0.0),
+            "max_rel": max((case.max_rel for case in cases), default=0.0),
+            "atol": self.tolerance.atol,
+            "rtol": self.tolerance.rtol,
+            "decision_flips": sum(case.flips for case in cases),
+            "kept_mismatches": sum(case.mismatches for case in cases),
+            "noisy_rows": sum(case.noisy for case in cases),
+            "times_noise": max((case.times_noise for case in cases), default=0.0),
+            "warnings": self.warnings,
+            "failures": self.failures[:_MAX_FAILURES],
+        }
+        if self.components:
+            out["components"] = [component.to_dict() for component in self.components]
+        else:
+            out |= {"name": self.name, "details": [case.to_dict() for case in cases]}
+        return out
+
+
+def combine(reports: Sequence[ParityReport], faults: Sequence[str] = ()) -> ParityReport:
+    """One report over the components of a bundle, and failures of none of them. Raises ValueError for no report."""
+    if not reports:
+        raise ValueError("no parity reports to combine")
+    cases = [case for report in reports for case in report.cases]
+    found = [*faults, *(fault for report in reports for fault in report.faults)]
+    return ParityReport("all", reports[0].tolerance, cases, list(reports), found)

@@ -1,0 +1,58 @@
+"""What a user should know of a setting, from what came out: more asked for than can merge, and a large error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tsmerge_export.errors import UnsupportedError
+from tsmerge_export.inspect import inspect_file
+from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.verify.cost import CostReport
+
+#: A rise of the error above this many per cent is pointed out, with what to do about it.
+LARGE = 5.0
+_NAMES = {"wql": "weighted quantile loss", "mse": "MSE", "mae": "MAE"}
+
+
+def beyond(merge: MergeConfig, artefact: Path, length: int | None, batch: int = 1) -> str | None:
+    """A line on an r that is more than can merge, even at the longest input; None where all of it merges.
+
+    Args:
+        artefact: .onnx file with its merge nodes. length: of its longest input, where one number says it.
+    """
+    if merge.r is None:
+        return None
+    try:
+        found = inspect_file(artefact, batch=batch, length=length)
+    except UnsupportedError:  # one number is not enough to describe its inputs
+        return None
+    return capped(found["merges"], found["length"])
+
+
+def capped(merges: Sequence[Mapping[str, Any]], length: int) -> str | None:
+    """:func:`beyond` for merges as :func:`~tsmerge_export.inspect.inspect_file` counts them."""
+    asked = [int(one["attributes"]["r"]) for one in merges]
+    gone = [int(one["before"]) - int(one["after"]) for one in merges]
+    if all(wanted <= went for wanted, went in zip(asked, gone, strict=True)):
+        return None
+    wanted = str(asked[0]) if len(set(asked)) == 1 else ",".join(map(str, asked))
+    return (
+        f"--r {wanted} is more than can merge: of {merges[0]['before']} tokens (length {length}) the layers remove "
+        f"{', '.join(map(str, gone))}, which leaves {merges[-1]['after']}"
+    )
+
+
+def large(cost: CostReport) -> str | None:
+    """A line on an error that rises by more than :data:`LARGE` per cent; None where it does not."""
+    for metric, name in _NAMES.items():
+        moved = cost.change_percent(metric)
+        if moved == moved:  # the first metric that compares decides
+            if moved <= LARGE:
+                return None
+            return (
+                f"the {name} rises by {moved:.0f} %: take a smaller --ratio or --r (--threshold: a larger one), or let "
+                "tsmerge tune find the fastest setting within a budget"
+            )
+    return None
