@@ -1,6 +1,7 @@
 """Loading and saving of model files, from folders, files and the hub; a bad source is one clear error."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,16 @@ def test_folder_gives_the_saved_weights(folders: dict[str, Path], family: str) -
 def test_folder_in_the_cache_of_the_hub(bolt: Path, tmp_path: Path) -> None:
     files = {path.name: path for path in bolt.iterdir()}
     assert same(load_model(hub_cache(files, tmp_path / "hub")).model, tiny("chronos-bolt").state_dict())
+
+
+def test_what_transformers_thinks_of_a_config_is_not_shown(
+    bolt: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    config = json.loads((bolt / "config.json").read_text())
+    (bolt / "config.json").write_text(json.dumps({**config, "eos_token_id": 5}))  # of a vocabulary of two
+    assert same(load_model(bolt).model, tiny("chronos-bolt").state_dict())
+    assert not caplog.records
 
 
 def test_loading_leaves_the_callers_random_state_alone(folders: dict[str, Path]) -> None:

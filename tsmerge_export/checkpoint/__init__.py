@@ -16,6 +16,7 @@ from tsmerge_export.checkpoint.folder import read_folder_weights
 from tsmerge_export.checkpoint.hub import download, is_hub_id
 from tsmerge_export.checkpoint.safetensors_file import read_safetensors
 from tsmerge_export.console.one_line import by_fields
+from tsmerge_export.console.quiet import quiet
 from tsmerge_export.errors import TsmergeError, UnsupportedError, UsageError
 
 if TYPE_CHECKING:
@@ -150,7 +151,8 @@ def _build(
         raise UnsupportedError(f"{source}: {error}") from None
     try:
         # Random initialisation must not disturb the caller's generator.
-        with torch.random.fork_rng(devices=[]):
+        # What transformers thinks of a config is either an error or nothing that concerns the result.
+        with torch.random.fork_rng(devices=[]), quiet("transformers"):
             model = chosen.build(settings)
     except (UsageError, UnsupportedError) as error:
         raise type(error)(f"{source}: {error}") from None

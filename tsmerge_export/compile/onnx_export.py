@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import nn
 
 from tsmerge_export.compile.known_dims import fill_dims
+from tsmerge_export.console.quiet import quiet
 from tsmerge_export.errors import UnsupportedError, UsageError, VerdictError
 from tsmerge_export.families.base import Component
 from tsmerge_export.onnx_model import weights as onnx_weights
@@ -37,17 +37,11 @@ _PROOF_TOLERANCE = 2e-4
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet_exporter() -> Iterator[None]:
     """Keep the exporter's progress prints and registration warnings off the user's terminal."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+    with quiet("torch.onnx"), warnings.catch_warnings(), redirect_stdout(StringIO()):
+        warnings.simplefilter("ignore")
+        yield
 
 
 def export_component(
@@ -82,7 +76,7 @@ def export_component(
     if mask is not None and mask not in outputs:
         outputs.append(mask)
     try:
-        with quiet(), torch.no_grad():
+        with quiet_exporter(), torch.no_grad():
             exported = torch.export.export(
                 module,
                 args,

@@ -11,7 +11,7 @@ import torch
 from onnx import inliner
 
 from tsmerge_export.checkpoint.program_file import read_program
-from tsmerge_export.compile.onnx_export import quiet
+from tsmerge_export.compile.onnx_export import quiet_exporter
 from tsmerge_export.errors import UnsupportedError, UsageError
 from tsmerge_export.onnx_model import weights as onnx_weights
 
@@ -26,7 +26,7 @@ def convert(path: str, folder: str, opset: int) -> dict[str, Any]:
     """
     program = read_program(Path(path))
     try:
-        with quiet(), torch.no_grad():
+        with quiet_exporter(), torch.no_grad():
             exported = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False)
     except Exception as error:  # the exporter raises many types; each means that this program does not export
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

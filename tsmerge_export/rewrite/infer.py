@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-
 import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
+from tsmerge_export.console.quiet import quiet
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError
 from tsmerge_export.rewrite.dims import dims
 
@@ -35,17 +34,14 @@ def infer_shapes(model: ir.Model) -> ir.Model:
         from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
     except ImportError as error:
         raise MissingDependencyError("inferring shapes needs sympy; run: pip install sympy") from error
-    logger = logging.getLogger("onnxruntime.tools.symbolic_shape_infer")
     # It reads only one of the forms that a Constant node can have.
     lifted = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model.clone()).model
-    level, proto = logger.level, ir.to_proto(lifted)
-    logger.setLevel(logging.ERROR)
+    proto = ir.to_proto(lifted)
     try:
-        inferred = SymbolicShapeInference.infer_shapes(proto, auto_merge=True)
+        with quiet("onnxruntime.tools.symbolic_shape_infer"):
+            inferred = SymbolicShapeInference.infer_shapes(proto, auto_merge=True)
     except Exception as error:  # it raises many types; each means that the graph's shapes stay unknown
         raise UnsupportedError(
             f"shape inference fails on this graph: {str(error).splitlines()[0]}"
         ) from error
-    finally:
-        logger.setLevel(level)
     return ir.from_proto(inferred)
