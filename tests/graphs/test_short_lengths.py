@@ -12,8 +12,10 @@ import pytest
 
 from tests.graphs.models import export
 from tsmerge_export.compile.build import merge_and_lower
+from tsmerge_export.errors import UnsupportedError
+from tsmerge_export.families.base import TensorSpec
 from tsmerge_export.graphs import verdicts
-from tsmerge_export.graphs.feeds import read_inputs
+from tsmerge_export.graphs.feeds import Input, read_inputs
 from tsmerge_export.graphs.measure import measure
 from tsmerge_export.graphs.model import GraphModel, GraphOptions, load_graph_model
 from tsmerge_export.graphs.sizes import find_sizes
@@ -129,3 +131,23 @@ def test_the_shortest_lengths_that_run(runs: Any, short: list[tuple[int, int]]) 
 
     found = find_sizes(run, read_inputs(onnx.helper.make_model(graph), "g"), "g")
     assert [(sizes["a"], sizes["b"]) for sizes in found.short] == short
+
+
+def test_a_search_for_sizes_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph that fails late, behind products of [tokens, tokens] matrices: 16,000 tokens would take minutes."""
+    now, tried = [0.0], []
+
+    def run(feeds: dict[str, np.ndarray]) -> None:
+        batch, length, _ = feeds["x"].shape
+        tried.append(length)
+        now[0] += batch * (length / 1000) ** 3 / 20
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr("tsmerge_export.graphs.sizes.time.monotonic", lambda: now[0])
+    x = Input(TensorSpec("x", "float32", ("batch", "tokens", 8)), "values")
+    with pytest.raises(UnsupportedError, match=r"lengths 29 to 4000 tried.*shapes do not fit"):
+        find_sizes(run, [x], "m.onnx")
+    assert max(tried) == 4000
+    monkeypatch.setenv("TSMERGE_MAX_SECONDS", "5000")
+    with pytest.raises(UnsupportedError, match="lengths 29 to 16000 tried"):
+        find_sizes(run, [x], "m.onnx")

@@ -32,8 +32,9 @@ def main(directory: str, seconds: float | None) -> None:
     channel, folder = isolated.own_channel(), Path(directory)
     resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, resource.RLIM_INFINITY))
     isolated.inside = seconds is None
-    if seconds is not None:
-        os.environ["TSMERGE_MAX_SECONDS"] = str(seconds)
+    os.environ["TSMERGE_MAX_SECONDS"] = str(
+        seconds or 20
+    )  # in this process, what is foretold to take longer is left
     noise = tempfile.TemporaryFile()  # noqa: SIM115
     os.dup2(noise.fileno(), 2)
     torch.set_num_threads(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, islice
@@ -10,6 +11,7 @@ from itertools import combinations, islice
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.families.base import Arrays
 from tsmerge_export.graphs.feeds import TOKEN_MASK, Input, Sizes, make, with_dims
+from tsmerge_export.untrusted.isolated import seconds_allowed
 
 # Lengths that are tried in turn until the graph runs: tokens, patches of images, samples of audio.
 _LENGTHS = (29, 32, 96, 128, 224, 512, 1024, 4000, 16000)
@@ -31,6 +33,10 @@ _SHORT_BATCH = 9  # unlike any of the lengths that are likely here
 # Numbers in one input; larger ones are not tried.
 _MOST = 2**26
 _MOST_TIED = 6  # lengths; a group of n has 2^(n-1) - 1 splits to try
+# The share of the time for a file that one run may take. What it takes is foretold from shorter ones.
+_MOST_TIME = 1 / 5
+# Product of two [tokens, tokens] matrices: what a graph that does not fit its sizes may come to before it fails.
+_GROWTH = 3
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,44 @@ class Found:
     sizes: tuple[Sizes, ...]
     notes: tuple[str, ...]
     short: tuple[Sizes, ...] = ()
+
+
+class _Trial:
+    """Runs a graph at sizes, but not where that would take too long."""
+
+    def __init__(self, run: Callable[[Arrays], object]) -> None:
+        self._run, self._most = run, _MOST_TIME * seconds_allowed()
+        self._took: list[tuple[int, int, float]] = []  # length, batch, seconds
+
+    @property
+    def longest(self) -> int:
+        """The greatest length of a run so far."""
+        return max((length for length, _, _ in self._took), default=0)
+
+    def fails(self, inputs: Sequence[Input], sizes: Mapping[str, int]) -> str:
+        """Why the graph does not run on made-up input of these sizes, or is not tried; empty where it runs."""
+        if _numbers(inputs, sizes) > _MOST:
+            return "its inputs would be too large"
+        length = max((size for dim, size in sizes.items() if dim != "batch"), default=1)
+        batch = sizes.get("batch", 1)
+        before = max((took for took in self._took if took[0] <= length), default=None)
+        if before is not None and before[0] < length:
+            foretold = before[2] * (length / before[0]) ** _GROWTH * max(1.0, batch / before[1])
+            if foretold > self._most:
+                return f"a run at length {length} may take {foretold:.0f} s"
+        feeds = make(inputs, sizes)
+        start = time.monotonic()
+        reason = self.fails_on(feeds)
+        self._took.append((length, batch, time.monotonic() - start))
+        return reason
+
+    def fails_on(self, feeds: Arrays) -> str:
+        """Why it does not run on these inputs; empty where it does."""
+        try:
+            self._run(feeds)
+        except Exception as error:  # ONNX Runtime raises its own types, one per status code
+            return " ".join(str(error).split())[-160:] or type(error).__name__
+        return ""
 
 
 def find_sizes(
@@ -68,31 +112,32 @@ def find_sizes(
         UnsupportedError: it runs at no size that was tried.
     """
     named = list(dict.fromkeys(dim for item in inputs for dim in item.spec.dims if isinstance(dim, str)))
-    base, error = _base(run, inputs, named, given)
+    trial = _Trial(run)
+    base, error = _base(trial, inputs, named, given)
     if base is None:
         raise UnsupportedError(
-            f"{source}: ONNX Runtime runs it on no generated input (lengths {_LENGTHS[0]} to {_LENGTHS[-1]} tried); "
+            f"{source}: ONNX Runtime runs it on no generated input (lengths {_LENGTHS[0]} to {trial.longest} tried); "
             f"give an example with --inputs FILE.npz ({error})"
         )
-    for same, fixed in _attempts(run, inputs, base, token_mask):
+    for same, fixed in _attempts(trial, inputs, base, token_mask):
         names: dict[str, str | int] = {**same, **{dim: base[dim] for dim in fixed}}
         own = tuple(with_dims(item, names) for item in inputs)
-        sizes = _vary(run, own, {dim: base[dim] for dim in named if dim not in names})
+        sizes = _vary(trial, own, {dim: base[dim] for dim in named if dim not in names})
         if sizes is not None:
             notes = _notes(fixed, base, given is None)
-            return Found(own, tuple(sizes), tuple(notes), tuple(_short(run, own, sizes)))
+            return Found(own, tuple(sizes), tuple(notes), tuple(_short(trial, own, sizes)))
     raise AssertionError("the base itself runs")
 
 
 def _attempts(
-    run: Callable[[Arrays], object], inputs: Sequence[Input], base: Sizes, token_mask: str
+    trial: _Trial, inputs: Sequence[Input], base: Sizes, token_mask: str
 ) -> Iterator[tuple[dict[str, str], list[str]]]:
     """From all free to all fixed: (dims that are as long as another one, dims that are fixed)."""
     batch, lengths = [dim for dim in base if dim == "batch"], [dim for dim in base if dim != "batch"]
     yield from ((same, []) for same in _with_mask(inputs, base, token_mask))
     yield {}, []
     if len(lengths) > 1:
-        tied = _tied(run, inputs, base, lengths)
+        tied = _tied(trial, inputs, base, lengths)
         yield tied, []
         for one in lengths:  # one of them is frozen
             yield {}, [one]
@@ -115,34 +160,30 @@ def _with_mask(inputs: Sequence[Input], base: Sizes, token_mask: str) -> Iterato
             yield {mask[1]: dims[1]}
 
 
-def _tied(
-    run: Callable[[Arrays], object], inputs: Sequence[Input], base: Sizes, lengths: Sequence[str]
-) -> dict[str, str]:
+def _tied(trial: _Trial, inputs: Sequence[Input], base: Sizes, lengths: Sequence[str]) -> dict[str, str]:
     """Which lengths must be equal: groups of equal ones are split for as long as the graph runs."""
     same: dict[str, str] = {}
     for size in dict.fromkeys(base[dim] for dim in lengths):
-        for group in _split(run, inputs, base, [dim for dim in lengths if base[dim] == size]):
+        for group in _split(trial, inputs, base, [dim for dim in lengths if base[dim] == size]):
             same |= dict.fromkeys(group[1:], group[0])
     return same
 
 
-def _split(
-    run: Callable[[Arrays], object], inputs: Sequence[Input], base: Sizes, group: list[str]
-) -> list[list[str]]:
+def _split(trial: _Trial, inputs: Sequence[Input], base: Sizes, group: list[str]) -> list[list[str]]:
     if len(group) > _MOST_TIED:
         return [group]
     for count in range(1, len(group)):
         for part in combinations(group[1:], count):
             for change in _OTHERS[:3]:
                 sizes = {**base, **{dim: change(base[dim]) for dim in part}}
-                if not _fails(run, make(inputs, sizes)):
+                if not trial.fails(inputs, sizes):
                     rest = [dim for dim in group if dim not in part]
-                    return [*_split(run, inputs, base, rest), *_split(run, inputs, base, list(part))]
+                    return [*_split(trial, inputs, base, rest), *_split(trial, inputs, base, list(part))]
     return [group]
 
 
 def _base(
-    run: Callable[[Arrays], object], inputs: Sequence[Input], named: list[str], given: Arrays | None
+    trial: _Trial, inputs: Sequence[Input], named: list[str], given: Arrays | None
 ) -> tuple[dict[str, int] | None, str]:
     if given is not None:
         sizes = {
@@ -151,15 +192,13 @@ def _base(
             for axis, dim in enumerate(item.spec.dims)
             if isinstance(dim, str)
         }
-        reason = _fails(run, given)
+        reason = trial.fails_on(given)
         return (None if reason else sizes), reason
     first = ""
     for length in _LENGTHS if any(dim != "batch" for dim in named) else _LENGTHS[:1]:
         for batch in _BATCHES if "batch" in named else _BATCHES[:1]:
             sizes = {dim: batch if dim == "batch" else length for dim in named}
-            if _numbers(inputs, sizes) > _MOST:
-                continue
-            reason = _fails(run, make(inputs, sizes))
+            reason = trial.fails(inputs, sizes)
             if not reason:
                 return sizes, ""
             first = first or reason
@@ -172,21 +211,10 @@ def _numbers(inputs: Sequence[Input], sizes: Mapping[str, int]) -> int:
     return max((math.prod(shape) for shape in shapes), default=0)
 
 
-def _fails(run: Callable[[Arrays], object], feeds: Arrays) -> str:
-    """Why it does not run; empty where it does."""
-    try:
-        run(feeds)
-    except Exception as error:  # ONNX Runtime raises its own types, one per status code
-        return " ".join(str(error).split())[-160:] or type(error).__name__
-    return ""
-
-
-def _vary(
-    run: Callable[[Arrays], object], inputs: Sequence[Input], base: Mapping[str, int]
-) -> list[Sizes] | None:
+def _vary(trial: _Trial, inputs: Sequence[Input], base: Mapping[str, int]) -> list[Sizes] | None:
     """Sizes with every dim other than in the ones before; None where a dim cannot vary."""
     found: list[Sizes] = [dict(base)]
-    if _fails(run, make(inputs, base)):
+    if trial.fails(inputs, base):
         return None
     if not base:
         return found
@@ -201,9 +229,7 @@ def _vary(
                 turn
             ]  # a batch of 1 proves nothing: it broadcasts to a frozen one
         used = {(dim, size) for other in found for dim, size in other.items()}
-        if _numbers(inputs, sizes) > _MOST or any((dim, size) in used for dim, size in sizes.items()):
-            continue
-        if _fails(run, make(inputs, sizes)):
+        if any((dim, size) in used for dim, size in sizes.items()) or trial.fails(inputs, sizes):
             continue
         found.append(sizes)
         if len(found) == _PROBES:
@@ -211,9 +237,7 @@ def _vary(
     return found if len(found) > 1 else None
 
 
-def _short(
-    run: Callable[[Arrays], object], inputs: Sequence[Input], found: Sequence[Sizes]
-) -> Iterator[Sizes]:
+def _short(trial: _Trial, inputs: Sequence[Input], found: Sequence[Sizes]) -> Iterator[Sizes]:
     """Sizes shorter than all in ``found``: in every length at once, or where it does not run so, in each alone."""
     least = {dim: min(sizes[dim] for sizes in found) for dim in found[0] if dim != "batch"}
     base = {dim: _SHORT_BATCH if dim == "batch" else size for dim, size in found[0].items()}
@@ -223,7 +247,7 @@ def _short(
             sizes = {**base, **dict.fromkeys(part, length)}
             if length >= min(least[dim] for dim in part) or _numbers(inputs, sizes) > _MOST:
                 return
-            if not _fails(run, make(inputs, sizes)):
+            if not trial.fails(inputs, sizes):
                 yield sizes
 
     together = list(islice(shorter(tuple(least)), _SHORT_PROBES)) if least else []

@@ -178,7 +178,9 @@ class Child:
     def __enter__(self) -> Child:
         if not inside:
             order = {"task": self._task, "limits": asdict(self._limits)}
-            self._process = LineProcess(f"from tsmerge_export import isolated; isolated.main({order!r})")
+            self._process = LineProcess(
+                f"from tsmerge_export.untrusted import isolated; isolated.main({order!r})"
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
