@@ -1,5 +1,5 @@
 // Attributes of LocalMerge and DynamicMerge, the numbers that follow from them, and the scale of ranks: one definition for
-// the CUDA kernels and for the operators on the CPU. The specification is tsmerge_export/merge/local.py.
+// the CUDA kernels and for the operators on the CPU. The rules (R2.4 and so on) are those of docs/specification.md.
 #pragma once
 
 #include <algorithm>
@@ -31,14 +31,14 @@ struct Settings
     bool causal{false};  // needs k = 1 and protectFirst >= 1
 };
 
-// So many of `tokens` may go at most.
+// So many of `tokens` may go at most: R2.3 and min_tokens.
 inline int64_t mostRemoved(Settings const& settings, int64_t tokens) noexcept
 {
     int64_t const pairs = std::max<int64_t>(tokens - settings.protectFirst - settings.protectLast, 0) / 2;
     return std::min(pairs, std::max<int64_t>(tokens - settings.minTokens, 0));
 }
 
-// r(N) of LocalMerge, a function of N alone.
+// r(N) of LocalMerge, R2.4: a function of N alone.
 inline int64_t removedTokens(Settings const& settings, int64_t tokens) noexcept
 {
     int64_t const wanted
@@ -46,7 +46,7 @@ inline int64_t removedTokens(Settings const& settings, int64_t tokens) noexcept
     return std::min(wanted, mostRemoved(settings, tokens));
 }
 
-// Ranks count in steps of 2^-20 of a similarity, so that equal tokens tie whatever the order of sums. Those that are
+// R3.5, R4.1. Ranks count in steps of 2^-20 of a similarity, so that equal tokens tie whatever the order of sums. Those that are
 // no similarity lie outside of [-2^20, 2^20]: padding a > number > NaN > real a into padding b > no candidate.
 constexpr float kSteps = 1048576.0F;
 constexpr float kRankPadding = 2.0F * kSteps;
@@ -54,7 +54,7 @@ constexpr float kRankNan = -2.0F * kSteps;
 constexpr float kRankIntoPadding = -3.0F * kSteps;
 constexpr float kRankNone = -4.0F * kSteps;
 
-// Ranks above this exceed DynamicMerge's threshold, which is rounded to whole steps too. Sums of floats may put the cosine of
+// R7.2. Ranks above this exceed DynamicMerge's threshold, which is rounded to whole steps too. Sums of floats may put the cosine of
 // equal tokens a step or two above 1: at a threshold of 1 only padding counts.
 inline float rankLimit(float threshold) noexcept
 {

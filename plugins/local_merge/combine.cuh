@@ -1,4 +1,4 @@
-// Last launch: every output token gathers its members. x is read once, y is written once.
+// Last launch: every output token gathers its members (R6.3, R6.5). x is read once, y is written once.
 #pragma once
 
 #include "kernels.cuh"

@@ -77,7 +77,7 @@ __device__ __forceinline__ unsigned orderedKey(float value)
     return (bits & 0x80000000U) != 0 ? ~bits : bits | 0x80000000U;
 }
 
-// The rank of a pair from its dot product and the squares of both norms; largest is the row's S, for l2 and dot.
+// R3.1 to R3.7, and NaN of R4.1. The rank of a pair from its dot product and the squares of both norms; largest is the row's S, for l2 and dot.
 __device__ __forceinline__ float rankOf(
     Similarity similarity, float dot, float squareA, float squareB, float largest)
 {

@@ -195,7 +195,7 @@ int32_t LocalMergePlugin::getOutputShapes(nvinfer1::DimsExprs const* inputs, int
     Settings const& merge = mSettings.merge;
     auto const* const batch = inputs[0].d[0];
     auto const* const tokens = inputs[0].d[1];
-    // removedTokens(), as an expression of N alone.
+    // removedTokens(), R2.4, as an expression of N alone.
     auto const* const wanted = merge.ratioNum > 0
         ? apply(DimensionOperation::kFLOOR_DIV,
             apply(DimensionOperation::kPROD, tokens, whole(merge.ratioNum)), whole(merge.ratioDen))

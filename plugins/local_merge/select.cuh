@@ -1,4 +1,4 @@
-// Next launch: the r best a's of every row, and where every token goes. One block a row.
+// Next launch: the r best a's of every row, the lowest of equals (R4.3), and where every token goes. One block a row.
 #pragma once
 
 #include "kernels.cuh"

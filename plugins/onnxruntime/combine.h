@@ -22,7 +22,7 @@ float toFloat(T value)
     return value.ToFloat();
 }
 
-// One surviving token: the mean of itself and what went into it, weighted by size. Padding is left out, not weighted by
+// R6.3, R6.4. One surviving token: the mean of itself and what went into it, weighted by size. Padding is left out, not weighted by
 // 0: it may hold NaN. Weights are normalised before the sum, so that sums of huge tokens do not overflow.
 template <typename T>
 void mean(T const* x, float const* size, int64_t features, int64_t token, int32_t head, int32_t const* next, T* y)

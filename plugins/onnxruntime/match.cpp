@@ -109,7 +109,7 @@ void Match::findScales(int64_t row)
     mScale[row] = largest;
 }
 
-// Similarity in whole steps, halves to even.
+// Similarity in whole steps, halves to even: R3.1 to R3.7.
 float Match::score(Row const& row, int64_t i, int64_t j, float dot) const
 {
     float const squareA = row.square[2 * i];
@@ -135,7 +135,7 @@ float Match::score(Row const& row, int64_t i, int64_t j, float dot) const
     return std::isnan(steps) ? kRankNan : steps;
 }
 
-// Candidates come in ascending j: the first of equals stays.
+// Ranks of R4.1. Candidates come in ascending j: the first of equals stays (R4.2).
 void Match::consider(Row const& row, int64_t i, int64_t j, float dot) const
 {
     float const* const a = row.size + 2 * i;

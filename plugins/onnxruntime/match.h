@@ -1,4 +1,4 @@
-// Which a goes into which b, and how well they fit: steps 2 to 4 of local merging (arXiv 2405.17951, section 3).
+// Which a goes into which b, and how well they fit: R5.1 to R5.5 of docs/specification.md.
 #pragma once
 
 #include "settings.h"

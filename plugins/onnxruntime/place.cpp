@@ -10,7 +10,7 @@ namespace tsmerge
 namespace
 {
 
-// Greater for a higher rank, and of equal ranks for a lower index. A rank is neither NaN nor -0: see rounded.
+// R4.3: greater for a higher rank, and of equal ranks for a lower index. A rank is neither NaN nor -0: see rounded.
 uint64_t key(float rank, int64_t index)
 {
     uint32_t bits;

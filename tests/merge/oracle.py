@@ -4,7 +4,7 @@ It shares no code with the package. Cosines are rounded to float32 where the spe
 taken in double precision, so values agree with other implementations to a tolerance, decisions exactly unless two
 similarities are closer than float32 can tell. :attr:`Row.margin` says how close the closest decision was.
 
-Similarities are ranked after rounding to 2^-20: equal tokens must tie whatever the order of sums.
+Similarities are ranked after rounding to 2^-20 (R3.5): equal tokens must tie whatever the order of sums.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fractions import Fraction
 
 import numpy as np
 
-# Classes of candidates, worst first.
+# Classes of candidates, worst first (R4.1).
 _INTO_PADDING, _NAN, _NUMBER, _PADDING = range(4)
 
 
@@ -40,7 +40,7 @@ class Row:
 def removed_count(
     n: int, r: int | None, ratio: Fraction | None, min_tokens: int, protect_first: int, protect_last: int
 ) -> int:
-    """r(N), step 1 of the specification."""
+    """r(N), R2.4 of docs/specification.md."""
     pairs = max(0, n - protect_first - protect_last) // 2
     wanted = r if ratio is None else (n * ratio.numerator) // ratio.denominator
     assert wanted is not None
@@ -119,7 +119,7 @@ def merge_row(
     margin, noise = math.inf, noise_of(similarity)
     largest = scale([metric[t] for t in open_tokens if size[t] > 0])
 
-    # Every a's best b: (class, ranked similarity), the lowest j of equals.
+    # Every a's best b: (class, ranked similarity), the lowest j of equals (R4.2).
     entries: list[tuple[int, float, int, int, float]] = []  # class, ranked, i, token of b, similarity
     if count > 0:
         for i, a in enumerate(a_tokens):
@@ -149,7 +149,7 @@ def merge_row(
             else:
                 entries.append((best[0], best[1], i, best[2], best[3]))
 
-    entries.sort(key=lambda entry: (-entry[0], -entry[1], entry[2]))
+    entries.sort(key=lambda entry: (-entry[0], -entry[1], entry[2]))  # R4.3
     chosen = entries[:count]
     if chosen and len(entries) > count and chosen[-1][0] == entries[count][0] == _NUMBER:
         by_similarity = sorted((entry[4] for entry in entries if entry[0] == _NUMBER), reverse=True)
@@ -165,7 +165,7 @@ def merge_row(
 
     y, size_out, touched = [], [], []
     for token in kept:
-        members = [a for a, b in goes_into.items() if b == token]
+        members = [a for a, b in goes_into.items() if b == token]  # R6.3 to R6.6
         size_out.append(float(size[token]) + sum(float(size[a]) for a in members))
         real = [t for t in [*members, token] if size[t] > 0]
         touched.append(any(size[a] > 0 for a in members))

@@ -1,4 +1,4 @@
-"""Every method's reference against its naive oracle, and the invariants of the specification (design 1.1)."""
+"""Every method's reference against its naive oracle, and the invariants of docs/specification.md."""
 
 from __future__ import annotations
 

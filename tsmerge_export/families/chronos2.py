@@ -2,7 +2,8 @@
 
 Rows of one group (the variates of one task, its covariates among them) attend to each other token by token, so they
 must lose the same tokens. Here one group is one row of the batch: its token is the concatenation of the tokens of its
-rows, ``[G, N, V * D]``, with one similarity, one size and one decision (design 1.1 holds as it is, B being the groups).
+rows, ``[G, N, V * D]``, with one similarity, one size and one decision
+(R1 to R6 of docs/specification.md hold as they are, B being the groups).
 The tokens are the patches of the context, one REG token, and one for each patch of the horizon; only the first merge.
 """
 

@@ -20,7 +20,9 @@ def read_removed(
     protect_first: int,
     protect_last: int,
 ) -> int:
-    """r(N) of a reference's arguments; see :func:`~tsmerge_export.settings.config.tokens_removed`.
+    """r(N) of a reference's arguments (R2.1); see :func:`~tsmerge_export.settings.config.tokens_removed`.
+
+    Where it is 0 every reference gives back what it got (R2.6).
 
     Raises:
         UsageError: both or none of r and ratio, or an argument out of range.

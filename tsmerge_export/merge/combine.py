@@ -11,14 +11,14 @@ from tsmerge_export.console.one_line import by_fields
 
 
 class Merged(NamedTuple):
-    """Result of one merge step over ``[B, N, D]`` tokens, M tokens of N survive.
+    """Result of one merge step over ``[B, N, D]`` tokens, M tokens of N survive (R1.3).
 
     Attributes:
         y: ``[B, M, D]``, dtype of x: the surviving tokens in their old order.
         size: ``[B, M]`` float32: how many original tokens each one stands for; 0 is padding.
-        kept: ``[B, M]`` int64, strictly increasing: index in the input of each surviving token.
+        kept: ``[B, M]`` int64, strictly increasing: index in the input of each surviving token (R1.4).
         target: ``[B, N]`` int64: index in the output that each input token went to, and that its slot is read from
-            when the tokens are unmerged. In causal merging only the latter: the last survivor at or before it.
+            when the tokens are unmerged. In causal merging only the latter: the last survivor at or before it (R1.5).
     """
 
     y: Tensor
@@ -31,7 +31,7 @@ class Merged(NamedTuple):
 
 
 def unmerge(y: Tensor, target: Tensor) -> Tensor:
-    """Give every original token a copy of the token it went into.
+    """Give every original token a copy of the token it went into (R10.1).
 
     Args:
         y: ``[B, M, ...]``, any dtype.
@@ -44,19 +44,19 @@ def unmerge(y: Tensor, target: Tensor) -> Tensor:
 
 
 def identity(x: Tensor, size: Tensor) -> Merged:
-    """The result of merging nothing: ``x [B, N, D]`` itself, ``size [B, N]``."""
+    """The result of merging nothing (R2.6): ``x [B, N, D]`` itself, ``size [B, N]``."""
     index = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
     return Merged(x, size, index.contiguous(), index.contiguous())
 
 
 def read_from_before(merged: Merged) -> Merged:
-    """The same with every slot read from the last survivor at or before it; the first token must have survived."""
+    """The same with every slot read from the last survivor at or before it (R5.8); the first token must survive."""
     index = torch.arange(merged.target.shape[1], device=merged.kept.device).expand_as(merged.target)
     return merged._replace(target=torch.searchsorted(merged.kept, index.contiguous(), right=True) - 1)
 
 
 def combine(x: Tensor, size: Tensor, source: Tensor, into: Tensor, pruned: Tensor | None = None) -> Merged:
-    """Merge tokens into others (steps 4 and 5 of design 1.1).
+    """Merge tokens into others (rules R6 of docs/specification.md).
 
     A merged token is the size-weighted mean of its members, accumulated in float32; its size is their sum; it stands at
     the place of the token they went into. Padding (size 0) has no weight, and a token that received nothing but padding
@@ -75,7 +75,7 @@ def combine(x: Tensor, size: Tensor, source: Tensor, into: Tensor, pruned: Tenso
     """
     size_out, kept, target = _places(size, source, into)
     mean, received = _means(x, size, source, kept, target, pruned)
-    y = torch.where(received[..., None], mean.to(x.dtype), unmerge(x, kept))
+    y = torch.where(received[..., None], mean.to(x.dtype), unmerge(x, kept))  # R6.5
     return Merged(y, size_out, kept, target)
 
 
@@ -88,7 +88,7 @@ def combine_branches(
     pruned_hidden: Tensor,
     pruned_residual: Tensor,
 ) -> Merged:
-    """The same where ``x = hidden + residual``, and each of the two has sources of its own that are pruned.
+    """The same where ``x = hidden + residual``, and each of the two has sources of its own that are pruned (R9.9).
 
     Args:
         hidden: ``[B, N, D]``. pruned_hidden, pruned_residual: as ``pruned`` of :func:`combine`.
@@ -108,7 +108,7 @@ def combine_branches(
 
 
 def _places(size: Tensor, source: Tensor, into: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``size_out [B, M]``, ``kept [B, M]`` and ``target [B, N]``."""
+    """``size_out [B, M]`` (R6.2), ``kept [B, M]`` (R6.1) and ``target [B, N]``. Every row loses as many (R1.6)."""
     batch, tokens = size.shape
     left = tokens - source.shape[1]
     index = torch.arange(tokens, device=size.device).expand(batch, tokens)
@@ -129,8 +129,8 @@ def _means(
         counts = size.gather(1, source).masked_fill(pruned.expand_as(source), 0)
         weight = size.scatter(1, source, counts)
     weight_out = size.new_zeros(kept.shape).scatter_add(1, target, weight)
-    # Padding is left out by selection, not by a factor of 0: it may hold NaN.
-    wide = torch.promote_types(x.dtype, torch.float32)
+    # R6.4: padding is left out by selection, not by a factor of 0: it may hold NaN. What it becomes is R6.6.
+    wide = torch.promote_types(x.dtype, torch.float32)  # R6.3
     weighted = torch.where(
         (weight > 0)[..., None], x.to(wide) * weight[..., None], x.new_zeros((), dtype=wide)
     )

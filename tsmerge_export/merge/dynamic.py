@@ -39,13 +39,15 @@ def dynamic_merge(
 ) -> Merged:
     """Merge as many neighbouring tokens as are more alike than a threshold (arXiv 2405.17951, section 3).
 
-    Matching is that of :func:`~tsmerge_export.merge.local.local_merge`: a_i takes the b_j of highest similarity s_ij
+    Rules R7 of docs/specification.md. Matching is that of
+    :func:`~tsmerge_export.merge.local.local_merge` (R7.1): a_i takes the b_j of highest similarity s_ij
     with ``|i - j| < k``. Rows of a batch must stay equally long, so r is the mean over the B rows::
 
         count_b = |{i : max_j s_ij > threshold}|
         r = min(floor((count_1 + ... + count_B) / B), (N - protect_first - protect_last) // 2, max(0, N - min_tokens))
 
-    Then the r best a's of *every* row merge as in local merging, also in a row of which fewer exceed the threshold.
+    Then the r best a's of *every* row merge as in local merging (R7.4), also in a row of which fewer exceed the
+    threshold.
 
     Where the paper is silent: padding that is an a ranks above every number and counts, since it is free to drop; a
     real a that could only go into padding, a NaN similarity and an a without a candidate do not count. A zero vector
@@ -53,7 +55,7 @@ def dynamic_merge(
     so that no runtime counts differently: 0.9 stands for 943718 * 2^-20 = 0.8999996. With a threshold of 1 only
     padding counts: a cosine that float32 sums put above 1 is 1.
 
-    The result of a row depends on the other rows of its batch, through r.
+    The result of a row depends on the other rows of its batch, through r (R7.5).
 
     Args:
         x: ``[B, N, D]`` float32, float16 or bfloat16.
@@ -83,7 +85,7 @@ def dynamic_merge(
         return identity(x, size)
     compared = (x if metric is None else metric).detach()
     rank, partner = match(compared, size, how)
-    removed = min(_counted(rank, steps) // max(1, rank.shape[0]), most)
+    removed = min(_counted(rank, steps) // max(1, rank.shape[0]), most)  # R7.3
     if removed == 0:
         return identity(x, size)
     return merge_best(x, size, rank, partner, removed, how)
@@ -97,7 +99,7 @@ def _most(tokens: int, min_tokens: int, first: int, last: int) -> int:
 def _counted(rank: Tensor, steps: int) -> int:
     """How many a's of all rows exceed the threshold; ``rank [B, P]`` holds whole steps, so that this is exact."""
     limit = steps * SCORE_STEP
-    # Equal tokens of many features may come out a step or two above 1.
+    # R7.2: equal tokens of many features may come out a step or two above 1.
     return int((rank > (_ABOVE_COSINES if limit >= 1 else limit)).sum())
 
 

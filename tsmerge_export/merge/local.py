@@ -36,16 +36,16 @@ def local_merge(
 ) -> Merged:
     """Merge the r most similar neighbouring token pairs of every row (arXiv 2405.17951, section 3).
 
-    Of the unprotected tokens, A is every first and B every second. Each a_i takes the b_j of highest
-    similarity with ``|i - j| < k``; the r best a's are merged into their b's. Ties go to the lowest index.
-    NaN ranks below every number, padding (size 0) is dropped first, and a real token goes into padding only
-    where nothing else is left. A merged token is the size-weighted mean of its members, at b's place.
-    Similarities are taken in float32 (vectors of norm below 1e-19 count as zero) and rounded to 2^-20 before they are
-    compared, so that tokens which are equal tie whatever the order of sums.
+    Rules R5 of docs/specification.md. Of the unprotected tokens, A is every first and B every second. Each a_i takes
+    the b_j of highest similarity with ``|i - j| < k``; the r best a's are merged into their b's. Ties go to the lowest
+    index. NaN ranks below every number, padding (size 0) is dropped first, and a real token goes into padding only
+    where nothing else is left. A merged token is the size-weighted mean of its members, at b's place. Similarities are
+    taken in float32 (vectors of norm below 1e-19 count as zero) and rounded to 2^-20 before they are compared, so that
+    tokens which are equal tie whatever the order of sums.
 
-    **Causal merging** is for models in which a token sees only earlier ones. A merged token stands at the later place
-    anyhow; here the slot of the token that went is not read from there, but from the last survivor before it (its own
-    information is seen from the next token on). What holds exactly, for a model of causal layers that merges after
+    **Causal merging** (R5.8) is for models in which a token sees only earlier ones. A merged token stands at the later
+    place anyhow; here the slot of the token that went is not read from there, but from the last survivor before it (its
+    own information is seen from the next token on). What holds exactly, for a model of causal layers that merges after
     some of them and unmerges at the end:
 
     1. The output at place i follows from the tokens up to i and from *which* of them survive; no value of a later
@@ -89,7 +89,7 @@ def local_merge(
     if removed == 0:
         return identity(x, size)
 
-    compared = (x if metric is None else metric).detach()
+    compared = (x if metric is None else metric).detach()  # R1.2, R1.8
     rank, partner = match(compared, size, how)
     return merge_best(x, size, rank, partner, removed, how)
 

@@ -1,7 +1,7 @@
 """Matching of local merging: which b each a would go into, and how well. Shared by methods that merge a's into b's.
 
 Of the unprotected tokens, A is every first and B every second. Source: arXiv 2405.17951, section 3; the rules of
-padding, NaN and ties are this project's own (design 1.1, steps 2 to 4).
+padding, NaN and ties are this project's own. Rules R1, R4 and R5 of docs/specification.md are cited where they hold.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _BAND_LIMIT = 32
 
 
 def check_tokens(x: Tensor, metric: Tensor | None, size: Tensor | None) -> None:
-    """Raise UsageError unless x is ``[B, N, D]``, and metric and size (where given) have its B and N."""
+    """Raise UsageError unless x is ``[B, N, D]``, and metric and size (where given) have its B and N (R1.1)."""
     if x.dim() != 3:
         raise UsageError(f"x must be [batch, tokens, features], not {list(x.shape)}")
     for name, value in (("metric", metric), ("size", size)):
@@ -87,7 +87,7 @@ def candidates(
     p, q, k, similarity = metric_a.shape[1], metric_b.shape[1], how.k, how.similarity
     i = torch.arange(p, device=metric_a.device)[:, None]
     square_a, square_b = squared_norm(metric_a), squared_norm(metric_b)
-    if k is None or k > min(_BAND_LIMIT, p):
+    if k is None or k > min(_BAND_LIMIT, p):  # either way the candidates are those of R5.2
         j = torch.arange(q, device=metric_a.device)[None, :].expand(p, q)
         inside = torch.ones_like(j, dtype=torch.bool) if k is None else (i - j).abs() < k
         dot = metric_a @ metric_b.transpose(1, 2)
@@ -110,7 +110,7 @@ def candidates(
 
 
 def scores_of(metric: Tensor, size: Tensor, how: Matching) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores of all candidates with the ranks of padding, NaN and missing ones put in (steps 2 and 4).
+    """Scores of all candidates with the ranks of padding, NaN and missing ones put in (R4.1).
 
     Args:
         metric: ``[B, N, Dm]`` of any float type, with at least two unprotected tokens. size: ``[B, N]``, 0 is padding.
@@ -119,15 +119,16 @@ def scores_of(metric: Tensor, size: Tensor, how: Matching) -> tuple[Tensor, Tens
         scores ``[B, P, C]`` float32, the candidates' j ``[P, C]``, and which a's are padding ``[B, P]``.
     """
     first, end = how.protect_first, metric.shape[1] - how.protect_last
-    free = metric[:, first:end].float()
+    free = metric[:, first:end].float()  # R1.7, and R5.1: the protected ends take no part
     real = size[:, first:end] > 0
     scale = free.new_zeros(len(free)) if how.similarity == "cosine" else scale_of(free, real)
     padding_a, padding_b = size[:, first:end:2] == 0, size[:, first + 1 : end : 2] == 0
     scores, j, inside = candidates(free[:, 0::2], free[:, 1::2], how, scale)
     # j is [P, C]: padding_b[:, j] is [B, P, C]
     into_padding = padding_b[:, j]
-    if how.causal:  # being read from padding is as bad
+    if how.causal:  # R5.9: being read from padding is as bad
         into_padding = into_padding | (size[:, first - 1 : end - 1 : 2] == 0)[:, :, None]
+    # R5.5; and R5.3: what does not exist is never chosen.
     scores = scores.masked_fill(into_padding & ~padding_a[:, :, None], RANK_INTO_PADDING).masked_fill(
         ~inside, RANK_NONE
     )
@@ -135,7 +136,7 @@ def scores_of(metric: Tensor, size: Tensor, how: Matching) -> tuple[Tensor, Tens
 
 
 def match(metric: Tensor, size: Tensor, how: Matching) -> tuple[Tensor, Tensor]:
-    """Rank of every a, and the b it would go into (steps 2 to 4 of the design).
+    """Rank of every a, and the b it would go into (R5.3, R5.4).
 
     Args:
         All as of :func:`scores_of`.
@@ -144,7 +145,7 @@ def match(metric: Tensor, size: Tensor, how: Matching) -> tuple[Tensor, Tensor]:
         rank ``[B, P]`` float32 and partner ``[B, P]`` int64 (index j among the b's).
     """
     scores, j, padding_a = scores_of(metric, size, how)
-    best = scores.argmax(-1)  # the first of equals: the lowest j
+    best = scores.argmax(-1)  # R4.2, the first of equals: the lowest j
     rank = scores.gather(-1, best[..., None])[..., 0]
     rank = torch.where(padding_a & (rank > RANK_NONE), torch.full_like(rank, RANK_PADDING), rank)
     partner = torch.arange(j.shape[0], device=j.device)[None, :]
@@ -161,9 +162,9 @@ def merge_best(x: Tensor, size: Tensor, rank: Tensor, partner: Tensor, removed: 
     Returns:
         :class:`Merged` with M = N - removed.
     """
-    # stable: the lowest i of equals
+    # R5.6; stable, R4.3: the lowest i of equals
     best = rank.sort(dim=-1, descending=True, stable=True).indices[:, :removed]
-    # From here on indices are positions among all N tokens.
+    # From here on indices are positions among all N tokens (R5.1). A merged token stands at b's place (R5.7).
     source = how.protect_first + 2 * best
     into = how.protect_first + 2 * partner.gather(1, best) + 1
     merged = combine(x, size, source, into)

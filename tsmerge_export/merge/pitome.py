@@ -3,7 +3,7 @@
 Source: "Accelerating Transformers with Spectrum-Preserving Token Merging", arXiv 2405.16148, section 3. Tokens of high
 energy (equation 4, see :mod:`tsmerge_export.merge.pitome_energy`) have many alike: they are redundant and merge. Those
 of low energy are informative and stay. The margin m of the energy falls with depth, ``m = 0.9 - 0.9 * layer / layers``:
-the deeper, the looser.
+the deeper, the looser (R8.10). Rules R8 of docs/specification.md.
 
 Two things differ from the published code (github.com/hchautran/PiToMe, algo/pitome/merge.py): order is preserved, a
 merged token stands where its b stood (the code moves them to the end); and the split alternates whatever the energy
@@ -95,7 +95,8 @@ def pitome_merge(
     tokens = compare((x if metric is None else metric).detach(), size, protect_first, protect_last)
     order = order_of(rank_of(tokens, kernel(tokens.scores)))
     a, b, scores = pairs_of(tokens, order, removed)
-    into = b.gather(1, scores.argmax(-1))  # the first of equals
+    into = b.gather(1, scores.argmax(-1))  # R8.8, the first of equals
+    # R8.9
     return combine(x, size, protect_first + a, protect_first + into)
 
 

@@ -8,7 +8,7 @@ token i (equation 4) is high where it has many alike::
 
 What this file settles where equation and published code (github.com/hchautran/PiToMe, algo/pitome/merge.py) differ:
 
-- N(i) is all *other* tokens. The code adds i itself, which is the same number for every token but a zero vector.
+- N(i) is all *other* tokens (R8.1). The code adds i itself, which is the same number for every token but a zero vector.
 - f_m is equation 4. The code uses ELU(x - m), which is f_m less m above the margin, and so has no step there.
 - Padding, protected tokens (the code cuts off its class token first) and pairs whose cosine is NaN are not in N(i).
 - All tokens count alike in E, whatever their size, as in both.
@@ -35,7 +35,7 @@ class Kernel(NamedTuple):
     energy: str
 
     def __call__(self, score: Tensor) -> Tensor:
-        """f_m of cosines, float32, in whole numbers of SCORE_STEP (halves to even)."""
+        """f_m of cosines (R8.2, R8.3), float32, in whole numbers of SCORE_STEP (halves to even, R8.4)."""
         margin = score.new_tensor(self.margin)  # in float32, as the operator has it
         if self.energy == "gaussian":
             z = (1 - score) / (1 - margin).clamp(min=SCORE_STEP)
@@ -84,11 +84,11 @@ def compare(metric: Tensor, size: Tensor, first: int, last: int) -> Tokens:
 
 
 def rank_of(tokens: Tokens, terms: Tensor) -> Tensor:
-    """Energy of each token, a whole number of SCORE_STEP: the mean of ``terms [B, U, U]`` over its neighbours.
+    """Energy of each token, a whole number of SCORE_STEP: the mean of ``terms [B, U, U]`` over its neighbours (R8.5).
 
     Terms are whole numbers, and are summed exactly: equal tokens have equal energies whatever the order of sums. The
     sum is then rounded to float32, and its quotient by the count. Padding is infinite, free to drop; a token without
-    neighbours, or with an infinite energy, ranks below every number.
+    neighbours, or with an infinite energy, ranks below every number (R8.6).
     """
     total = terms.double().masked_fill(~tokens.neighbours, 0).sum(-1).float()
     energy = (total / tokens.neighbours.sum(-1).float()).round()
@@ -97,7 +97,7 @@ def rank_of(tokens: Tokens, terms: Tensor) -> Tensor:
 
 
 def order_of(rank: Tensor) -> Tensor:
-    """Indices by falling rank, the lowest of equals first."""
+    """Indices by falling rank, the lowest of equals first (R8.7)."""
     return rank.sort(dim=-1, descending=True, stable=True).indices
 
 

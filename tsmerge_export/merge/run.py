@@ -76,7 +76,7 @@ class MergeRun:
         self._target: Tensor | None = None
 
     def restart(self) -> None:
-        """Go on with tokens that have been unmerged, or made anew: all of size 1, and as many as there are now."""
+        """Go on with tokens that have been unmerged, or made anew: all of size 1 (R13.6), as many as there are now."""
         self._size = self._kept = self._target = None
 
     @property
@@ -109,7 +109,7 @@ class MergeRun:
         step = self._plan.get(layer)
         if step is None:
             return x
-        metric = None
+        metric = None  # R13.4
         if self._metric == "key":
             if keys is None:
                 raise UnsupportedError(
@@ -130,16 +130,18 @@ class MergeRun:
             made.compared = x if metric is None else metric
         self.steps.append(made)
         self._wide = torch.promote_types(x.dtype, torch.float32)
-        self._size = result.size
+        self._size = result.size  # R13.1
         if self._kept is None or self._target is None:
             self._kept, self._target = result.kept, result.target
-        else:
+        else:  # R13.2
             self._kept = self._kept.gather(1, result.kept)
             self._target = result.target.gather(1, self._target)
         return result.y
 
     def align(self, value: Tensor, *axes: int, positional: bool = False) -> Tensor:
-        """Bring a value with one entry per original token to the surviving tokens.
+        """Bring a value with one entry per original token to the surviving tokens (R13.3).
+
+        Along two axes this is what the operator GatherPairs does (R11.1).
 
         Args:
             value: any dtype; its axis 0 is the batch (1, B, or a multiple of B with rows repeated in place).
@@ -178,7 +180,7 @@ class MergeRun:
 
         Float32, or as wide as the tokens.
 
-        Source: ToMe, arXiv 2210.09461, section 3 (proportional attention). Padding, which masks hide, gets 0.
+        R13.5. Source: ToMe, arXiv 2210.09461, section 3 (proportional attention). Padding, which masks hide, gets 0.
 
         Args:
             batch: rows of the scores: B, or a multiple of B with rows repeated in place.

@@ -9,7 +9,8 @@ decide together, and what goes is partly pruned, partly merged. With y the token
     of the r most similar links a share q is pruned: i is dropped;
     the rest is merged: i and its f_i become their mean
 
-The paper's mean over channels instead of the sum changes no order. What it leaves open, settled here:
+The paper's mean over channels instead of the sum changes no order. Rules R9 of docs/specification.md. What the paper
+leaves open, settled here:
 
 - Order is preserved, and a token that others went into stands at its own place.
 - Which of the r links are pruned: the n-th of them in order of time, from 0, if floor((n + 1) q) > floor(n q). So they
@@ -111,24 +112,26 @@ def ssm_merge(
     if removed == 0:
         return identity(x, size)
     links = link((x if metric is None else metric).detach(), size, protect_first, protect_last)
-    # stable: the lowest index of equals; then in order of time
+    # R9.6, stable: the lowest index of equals; then in order of time
     chosen = links.rank.sort(dim=-1, descending=True, stable=True).indices[:, :removed].sort(-1).values
     source = protect_first + links.a.gather(1, chosen)
     into = protect_first + links.b.gather(1, links.scores.argmax(-1)).gather(1, chosen)
     pruned = _pruned(removed, share, x.device)
     if of_residual is None or metric is None:
-        return combine(x, size, source, into, pruned)
+        return combine(x, size, source, into, pruned)  # R9.8
+    # R9.9
     return combine_branches(x, metric, size, source, into, pruned, _pruned(removed, of_residual, x.device))
 
 
 def _pruned(removed: int, share: Fraction, device: torch.device) -> Tensor:
-    """``[removed]`` bool: which of the removed tokens, in order of time, are pruned."""
+    """``[removed]`` bool: which of the removed tokens, in order of time, are pruned (R9.7)."""
     turn = torch.arange(removed, device=device)
     return (turn + 1) * share.numerator // share.denominator > turn * share.numerator // share.denominator
 
 
 def importance(y: Tensor, padding: Tensor) -> Tensor:
-    """``[B, U]`` float32 of ``y [B, U, Dm]`` and ``padding [B, U]``: 0 to 1 in whole steps, or a number below."""
+    """``[B, U]`` float32 of ``y [B, U, Dm]`` and ``padding [B, U]``: 0 to 1 in whole steps, or below 0 (R9.3)."""
+    # R9.1, and R9.2 from here on
     total = torch.where(y <= 0, torch.zeros_like(y), y).sum(-1)
     finite = total.isfinite()
     largest = total.where(finite & ~padding, total.new_zeros(())).amax(1, keepdim=True)
@@ -143,13 +146,13 @@ def link(metric: Tensor, size: Tensor, first: int, last: int) -> Links:
     y, padding = metric[:, first:end].float(), size[:, first:end] == 0
     weight = importance(y, padding)
     order = weight.sort(dim=-1, descending=True, stable=True).indices
-    half = y.shape[1] - y.shape[1] // 2
+    half = y.shape[1] - y.shape[1] // 2  # R9.4
     b, a = order[:, :half].sort(-1).values, order[:, half:].sort(-1).values
     batch = torch.arange(len(y), device=y.device)[:, None]
     y_a, y_b = y[batch, a], y[batch, b]
     scores = cosine(y_a @ y_b.transpose(1, 2), norm(y_a)[:, :, None], norm(y_b)[:, None, :])
     padding_a, padding_b = padding.gather(1, a), padding.gather(1, b)
-    # All b's are the same to a padding a: it goes into the first, and no noise has a say.
+    # R9.5: all b's are the same to a padding a: it goes into the first, and no noise has a say.
     scores = scores.masked_fill(padding_a[:, :, None] | padding_b[:, None, :], RANK_INTO_PADDING)
     rank = scores.amax(-1).masked_fill(padding_a, RANK_PADDING)
     return Links(weight, a, b, scores, rank, y, padding)

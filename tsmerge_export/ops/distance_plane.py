@@ -1,4 +1,4 @@
-"""Body of ``tsmerge.DistancePlane``: from numbers per head and distance to the plane of all pairs of tokens.
+"""Body of ``tsmerge.DistancePlane``: from numbers per head and distance to the plane of all pairs of tokens (R12.1).
 
 A row of the plane is a run of its table. Runs of BLOCK numbers are laid out first, one for every start; the plane is
 then gathered from them, which copies BLOCK numbers at a time and has the heads where attention wants them. The Gather
@@ -13,8 +13,8 @@ import onnx
 
 from tsmerge_export.ops.text import parse_body
 
-#: Numbers per copy; the centre of a table is a multiple of it. Measured in ONNX Runtime at N = 512, 8 heads: 32 takes
-#: about a quarter of the time of one Gather per pair, 16 and 64 slightly more than 32.
+#: Numbers per copy; the centre of a table is a multiple of it (R12.2). Measured in ONNX Runtime at N = 512, 8 heads: 32
+#: takes about a quarter of the time of one Gather per pair, 16 and 64 slightly more than 32.
 BLOCK = 32
 
 _BODY = f"""

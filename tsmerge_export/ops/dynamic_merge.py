@@ -20,9 +20,9 @@ _CAP = """
   some = Min(most, i1)
 """
 
-# Float32 sums may put the cosine of equal tokens a step or two above 1; at a threshold of 1 only padding may count.
-# r is the mean count over the rows. A batch of none has no mean; nothing is removed there. Where r is 0 no rank is left
-# for the choice, as where nothing was compared.
+# R7.2: float32 sums may put the cosine of equal tokens a step or two above 1; at a threshold of 1 only padding may
+# count. R7.3: r is the mean count over the rows. A batch of none has no mean; nothing is removed there. Where r is 0 no
+# rank is left for the choice, as where nothing was compared.
 _COUNT = """
   threshold_finer = Mul(threshold, steps)
   threshold_steps = Round(threshold_finer)

@@ -3,7 +3,8 @@ surviving tokens of every row.
 
 Both token axes are gathered at once: as rows of ``heads`` numbers from the flattened plane, which is several times
 cheaper than one gather per axis; or, where the plane is a function of the tokens' distance, from its table over all
-distances, which stays in the cache. Where nothing was removed the plane is passed on as it is.
+distances, which stays in the cache. Where nothing was removed the plane is passed on as it is. Rules R11.1 to R11.3 of
+docs/specification.md.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from tsmerge_export.ops.text import parse_body
 
 __all__ = ["body", "variant"]
 
-# r(N), from the length alone: with r(N) = 0 nothing is compared.
+# r(N), R2.4, from the length alone: with r(N) = 0 nothing is compared.
 _COUNT = """
   fixed = Constant<value_int: int = @r>()
   ratio_num = Constant<value_int: int = @ratio_num>()

@@ -38,7 +38,7 @@ from tsmerge_export.settings.config import SIMILARITIES
 #: Largest k of the banded body; above it the dense body does less work at common lengths.
 BAND_MAX = 32
 
-# The bounds of the comparison and the ranks that are no cosine. Shapes: [1] int64 unless said otherwise.
+# The bounds of the comparison and the ranks that are no cosine (R4.1). Shapes: [1] int64 unless said otherwise.
 BOUNDS = """
   first = Constant<value_int: int = @protect_first>()
   last = Constant<value_int: int = @protect_last>()
@@ -67,13 +67,13 @@ _TARGET_ONE = """
   target = Identity(before)
 """
 
-# Causal: the last survivor at or before a token.
+# Causal (R5.8): the last survivor at or before a token.
 _TARGET_BEFORE = """
   up_to = Add(before, survives)
   target = Sub(up_to, i1)
 """
 
-# Only rows that receive something are computed and written: F of them, those whose a is no padding.
+# R6.3 and R6.5: only rows that receive something are computed and written: F of them, those whose a is no padding.
 _ROWS_ONE = """
   into = Add(source, i1)
   place = GatherElements<axis = 1>(before, source)

@@ -19,8 +19,8 @@ HEAD = """
 """
 
 
-#: Cosines in whole steps, ``rounded``, and where they are none, ``unknown``: from products ``dot`` and products of
-#: norms ``scale`` of one shape or broadcast. Reads ``steps``. A zero vector has the cosine 0.
+#: Cosines (R3.1) in whole steps (R3.5), ``rounded``, and where they are none, ``unknown``: from products ``dot`` and
+#: products of norms ``scale`` of one shape or broadcast. Reads ``steps``. A zero vector has the cosine 0.
 COSINE = """
   no_scale = Equal(scale, f0)
   quotient = Div(dot, scale)
@@ -51,7 +51,8 @@ KEEP_FROM_PADDING = """
   scores = Where(with_padding, rank_into_padding, known)
 """
 
-#: r(N), and the tokens that are compared by methods that compare all: ``start`` to ``end``, at least one. [1] int64.
+#: r(N), R2.4, and the tokens that are compared by methods that compare all: ``start`` to ``end``, at least one. [1]
+#: int64.
 COUNT = """
   first = Constant<value_int: int = @protect_first>()
   last = Constant<value_int: int = @protect_last>()
@@ -96,7 +97,7 @@ POSITION = """
 
 
 def best_of(rank: str, some: str) -> str:
-    """The ``removed`` best of ``rank [B, P]``, ties to the lowest index: leaves ``best [B, removed]`` int64, ascending.
+    """The ``removed`` best of ``rank [B, P]``, by R4.3 the lowest of equals: leaves ``best [B, removed]``, rising.
 
     TopK gives only the worst rank that is still chosen; which of equal ranks are chosen is counted out.
 
@@ -124,8 +125,8 @@ def best_of(rank: str, some: str) -> str:
 """
 
 
-#: Who survives when the tokens ``source [B, removed]`` go, ``left = N - removed``: ``kept [B, M]``, ``before [B, N]``
-#: (the survivors in front of each token), ``y_kept``, ``size_kept [B, M]`` and ``size_source``.
+#: Who survives (R6.1) when the tokens ``source [B, removed]`` go, ``left = N - removed``: ``kept [B, M]``, ``before [B,
+#: N]`` (the survivors in front of each token), ``y_kept``, ``size_kept [B, M]`` and ``size_source``.
 PLACE = """
   batch_tokens = Concat<axis = 0>(batch, tokens)
   ones = Expand(i1, batch_tokens)
@@ -200,7 +201,7 @@ def weight_of(branch: str = "") -> str:
 
 
 def means_of(sources: str, survivors: str, out: str, branch: str = "") -> str:
-    """``out [B, removed, D]`` float32: the means of what goes into the survivor of each source, or its own value.
+    """``out [B, removed, D]`` float32: means (R6.3) of what goes into the survivor of each source, or its own value.
 
     Args:
         sources, survivors: names of the values ``[B, removed, D]`` float32 of the sources, and of where they go.
@@ -245,7 +246,7 @@ _TWO_BRANCHES = f"""
 
 #: Merges ``source`` into the surviving tokens ``into [B, removed]`` of any distance: all that share one are added up in
 #: the slot of one of them (its leader), then each takes its leader's sum. A token that received only padding keeps its
-#: own bits. Leaves the outputs ``y``, ``size_out`` and ``target``.
+#: own bits (R6.5). Leaves the outputs ``y``, ``size_out`` and ``target``.
 MERGE_ROWS = _PLACES + _WEIGHT_IS_SIZE + _SLOTS + _ONE_BRANCH + _WRITE
 
 #: The same where a source counts ``weight_source [B, removed]`` in the value, 0 if pruned, and its size in the size.

@@ -77,7 +77,8 @@ _TERM = {
 """,
 }
 
-# The mean of ``value`` over the neighbours in whole steps (0/0 where there are none), and from it ``rank [B, U]``.
+# The mean of ``value`` over the neighbours in whole steps (R8.5; 0/0 where there are none), and from it ``rank [B,
+# U]``.
 _RANK = """
   value_steps = Mul(value, steps)
   whole = Round(value_steps)
@@ -118,7 +119,8 @@ _ORDER = """
   b = Slice(order, start_b, end_b, i1, i2)
 """
 
-# Every a's best b: the first in the order of energy whose score is the best. Indices are compared as float32.
+# Every a's best b (R8.8, ranks R4.1): the first in the order of energy whose score is the best. Indices are compared as
+# float32.
 _PARTNER = f"""
   rank_nan = Constant<value_float = -2097152.0>()
   rank_into_padding = Constant<value_float = -3145728.0>()

@@ -25,7 +25,8 @@ from tsmerge_export.ops.parts import (
 )  # fmt: skip
 from tsmerge_export.ops.text import parse_body
 
-# ``rank [B, U]``: importance in whole steps; below every number where it is not finite, and padding below that.
+# ``rank [B, U]``: importance in whole steps (R9.2, R9.3); below every number where it is not finite, and padding below
+# that.
 _IMPORTANCE = """
   steps = Constant<value_float = 1048576.0>()
   finite_most = Constant<value_float = 3.4028234e38>()
@@ -76,7 +77,7 @@ _SPLIT = """
   b = Reshape<allowzero = 1>(flat_b, batch_b)
 """
 
-# ``scores [B, P, Q]``; to a padding a all b's are the same.
+# ``scores [B, P, Q]`` (R9.5, ranks R4.1); to a padding a all b's are the same.
 _SCORES = f"""
   rank_padding = Constant<value_float = 2097152.0>()
   rank_nan = Constant<value_float = -2097152.0>()
@@ -115,7 +116,7 @@ _TURNS = """
 
 
 def _prune(share: str, branch: str = "") -> str:
-    """Which of the removed are pruned in a branch, by their turn in time: ``weight_source``."""
+    """Which of the removed are pruned in a branch, by their turn in time (R9.7): ``weight_source``."""
     return f"""
   share_num{branch} = Constant<value_int: int = @{share}_num>()
   share_den{branch} = Constant<value_int: int = @{share}_den>()

@@ -30,7 +30,7 @@ TOPK_MOST = 3840
 #: Appended to the overload of the portable body.
 SUFFIX = "static"
 
-# r(N), at least one pair compared whatever r(N) is.
+# r(N), R2.4, at least one pair compared whatever r(N) is.
 _COUNT = """
   fixed = Constant<value_int: int = @r>()
   ratio_num = Constant<value_int: int = @ratio_num>()
@@ -44,8 +44,8 @@ _COUNT = """
   some = Identity(i1)
 """
 
-# merges [B, P + 1]: the removed best, ties to the lowest index. A last column that nothing ranks below keeps shapes
-# from being empty, and K of TopK is at least 1. Counts are exact in float32.
+# merges [B, P + 1]: the removed best, ties to the lowest index (R4.3). A last column that nothing ranks below keeps
+# shapes from being empty, and K of TopK is at least 1. Counts are exact in float32.
 _CHOOSE = """
   one_column = Concat<axis = 0>(batch, i1)
   nobody = Expand(rank_none, one_column)
@@ -110,7 +110,7 @@ _TARGET_BEFORE = """
   target = Sub(before, gone_whole)
 """
 
-# k = 1: only the token in front of a survivor can have gone into it.
+# R6.3, k = 1: only the token in front of a survivor can have gone into it.
 _ROWS_ONE = """
   front = Sub(kept, i1)
   previous = Max(front, i0)

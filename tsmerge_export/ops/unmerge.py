@@ -1,4 +1,4 @@
-"""Body of ``tsmerge.Unmerge``: a gather of whole tokens along the merged axis."""
+"""Body of ``tsmerge.Unmerge`` (R10.1): a gather of whole tokens along the merged axis."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Finds the points of a graph where tokens can be merged: after each self-attention residual, before the feed-forward.
 
-From the graph alone (design part 3): a Softmax over equal last two dims, its product with the values, the output
+From the graph alone: a Softmax over equal last two dims, its product with the values, the output
 projection, and the Add whose other operand has the same shape and is an ancestor of both scores and values. The last
 condition rejects cross-attention, whose values do not come from the residual stream.
 """

@@ -352,7 +352,10 @@ def _text(value: Any) -> str:
 def tokens_removed(
     tokens: int, *, r: int = 0, ratio: Fraction | None = None, min_tokens: int = 0, protected: int = 0
 ) -> int:
-    """r(N) of design 1.1: how many of ``tokens`` one merge step removes. Depends on the count alone."""
-    pairs = max(0, tokens - protected) // 2
-    wanted = math.floor(tokens * ratio) if ratio is not None else r
+    """r(N), rule R2.4 of docs/specification.md: how many of ``tokens`` one merge step removes.
+
+    Depends on the count alone, in whole numbers (R2.5).
+    """
+    pairs = max(0, tokens - protected) // 2  # R2.3
+    wanted = math.floor(tokens * ratio) if ratio is not None else r  # R2.2
     return min(max(0, wanted), pairs, max(0, tokens - min_tokens))

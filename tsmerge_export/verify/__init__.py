@@ -1,1 +1,1 @@
-"""The two verdicts: parity (``parity.check``) and merge cost (``cost.measure``). Never mixed (design 1.4)."""
+"""The two verdicts: parity (``parity.check``) and merge cost (``cost.measure``). Never mixed."""

@@ -1,4 +1,4 @@
-"""The series that parity is checked on (design part 6): generated, seeded, each kind with its own difficulty."""
+"""The series that parity is checked on: generated, seeded, each kind with its own difficulty."""
 
 from __future__ import annotations
 

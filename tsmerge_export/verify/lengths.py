@@ -40,7 +40,7 @@ class Neighbour:
 
 
 def removed(attributes: Attributes, tokens: int) -> int:
-    """r(N) of an operator with a number or a share of tokens, in whole numbers alone (design 1.1)."""
+    """r(N) of an operator with a number or a share of tokens, in whole numbers alone (R2.4 of the specification)."""
     a = {name: int(value) for name, value in attributes.items()}
     pairs = max(0, tokens - a["protect_first"] - a["protect_last"]) // 2
     wanted = a["r"] + tokens * a["ratio_num"] // a["ratio_den"]

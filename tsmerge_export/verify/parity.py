@@ -1,4 +1,4 @@
-"""Parity: the original eager model *with* merging against the exported artefact in ONNX Runtime (design 1.4)."""
+"""Parity: the original eager model *with* merging against the exported artefact in ONNX Runtime."""
 
 from __future__ import annotations
 

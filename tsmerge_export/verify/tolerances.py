@@ -1,4 +1,4 @@
-"""How far an artefact may be from eager PyTorch: the one table (design part 6).
+"""How far an artefact may be from eager PyTorch: the one table.
 
 Changing a number needs a reason in the commit. ``atol`` is a share of the output's scale (the largest magnitude of
 the row, see parity.py), ``rtol`` a share of each expected value; both count together.
