@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from tsmerge_export.cli.parser import add_model_options, names, whole
+from tsmerge_export.cli.model import add_model_options
+from tsmerge_export.cli.readers import names, whole
 from tsmerge_export.cli.tables import FILES, add_table_options, read_data
 
 HELP = "foretell from data and model whether merging will help, without a search"

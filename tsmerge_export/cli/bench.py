@@ -6,7 +6,9 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from tsmerge_export.cli.parser import add_graph_options, add_merging, add_model_options, whole
+from tsmerge_export.cli.merging import add_merging
+from tsmerge_export.cli.model import add_graph_options, add_model_options
+from tsmerge_export.cli.readers import whole
 from tsmerge_export.cli.tables import FILES, add_table_options, read_data
 from tsmerge_export.errors import UsageError
 from tsmerge_export.settings.config import AUTO, MergeConfig

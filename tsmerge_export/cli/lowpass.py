@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tsmerge_export.cli.parser import whole
+from tsmerge_export.cli.readers import whole
 from tsmerge_export.cli.tables import FILES, add_table_options, read_data, table_options
 from tsmerge_export.errors import UsageError
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import math
-from collections.abc import Callable
 from typing import Any, NoReturn
 
 from tsmerge_export.cli.examples import add_examples
+from tsmerge_export.cli.merging import add_merging
+from tsmerge_export.cli.model import add_graph_options, add_model, add_model_options
 from tsmerge_export.cli.providers import add_provider_options
+from tsmerge_export.cli.readers import levels, tolerance, whole
 from tsmerge_export.cli.tables import FILES, add_table_options
+from tsmerge_export.cli.target import add_target_options
 from tsmerge_export.errors import UsageError
 
 _EXPORT_HELP = "export a model with token merging as a verified ONNX bundle"
@@ -38,100 +40,8 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def whole(least: int) -> Callable[[str], int]:
-    """Type of a flag: a whole number of at least ``least``."""
-
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = least - 1
-        if value < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
-        return value
-
-    return parse
-
-
-def names(text: str) -> tuple[str, ...]:
-    """Type of ``--column``: names with commas between them."""
-    found = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} names no column")
-    return found
-
-
-def _tolerance(limit: float) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not 0 <= value < limit:  # NaN fails too
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to below {limit:g}")
-        return value
-
-    return parse
-
-
-def _layers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of layer indices such as 0,1,2") from None
-
-
-def _levels(text: str) -> tuple[float, ...]:
-    try:
-        levels = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        levels = (math.nan,)
-    if not all(0 <= level <= 1 for level in levels):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of levels from 0 to 1 such as 0.1,0.5,0.9")
-    return levels
-
-
 def _add_version(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
-
-
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "model",
-        metavar="MODEL",
-        help="folder with config.json and safetensors, hub id or .pt file; or any .onnx or .pt2 file",
-    )
-
-
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """The flags of loading a model."""
-    group = parser.add_argument_group("model")
-    group.add_argument("--family", metavar="NAME", help="model family; default: found from the config")
-    group.add_argument(
-        "--config", metavar="FILE", help="config.json for a .pt file that holds a bare state_dict"
-    )
-    group.add_argument(
-        "--trust-remote-code",
-        action="store_true",
-        help="accept a config that refers to code of its own (auto_map)",
-    )
-
-
-def add_graph_options(parser: argparse.ArgumentParser) -> None:
-    """The flags of what a file does not tell about its tokens."""
-    group = parser.add_argument_group("graph", "for .onnx and .pt2 files")
-    group.add_argument(
-        "--token-mask",
-        metavar="NAME",
-        help="input [batch, tokens] that is 0 where a token is padding; default: attention_mask, if it fits; or none",
-    )
-    group.add_argument(
-        "--protect-first", type=whole(0), default=0, metavar="N", help="special tokens in front, such as CLS"
-    )
-    group.add_argument(
-        "--protect-last", type=whole(0), default=0, metavar="N", help="special tokens at the end"
-    )
-    group.add_argument("--inputs", metavar="FILE", help=".npz with an example of every input")
 
 
 def _add_check_options(parser: argparse.ArgumentParser) -> None:
@@ -142,10 +52,10 @@ def _add_check_options(parser: argparse.ArgumentParser) -> None:
         help=f"series for merge cost and speed: {FILES}; default: a sample series",
     )
     group.add_argument(
-        "--atol", type=_tolerance(0.1), metavar="X", help="absolute tolerance, of the output's scale"
+        "--atol", type=tolerance(0.1), metavar="X", help="absolute tolerance, of the output's scale"
     )
     group.add_argument(
-        "--rtol", type=_tolerance(0.1), metavar="X", help="relative tolerance; must stay below 0.1"
+        "--rtol", type=tolerance(0.1), metavar="X", help="relative tolerance; must stay below 0.1"
     )
     group.add_argument(
         "--threads", type=whole(1), metavar="N", help="threads of the runtime; default: its choice"
@@ -157,106 +67,8 @@ def _add_check_options(parser: argparse.ArgumentParser) -> None:
     add_table_options(parser, "--data")
 
 
-def _add_target_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("runtime")
-    group.add_argument(
-        "--runtime",
-        default="onnxruntime",
-        metavar="NAME",
-        help="onnxruntime (default), tensorrt or tensorrt-rtx",
-    )
-    group.add_argument(
-        "--dtype",
-        default="fp32",
-        metavar="TYPE",
-        help="of matrix products in TensorRT: fp32 (default), fp16 or bf16",
-    )
-    for which, what in (("min", "smallest"), ("opt", "usual"), ("max", "largest")):
-        group.add_argument(
-            f"--{which}-shapes",
-            metavar="NAME:1x512,...",
-            help=f"{what} input shapes of an engine",
-        )
-    group.add_argument(
-        "--compute-capability", metavar="80,86,...", help="GPUs that a TensorRT-RTX engine is built for"
-    )
-    group.add_argument("--plugin", metavar="FILE", help="plugin library for TensorRT (libtsmerge_trt.so)")
-
-
-def add_merging(parser: argparse.ArgumentParser) -> None:
-    """The flags of a merge setting."""
-    group = parser.add_argument_group("merging")
-    group.add_argument(
-        "--merge",
-        metavar="METHOD",
-        help="local, global, dynamic, pitome, ssm or none; default: local, or none where the family advises against it",
-    )
-    group.add_argument("--k", metavar="K", help="neighbourhood: 1, 2, ... or global; default: 1")
-    group.add_argument(
-        "--ratio",
-        metavar="R",
-        help="share of tokens to remove: 1/4, 0.25 or 25%%, or one for each layer: 1/2,1/4; default: auto, what the "
-        "model's family says is safe",
-    )
-    group.add_argument(
-        "--r", metavar="N", help="number of tokens to remove, or one for each layer, instead of --ratio"
-    )
-    group.add_argument(
-        "--schedule",
-        metavar="HOW",
-        help="constant (default), or linear: twice the amount down to nothing by depth",
-    )
-    group.add_argument(
-        "--threshold",
-        metavar="S",
-        help="dynamic: merge tokens more alike than this, -1 to 1, or one for each layer; default: 0.9",
-    )
-    group.add_argument(
-        "--similarity",
-        metavar="HOW",
-        help="local, global, dynamic: cosine (default), l2 or dot; all from -1 to 1",
-    )
-    group.add_argument(
-        "--margin",
-        metavar="M",
-        help="pitome: cosine from which tokens are alike, or one for each layer; default: 0.9 falling by depth",
-    )
-    group.add_argument("--alpha", metavar="A", help="pitome: weight of tokens that are not alike; default: 1")
-    group.add_argument("--energy", metavar="HOW", help="pitome: elu (default) or gaussian")
-    group.add_argument(
-        "--prune-share",
-        metavar="Q",
-        help="ssm: share of the removed tokens that is pruned, not merged, 0 to 1; default: 1/2",
-    )
-    group.add_argument(
-        "--residual-prune-share",
-        metavar="Q",
-        help="ssm with --metric hidden: the same for the residual; --prune-share is then for the hidden states",
-    )
-    group.add_argument("--min-tokens", type=whole(0), metavar="N", help="leave at least so many; default: 4")
-    group.add_argument("--layers", type=_layers, metavar="I,J,...", help="layers to merge in; default: all")
-    group.add_argument("--positions", metavar="HOW", help="gather (true distances, default) or compact")
-    group.add_argument(
-        "--causal",
-        action="store_true",
-        default=None,
-        help="local or dynamic with --k 1, for decoders: no slot is read from a later token when tokens are unmerged",
-    )
-    group.add_argument(
-        "--metric",
-        metavar="WHAT",
-        help="what is compared: x (the tokens, default), key (attention keys) or hidden (of a state-space block)",
-    )
-    group.add_argument(
-        "--prop-attn",
-        action="store_true",
-        default=None,
-        help="proportional attention: a merged token counts as often as its size",
-    )
-
-
 def _fill_export(parser: argparse.ArgumentParser) -> None:
-    _add_model(parser)
+    add_model(parser)
     add_merging(parser)
     group = parser.add_argument_group("output")
     group.add_argument("-o", "--output", metavar="DIR", help="bundle to write; default: <model>-<method>")
@@ -265,7 +77,7 @@ def _fill_export(parser: argparse.ArgumentParser) -> None:
         "--inline", action="store_true", help="write the merge functions inlined (for OpenVINO)"
     )
     group.add_argument("--force", action="store_true", help="replace an existing bundle")
-    _add_target_options(parser)
+    add_target_options(parser)
     add_model_options(parser)
     add_graph_options(parser)
     _add_check_options(parser)
@@ -274,7 +86,7 @@ def _fill_export(parser: argparse.ArgumentParser) -> None:
 
 def _fill_validate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="DIR", help="the bundle's folder")
-    _add_model(parser)
+    add_model(parser)
     add_model_options(parser)
     _add_check_options(parser)
     parser.add_argument(
@@ -321,7 +133,7 @@ def _fill_forecast(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("forecast")
     group.add_argument(
         "--quantiles",
-        type=_levels,
+        type=levels,
         default=tuple(i / 10 for i in range(1, 10)),
         metavar="Q,Q,...",
         help="levels from 0 to 1; default: 0.1 to 0.9",

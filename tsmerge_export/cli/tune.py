@@ -8,7 +8,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tsmerge_export.cli.parser import add_model_options, names, whole
+from tsmerge_export.cli.model import add_model_options
+from tsmerge_export.cli.readers import names, whole
 from tsmerge_export.cli.tables import FILES, add_table_options, read_data
 from tsmerge_export.errors import UsageError
 
