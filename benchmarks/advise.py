@@ -33,6 +33,7 @@ from rich.progress import Progress
 from scipy import stats
 
 from tsmerge_export import demo, families
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.checkpoint import load_model
 from tsmerge_export.compile.build import Built, merge_and_lower
 from tsmerge_export.compile.onnx_export import DEFAULT_OPSET, export_component
@@ -42,7 +43,6 @@ from tsmerge_export.tools.advise.study import columns_of
 from tsmerge_export.verify.cost import run_named, window_errors
 from tsmerge_export.verify.data import Table, read_table, rolling_windows
 from tsmerge_export.verify.decoded import decoded_by
-from tsmerge_export.verify.sessions import open_session
 
 MODELS = {"bolt": demo.CHRONOS_BOLT, "t5": demo.CHRONOS_T5}
 FILES = ("ETTh1.csv", "ETTh2.csv", "exchange_rate.txt.gz")

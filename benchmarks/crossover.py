@@ -31,6 +31,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tsmerge_export import demo, families
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.checkpoint import load_model
 from tsmerge_export.compile.build import merge_and_lower
 from tsmerge_export.compile.onnx_export import DEFAULT_OPSET, export_component
@@ -38,7 +39,6 @@ from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.advise.advice import RATIOS
 from tsmerge_export.tools.advise.cost_model import fit, work_of
 from tsmerge_export.tools.tune.crossover import WORTH
-from tsmerge_export.verify.sessions import open_session
 
 MODELS = {"bolt": demo.CHRONOS_BOLT, "t5": demo.CHRONOS_T5}
 UNMERGED = "unmerged"

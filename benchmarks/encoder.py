@@ -37,6 +37,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.compile.build import merge_and_lower
 from tsmerge_export.compile.onnx_export import export_component
 from tsmerge_export.families import get
@@ -44,7 +45,6 @@ from tsmerge_export.onnx_model.flops import count
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.bench import cores
 from tsmerge_export.tools.bench.profile import merge_share
-from tsmerge_export.verify.sessions import open_session
 
 TOKENS, WIDTH = 512, 512
 CONFIG = {

@@ -34,13 +34,13 @@ from rich.progress import Progress
 from rich.table import Table
 
 from tsmerge_export import families
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.compile.build import merge_and_lower
 from tsmerge_export.compile.onnx_export import export_component
 from tsmerge_export.errors import TsmergeError
 from tsmerge_export.families.base import Arrays, Component, Family
 from tsmerge_export.onnx_model.flops import count
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.verify.sessions import open_session
 
 LENGTHS = (128, 512, 2048)
 WARM_UP = 2

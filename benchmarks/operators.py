@@ -35,10 +35,10 @@ from rich.progress import Progress
 from rich.table import Table
 
 from tsmerge_export import ops
+from tsmerge_export.backends.onnxruntime.direct import open_session
+from tsmerge_export.backends.onnxruntime.native import OPERATORS
 from tsmerge_export.merge.plan import make_plan
-from tsmerge_export.runtimes.native import OPERATORS
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.verify.sessions import open_session
 
 MERGES = {
     "local k=1": MergeConfig(k=1, ratio="1/4"),

@@ -10,11 +10,11 @@ import onnx
 import pytest
 
 from tests import artefacts, web
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.compile.build import Built
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import parity
 from tsmerge_export.verify.corpus import ENTRIES, Case
-from tsmerge_export.verify.sessions import open_session
 
 NAMES = list(artefacts.FAMILY)
 TRAINED = ["bolt-nano", "t5-nano"]

@@ -11,10 +11,10 @@ from tests import artefacts, web
 from tests.models import tiny_folder
 from tests.test_artefacts import NAMES, some_cases
 from tests.test_pitome_artefacts import parity_of
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.cli import main, main_export
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import corpus
-from tsmerge_export.verify.sessions import open_session
 
 TRAINED = ["bolt-nano", "t5-nano"]
 

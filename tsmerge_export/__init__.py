@@ -18,21 +18,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tsmerge_export import merge
     from tsmerge_export.api import export
+    from tsmerge_export.backends import load
+    from tsmerge_export.backends.target import Target
     from tsmerge_export.bundle import Bundle
     from tsmerge_export.checkpoint import load_model, save_checkpoint
     from tsmerge_export.forecast import pipeline
     from tsmerge_export.merge.apply import apply, merging, remove
-    from tsmerge_export.runtimes import load
     from tsmerge_export.settings.config import MergeConfig
-    from tsmerge_export.targets import Target
 
 _HOMES = {
     "Bundle": "bundle",
     "MergeConfig": "settings.config",
-    "Target": "targets",
+    "Target": "backends.target",
     "apply": "merge.apply",
     "export": "api",
-    "load": "runtimes",
+    "load": "backends",
     "load_model": "checkpoint",
     "merging": "merge.apply",
     "pipeline": "forecast",

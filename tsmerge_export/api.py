@@ -10,7 +10,10 @@ from typing import Any
 
 from torch import nn
 
-from tsmerge_export import families, targets
+from tsmerge_export import families
+from tsmerge_export.backends import target as targets
+from tsmerge_export.backends.onnxruntime import native
+from tsmerge_export.backends.target import Target
 from tsmerge_export.bundle import Bundle, BundleWriter, check_output
 from tsmerge_export.checkpoint import IN_MEMORY, LoadedModel, load_model
 from tsmerge_export.compile.build import Built, build
@@ -27,9 +30,7 @@ from tsmerge_export.merge.default import Settled, settle
 from tsmerge_export.report.html import report_page
 from tsmerge_export.report.model_card import model_card
 from tsmerge_export.report.text import REPORT_ONLY, json_text, report_dict
-from tsmerge_export.runtimes import native
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.targets import Target
 from tsmerge_export.verify import cost, example, forms, generation, parity, remarks, tolerances
 from tsmerge_export.verify.data import Table, need_rows, read_table
 from tsmerge_export.verify.decoded import decoded_by
@@ -72,7 +73,7 @@ def export(
             bundled sample series when None.
         atol, rtol: instead of the family's parity tolerance, see :mod:`~tsmerge_export.verify.tolerances`.
         threads: for ONNX Runtime. seed: of the parity corpus and of sampling.
-        target: a runtime beside ONNX Runtime, see :class:`~tsmerge_export.targets.Target`.
+        target: a runtime beside ONNX Runtime, see :class:`~tsmerge_export.backends.target.Target`.
         search: what `tsmerge tune` tried before it came to this setting (JSON-ready), for the report.
         graph: what an ``.onnx`` or ``.pt2`` file does not tell, see
             :class:`~tsmerge_export.graphs.model.GraphOptions`.

@@ -6,7 +6,7 @@ import platform
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as _installed
 
-from tsmerge_export.runtimes import native
+from tsmerge_export.backends.onnxruntime import native
 
 _TOOLS = (
     "torch",

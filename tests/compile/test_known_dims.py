@@ -11,11 +11,11 @@ import pytest
 
 from tests.families.harness import Subject
 from tests.models import BOLT
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.compile.build import merge_and_lower
 from tsmerge_export.compile.known_dims import fill_dims
 from tsmerge_export.rewrite.dims import dims
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.verify.sessions import open_session
 
 MERGE = MergeConfig(ratio="1/4", prop_attn=True)
 FLOAT = ir.DataType.FLOAT

@@ -9,10 +9,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tests import artefacts
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.compile.shared_weights import WEIGHTS, share
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.verify.sessions import open_session
 
 
 def graph(path: Path, *weights: np.ndarray) -> Path:

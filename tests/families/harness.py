@@ -18,6 +18,7 @@ import tsmerge_export as tsm
 from tests.exports import export_component
 from tests.models import tiny
 from tsmerge_export import families
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.bundle import BundleWriter
 from tsmerge_export.compile.build import Built, merge_and_lower
 from tsmerge_export.compile.onnx_export import prove_dynamic
@@ -26,7 +27,6 @@ from tsmerge_export.families.base import Component, Family
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import parity
 from tsmerge_export.verify.corpus import ENTRIES, Case
-from tsmerge_export.verify.sessions import open_session
 
 _FOLDER = tempfile.TemporaryDirectory(prefix="tsmerge-tests-")
 

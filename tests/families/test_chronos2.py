@@ -13,11 +13,11 @@ import tsmerge_export as tsm
 from tests.families.harness import CORPUS, NOTHING, OTHERS, Subject, describe
 from tests.models import CHRONOS2
 from tsmerge_export import families
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.errors import UsageError
 from tsmerge_export.merge import local_merge, unmerge
 from tsmerge_export.merge.apply import current_run
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.verify.sessions import open_session
 
 CHRONOS_2 = Subject("chronos-2")
 SOME = [MergeConfig(ratio="1/4"), *OTHERS[:3], MergeConfig(method="global", ratio="1/2")]

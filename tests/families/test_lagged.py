@@ -16,12 +16,12 @@ from tests.families.harness import NOTHING, SETTINGS, WITH_ATTENTION, Subject, d
 from tests.families.test_patchtst import attention
 from tests.models import INFORMER, TST
 from tsmerge_export import families
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.cli import main_export
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.merge import local_merge
 from tsmerge_export.rewrite.merge_graph import merge_graph
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.verify.sessions import open_session
 
 PLAIN = Subject("time-series-transformer", TST)
 WHOLE = Subject(

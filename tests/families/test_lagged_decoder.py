@@ -13,16 +13,16 @@ from tests.exports import export_component
 from tests.families.harness import NOTHING, Subject, describe
 from tests.families.test_lagged import PLAIN, WHOLE
 from tests.models import INFORMER
+from tsmerge_export.backends.onnxruntime.direct import open_session
+from tsmerge_export.backends.onnxruntime.session import GraphSession
 from tsmerge_export.compile.build import Built, merge_and_lower
 from tsmerge_export.compile.onnx_export import prove_dynamic
 from tsmerge_export.families import lagged_decoder
-from tsmerge_export.runtimes.onnxruntime import GraphSession
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import generation
 from tsmerge_export.verify.corpus import ENTRIES, Case
 from tsmerge_export.verify.decoded import decoded_by
 from tsmerge_export.verify.parity import ParityReport
-from tsmerge_export.verify.sessions import open_session
 
 #: Three of up to twelve queries attend; the others get sums.
 SPARSE = Subject(

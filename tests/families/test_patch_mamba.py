@@ -16,13 +16,13 @@ import tsmerge_export as tsm
 from tests.exports import export_component
 from tests.models import CONFIGS, MAMBA, tiny
 from tsmerge_export import families
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.compile.build import Built, merge_and_lower
 from tsmerge_export.compile.onnx_export import prove_dynamic
 from tsmerge_export.errors import UsageError
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import parity
 from tsmerge_export.verify.corpus import ENTRIES, Case
-from tsmerge_export.verify.sessions import open_session
 
 FAMILY = families.get("patch-mamba")
 CASES = [

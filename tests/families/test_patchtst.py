@@ -15,12 +15,12 @@ import tsmerge_export as tsm
 from tests.families.harness import NOTHING, SETTINGS, WITH_ATTENTION, Subject, describe
 from tests.models import PATCHTST
 from tsmerge_export import families
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.cli import main_export
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.merge import local_merge, unmerge
 from tsmerge_export.merge.apply import apply
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.verify.sessions import open_session
 
 FLATTEN = Subject("patchtst", PATCHTST)
 MEAN = Subject("patchtst", {**PATCHTST, "pooling_type": "mean", "norm_type": "layernorm", "pre_norm": False})

@@ -13,9 +13,9 @@ import pytest
 from tests import web
 from tests.families.harness import Subject
 from tests.models import CONFIGS
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.compile.build import merge_and_lower
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.verify.sessions import open_session
 
 SUBJECTS = {
     "patchtst": Subject("patchtst", CONFIGS["patchtst"]),

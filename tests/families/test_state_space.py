@@ -19,6 +19,7 @@ import tsmerge_export as tsm
 from tests.exports import export_component
 from tests.models import CONFIGS, tiny, tiny_folder
 from tsmerge_export import families
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.cli import main, main_export
 from tsmerge_export.compile.build import Built, merge_and_lower
 from tsmerge_export.compile.onnx_export import eager_outputs, prove_dynamic
@@ -31,7 +32,6 @@ from tsmerge_export.rewrite.merge_graph import merge_graph
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import corpus, parity
 from tsmerge_export.verify.corpus import ENTRIES, Case
-from tsmerge_export.verify.sessions import open_session
 
 NAMES = ("mamba2", "mamba")
 SETTINGS = [

@@ -13,10 +13,10 @@ import tsmerge_export as tsm
 from tests.families.harness import CORPUS, NOTHING, OTHERS, Subject, describe
 from tests.models import TIMESFM
 from tsmerge_export import families
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.errors import UsageError
 from tsmerge_export.merge import local_merge
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.verify.sessions import open_session
 
 WHOLE = Subject("timesfm")
 

@@ -15,12 +15,12 @@ import tsmerge_export as tsm
 from tests.families.harness import CORPUS, NOTHING, OTHERS, Subject, describe
 from tests.models import TIMESFM2_5, tiny_folder
 from tsmerge_export import families
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.errors import UsageError
 from tsmerge_export.families.timesfm2_5 import running_statistics
 from tsmerge_export.forecast.history import filled
 from tsmerge_export.merge import local_merge
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.verify.sessions import open_session
 
 TIMESFM = Subject("timesfm-2.5")
 

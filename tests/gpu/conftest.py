@@ -8,7 +8,7 @@ from pathlib import Path
 import onnxruntime as ort
 import pytest
 
-from tsmerge_export.runtimes.native import CUDA_LIBRARY
+from tsmerge_export.backends.onnxruntime.native import CUDA_LIBRARY
 
 CUDA = "CUDAExecutionProvider"
 

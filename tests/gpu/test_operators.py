@@ -13,7 +13,7 @@ import pytest
 from tests.methods import CASES
 from tests.ops.harness import difference, merge_model, run_case, session
 from tests.plugins.native import METHODS, draw
-from tsmerge_export.runtimes import native
+from tsmerge_export.backends.onnxruntime import native
 
 pytestmark = pytest.mark.gpu
 

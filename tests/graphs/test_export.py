@@ -15,6 +15,7 @@ import tsmerge_export as tsm
 from tests.graphs.models import MODELS, build, export, save_program
 from tests.verify.bundles import save_again
 from tsmerge_export import api
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.cli import main, main_export
 from tsmerge_export.compile.build import merge_and_lower
 from tsmerge_export.errors import UnsupportedError, UsageError, VerdictError
@@ -23,7 +24,6 @@ from tsmerge_export.graphs.model import GraphOptions, load_graph_model
 from tsmerge_export.rewrite.align import Aligner
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import lengths, speed
-from tsmerge_export.verify.sessions import open_session
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -9,8 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.graphs.prepare import prepare
-from tsmerge_export.verify.sessions import open_session
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.rewrite.encoders import Encoder, export
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.families.base import Arrays
 from tsmerge_export.graphs.feeds import make, read_inputs
@@ -22,7 +23,6 @@ from tsmerge_export.graphs.sizes import find_sizes
 from tsmerge_export.merge.plan import make_plan
 from tsmerge_export.rewrite.points import find_points
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.verify.sessions import open_session
 
 KINDS: dict[str, dict[str, Any]] = {
     "rope": {"positions": "rope"},

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from tests.graphs.test_export import bundle_of
 from tsmerge_export import MergeConfig
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.graphs import verdicts
 from tsmerge_export.graphs.model import GraphOptions, load_graph_model
-from tsmerge_export.verify.sessions import open_session
 
 
 class _Block(nn.Module):

@@ -11,6 +11,7 @@ import onnx.parser
 import pytest
 
 from tests.graphs.models import export
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.compile.build import merge_and_lower
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.families.base import TensorSpec
@@ -20,7 +21,6 @@ from tsmerge_export.graphs.measure import measure
 from tsmerge_export.graphs.model import GraphModel, GraphOptions, load_graph_model
 from tsmerge_export.graphs.sizes import find_sizes
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.verify.sessions import open_session
 
 # The decoder reads the last eight steps of the input, and as many zeros.
 WINDOW = 8

@@ -25,10 +25,10 @@ from tests.hostile.attacks import (
 from tests.hostile.cases import outcome
 from tests.hostile.fuzz import main
 from tsmerge_export import api, ops
+from tsmerge_export.backends.onnxruntime.session import GraphSession
 from tsmerge_export.checkpoint.onnx_file import read_onnx
 from tsmerge_export.errors import TsmergeError, UnsupportedError, UsageError
 from tsmerge_export.inspect import inspect_path
-from tsmerge_export.runtimes.onnxruntime import GraphSession
 from tsmerge_export.tools.bench.worker import peak_bytes
 from tsmerge_export.untrusted import isolated
 from tsmerge_export.untrusted.onnx_risk import risk

@@ -14,7 +14,7 @@ from onnx import parser
 
 from tests.cases import TOLERANCES, Case, compare_with_oracle
 from tsmerge_export import ops
-from tsmerge_export.runtimes import native
+from tsmerge_export.backends.onnxruntime import native
 
 _ONNX = {"float32": "float", "float16": "float16", "bfloat16": "bfloat16"}
 

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tsmerge_export import ops
-from tsmerge_export.verify.sessions import open_session
+from tsmerge_export.backends.onnxruntime.direct import open_session
 
 
 def session(dtype: int, opset: int) -> ort.InferenceSession:

@@ -25,13 +25,13 @@ from tests.ops.harness import add_functions, merge_model, native_form, session
 from tests.plugins.emulated import ROOT
 from tests.plugins.native import CUDA_SOURCES, METHODS, SOURCES, build
 from tests.plugins.native import main as main_search
+from tsmerge_export.backends.onnxruntime import native
+from tsmerge_export.backends.onnxruntime.session import GraphSession
 from tsmerge_export.cli import main
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError
 from tsmerge_export.merge import local_merge
 from tsmerge_export.ops import schema
 from tsmerge_export.report.html.commands import commands
-from tsmerge_export.runtimes import native
-from tsmerge_export.runtimes.onnxruntime import GraphSession
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.bench.profile import merge_share
 

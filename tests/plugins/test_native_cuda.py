@@ -16,10 +16,10 @@ from tests.cases import untouched
 from tests.ops.harness import merge_model, native_form, session
 from tests.plugins.native import CUDA_SOURCES, METHODS
 from tests.plugins.native import main as main_search
+from tsmerge_export.backends.onnxruntime import native
+from tsmerge_export.backends.onnxruntime.providers import with_plugin
 from tsmerge_export.errors import MissingDependencyError, UsageError
 from tsmerge_export.merge import dynamic_merge, local_merge
-from tsmerge_export.runtimes import native
-from tsmerge_export.runtimes.providers import with_plugin
 
 PLAIN = {
     "k": 1,

@@ -15,7 +15,7 @@ import pytest
 from tests.plugins.emulated import KERNELS
 from tsmerge_export.ops import schema
 
-#: Attributes that the plugin does not know: targets.py refuses what they would change.
+#: Attributes that the plugin does not know: the back end refuses what they would change.
 WITHOUT = ("similarity", "causal")
 
 ARCHITECTURES = ("80", "86", "89", "90", "100", "120")

@@ -15,8 +15,9 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import Tensor, nn
 from torch._higher_order_ops.scan import scan
 
+from tsmerge_export.backends.onnxruntime.direct import open_session
+from tsmerge_export.backends.onnxruntime.portable import to_portable
 from tsmerge_export.errors import UnsupportedError
-from tsmerge_export.lower.portable import to_portable
 from tsmerge_export.merge import local_merge, unmerge
 from tsmerge_export.rewrite.blocks import find_blocks
 from tsmerge_export.rewrite.infer import infer_shapes
@@ -24,7 +25,6 @@ from tsmerge_export.rewrite.lengths import token_counts
 from tsmerge_export.rewrite.merge_graph import merge_graph
 from tsmerge_export.rewrite.subgraphs import captured
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.verify.sessions import open_session
 
 
 class Blocks(nn.Module):

@@ -10,11 +10,11 @@ import pytest
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from tsmerge_export import ops
-from tsmerge_export.lower.portable import to_portable
+from tsmerge_export.backends.onnxruntime.direct import open_session
+from tsmerge_export.backends.onnxruntime.portable import to_portable
 from tsmerge_export.rewrite.distances import fold_distances
 from tsmerge_export.rewrite.emit import Emitter
 from tsmerge_export.rewrite.infer import infer_shapes
-from tsmerge_export.verify.sessions import open_session
 
 BUCKETS, HEADS = 32, 3
 POSITIONS = """

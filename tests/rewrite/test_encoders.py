@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from tests.rewrite.encoders import Encoder, export
-from tsmerge_export.lower.portable import to_portable
+from tsmerge_export.backends.onnxruntime.direct import open_session
+from tsmerge_export.backends.onnxruntime.portable import to_portable
 from tsmerge_export.rewrite.insert import RewriteReport
 from tsmerge_export.rewrite.merge_graph import merge_graph
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.verify.sessions import open_session
 
 KINDS: Mapping[str, dict[str, Any]] = {
     "rope-pre-tokens": {"positions": "rope"},

@@ -15,14 +15,14 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from tsmerge_export.lower.portable import to_portable
+from tsmerge_export.backends.onnxruntime.direct import open_session
+from tsmerge_export.backends.onnxruntime.portable import to_portable
 from tsmerge_export.merge import local_merge, unmerge
 from tsmerge_export.merge.plan import make_plan
 from tsmerge_export.rewrite.infer import infer_shapes
 from tsmerge_export.rewrite.insert import RewriteReport, insert_merges
 from tsmerge_export.rewrite.points import Point
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.verify.sessions import open_session
 
 BATCH, TOKENS, WIDTH = 3, 11, 6
 RATIO = "1/3"

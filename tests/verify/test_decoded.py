@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 
 from tests import artefacts
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.compile.build import Built
 from tsmerge_export.forecast import pipeline
@@ -14,7 +15,6 @@ from tsmerge_export.rewrite.insert import RewriteReport
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify.cost import run_named
 from tsmerge_export.verify.decoded import decoded_by
-from tsmerge_export.verify.sessions import open_session
 
 
 def test_quantiles_are_those_of_the_forecasters_paths() -> None:

@@ -14,6 +14,7 @@ from onnx import numpy_helper
 
 from tests import artefacts
 from tests.forecast import upstream
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.compile.build import Built
 from tsmerge_export.compile.onnx_export import prove_dynamic
 from tsmerge_export.merge.apply import merging
@@ -23,7 +24,6 @@ from tsmerge_export.verify import generation, parity
 from tsmerge_export.verify.corpus import ENTRIES, Case
 from tsmerge_export.verify.decisions import near_tie
 from tsmerge_export.verify.parity import ParityReport
-from tsmerge_export.verify.sessions import open_session
 from tsmerge_export.verify.tolerances import SCORE_NOISE
 
 NAME = "t5-tiny"

@@ -12,11 +12,11 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import nn
 
+from tsmerge_export.backends.onnxruntime.portable import to_portable
 from tsmerge_export.compile.onnx_export import export_component, prove_dynamic
 from tsmerge_export.console.progress import NoProgress, Progress
 from tsmerge_export.errors import UsageError
 from tsmerge_export.families.base import Component
-from tsmerge_export.lower.portable import to_portable
 from tsmerge_export.onnx_model import weights as onnx_weights
 from tsmerge_export.rewrite.insert import RewriteReport
 from tsmerge_export.rewrite.merge_graph import merge_graph

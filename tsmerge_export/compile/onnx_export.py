@@ -17,13 +17,13 @@ import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import nn
 
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.compile.known_dims import fill_dims
 from tsmerge_export.console.quiet import quiet
 from tsmerge_export.errors import UnsupportedError, UsageError, VerdictError
 from tsmerge_export.families.base import Component
 from tsmerge_export.onnx_model import weights as onnx_weights
 from tsmerge_export.rewrite.dims import rename_dims
-from tsmerge_export.verify.sessions import open_session
 
 MIN_OPSET, MAX_OPSET = 18, 23
 DEFAULT_OPSET = 18

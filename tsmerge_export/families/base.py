@@ -213,7 +213,7 @@ class Generation(Component):
         """The components behind the first.
 
         Args:
-            sessions: a :class:`~tsmerge_export.runtimes.onnxruntime.GraphSession` for each of them, by name.
+            sessions: a :class:`~tsmerge_export.backends.onnxruntime.session.GraphSession` for each of them, by name.
 
         Returns:
             (:attr:`inputs`, outputs of the first component) -> :attr:`outputs`.

@@ -6,9 +6,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tsmerge_export.backends import Providers, check_runtime
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.errors import UnsupportedError
-from tsmerge_export.runtimes import Providers, check_runtime
 
 if TYPE_CHECKING:
     from tsmerge_export.console.progress import Progress
@@ -64,9 +64,9 @@ def pipeline(
         raise UnsupportedError(
             f"{bundle.path}: a bundle of {family} is no forecaster; supported are {', '.join(_FORECASTERS)}"
         )
+    from tsmerge_export.backends.onnxruntime.providers import with_plugin
+    from tsmerge_export.backends.onnxruntime.session import Session
     from tsmerge_export.console.progress import LateBar
-    from tsmerge_export.runtimes.onnxruntime import Session
-    from tsmerge_export.runtimes.providers import with_plugin
 
     module, name = _FORECASTERS[family]
     make = getattr(import_module(f"tsmerge_export.forecast.{module}"), name)

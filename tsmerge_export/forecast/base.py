@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tsmerge_export.backends.onnxruntime.session import Session
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.console.one_line import called
 from tsmerge_export.console.progress import Progress
 from tsmerge_export.errors import UsageError
 from tsmerge_export.forecast import inputs as check
-from tsmerge_export.runtimes.onnxruntime import Session
 
 if TYPE_CHECKING:
     import pandas as pd

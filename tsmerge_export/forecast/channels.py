@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tsmerge_export.backends.onnxruntime.session import Session
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.console.progress import Progress
 from tsmerge_export.forecast import distributions
@@ -16,7 +17,6 @@ from tsmerge_export.forecast.base import Floats, Forecaster
 from tsmerge_export.forecast.history import Arrays, channelled
 from tsmerge_export.forecast.quantile_models import QuantileForecaster
 from tsmerge_export.forecast.samples import HorizonSamples
-from tsmerge_export.runtimes.onnxruntime import Session
 
 # What a run takes per series, channel and step of context, generously.
 _BYTES_PER_STEP = 2048

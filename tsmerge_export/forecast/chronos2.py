@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tsmerge_export.backends.onnxruntime.session import Session
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.console.notes import note
 from tsmerge_export.console.progress import Progress
 from tsmerge_export.errors import UsageError
 from tsmerge_export.forecast.base import Floats
 from tsmerge_export.forecast.quantile_models import QuantileForecaster
-from tsmerge_export.runtimes.onnxruntime import Session
 
 if TYPE_CHECKING:
     from tsmerge_export.forecast.frame import Panel

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tsmerge_export.backends.onnxruntime.session import Session
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.console.notes import note
 from tsmerge_export.console.progress import Progress
@@ -19,7 +20,6 @@ from tsmerge_export.forecast.decoder import CachedDecoder, DecoderRun
 from tsmerge_export.forecast.samples import SampleForecaster
 from tsmerge_export.forecast.sampling import Sampling
 from tsmerge_export.forecast.tokenizer import MeanScaleTokenizer
-from tsmerge_export.runtimes.onnxruntime import Session
 
 Ints = NDArray[np.int64]
 Arrays = dict[str, NDArray[Any]]

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tsmerge_export.backends.onnxruntime.session import GraphSession
 from tsmerge_export.errors import UsageError
-from tsmerge_export.runtimes.onnxruntime import GraphSession
 
 Floats = NDArray[np.float32]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from tsmerge_export.backends.onnxruntime.session import Session
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.console.progress import Progress
 from tsmerge_export.errors import UsageError
 from tsmerge_export.forecast import lagged_decoder
 from tsmerge_export.forecast.base import Floats
 from tsmerge_export.forecast.samples import HorizonSamples
-from tsmerge_export.runtimes.onnxruntime import Session
 
 _FUTURE = "future_time_features"
 

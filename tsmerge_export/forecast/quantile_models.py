@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from tsmerge_export.backends.onnxruntime.session import Session
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.console.notes import note
 from tsmerge_export.console.progress import Progress
 from tsmerge_export.errors import UsageError
 from tsmerge_export.forecast import inputs as check
 from tsmerge_export.forecast.base import LEVELS, Floats, Forecaster
-from tsmerge_export.runtimes.onnxruntime import Session
 
 
 class QuantileForecaster(Forecaster):

@@ -11,6 +11,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from tsmerge_export.backends.onnxruntime import native
 from tsmerge_export.bundle import Bundle, BundleWriter
 from tsmerge_export.compile.build import Built, merge_and_lower
 from tsmerge_export.console.progress import Progress, Stopwatch
@@ -28,7 +29,6 @@ from tsmerge_export.report.text import REPORT_ONLY
 from tsmerge_export.rewrite.blocks import find_blocks
 from tsmerge_export.rewrite.points import Point, find_points
 from tsmerge_export.rewrite.subgraphs import nodes_inside
-from tsmerge_export.runtimes import native
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import remarks, tolerances
 from tsmerge_export.version import versions

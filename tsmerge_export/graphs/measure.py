@@ -15,10 +15,10 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.families.base import Arrays, TensorSpec
 from tsmerge_export.graphs.feeds import Input, Sizes, make
-from tsmerge_export.verify.sessions import open_session
 
 #: How long a dim is in each of several runs.
 Lengths = tuple[int, ...]

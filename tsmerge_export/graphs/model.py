@@ -13,6 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.checkpoint.limits import check_model_bytes
 from tsmerge_export.checkpoint.onnx_file import read_onnx
 from tsmerge_export.errors import TsmergeError, UnsupportedError, UsageError, VerdictError, first_line
@@ -26,7 +27,6 @@ from tsmerge_export.rewrite.points import find_points
 from tsmerge_export.untrusted.isolated import within_memory
 from tsmerge_export.untrusted.trial import first_load
 from tsmerge_export.verify.parity import compare_row
-from tsmerge_export.verify.sessions import open_session
 from tsmerge_export.verify.tolerances import end_to_end
 
 FAMILY = "onnx"

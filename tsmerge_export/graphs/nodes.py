@@ -10,9 +10,9 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.errors import UnsupportedError, first_line
 from tsmerge_export.onnx_model.weights import array_of
-from tsmerge_export.verify.sessions import open_session
 
 Array = NDArray[Any]
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.compile.build import Built
 from tsmerge_export.errors import VerdictError
 from tsmerge_export.families.base import Arrays
@@ -30,7 +31,6 @@ from tsmerge_export.verify.parity import (
     compare_row,
     unreadable,
 )
-from tsmerge_export.verify.sessions import open_session
 from tsmerge_export.verify.speed import SpeedReport, interleaved
 from tsmerge_export.verify.threads import torch_threads
 from tsmerge_export.verify.tolerances import Tolerance

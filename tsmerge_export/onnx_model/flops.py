@@ -121,7 +121,7 @@ def run_shapes(
     try:
         import onnxruntime as ort
 
-        from tsmerge_export.verify.sessions import open_session
+        from tsmerge_export.backends.onnxruntime.direct import open_session
     except ImportError:
         raise MissingDependencyError(
             "onnxruntime is not installed; pip install 'tsmerge-export[cpu]'"

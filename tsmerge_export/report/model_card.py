@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tsmerge_export.backends.engines.describe import target_section
 from tsmerge_export.console.figures import fewer
 from tsmerge_export.ops import SCHEMAS
-from tsmerge_export.report.target import target_section
 from tsmerge_export.report.text import (
     GENERATED_INPUT,
     NO_GPU,

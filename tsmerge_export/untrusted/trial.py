@@ -40,7 +40,7 @@ def first_open(path: Path) -> None:
     """
     if isolated.inside or risk(read_model(path)) is None:
         return
-    from tsmerge_export.runtimes.apart import GraphApart
+    from tsmerge_export.backends.onnxruntime.apart import GraphApart
 
     GraphApart(path, {"threads": 1})
 

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.onnx_model import weights as onnx_weights
 from tsmerge_export.untrusted import trial
 from tsmerge_export.verify.decisions import Tap, tap
-from tsmerge_export.verify.sessions import open_session
 
 Outputs = dict[str, npt.NDArray[Any]]
 

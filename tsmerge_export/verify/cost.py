@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.console.one_line import by_fields
 from tsmerge_export.families.base import Arrays, Component, Family, Forecast, Run
 from tsmerge_export.onnx_model import weights as onnx_weights
@@ -21,7 +22,6 @@ from tsmerge_export.verify import change, metrics
 from tsmerge_export.verify.change import Change
 from tsmerge_export.verify.data import Table, Windows, need_rows, rolling_windows
 from tsmerge_export.verify.decisions import tap
-from tsmerge_export.verify.sessions import open_session
 from tsmerge_export.verify.speed import SpeedReport, interleaved
 from tsmerge_export.verify.threads import torch_threads
 

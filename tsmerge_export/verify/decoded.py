@@ -8,10 +8,10 @@ from pathlib import Path
 import onnxruntime as ort
 from torch import nn
 
+from tsmerge_export.backends.onnxruntime.session import GraphSession
 from tsmerge_export.compile.build import Built
 from tsmerge_export.families.base import Family, Forecast
 from tsmerge_export.forecast import DEFAULT_MEMORY
-from tsmerge_export.runtimes.onnxruntime import GraphSession
 
 
 def decoded_by(

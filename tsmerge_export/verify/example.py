@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnx
 from torch import nn
 
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.families.base import Arrays, Component, Family
 from tsmerge_export.onnx_model import flops
 from tsmerge_export.onnx_model import weights as onnx_weights
@@ -21,7 +22,6 @@ from tsmerge_export.tools.bench.profile import merge_share
 from tsmerge_export.verify.cost import CostReport, run_named
 from tsmerge_export.verify.data import Table, rolling_windows
 from tsmerge_export.verify.decisions import tap
-from tsmerge_export.verify.sessions import open_session
 from tsmerge_export.verify.threads import torch_threads
 
 _SIZE_SLOT = 1

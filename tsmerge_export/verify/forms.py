@@ -58,7 +58,7 @@ def _same_writers(bundle: Bundle) -> bool:
 
 
 def _follows(form: Path, portable: Path, runtime: str, dtype: str) -> bool:
-    from tsmerge_export.lower import tensorrt
+    from tsmerge_export.backends.engines import lower as tensorrt
 
     source = onnx.load(portable)
     try:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import onnx
 from torch import nn
 
+from tsmerge_export.backends.onnxruntime.session import GraphSession
 from tsmerge_export.compile.build import Built
 from tsmerge_export.families.base import Component, Family, Generation
-from tsmerge_export.runtimes.onnxruntime import GraphSession
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import corpus, tolerances
 from tsmerge_export.verify.artefact import OnnxArtefact, Outputs

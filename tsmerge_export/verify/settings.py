@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from tsmerge_export import ops
-from tsmerge_export.lower.names import PLUGIN, PLUGIN_DOMAIN
+from tsmerge_export.backends.tensorrt.names import PLUGIN, PLUGIN_DOMAIN
 from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.ops.schema import Attribute
 

@@ -17,7 +17,7 @@ import tsmerge_export as tsm
 from tests.graphs import models as graphs
 from tests.report.html.bundles import bundle, report, search, series
 from tests.report.html.reading import part, read
-from tsmerge_export import targets
+from tsmerge_export.backends import target as targets
 from tsmerge_export.cli import main, main_export
 from tsmerge_export.cli.commands import merge_config
 from tsmerge_export.cli.parser import export_parser, tsmerge_parser

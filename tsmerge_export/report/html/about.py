@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tsmerge_export.backends.engines.describe import plan_rows
 from tsmerge_export.ops import SCHEMAS
 from tsmerge_export.report.html.commands import GRAPH, commands
 from tsmerge_export.report.html.markup import Html, code, section, table, tag
-from tsmerge_export.report.target import plan_rows
 from tsmerge_export.report.text import NO_GPU, barrier_text
 
 

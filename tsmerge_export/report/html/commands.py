@@ -6,11 +6,11 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tsmerge_export.backends.engines.profile import FLAGS as SHAPES
+from tsmerge_export.backends.engines.profile import parse_shapes
+from tsmerge_export.backends.onnxruntime.native import VARIABLE
 from tsmerge_export.checkpoint import IN_MEMORY
-from tsmerge_export.runtimes.native import VARIABLE
 from tsmerge_export.settings.config import OPTIONS, MergeConfig
-from tsmerge_export.shapes import FLAGS as SHAPES
-from tsmerge_export.shapes import parse_shapes
 from tsmerge_export.version import NATIVE
 
 GRAPH = "onnx"  # the family of models that come as a file

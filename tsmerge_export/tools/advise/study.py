@@ -15,6 +15,7 @@ import onnx
 from onnx import inliner
 
 from tsmerge_export import families
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.checkpoint import LoadedModel
 from tsmerge_export.compile.build import merge_and_lower
 from tsmerge_export.compile.onnx_export import DEFAULT_OPSET, export_component, prove_dynamic
@@ -30,7 +31,6 @@ from tsmerge_export.tools.advise.cost_model import CostModel, Work, fit, time_of
 from tsmerge_export.tools.advise.redundancy import Redundancy, measure
 from tsmerge_export.tools.advise.spectrum import LEAST_STEPS, Spectrum, require_scipy, spectrum_of
 from tsmerge_export.verify.data import Table, need_rows, rolling_windows, usable_columns
-from tsmerge_export.verify.sessions import open_session
 
 _SHORTEST = 16  # steps of the shortest length that is looked at
 _NONE = MergeConfig(method="none")

@@ -13,10 +13,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import inliner
 
+from tsmerge_export.backends.onnxruntime import native
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.onnx_model import weights as onnx_weights
 from tsmerge_export.ops import DOMAIN
-from tsmerge_export.runtimes import native
-from tsmerge_export.verify.sessions import open_session
 
 _RUNS = 5
 

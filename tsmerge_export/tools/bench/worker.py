@@ -35,7 +35,7 @@ def peak_bytes() -> int:
 
 
 def _onnxruntime(source: str, inputs: Arrays, threads: int) -> Callable[[], object]:
-    from tsmerge_export.verify.sessions import open_session
+    from tsmerge_export.backends.onnxruntime.direct import open_session
 
     session = open_session(Path(source), threads, timed=True)
     return lambda: session.run(None, inputs)

@@ -15,6 +15,7 @@ import onnx_ir as ir
 import torch
 
 from tsmerge_export import families
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.checkpoint import LoadedModel, load_model
 from tsmerge_export.compile.build import merge_and_lower
 from tsmerge_export.compile.onnx_export import DEFAULT_OPSET, export_component, prove_dynamic
@@ -34,7 +35,6 @@ from tsmerge_export.verify.data import (
     usable_columns,
 )
 from tsmerge_export.verify.decoded import decoded_by
-from tsmerge_export.verify.sessions import open_session
 from tsmerge_export.verify.threads import torch_threads
 
 Run = Callable[[Arrays], Arrays]

@@ -14,9 +14,9 @@ import torch
 from onnx import TensorProto, helper
 
 import tsmerge_export as tsm
+from tsmerge_export.backends.onnxruntime.session import GraphSession, Session
 from tsmerge_export.bundle import BundleWriter
 from tsmerge_export.errors import MissingDependencyError, TsmergeError, UnsupportedError, UsageError
-from tsmerge_export.runtimes.onnxruntime import GraphSession, Session
 
 
 def graph(path: Path) -> Path:

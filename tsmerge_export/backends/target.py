@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tsmerge_export.backends import RUNTIMES, check_runtime
+from tsmerge_export.backends.engines.profile import FLAGS, Profile, make_profile
+from tsmerge_export.backends.onnxruntime import native
 from tsmerge_export.errors import UnsupportedError, UsageError, VerdictError
-from tsmerge_export.runtimes import RUNTIMES, check_runtime, native
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.shapes import FLAGS, Profile, make_profile
 
 if TYPE_CHECKING:
     import onnx
@@ -99,7 +100,7 @@ class Target:
                 "use --merge local or global, or --runtime onnxruntime"
             )
         if self.runtime == "tensorrt-rtx":
-            from tsmerge_export.runtimes.tensorrt_rtx import check_installed
+            from tsmerge_export.backends.tensorrt_rtx.engine import check_installed
 
             if self.dtype == "bf16":
                 raise UnsupportedError(
@@ -109,7 +110,7 @@ class Target:
                 raise UsageError("--plugin has no effect with --runtime tensorrt-rtx, which has no plugins")
             check_installed()
         else:
-            from tsmerge_export.lower.tensorrt import graphsurgeon
+            from tsmerge_export.backends.engines.lower import graphsurgeon
 
             if merge.causal or merge.similarity not in (None, "cosine"):
                 flag = "--causal" if merge.causal else f"--similarity {merge.similarity}"
@@ -229,10 +230,10 @@ def _rtx(
     threads: int | None,
     seed: int,
 ) -> dict[str, Any]:
+    from tsmerge_export.backends.engines.lower import set_precision, standard_form, static_functions
+    from tsmerge_export.backends.tensorrt_rtx.engine import DEFAULT_CAPABILITIES, build_engine
     from tsmerge_export.bundle import sha256
     from tsmerge_export.compile.build import write_model
-    from tsmerge_export.lower.tensorrt import set_precision, standard_form, static_functions
-    from tsmerge_export.runtimes.tensorrt_rtx import DEFAULT_CAPABILITIES, build_engine
 
     name = item.component.name
     capabilities = target.capabilities or DEFAULT_CAPABILITIES
@@ -281,9 +282,9 @@ def _tensorrt(
     threads: int | None,
     seed: int,
 ) -> dict[str, Any]:
+    from tsmerge_export.backends.engines.lower import plugin_form, set_precision, static_functions
+    from tsmerge_export.backends.tensorrt import engine as tensorrt
     from tsmerge_export.compile.build import write_model
-    from tsmerge_export.lower.tensorrt import plugin_form, set_precision, static_functions
-    from tsmerge_export.runtimes import tensorrt
 
     name = item.component.name
     portable = _in_memory(item.merged)
@@ -311,8 +312,8 @@ def _on_gpu(
 ) -> dict[str, Any]:
     """Build the engine and repeat the parity verdict on it. This needs a GPU."""
     from tsmerge_export import families
+    from tsmerge_export.backends.tensorrt import engine as tensorrt
     from tsmerge_export.bundle import TensorInfo
-    from tsmerge_export.runtimes import tensorrt
     from tsmerge_export.verify import corpus, parity
 
     component = item.component

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tsmerge_export.backends.engines.profile import Profile
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError
-from tsmerge_export.shapes import Profile
 
 #: Compute capabilities that an engine can be built for ahead of time.
 CAPABILITIES = ("75", "80", "86", "89", "120", "121")
@@ -73,7 +73,7 @@ def build_engine(
     """Compile an ONNX file of standard operators.
 
     Args:
-        model: without plugins and functions, see :func:`tsmerge_export.lower.tensorrt.standard_form`.
+        model: without plugins and functions, see :func:`tsmerge_export.backends.engines.lower.standard_form`.
         engine: file to write. profile: range of input shapes. capabilities: of GPUs, see :data:`CAPABILITIES`.
 
     Returns:
@@ -90,7 +90,7 @@ def build_engine(
         "shapes": {name: [list(shape) for shape in shapes] for name, shapes in profile.shapes.items()},
         "capabilities": list(capabilities),
     }
-    command = [sys.executable, "-m", "tsmerge_export.runtimes.tensorrt_rtx_worker", json.dumps(spec)]
+    command = [sys.executable, "-m", "tsmerge_export.backends.tensorrt_rtx.worker", json.dumps(spec)]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     lines = done.stdout.splitlines()
     result = next((line.removeprefix("result ") for line in lines if line.startswith("result ")), None)

@@ -15,12 +15,13 @@ import pytest
 import tsmerge_export as tsm
 from tests.models import tiny
 from tests.report.html.reading import part, read
+from tsmerge_export.backends.onnxruntime import providers
+from tsmerge_export.backends.onnxruntime.session import GraphSession
+from tsmerge_export.backends.target import ON_GPU, Target
+from tsmerge_export.backends.tensorrt import engine as tensorrt
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.errors import MissingDependencyError, UsageError, VerdictError
-from tsmerge_export.runtimes import providers, tensorrt
-from tsmerge_export.runtimes.onnxruntime import GraphSession
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.targets import ON_GPU, Target
 
 MERGE = MergeConfig(ratio="1/4")
 FEED = {"context": np.random.default_rng(0).standard_normal((2, 128)).cumsum(1).astype(np.float32)}

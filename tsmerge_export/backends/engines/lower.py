@@ -14,8 +14,8 @@ import onnx
 from onnx import helper, inliner, numpy_helper
 
 from tsmerge_export import ops
+from tsmerge_export.backends.tensorrt.names import PLUGIN, PLUGIN_DOMAIN, PLUGIN_NAMESPACE, PLUGIN_VERSION
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError
-from tsmerge_export.lower.names import PLUGIN, PLUGIN_DOMAIN, PLUGIN_NAMESPACE, PLUGIN_VERSION
 from tsmerge_export.ops.static import static_body
 
 #: Types of matrix products, by the name of ``--dtype``.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tsmerge_export.backends.engines.profile import make_profile, parse_shapes
 from tsmerge_export.errors import UsageError
 from tsmerge_export.families.base import TensorSpec
-from tsmerge_export.shapes import make_profile, parse_shapes
 
 IDS = TensorSpec("ids", "int64", ("batch", "length"))
 MASK = TensorSpec("mask", "bool", ("batch", "length"))

@@ -7,9 +7,9 @@ from pathlib import Path
 import onnx
 import onnxruntime as ort
 
+from tsmerge_export.backends.onnxruntime import native
+from tsmerge_export.backends.onnxruntime.bounded import session_class
 from tsmerge_export.onnx_model import weights as onnx_weights
-from tsmerge_export.runtimes import native
-from tsmerge_export.runtimes.bounded import session_class
 from tsmerge_export.untrusted.onnx_scan import check_file
 
 

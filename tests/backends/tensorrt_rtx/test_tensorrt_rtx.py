@@ -13,17 +13,16 @@ import pytest
 import tsmerge_export as tsm
 from tests.artefacts import built
 from tests.models import T5, tiny
-from tests.test_shapes import IDS
 from tsmerge_export import families
+from tsmerge_export.backends.engines.lower import set_precision, standard_form, static_functions
+from tsmerge_export.backends.engines.profile import Profile, make_profile
+from tsmerge_export.backends.target import ON_GPU, Target, check_removed
+from tsmerge_export.backends.tensorrt_rtx import engine as tensorrt_rtx
 from tsmerge_export.bundle import sha256
 from tsmerge_export.compile.build import build, write_model
 from tsmerge_export.console.progress import NoProgress
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError
-from tsmerge_export.lower.tensorrt import set_precision, standard_form, static_functions
-from tsmerge_export.runtimes import tensorrt_rtx
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.shapes import Profile, make_profile
-from tsmerge_export.targets import ON_GPU, Target, check_removed
 
 PROFILE = Profile({"context": ((1, 64), (2, 128), (4, 256))})
 
@@ -110,9 +109,7 @@ def test_capabilities() -> None:
 def test_missing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tensorrt_rtx.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'tsmerge-export\[tensorrt-rtx\]'"):
-        tensorrt_rtx.build_engine(
-            tmp_path / "m", tmp_path / "e", make_profile([IDS], (None,) * 3, longest=64)
-        )
+        tensorrt_rtx.build_engine(tmp_path / "m", tmp_path / "e", PROFILE)
 
 
 @pytest.mark.parametrize(

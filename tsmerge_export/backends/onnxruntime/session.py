@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from tsmerge_export.backends import Providers
+from tsmerge_export.backends.arrays import prepare
+from tsmerge_export.backends.components import BundleSession, names_of
+from tsmerge_export.backends.onnxruntime import native
+from tsmerge_export.backends.onnxruntime.apart import GraphApart
+from tsmerge_export.backends.onnxruntime.providers import CPU, names
 from tsmerge_export.bundle import Bundle, TensorInfo
 from tsmerge_export.console.one_line import called
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError, first_line
-from tsmerge_export.runtimes import Providers, native
-from tsmerge_export.runtimes.apart import GraphApart
-from tsmerge_export.runtimes.arrays import prepare
-from tsmerge_export.runtimes.components import BundleSession, names_of
-from tsmerge_export.runtimes.providers import CPU, names
 from tsmerge_export.untrusted import isolated
 from tsmerge_export.untrusted.onnx_risk import risk
 from tsmerge_export.untrusted.onnx_scan import check_file
@@ -85,8 +86,8 @@ class GraphSession:
         providers: see :func:`check_providers`.
         options: ONNX Runtime session options to start from (profiling, optimisation level); they reach no other
             process, so that with them every graph is run in this one.
-        plugin: the library of native operators, see :mod:`tsmerge_export.runtimes.native`; for the CPU alone, or
-            for CUDA's provider in front.
+        plugin: the library of native operators, see :mod:`tsmerge_export.backends.onnxruntime.native`;
+            for the CPU alone, or for CUDA's provider in front.
 
     Raises:
         UsageError: a bad argument, the file is missing, or its weights lie elsewhere.
@@ -128,7 +129,7 @@ class GraphSession:
             self.inputs, self.outputs = self._apart.inputs, self._apart.outputs
             return
         native.register(options, plugin, names(chosen))
-        from tsmerge_export.runtimes.bounded import session_class
+        from tsmerge_export.backends.onnxruntime.bounded import session_class
 
         kind = session_class(name for _, name in found.kinds())
         try:

@@ -13,9 +13,9 @@ from tests.artefacts import built, component, model
 from tests.cases import Case, random_case
 from tests.ops.harness import difference, feed, merge_model, session
 from tsmerge_export import ops
+from tsmerge_export.backends.engines.lower import plugin_form, set_precision, standard_form, static_functions
+from tsmerge_export.backends.tensorrt.names import PLUGIN_DOMAIN
 from tsmerge_export.errors import UnsupportedError
-from tsmerge_export.lower.names import PLUGIN_DOMAIN
-from tsmerge_export.lower.tensorrt import plugin_form, set_precision, standard_form, static_functions
 from tsmerge_export.settings.config import MergeConfig
 
 MERGES = (MergeConfig(ratio="1/4"), MergeConfig(method="global", ratio="1/4"))

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tsmerge_export.backends import Providers
+from tsmerge_export.backends.onnxruntime import native
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.errors import MissingDependencyError, UsageError
-from tsmerge_export.runtimes import Providers, native
 
 TENSORRT = "TensorrtExecutionProvider"
 CUDA = "CUDAExecutionProvider"

@@ -87,7 +87,7 @@ _open: dict[str, Any] = {}
 
 def task(request: dict[str, Any]) -> Answer:
     """The task of a :class:`~tsmerge_export.untrusted.isolated.Child`: open a graph; run it where there is input."""
-    from tsmerge_export.runtimes.onnxruntime import GraphSession
+    from tsmerge_export.backends.onnxruntime.session import GraphSession
 
     if not _open:
         _open["session"] = GraphSession(request["path"], **request["settings"])

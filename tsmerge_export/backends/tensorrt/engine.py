@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tsmerge_export.backends.arrays import prepare
+from tsmerge_export.backends.components import BundleSession, names_of
+from tsmerge_export.backends.engines.profile import Profile
+from tsmerge_export.backends.tensorrt.names import PLUGIN, PLUGIN_NAMESPACE, PLUGIN_VERSION
 from tsmerge_export.bundle import Bundle, ComponentInfo, TensorInfo
 from tsmerge_export.console.one_line import called
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError
-from tsmerge_export.lower.names import PLUGIN, PLUGIN_NAMESPACE, PLUGIN_VERSION
-from tsmerge_export.runtimes.arrays import prepare
-from tsmerge_export.runtimes.components import BundleSession, names_of
-from tsmerge_export.shapes import Profile
 
 #: Where the plugin library is, unless a flag or an argument says so.
 PLUGIN_VARIABLE = "TSMERGE_TRT_PLUGIN"
@@ -139,7 +139,7 @@ def build_engine(model: Path, engine: Path, profile: Profile, plugin: Path | Non
 
 
 class EngineSession:
-    """An engine file, as :class:`~tsmerge_export.runtimes.onnxruntime.GraphSession` is an ONNX file.
+    """An engine file, as :class:`~tsmerge_export.backends.onnxruntime.session.GraphSession` is an ONNX file.
 
     The file is an executable: check the bundle first. Without an engine one is built from the plugin form.
     """
@@ -179,7 +179,7 @@ class TensorrtSession(BundleSession[EngineSession]):
     """A bundle in TensorRT: one engine per component that merges, from the bundle or built now from its plugin form."""
 
     def __init__(self, bundle: Bundle, plugin: str | Path | None = None) -> None:
-        from tsmerge_export.targets import entry_of
+        from tsmerge_export.backends.target import entry_of
 
         target = entry_of(bundle.manifest, "tensorrt")
         library = find_plugin(plugin)

@@ -10,8 +10,8 @@ from tsmerge_export.bundle import Bundle
 from tsmerge_export.errors import UnsupportedError, UsageError
 
 if TYPE_CHECKING:
-    from tsmerge_export.runtimes.onnxruntime import Session
-    from tsmerge_export.runtimes.tensorrt import TensorrtSession
+    from tsmerge_export.backends.onnxruntime.session import Session
+    from tsmerge_export.backends.tensorrt.engine import TensorrtSession
 
 RUNTIMES = ("onnxruntime", "tensorrt", "tensorrt-rtx")
 
@@ -59,7 +59,7 @@ def load(
     if runtime != RUNTIMES[0] and (threads is not None or providers is not None):
         raise UsageError(f"threads and providers have no effect with runtime {runtime}; leave them out")
     if runtime == "tensorrt":
-        from tsmerge_export.runtimes.tensorrt import TensorrtSession
+        from tsmerge_export.backends.tensorrt.engine import TensorrtSession
 
         return TensorrtSession(bundle, plugin)
     if runtime == "tensorrt-rtx":
@@ -67,8 +67,8 @@ def load(
             "engines of tensorrt-rtx are built here and run by TensorRT-RTX itself (tensorrt_rtx --loadEngine=FILE, or "
             "its C++ and Python API); load the bundle with runtime onnxruntime"
         )
-    from tsmerge_export.runtimes.onnxruntime import Session
-    from tsmerge_export.runtimes.providers import with_plugin
+    from tsmerge_export.backends.onnxruntime.providers import with_plugin
+    from tsmerge_export.backends.onnxruntime.session import Session
 
     chosen = with_plugin(providers, bundle, plugin)
     return Session(

@@ -1,0 +1,1 @@
+"""ONNX Runtime: the portable file, its sessions, its providers and the native operators."""

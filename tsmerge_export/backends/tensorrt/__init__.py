@@ -1,0 +1,1 @@
+"""TensorRT: the plugin form, and engines built and run where a GPU is."""

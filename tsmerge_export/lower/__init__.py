@@ -1,1 +1,0 @@
-"""Lowering: abstract ``tsmerge`` operators to what a runtime executes."""
