@@ -40,7 +40,8 @@ build/optimum/.installed:
 	touch $@
 
 # The ends of what pyproject.toml allows, each in an environment of its own: parity of every family, pipelines, commands.
-# Before a release; docs/versions.md says what was run.
+# Before a release; docs/versions.md says what was run. A part: make test-newest VERSION_TESTS=tests/cli.
+# onnx-graphsurgeon: `--runtime tensorrt` answers for a file that is broken only where its own dependency is installed.
 VERSION_TESTS = tests/families tests/forecast tests/cli tests/test_api.py tests/compile/test_known_dims.py
 VERSION_EXTRAS = advise,cpu,forecast,plot,tune
 RESOLUTION = $(if $(filter build/oldest/%,$@),lowest-direct,highest)
@@ -54,7 +55,7 @@ VERSIONS = torch transformers chronos-forecasting onnx onnx-ir onnxscript onnxru
 build/oldest/.installed build/newest/.installed: pyproject.toml build/uv/bin/uv
 	$(PYTHON) -m venv --clear $(@D)
 	build/uv/bin/uv pip install --python $(@D)/bin/python --resolution $(RESOLUTION) -e ".[$(VERSION_EXTRAS)]" \
-		"hypothesis>=6.100" "psutil>=5.9" "pytest>=8.2" "pytest-xdist>=3.6"
+		"hypothesis>=6.100" "onnx-graphsurgeon>=0.5.2" "psutil>=5.9" "pytest>=8.2" "pytest-xdist>=3.6"
 	touch $@
 
 lint: $(VENV)/.installed-dev

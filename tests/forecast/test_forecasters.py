@@ -99,7 +99,11 @@ def test_seeds() -> None:
 
 
 def test_parts_that_fit_into_memory_are_the_whole() -> None:
-    """One path of one series at a time gives the same paths as all at once, in more runs of the encoder."""
+    """One path of one series at a time gives the same paths as all at once, in more runs of the encoder.
+
+    Forecasts that are computed, not drawn, may differ by a rounding: ONNX Runtime 1.20's Sqrt rounds an element of a
+    full vector register otherwise than one of the rest, and which is which depends on the batch.
+    """
     series, calls = upstream.walks(5, 60), []
     whole = t5().predict(series, seed=1, num_samples=7)
     small = t5(memory=1)
@@ -107,7 +111,9 @@ def test_parts_that_fit_into_memory_are_the_whole() -> None:
     small._decoder.start = lambda *given: calls.append(given[1]) or start(*given)  # type: ignore[assignment]
     np.testing.assert_array_equal(small.predict(series, seed=1, num_samples=7), whole)
     assert calls == [1] * 35
-    np.testing.assert_array_equal(bolt(memory=1).predict(series, 40), bolt().predict(series, 40))
+    points = bolt().predict(series, 40)
+    rounding = float(np.spacing(np.abs(points).max()))
+    np.testing.assert_allclose(bolt(memory=1).predict(series, 40), points, rtol=0, atol=2 * rounding)
 
 
 def test_a_middling_budget_takes_some_series_at_a_time() -> None:
