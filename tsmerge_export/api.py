@@ -370,7 +370,7 @@ def write_texts(folder: Path, manifest: dict[str, Any], sizes: Mapping[str, int]
     Args:
         sizes: batch and lengths at which a graph from a file is known to run.
     """
-    from tsmerge_export.inspect import inspect_file
+    from tsmerge_export.onnx_model.inspect import inspect_file
 
     size: dict[str, int] = {}
     if sizes is not None:

@@ -18,7 +18,7 @@ from tsmerge_export.backends import load
 from tsmerge_export.bundle import MANIFEST, sha256
 from tsmerge_export.errors import TsmergeError, UnsupportedError, UsageError
 from tsmerge_export.graphs import feeds, verdicts
-from tsmerge_export.inspect import inspect_path
+from tsmerge_export.onnx_model.inspect import inspect_path
 from tsmerge_export.verify import speed
 
 MERGE = MergeConfig(ratio="1/4", min_tokens=2)

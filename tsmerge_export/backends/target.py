@@ -177,7 +177,7 @@ def make(
 
 def check_removed(item: Built, profile: Profile) -> None:
     """Raise UnsupportedError where more tokens would be removed at once than TensorRT's TopK can choose."""
-    from tsmerge_export.inspect import inspect_file
+    from tsmerge_export.onnx_model.inspect import inspect_file
     from tsmerge_export.ops.static import TOPK_MOST
 
     largest = next(iter(profile.shapes.values()))[2]

@@ -24,8 +24,8 @@ def model_card(manifest: Mapping[str, Any], tokens: Sequence[Mapping[str, Any]] 
 
     Args:
         manifest: the bundle's manifest (files need not be listed yet).
-        tokens: per component what :func:`tsmerge_export.inspect.inspect_file` gives, with ``batch`` and ``length``;
-            without it the card has no token counts.
+        tokens: per component what :func:`tsmerge_export.onnx_model.inspect.inspect_file` gives, with ``batch`` and
+            ``length``; without it the card has no token counts.
 
     Returns:
         Markdown.

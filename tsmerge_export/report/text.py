@@ -217,7 +217,7 @@ def _giga(value: float | None) -> str:
 
 
 def print_inspection(found: Mapping[str, Any]) -> None:
-    """Print what :func:`tsmerge_export.inspect.inspect_path` found."""
+    """Print what :func:`tsmerge_export.onnx_model.inspect.inspect_path` found."""
     console = terminal.console()
     for part in found["components"]:
         size = f"batch {part['batch']}, length {part['length']}"

@@ -3,52 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.files.test_paths import hub_cache
-from tsmerge_export import bundle
-from tsmerge_export.bundle import Bundle, BundleWriter, check_output
+from tests.bundle.made import MANIFEST, fails, names, write
+from tsmerge_export.bundle import Bundle, BundleWriter, TensorInfo, check_output
 from tsmerge_export.errors import UsageError
 from tsmerge_export.files import beside
-
-COMPONENT = {
-    "name": "model",
-    "file": "model.onnx",
-    "inputs": [{"name": "context", "dtype": "float32", "dims": ["batch", "length"]}],
-    "outputs": [{"name": "quantiles", "dtype": "float32", "dims": ["batch", 3, 16]}],
-    "merges": [{"layer": 0}],
-    "barriers": [],
-}
-MANIFEST: dict[str, Any] = {"family": "chronos-bolt", "components": [COMPONENT], "verdicts": {"parity": {}}}
-
-
-def write(output: Path, content: bytes = b"graph", force: bool = False) -> Bundle:
-    with BundleWriter(output, force) as writer:
-        (writer.path / "model.onnx").write_bytes(content)
-        (writer.path / "sub").mkdir()
-        (writer.path / "sub" / "notes.txt").write_text("notes")
-        (writer.scratch / "waste").write_text("not part of it")
-        return writer.commit(MANIFEST)
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-def fails(match: str, function: Callable[..., object], *args: Any, **kwargs: Any) -> None:
-    with pytest.raises(UsageError, match=match) as caught:
-        function(*args, **kwargs)
-    assert "\n" not in str(caught.value)
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -65,7 +32,7 @@ def test_round_trip(tmp_path: Path) -> None:
     }
     (component,) = opened.components
     assert component.file == output / "model.onnx"
-    assert component.inputs == (bundle.TensorInfo("context", "float32", ("batch", "length")),)
+    assert component.inputs == (TensorInfo("context", "float32", ("batch", "length")),)
     assert component.outputs[0].dims == ("batch", 3, 16)
     assert component.merges == ({"layer": 0},)
     assert opened.component("model") is component
@@ -243,24 +210,24 @@ def test_made_by_someone_else_meanwhile(tmp_path: Path) -> None:
 
 _WORKER = """
 import os, signal, sys
-from tests.test_bundle import MANIFEST
+from tests.bundle.made import MANIFEST
 from tsmerge_export.files import beside
-from tsmerge_export import bundle
+from tsmerge_export.bundle import writer as module
 output, stop, swap = sys.argv[1], sys.argv[2], sys.argv[3] == "swap"
 kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 if not swap:
     beside.exchange = lambda first, second: False
 if stop == "before-sync":
-    bundle.fsync_tree = kill
+    module.fsync_tree = kill
 if stop == "between":
     beside.move_new = kill
 if stop == "after":
-    real, calls = bundle.fsync_tree, []
+    real, calls = module.fsync_tree, []
     def second(*args, **kwargs):
         calls.append(args)
         kill() if len(calls) == 2 else real(*args, **kwargs)
-    bundle.fsync_tree = second
-with bundle.BundleWriter(output, True) as writer:
+    module.fsync_tree = second
+with module.BundleWriter(output, True) as writer:
     if stop == "at-start":
         kill()
     (writer.path / "model.onnx").write_bytes(b"new")
@@ -280,7 +247,7 @@ def test_sigkill_at_any_step(tmp_path: Path, stop: str, swap: str, old: bool) ->
     if stop == "between" and (swap == "swap" or not old):
         stop = "after"  # one step: there is no between
     result = subprocess.run(
-        [sys.executable, "-c", _WORKER, str(output), stop, swap], cwd=Path(__file__).parents[1], check=False
+        [sys.executable, "-c", _WORKER, str(output), stop, swap], cwd=Path(__file__).parents[2], check=False
     )
     assert result.returncode == -signal.SIGKILL
     # What stands under the name is whole, or nothing where there was nothing before.
@@ -293,83 +260,3 @@ def test_sigkill_at_any_step(tmp_path: Path, stop: str, swap: str, old: bool) ->
     write(output, b"next", force=True)
     assert (Bundle.open(output).path / "model.onnx").read_bytes() == b"next"
     assert names(tmp_path) == ["out"]
-
-
-def change(output: Path, **values: Any) -> None:
-    file = output / "manifest.json"
-    manifest = json.loads(file.read_text())
-    manifest.update(values)
-    file.write_text(json.dumps(manifest))
-
-
-def test_changed_files_are_refused(tmp_path: Path) -> None:
-    output = tmp_path / "out"
-    write(output)
-    (output / "model.onnx").write_bytes(b"grapH")  # same size
-    fails(r"model\.onnx: was changed", Bundle.open, output)
-    assert Bundle.open(output, verify=False)
-    (output / "model.onnx").unlink()
-    fails(r"model\.onnx: is missing", Bundle.open, output)
-
-
-@pytest.mark.parametrize(
-    "name", ["../evil", "/etc/passwd", "a\\b", "C:/x", "sub/../../x", ".", "", "manifest.json"]
-)
-def test_names_outside_the_folder(tmp_path: Path, name: str) -> None:
-    output = tmp_path / "out"
-    write(output)
-    (tmp_path / "evil").write_bytes(b"x")
-    entry = {"size": 1, "sha256": hashlib.sha256(b"x").hexdigest()}
-    change(output, files={name: entry})
-    fails("leaves the bundle's folder", Bundle.open, output)
-
-
-def test_in_the_cache_of_the_hub(tmp_path: Path) -> None:
-    output = tmp_path / "out"
-    write(output)
-    files = {str(path.relative_to(output)): path for path in output.rglob("*") if path.is_file()}
-    cached = hub_cache(files, tmp_path / "hub")
-    assert Bundle.open(cached).component("model").file.read_bytes() == b"graph"
-    link = cached / "model.onnx"
-    link.resolve().rename(tmp_path / "graph")
-    link.unlink()
-    link.symlink_to(tmp_path / "graph")
-    fails("is a link that leaves the bundle's folder", Bundle.open, cached)
-
-
-def test_link_outside_the_folder(tmp_path: Path) -> None:
-    output = tmp_path / "out"
-    write(output)
-    (tmp_path / "model.onnx").write_bytes(b"graph")
-    (output / "model.onnx").unlink()
-    (output / "model.onnx").symlink_to("../model.onnx")
-    fails("is a link that leaves", Bundle.open, output)
-
-
-@pytest.mark.parametrize(
-    ("values", "match"),
-    [
-        ({"format": "zip"}, "not a bundle of tsmerge-export"),
-        ({"format_version": 2}, "bundle format 2, this version reads 1"),
-        ({"files": {}}, "lists no files"),
-        ({"files": {"model.onnx": {"size": 5}}}, "no size and sha256"),
-        ({"components": []}, "has no components"),
-        ({"components": [{"name": "model"}]}, "not described as expected"),
-        ({"components": 3}, "not described as expected"),
-        ({"components": [{**COMPONENT, "file": "other.onnx"}]}, "not among the listed files"),
-    ],
-)
-def test_broken_manifest(tmp_path: Path, values: dict[str, Any], match: str) -> None:
-    write(tmp_path / "out")
-    change(tmp_path / "out", **values)
-    fails(match, Bundle.open, tmp_path / "out")
-
-
-def test_no_bundle(tmp_path: Path) -> None:
-    fails("no such folder", Bundle.open, tmp_path / "nothing")
-    fails(r"not a bundle \(no manifest", Bundle.open, tmp_path)
-    (tmp_path / "manifest.json").write_text("{")
-    fails("not valid JSON", Bundle.open, tmp_path)
-    (tmp_path / "manifest.json").write_text("[]")
-    fails("not a bundle", Bundle.open, tmp_path)
-    fails("not a folder", Bundle.open, tmp_path / "manifest.json")

@@ -77,7 +77,7 @@ def inspect_file(path: Path, *, batch: int = 1, length: int | None = None) -> di
     """
     model = flops.load_graph(path)
     request = {"path": str(path), "batch": batch, "length": length}
-    apart = trial.check(model, "tsmerge_export.inspect:task", str(path), request)
+    apart = trial.check(model, "tsmerge_export.onnx_model.inspect:task", str(path), request)
     if apart is not None:
         return apart
     refused: UnsupportedError | None = None

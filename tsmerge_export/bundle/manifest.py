@@ -1,0 +1,169 @@
+"""The manifest, typed: what a bundle is, what was merged in it, what was proved of it, and its files.
+
+The format's number is 1 since the first bundle. What came to it since then (pipeline settings, operators and attributes
+of merges, notes, targets) is not in older bundles: such fields have a default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tsmerge_export.bundle.target import TargetEntry
+from tsmerge_export.bundle.typed import plain, read
+from tsmerge_export.bundle.verdicts import Verdicts
+from tsmerge_export.console.one_line import short
+from tsmerge_export.errors import UsageError
+from tsmerge_export.settings.config import MergeConfig
+
+FORMAT = "tsmerge-bundle"
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file of the bundle, in bytes and by content."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output: numpy dtype name, and per dim a number or the name of a dynamic dim."""
+
+    name: str
+    dtype: str
+    dims: tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class MergeEntry:
+    """A merge that was inserted. ``before`` and ``after`` are the symbols of the token axis."""
+
+    layer: int | None = None
+    node: str = ""
+    op_type: str = ""
+    scope: str | None = None
+    before: str | int | None = None
+    after: str | int | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BarrierEntry:
+    """An operator before which tokens are unmerged, and why."""
+
+    node: str = ""
+    op_type: str = ""
+    scope: str | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ComponentEntry:
+    """One exported graph. ``file`` is a name in the bundle's folder."""
+
+    name: str
+    file: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    merges: tuple[MergeEntry, ...] = ()
+    barriers: tuple[BarrierEntry, ...] = ()
+
+
+@dataclass(frozen=True)
+class GraphEntry:
+    """What the file of a graph did not tell about its tokens. ``token_mask``: the input that is one."""
+
+    token_mask: str | None = None
+    protect_first: int = 0
+    protect_last: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Described:
+    """What manifest and report have in common.
+
+    Attributes:
+        source: of the model, as it was named. merge: settings, as ``MergeConfig.to_dict()`` gives them.
+        graph: of a model from a file. created: date and time, ISO 8601.
+    """
+
+    components: tuple[ComponentEntry, ...]
+    source: str | None = None
+    family: str | None = None
+    merge: dict[str, Any] = field(default_factory=lambda: {"method": "none"})
+    notes: tuple[str, ...] = ()
+    graph: GraphEntry | None = None
+    opset: int | None = None
+    inline: bool = False
+    verdicts: Verdicts = field(default_factory=Verdicts)
+    target: TargetEntry | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    created: str | None = None
+
+    @property
+    def setting(self) -> MergeConfig:
+        """What was merged. Raises UsageError for settings that this version does not know."""
+        try:
+            return MergeConfig.from_dict(self.merge)
+        except (TypeError, ValueError, ArithmeticError) as error:
+            if isinstance(error, UsageError):
+                raise
+            raise UsageError(f"merge settings cannot be read: {' '.join(str(error).split())}") from None
+
+    @property
+    def merge_types(self) -> frozenset[str]:
+        """Names of the operators that merge, over all components."""
+        return frozenset(merge.op_type for part in self.components for merge in part.merges)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest(Described):
+    """``manifest.json``. ``pipeline``: what a forecaster needs besides the components; None in early bundles."""
+
+    files: dict[str, FileEntry]
+    pipeline: dict[str, Any] | None = None
+
+
+D = TypeVar("D", bound=Described)
+
+
+def to_dict(described: Described) -> dict[str, Any]:
+    """JSON-ready: what is not there (no target, no graph, ..) is left out."""
+    return {name: value for name, value in plain(described).items() if value is not None}
+
+
+def manifest_of(content: Mapping[str, Any], file: Path) -> Manifest:
+    """The manifest that ``file`` holds.
+
+    Raises:
+        UsageError: a field is missing or of another type, or the format has a number that this version does not read.
+    """
+    number = content.get("format_version")
+    reader = _READERS.get(number) if isinstance(number, int) and not isinstance(number, bool) else None
+    if reader is None:
+        known = " to ".join(map(str, sorted({min(_READERS), max(_READERS)})))
+        raise UsageError(
+            f"{file.parent}: bundle format {short(number)}, this version reads {known}; "
+            "export it again or upgrade tsmerge-export"
+        )
+    return reader(content, file)
+
+
+def _read_1(content: Mapping[str, Any], file: Path) -> Manifest:
+    return described_of(Manifest, content, file)
+
+
+#: By the format's number: how it is read.
+_READERS: Mapping[int, Callable[[Mapping[str, Any], Path], Manifest]] = {FORMAT_VERSION: _read_1}
+
+
+def described_of(kind: type[D], content: Mapping[str, Any], file: object) -> D:
+    """Read what manifest and report have in common, and what ``kind`` has besides. Raises UsageError."""
+    # Null is as good as nothing.
+    return read(kind, {name: value for name, value in content.items() if value is not None}, file)

@@ -1,0 +1,75 @@
+"""What ``tsmerge tune`` tried before it came to a setting, as ``report.json`` has it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Tested:
+    """Figures of a finalist on the test split."""
+
+    increase_percent: float | None
+    speedup: float
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A setting and its figures on the validation split; none of these where it failed.
+
+    Attributes:
+        increase_percent, upper_percent: of the error, and its bound. test: of a finalist.
+    """
+
+    source: str
+    merge: dict[str, Any]
+    increase_percent: float | None = None
+    upper_percent: float | None = None
+    speedup: float | None = None
+    error: str | None = None
+    test: Tested | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came out; ``fastest`` is None where nothing is faster within the budget."""
+
+    fastest: Tried | None = None
+    finals: tuple[Tried, ...] = ()
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What the figures of a search depend on, besides the machine."""
+
+    models: tuple[str, ...]
+    metric: str
+    columns: tuple[str, ...] | None = None
+    batch: int | None = None
+    length: int | None = None
+    windows: int | None = None
+
+
+@dataclass(frozen=True)
+class SearchRun:
+    """The arguments of the search that its figures do not depend on."""
+
+    data: str | None = None
+    table: tuple[str, ...] = ()
+    budget_seconds: float | None = None
+    threads: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Search:
+    """``front``: which of those tried no other beats, fastest first."""
+
+    identity: Identity
+    max_increase_percent: float
+    tried: tuple[Tried, ...] = ()
+    front: tuple[int, ...] = ()
+    answer: Answer = Answer()
+    run: SearchRun = SearchRun()
