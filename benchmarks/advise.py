@@ -40,6 +40,7 @@ from tsmerge_export.compile.onnx_export import DEFAULT_OPSET, export_component
 from tsmerge_export.errors import TsmergeError
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.advise.study import columns_of
+from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.cost import run_named, window_errors
 from tsmerge_export.verify.data import Table, read_table, rolling_windows
 from tsmerge_export.verify.decoded import decoded_by
@@ -135,7 +136,7 @@ class Forecaster:
             )
         none = MergeConfig(method="none")
         rest = [self._built(c, exported, none, folder) for c in components[1:]]
-        self.decoded = decoded_by(self.family, self.model, rest, threads)
+        self.decoded = decoded_by(self.family, self.model, rest, Checks(threads=threads))
 
     def _built(self, component: Any, exported: Any, merge: MergeConfig, folder: Path) -> Built:
         place = Path(tempfile.mkdtemp(dir=folder))

@@ -38,7 +38,7 @@ def test_the_default_series_is_long_enough_for_any_horizon(tmp_path: Path) -> No
     """Upstream's horizon of 1,024 steps takes more rows than the sample has: it is generated for more of them."""
     model, merge = tiny("chronos-2", config=LONG), MergeConfig(ratio="1/4")
     options: dict[str, Any] = {"family": None, "config": None, "trust_remote_code": False}
-    table, loaded, _ = api._inputs(model, merge, None, None, None, NoProgress(), **options)
+    table, loaded, _ = api._inputs(model, merge, None, NoProgress(), **options)
     assert families.get(loaded.family).horizon(loaded.model) == 1024
     assert table.name == "sample.csv, generated for 3072 rows"
     assert table.values.shape == (3072, 3) and np.isfinite(table.values).all()
@@ -48,8 +48,8 @@ def test_the_default_series_is_long_enough_for_any_horizon(tmp_path: Path) -> No
     file = tmp_path / "short.csv"
     file.write_text("a\n" + "\n".join(str(i % 24) for i in range(2000)) + "\n")
     with pytest.raises(UsageError, match="2000 rows are too few; it takes 2048"):
-        api._inputs(model, merge, str(file), None, None, NoProgress(), **options)
-    usual, *_ = api._inputs(tiny("chronos-2"), merge, None, None, None, NoProgress(), **options)
+        api._inputs(model, merge, str(file), NoProgress(), **options)
+    usual, *_ = api._inputs(tiny("chronos-2"), merge, None, NoProgress(), **options)
     assert usual.name == "sample.csv"
 
 

@@ -14,6 +14,7 @@ from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.compile.build import Built
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import parity
+from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.corpus import ENTRIES, Case
 
 NAMES = list(artefacts.FAMILY)
@@ -45,7 +46,7 @@ def parity_of(name: str, merge: MergeConfig, built: Built, cases: list[Case]) ->
     """The eager model merged by ``merge`` against the files of ``built``."""
     return parity.check(
         artefacts.family(name), artefacts.component(name), artefacts.model(name), merge, built.merged,
-        cases=cases, threads=1,
+        Checks(cases=cases, threads=1),
     )  # fmt: skip
 
 
@@ -228,7 +229,7 @@ def test_newer_opsets(opset: int) -> None:
         assert imports[""] == opset
         report = parity.check(
             artefacts.family(name), artefacts.component(name), artefacts.model(name), merge, built.merged,
-            cases=some_cases(name)[2:4], threads=1,
+            Checks(cases=some_cases(name)[2:4], threads=1),
         )  # fmt: skip
     assert report.failures == []
     assert report.passed

@@ -31,7 +31,8 @@ from tsmerge_export.report.html import report_page
 from tsmerge_export.report.model_card import model_card
 from tsmerge_export.report.text import REPORT_ONLY, json_text, report_dict
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.verify import cost, example, forms, generation, parity, remarks, tolerances
+from tsmerge_export.verify import cost, example, forms, generation, parity, remarks
+from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.data import Table, need_rows, read_table
 from tsmerge_export.verify.decoded import decoded_by
 from tsmerge_export.version import versions
@@ -87,6 +88,7 @@ def export(
         UsageError, UnsupportedError, MissingDependencyError: the user can mend it; nothing is written.
     """
     progress = watch = Stopwatch(progress or NoProgress())
+    checks = Checks(atol, rtol, threads, seed)
     target = target or Target()
     target.check(merge or MergeConfig(), inline=inline)
     if not callable(output):
@@ -104,8 +106,8 @@ def export(
                 f"{model}: --runtime {target.runtime} takes models of the families only, so far"
             )
         return export_graph(
-            model, merge, graph, output=output, opset=opset, inline=inline, atol=atol, rtol=rtol, threads=threads,
-            seed=seed, force=force, progress=progress,
+            model, merge, graph, output=output, opset=opset, inline=inline, checks=checks, force=force,
+            progress=progress,
         )  # fmt: skip
     if graph.given:
         raise UsageError(
@@ -116,8 +118,6 @@ def export(
         model,
         merge,
         data,
-        atol,
-        rtol,
         progress,
         family=family,
         config=config,
@@ -135,9 +135,7 @@ def export(
             for component in chosen.components(loaded.model)
         ]  # fmt: skip
         share([item.merged for item in built], writer.path)
-        verdicts, shown = _verdicts(
-            loaded, merge, built, table, atol, rtol, threads, seed, progress, show=True
-        )
+        verdicts, shown = _verdicts(loaded, merge, built, table, checks, progress, show=True)
         manifest: dict[str, Any] = {
             "source": loaded.source,
             "family": loaded.family,
@@ -175,7 +173,7 @@ def export(
             engines = [item for item in built if item.component.mergeable]
             manifest["target"] = targets.make(
                 target, loaded, merge, engines, folder=writer.path, scratch=writer.scratch,
-                threads=threads, seed=seed, progress=progress,
+                checks=checks, progress=progress,
             )  # fmt: skip
         progress.step("bundle")
         watch.stop()
@@ -211,13 +209,12 @@ def validate(
         UsageError: no bundle, a changed file, or a model of another family.
     """
     progress = progress or NoProgress()
+    checks = Checks(atol, rtol, threads, seed)
     bundle = Bundle.open(directory)
     if is_graph_file(model):
         assert isinstance(model, str | Path)
         no_effect(model, family=family, config=config, data=data, trust_remote_code=trust_remote_code)
-        return validate_graph(
-            bundle, model, inputs=inputs, atol=atol, rtol=rtol, threads=threads, seed=seed, progress=progress
-        )
+        return validate_graph(bundle, model, inputs=inputs, checks=checks, progress=progress)
     if inputs is not None:
         raise UsageError("--inputs is for .onnx and .pt2 files; leave it out")
     merge = MergeConfig.from_dict(bundle.manifest["merge"])
@@ -225,8 +222,6 @@ def validate(
         model,
         merge,
         data,
-        atol,
-        rtol,
         progress,
         family=family,
         config=config,
@@ -252,7 +247,7 @@ def validate(
                 Built(component, fresh.unmerged, file, fresh.merged if inlined else None, fresh.report)
             )
         faults = forms.faults(bundle, plan_of(families.get(loaded.family), loaded.model, merge))
-        return _verdicts(loaded, merge, built, table, atol, rtol, threads, seed, progress, faults=faults)[0]
+        return _verdicts(loaded, merge, built, table, checks, progress, faults=faults)[0]
 
 
 def no_effect(source: str | Path, **given: object) -> None:
@@ -266,8 +261,6 @@ def _inputs(
     model: str | Path | nn.Module,
     merge: MergeConfig | None,
     data: str | Path | Table | None,
-    atol: float | None,
-    rtol: float | None,
     progress: Progress,
     **options: Any,
 ) -> tuple[Table, LoadedModel, Settled]:
@@ -275,7 +268,6 @@ def _inputs(
     table = data if isinstance(data, Table) else read_table(SAMPLE_SERIES if data is None else data)
     progress.step("load")
     loaded = _load(model, **options)
-    tolerances.end_to_end(loaded.family, "float32", atol, rtol)
     family = families.get(loaded.family)
     if merge is not None:
         refuse_where_nothing_merges(family, loaded.model, merge)
@@ -315,10 +307,7 @@ def _verdicts(
     merge: MergeConfig,
     built: Sequence[Built],
     table: Table,
-    atol: float | None,
-    rtol: float | None,
-    threads: int | None,
-    seed: int,
+    checks: Checks,
     progress: Progress,
     show: bool = False,
     faults: Sequence[str] = (),
@@ -328,28 +317,23 @@ def _verdicts(
     progress.step("parity")
     reports = [
         parity.check(
-            family, item.component, loaded.model, merge, item.merged, atol=atol, rtol=rtol, threads=threads, seed=seed,
-            avoid=EXAMPLE, with_decisions=item.decisions, plan=plan_of(family, loaded.model, merge),
+            family, item.component, loaded.model, merge, item.merged, checks, avoid=EXAMPLE,
+            with_decisions=item.decisions, plan=plan_of(family, loaded.model, merge),
             progress=progress.update,
         )
         for item in built[:1]
     ]  # fmt: skip
     if len(built) > 1:
-        reports.append(
-            generation.check(
-                family, loaded.model, merge, built, atol=atol, rtol=rtol, threads=threads, seed=seed,
-                progress=progress.update,
-            )
-        )  # fmt: skip
+        reports.append(generation.check(family, loaded.model, merge, built, checks, progress=progress.update))
     verdicts: dict[str, Any] = {"parity": parity.combine(reports, faults).to_dict()}
     # A forecast starts at the first component; with a failed parity its cost means nothing.
     if merge.active and verdicts["parity"]["passed"]:
         progress.step("cost")
         first = built[0]
         measured = cost.measure(
-            family, first.component, loaded.model, first.unmerged, first.merged, table,
-            threads=threads, seed=seed, with_decisions=first.decisions, progress=progress.update,
-            forecast=decoded_by(family, loaded.model, built, threads),
+            family, first.component, loaded.model, first.unmerged, first.merged, table, checks,
+            with_decisions=first.decisions, progress=progress.update,
+            forecast=decoded_by(family, loaded.model, built, checks),
         )  # fmt: skip
         verdicts["cost"] = measured.to_dict()
         told = remarks.beyond(merge, first.decisions or first.merged, family.context(loaded.model))
@@ -358,8 +342,8 @@ def _verdicts(
         return verdicts, {}
     progress.step("example")
     shown = example.make(
-        family, first.component, loaded.model, first.unmerged, first.merged, table, measured,
-        threads=threads, seed=seed, with_decisions=first.decisions,
+        family, first.component, loaded.model, first.unmerged, first.merged, table, measured, checks,
+        with_decisions=first.decisions,
     )  # fmt: skip
     return verdicts, {"example": shown}
 

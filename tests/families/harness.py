@@ -26,6 +26,7 @@ from tsmerge_export.compile.shared_weights import share
 from tsmerge_export.families.base import Component, Family
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import parity
+from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.corpus import ENTRIES, Case
 
 _FOLDER = tempfile.TemporaryDirectory(prefix="tsmerge-tests-")
@@ -175,7 +176,7 @@ class Subject:
         """The eager model merged by ``merge`` against the file made with ``of``, by default the same."""
         return parity.check(
             self.family, self.component, self.model, merge, self.built(of or merge).merged,
-            cases=self.cases() if cases is None else cases, threads=1,
+            Checks(cases=self.cases() if cases is None else cases, threads=1),
         )  # fmt: skip
 
     def assert_parity(self, merge: MergeConfig, barriers: Sequence[str] = ()) -> None:

@@ -20,6 +20,7 @@ from tsmerge_export.compile.onnx_export import prove_dynamic
 from tsmerge_export.families import lagged_decoder
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import generation
+from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.corpus import ENTRIES, Case
 from tsmerge_export.verify.decoded import decoded_by
 from tsmerge_export.verify.parity import ParityReport
@@ -60,7 +61,7 @@ def report(name: str, merge: MergeConfig, of: MergeConfig | None = None) -> Pari
     ]
     return generation.check(
         subject.family, subject.model, merge, [subject.built(of or merge), decoder(name)],
-        threads=1, cases=cases,
+        Checks(threads=1, cases=cases),
     )  # fmt: skip
 
 
@@ -114,7 +115,7 @@ def test_forecasts_by_files_alone(name: str) -> None:
     def run(feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return dict(zip(names, session.run(names, feed), strict=True))
 
-    forecast = decoded_by(subject.family, subject.model, [built, decoder(name)], 1)
+    forecast = decoded_by(subject.family, subject.model, [built, decoder(name)], Checks(threads=1))
     assert forecast is not None
     want = subject.family.forecast(subject.model, run, series)
     np.testing.assert_allclose(forecast(run, series, 0), want, rtol=1e-4, atol=1e-5)

@@ -22,6 +22,7 @@ from tsmerge_export.compile.onnx_export import prove_dynamic
 from tsmerge_export.errors import UsageError
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import parity
+from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.corpus import ENTRIES, Case
 
 FAMILY = families.get("patch-mamba")
@@ -62,7 +63,9 @@ def built(merge: MergeConfig) -> Built:
 )
 def test_parity(merge: MergeConfig) -> None:
     component = FAMILY.components(model())[0]
-    report = parity.check(FAMILY, component, model(), merge, built(merge).merged, cases=CASES, threads=1)
+    report = parity.check(
+        FAMILY, component, model(), merge, built(merge).merged, Checks(cases=CASES, threads=1)
+    )
     assert report.failures == []
     assert report.passed
     assert built(merge).report.barriers == []

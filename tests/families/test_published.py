@@ -20,6 +20,7 @@ from tsmerge_export.families.base import Family
 from tsmerge_export.merge.apply import plan_of
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import corpus, generation, parity
+from tsmerge_export.verify.checks import Checks
 
 pytestmark = pytest.mark.slow
 _LAYERS = 2
@@ -75,11 +76,12 @@ def test_parity_at_a_published_size(name: str, tmp_path: Path) -> None:
     todo = list(cases(family.context(model)))
     reports = [
         parity.check(
-            family, built[0].component, model, merge, built[0].merged, cases=todo, plan=plan_of(family, model, merge)
+            family, built[0].component, model, merge, built[0].merged, Checks(cases=todo),
+            plan=plan_of(family, model, merge),
         )
     ]  # fmt: skip
     if len(built) > 1 and family.generation(model) is not None:
-        reports.append(generation.check(family, model, merge, built, cases=todo[:3] + todo[-1:]))
+        reports.append(generation.check(family, model, merge, built, Checks(cases=todo[:3] + todo[-1:])))
     found = parity.combine(reports).to_dict()
     shown = ("rows", "decision_flips", "max_rel", "noisy_rows", "times_noise", "warnings")
     print(name, {key: found[key] for key in shown})

@@ -31,6 +31,7 @@ from tsmerge_export.rewrite.blocks import find_blocks
 from tsmerge_export.rewrite.merge_graph import merge_graph
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import corpus, parity
+from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.corpus import ENTRIES, Case
 
 NAMES = ("mamba2", "mamba")
@@ -143,7 +144,7 @@ def test_parity(name: str, merge: MergeConfig) -> None:
 
 def check(name: str, merge: MergeConfig, files: Built, cases: list[Case]) -> parity.Report:
     return parity.check(
-        families.get(name), component(name), model(name), merge, files.merged, cases=cases, threads=1
+        families.get(name), component(name), model(name), merge, files.merged, Checks(cases=cases, threads=1)
     )
 
 

@@ -24,6 +24,7 @@ from tsmerge_export.graphs.model import GraphOptions, load_graph_model
 from tsmerge_export.rewrite.align import Aligner
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import lengths, speed
+from tsmerge_export.verify.checks import Checks
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -190,15 +191,15 @@ def test_a_wrong_value_behind_right_decisions_fails_parity(tmp_path: Path) -> No
     built = merge_and_lower(
         model.component, model.measured, merge, inline=False, folder=tmp_path, scratch=tmp_path, stay={}
     )
-    settings: Any = {"atol": None, "rtol": None, "threads": 1, "seed": 0, "progress": lambda *_: None}
-    assert verdicts.parity(model, merge, built, **settings)["passed"]
+    checks: Any = {"checks": Checks(threads=1), "progress": lambda *_: None}
+    assert verdicts.parity(model, merge, built, **checks)["passed"]
     proto = onnx.load(built.merged)
     weights = {tensor.name: tensor for tensor in proto.graph.initializer if len(tensor.dims) == 2}
     used = [name for node in proto.graph.node for name in node.input if name in weights]
     values = onnx.numpy_helper.to_array(weights[used[-1]]) * np.float32(1.01)
     weights[used[-1]].CopyFrom(onnx.numpy_helper.from_array(values, used[-1]))
     onnx.save(proto, built.merged)
-    found = verdicts.parity(model, merge, built, **settings)
+    found = verdicts.parity(model, merge, built, **checks)
     assert not found["passed"]
     assert found["kept_mismatches"] == 0
     assert any("error" in failure for failure in found["failures"])

@@ -21,6 +21,7 @@ from tsmerge_export.graphs.measure import measure
 from tsmerge_export.graphs.model import GraphModel, GraphOptions, load_graph_model
 from tsmerge_export.graphs.sizes import find_sizes
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.verify.checks import Checks
 
 # The decoder reads the last eight steps of the input, and as many zeros.
 WINDOW = 8
@@ -68,9 +69,7 @@ def test_the_verdict_covers_short_lengths(model: GraphModel, tmp_path: Path) -> 
     built = merge_and_lower(
         model.component, model.measured, merge, inline=False, folder=tmp_path, scratch=tmp_path, stay={}
     )
-    found = verdicts.parity(
-        model, merge, built, atol=None, rtol=None, threads=1, seed=0, progress=lambda *_: None
-    )
+    found = verdicts.parity(model, merge, built, Checks(threads=1), progress=lambda *_: None)
     assert found["passed"]
     assert {2, 3} <= {case["tokens"][0] for case in found["details"]}
 

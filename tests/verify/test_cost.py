@@ -16,6 +16,7 @@ from torch import nn
 from tsmerge_export.errors import UsageError
 from tsmerge_export.families.base import TensorSpec
 from tsmerge_export.verify import cost, speed
+from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.data import Table
 from tsmerge_export.verify.speed import SpeedReport, interleaved
 
@@ -67,7 +68,9 @@ def constant_forecast(path: Path, value: float) -> Path:
 
 def measure(tmp_path: Path, table: Table, **options: Any) -> cost.CostReport:
     paths = [constant_forecast(tmp_path / f"{i}.onnx", value) for i, value in enumerate((1.0, 2.0))]
-    return cost.measure(Family(), Component(), nn.Identity(), *paths, table, runs=5, **options)  # type: ignore[arg-type]
+    return cost.measure(
+        Family(), Component(), nn.Identity(), *paths, table, Checks(threads=1), runs=5, **options
+    )  # type: ignore[arg-type]
 
 
 def table(rows: int = 200) -> Table:
@@ -99,7 +102,7 @@ def test_errors_in_closed_form(tmp_path: Path) -> None:
 
 
 def test_the_report_is_plain_json(tmp_path: Path) -> None:
-    found = measure(tmp_path, table(), threads=1).to_dict()
+    found = measure(tmp_path, table()).to_dict()
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found["columns"][0]["naive"]["wql"] is None
     assert found["overall"]["median"]["change_percent"]["mse"] < 0

@@ -13,6 +13,7 @@ from tsmerge_export.compile.build import Built
 from tsmerge_export.forecast import pipeline
 from tsmerge_export.rewrite.insert import RewriteReport
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.cost import run_named
 from tsmerge_export.verify.decoded import decoded_by
 
@@ -35,13 +36,13 @@ def test_quantiles_are_those_of_the_forecasters_paths() -> None:
         Built(part, files[part.name], files[part.name], None, RewriteReport())
         for part in family.components(model)[1:]
     ]
-    whole = decoded_by(family, model, parts, 1)
+    whole = decoded_by(family, model, parts, Checks(threads=1))
     assert whole is not None
     found = whole(run, series, 7)
     assert found.shape == (5, 9, 16)
     np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-5)
     # Parts of one series each, for lack of memory: every series keeps its own random numbers.
-    single = decoded_by(family, model, parts, 1, memory=1)
+    single = decoded_by(family, model, parts, Checks(threads=1), memory=1)
     assert single is not None
     np.testing.assert_allclose(single(run, series, 7), found, rtol=1e-5, atol=1e-5)
     assert not np.allclose(whole(run, series, 8), found)

@@ -21,6 +21,7 @@ from tsmerge_export.merge.apply import merging
 from tsmerge_export.rewrite.insert import RewriteReport
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import generation, parity
+from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.corpus import ENTRIES, Case
 from tsmerge_export.verify.decisions import near_tie
 from tsmerge_export.verify.parity import ParityReport
@@ -43,7 +44,7 @@ def built(merge: MergeConfig) -> list[Built]:
 
 def report(parts: list[Built], merge: MergeConfig = MERGE, **options: Any) -> ParityReport:
     return generation.check(
-        artefacts.family(NAME), artefacts.model(NAME), merge, parts, cases=CASES, threads=1, **options
+        artefacts.family(NAME), artefacts.model(NAME), merge, parts, Checks(cases=CASES, threads=1), **options
     )
 
 

@@ -21,6 +21,7 @@ from tsmerge_export.merge.apply import merging
 from tsmerge_export.merge.run import MergeRun
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import corpus, noise, parity, tolerances
+from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.decisions import Verdict
 from tsmerge_export.verify.parity import CaseResult, ParityReport
 from tsmerge_export.verify.tolerances import Tolerance
@@ -169,9 +170,9 @@ def test_the_mean_of_a_series_without_one() -> None:
     merge, entry = MergeConfig(ratio="1/4"), next(e for e in corpus.ENTRIES if e.name == "periodic")
     todo = [corpus.Case(entry, 2, length, seed) for length in (108, 192) for seed in range(4)]
     args = (subject.family, subject.component, subject.model, merge, subject.built(merge).merged)
-    told = parity.check(*args, cases=todo, threads=1, atol=1e-4)
+    told = parity.check(*args, Checks(cases=todo, threads=1, atol=1e-4))
     assert not told.passed and all(": loc: error" in failure for failure in told.failures)
-    report = parity.check(*args, cases=todo, threads=1)
+    report = parity.check(*args, Checks(cases=todo, threads=1))
     found = report.to_dict()
     assert 0 < found["noisy_rows"] <= 4 and found["times_noise"] < noise.FACTOR
     assert report.failures == [] or report.failures[0].startswith(
@@ -213,12 +214,12 @@ def test_one_per_cent_of_a_weight_is_found_as_by_the_tolerance_alone(family: str
     todo = [corpus.Case(corpus.ENTRIES[i], 2, length, 0) for i in (0, 1) for length in (37, context)]
     args = (subject.family, subject.component, subject.model, merge)
     right, wrong = subject.built(merge).merged, tmp_path / "m.onnx"
-    assert parity.check(*args, right, cases=todo, threads=1).passed
+    assert parity.check(*args, right, Checks(cases=todo, threads=1)).passed
     table, found = tolerances.end_to_end(family), 0
     for seed in range(6):
         name = changed_weight(right, wrong, seed)
         # By the plain tolerance alone. Some weights say nothing: the queries of a decoder of one token.
-        plain = parity.check(*args, wrong, cases=todo, threads=1, atol=table.atol)
-        assert parity.check(*args, wrong, cases=todo, threads=1).passed == plain.passed, name
+        plain = parity.check(*args, wrong, Checks(cases=todo, threads=1, atol=table.atol))
+        assert parity.check(*args, wrong, Checks(cases=todo, threads=1)).passed == plain.passed, name
         found += not plain.passed
     assert found >= 1

@@ -14,6 +14,7 @@ from tests.verify import standin
 from tsmerge_export.errors import UsageError
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import corpus, parity
+from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.decisions import Verdict
 from tsmerge_export.verify.parity import ParityReport, combine, compare_row
 from tsmerge_export.verify.tolerances import Tolerance
@@ -34,8 +35,8 @@ def model(monkeypatch: pytest.MonkeyPatch) -> standin.Model:
 
 
 def check(model: standin.Model, path: Path, merge: MergeConfig = MERGE, **options: object) -> ParityReport:
-    options.setdefault("cases", CASES)
-    return parity.check(standin.Family(), standin.Component(), model, merge, path, **options)  # type: ignore[arg-type]
+    checks = Checks(cases=options.pop("cases", CASES), rtol=options.pop("rtol", None))  # type: ignore[arg-type]
+    return parity.check(standin.Family(), standin.Component(), model, merge, path, checks, **options)  # type: ignore[arg-type]
 
 
 def test_a_right_artefact_passes(model: standin.Model, tmp_path: Path) -> None:

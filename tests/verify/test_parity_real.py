@@ -16,6 +16,7 @@ from tsmerge_export.compile.build import Built, build
 from tsmerge_export.console.progress import NoProgress
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import corpus, parity
+from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.parity import ParityReport
 
 MERGE = MergeConfig(k=2, ratio="1/4", min_tokens=2)
@@ -50,7 +51,7 @@ def check(made: Made, path: Path | None = None, merge: MergeConfig = MERGE) -> P
     model, built = made
     cases = [case for case in corpus.cases(48) if case.length > 4]
     family = families.get("chronos-t5")
-    return parity.check(family, built.component, model, merge, path or built.merged, cases=cases)
+    return parity.check(family, built.component, model, merge, path or built.merged, Checks(cases=cases))
 
 
 def test_the_artefact_passes(made: Made) -> None:

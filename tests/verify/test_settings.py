@@ -19,6 +19,7 @@ from tsmerge_export.compile.build import Built
 from tsmerge_export.merge.apply import plan_of
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import forms, parity, settings
+from tsmerge_export.verify.checks import Checks
 from tsmerge_export.version import versions as versions_now
 
 BOLT, STATES = Subject("chronos-bolt"), Subject("patch-mamba")
@@ -105,11 +106,13 @@ def test_a_last_merge_of_another_share_shows_at_a_chosen_length(tmp_path: Path) 
     built, plan = BOLT.built(LAST), plan_of(BOLT.family, BOLT.model, LAST)
     file = tmp_path / "m.onnx"
     onnx.save(changed(onnx.load(built.merged), 1, "min_tokens", 5), file)
-    usual = parity.check(BOLT.family, BOLT.component, BOLT.model, LAST, file, threads=1)
+    usual = parity.check(BOLT.family, BOLT.component, BOLT.model, LAST, file, Checks(threads=1))
     assert usual.passed
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(settings, "faults", lambda *_: [])
-        report = parity.check(BOLT.family, BOLT.component, BOLT.model, LAST, file, plan=plan, threads=1)
+        report = parity.check(
+            BOLT.family, BOLT.component, BOLT.model, LAST, file, Checks(threads=1), plan=plan
+        )
     assert not report.passed and report.to_dict()["kept_mismatches"] > 0
     assert not {failure.split(":")[0] for failure in report.failures} & {case.name for case in usual.cases}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tsmerge_export.checkpoint import LoadedModel
     from tsmerge_export.compile.build import Built
     from tsmerge_export.console.progress import Progress
+    from tsmerge_export.verify.checks import Checks
 
 DTYPES = ("fp32", "fp16", "bf16")
 ON_GPU = "The engines have never run on a GPU; the kernels of the plugin have, see docs/gpu.md."
@@ -141,8 +142,7 @@ def make(
     *,
     folder: Path,
     scratch: Path,
-    threads: int | None = None,
-    seed: int = 0,
+    checks: Checks,
     progress: Progress,
 ) -> dict[str, Any]:
     """Write the target's files into the bundle's folder.
@@ -165,7 +165,7 @@ def make(
     for done, (item, profile) in enumerate(zip(built, profiles, strict=True)):
         check_removed(item, profile)
         entry: dict[str, Any] = {"profile": profile.to_dict()}
-        entry |= maker(target, loaded, merge, item, profile, folder, scratch, threads, seed)
+        entry |= maker(target, loaded, merge, item, profile, folder, scratch, checks)
         entries[item.component.name] = entry
         progress.update(done + 1, len(built))
     result: dict[str, Any] = {"runtime": target.runtime, "dtype": target.dtype, "on_gpu": ON_GPU}
@@ -198,8 +198,7 @@ def _verdict(
     merge: MergeConfig,
     item: Built,
     scratch: Path,
-    threads: Any,
-    seed: int,
+    checks: Checks,
 ) -> dict[str, Any]:
     """Parity of a form whose functions are there still, float32, in ONNX Runtime. Raises VerdictError."""
     from tsmerge_export import families
@@ -211,7 +210,7 @@ def _verdict(
     write_model(model, path)
     report = parity.check(
         families.get(loaded.family), item.component, loaded.model, merge, path,
-        threads=threads, seed=seed, avoid=EXAMPLE,
+        replace(checks, atol=None, rtol=None), avoid=EXAMPLE,
     )  # fmt: skip
     if not report.passed:
         first = next(iter(report.failures), "no row was compared")
@@ -227,8 +226,7 @@ def _rtx(
     profile: Profile,
     folder: Path,
     scratch: Path,
-    threads: int | None,
-    seed: int,
+    checks: Checks,
 ) -> dict[str, Any]:
     from tsmerge_export.backends.engines.lower import set_precision, standard_form, static_functions
     from tsmerge_export.backends.tensorrt_rtx.engine import DEFAULT_CAPABILITIES, build_engine
@@ -238,7 +236,7 @@ def _rtx(
     name = item.component.name
     capabilities = target.capabilities or DEFAULT_CAPABILITIES
     portable = _in_memory(item.merged)
-    verdict = _verdict(static_functions(portable, merge=True), loaded, merge, item, scratch, threads, seed)
+    verdict = _verdict(static_functions(portable, merge=True), loaded, merge, item, scratch, checks)
     plans = {}
     for which, source, place in (
         ("unmerged", _in_memory(item.unmerged), scratch),
@@ -279,8 +277,7 @@ def _tensorrt(
     profile: Profile,
     folder: Path,
     scratch: Path,
-    threads: int | None,
-    seed: int,
+    checks: Checks,
 ) -> dict[str, Any]:
     from tsmerge_export.backends.engines.lower import plugin_form, set_precision, static_functions
     from tsmerge_export.backends.tensorrt import engine as tensorrt
@@ -290,13 +287,13 @@ def _tensorrt(
     portable = _in_memory(item.merged)
     static = static_functions(portable, merge=False)
     entry: dict[str, Any] = {"onnx": f"{name}.trt.onnx"}
-    entry["parity"] = _verdict(static, loaded, merge, item, scratch, threads, seed)
+    entry["parity"] = _verdict(static, loaded, merge, item, scratch, checks)
     write_model(plugin_form(set_precision(static, target.dtype)), folder / entry["onnx"])
     entry["commands"] = commands(entry["onnx"], profile)
     library = tensorrt.find_plugin(target.plugin)
     entry["missing"] = tensorrt.preflight(library)
     if not entry["missing"]:
-        entry |= _on_gpu(target, loaded, merge, item, profile, folder, library, seed)
+        entry |= _on_gpu(target, loaded, merge, item, profile, folder, library, checks)
     return entry
 
 
@@ -308,13 +305,13 @@ def _on_gpu(
     profile: Profile,
     folder: Path,
     library: Path | None,
-    seed: int,
+    checks: Checks,
 ) -> dict[str, Any]:
     """Build the engine and repeat the parity verdict on it. This needs a GPU."""
     from tsmerge_export import families
     from tsmerge_export.backends.tensorrt import engine as tensorrt
     from tsmerge_export.bundle import TensorInfo
-    from tsmerge_export.verify import corpus, parity
+    from tsmerge_export.verify import parity
 
     component = item.component
     engine = folder / f"{component.name}.trt.engine"
@@ -328,14 +325,14 @@ def _on_gpu(
     low, _, high = next(iter(profile.shapes.values()))
     cases = [
         case
-        for case in corpus.cases(family.context(loaded.model), seed=seed)
+        for case in checks.corpus(family.context(loaded.model))
         if low[0] <= case.batch <= high[0] and low[1] <= case.length <= high[1]
     ]
     try:
         report = parity.check(
-            family, component, loaded.model, merge, item.merged,
+            family, component, loaded.model, merge, item.merged, replace(checks, atol=None, rtol=None, cases=cases),
             dtype={"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}[target.dtype],
-            seed=seed, cases=cases, values_from=session.run,
+            values_from=session.run,
         )  # fmt: skip
     finally:
         session.close()

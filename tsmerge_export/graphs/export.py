@@ -30,7 +30,8 @@ from tsmerge_export.rewrite.blocks import find_blocks
 from tsmerge_export.rewrite.points import Point, find_points
 from tsmerge_export.rewrite.subgraphs import nodes_inside
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.verify import remarks, tolerances
+from tsmerge_export.verify import remarks
+from tsmerge_export.verify.checks import Checks
 from tsmerge_export.version import versions
 
 _QUANTISED = {"DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearMatMul", "QuantizeLinear"}
@@ -44,16 +45,13 @@ def export_graph(
     output: str | Path | Callable[[str], str | Path],
     opset: int | None,
     inline: bool,
-    atol: float | None,
-    rtol: float | None,
-    threads: int | None,
-    seed: int,
+    checks: Checks,
     force: bool,
     progress: Progress,
 ) -> Bundle:
     """:func:`tsmerge_export.api.export` for a graph."""
     progress = watch = Stopwatch(progress)
-    model, settled = _load(source, merge, options, opset, atol, rtol, progress)
+    model, settled = _load(source, merge, options, opset, progress)
     merge = settled.merge
     output = output(merge.method) if callable(output) else output
     with BundleWriter(output, force) as writer:
@@ -68,7 +66,7 @@ def export_graph(
             "inline": inline,
             "components": [built.to_dict()],
             "pipeline": {},
-            "verdicts": _verdicts(model, merge, built, atol, rtol, threads, seed, progress),
+            "verdicts": _verdicts(model, merge, built, checks, progress),
             "versions": versions(),
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "run": {
@@ -76,10 +74,10 @@ def export_graph(
                 "opset": opset,
                 "token_mask": options.token_mask,
                 "inputs": None if options.inputs is None else str(options.inputs),
-                "atol": atol,
-                "rtol": rtol,
-                "threads": threads,
-                "seed": seed,
+                "atol": checks.atol,
+                "rtol": checks.rtol,
+                "threads": checks.threads,
+                "seed": checks.seed,
                 **native.run_entry(),
             },
         }
@@ -98,7 +96,7 @@ def built_graph(
     source: str | Path, merge: MergeConfig, options: GraphOptions, folder: Path, progress: Progress
 ) -> tuple[GraphModel, Settled, Built]:
     """A graph, and its unmerged and merged files in ``folder``, without verdicts. Raises as :func:`export_graph`."""
-    model, settled = _load(source, merge, options, None, None, None, progress)
+    model, settled = _load(source, merge, options, None, progress)
     return model, settled, _build(model, settled.merge, False, folder, folder, progress)
 
 
@@ -107,10 +105,7 @@ def validate_graph(
     source: str | Path,
     *,
     inputs: str | Path | None,
-    atol: float | None,
-    rtol: float | None,
-    threads: int | None,
-    seed: int,
+    checks: Checks,
     progress: Progress,
 ) -> dict[str, Any]:
     """:func:`tsmerge_export.api.validate` for a graph."""
@@ -130,11 +125,11 @@ def validate_graph(
         folder = Path(name)
         made = bundle.components[0]
         ends = [[item.name for item in each] for each in (made.inputs, made.outputs)]
-        model, _ = _load(source, merge, options, bundle.manifest.get("opset"), atol, rtol, progress, ends)
+        model, _ = _load(source, merge, options, bundle.manifest.get("opset"), progress, ends)
         fresh = _build(model, merge, False, folder, folder, progress)
         file = bundle.component(fresh.component.name).file
         built = Built(fresh.component, fresh.unmerged, file, fresh.merged if inlined else None, fresh.report)
-        return _verdicts(model, merge, built, atol, rtol, threads, seed, progress)
+        return _verdicts(model, merge, built, checks, progress)
 
 
 def _load(
@@ -142,12 +137,9 @@ def _load(
     merge: MergeConfig | None,
     options: GraphOptions,
     opset: int | None,
-    atol: float | None,
-    rtol: float | None,
     progress: Progress,
     ends: Sequence[Sequence[str]] | None = None,
 ) -> tuple[GraphModel, Settled]:
-    tolerances.end_to_end(FAMILY, "float32", atol, rtol)
     if merge is not None and merge.active and merge.positions == "compact":
         raise UnsupportedError(
             f"{source}: --positions compact cannot be proved without an eager model; use gather"
@@ -232,21 +224,14 @@ def _verdicts(
     model: GraphModel,
     merge: MergeConfig,
     built: Built,
-    atol: float | None,
-    rtol: float | None,
-    threads: int | None,
-    seed: int,
+    checks: Checks,
     progress: Progress,
 ) -> dict[str, Any]:
     progress.step("parity")
-    out = {
-        "parity": verdicts.parity(
-            model, merge, built, atol=atol, rtol=rtol, threads=threads, seed=seed, progress=progress.update
-        )
-    }
+    out = {"parity": verdicts.parity(model, merge, built, checks, progress=progress.update)}
     if merge.active and out["parity"]["passed"]:
         progress.step("cost")
-        out["cost"] = verdicts.cost(model, built, threads=threads, seed=seed)
+        out["cost"] = verdicts.cost(model, built, checks)
         told = remarks.beyond(merge, built.decisions or built.merged, out["cost"]["speed"]["length"])
         out["cost"]["notes"] += [] if told is None else [told]
     return out

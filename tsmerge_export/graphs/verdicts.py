@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.compile.build import Built
 from tsmerge_export.errors import VerdictError
 from tsmerge_export.families.base import Arrays
@@ -23,6 +22,7 @@ from tsmerge_export.rewrite.points import Point, find_points
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import lengths, settings, tolerances
 from tsmerge_export.verify.artefact import OnnxArtefact
+from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.cost import run_named, tokens_left
 from tsmerge_export.verify.parity import (
     CaseResult,
@@ -38,6 +38,7 @@ from tsmerge_export.verify.tolerances import Tolerance
 AGAINST = "the original graph, run operator by operator with the reference merging"
 DATA = "generated inputs"
 _TIMED_LENGTHS = (512, 256, 128)
+_QUICK_LENGTHS = (40,)
 _TIMED_BATCHES = (8, 4, 2, 1)
 _MOST_WORK = 2**24  # several lengths in one input (time and variates) multiply
 
@@ -69,14 +70,15 @@ def _more_sizes(model: GraphModel, session: Any) -> Iterator[Sizes]:
             yield sizes
 
 
-def _cases(model: GraphModel, session: Any, seed: int) -> list[_Case]:
+def _cases(model: GraphModel, session: Any, checks: Checks) -> list[_Case]:
     """Every kind of values, and random ones at every size, the shortest included."""
     sizes = [*_more_sizes(model, session), *model.sizes]
     turns = [(KINDS[0], own) for own in [*sizes, *model.short]]
-    turns += [(kind, sizes[i % len(sizes)]) for i, kind in enumerate(kinds_for(model.inputs)) if i]
+    kinds = kinds_for(model.inputs)[: 2 if checks.quick else None]
+    turns += [(kind, sizes[i % len(sizes)]) for i, kind in enumerate(kinds) if i]
     found = []
     for kind, own in turns:
-        feeds = make(model.inputs, own, kind, seed + 1)
+        feeds = make(model.inputs, own, kind, checks.seed + 1)
         what = " ".join([kind.name, *(f"{dim}={size}" for dim, size in own.items())])
         found.append(_Case(what, kind.degenerate, _batch(model, feeds), feeds))
     if model.given is not None:
@@ -172,11 +174,8 @@ def parity(
     model: GraphModel,
     merge: MergeConfig,
     built: Built,
+    checks: Checks,
     *,
-    atol: float | None,
-    rtol: float | None,
-    threads: int | None,
-    seed: int,
     progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
     """The artefact against the reference merging simulated in the original graph; JSON-ready, as of other families.
@@ -185,19 +184,19 @@ def parity(
         VerdictError: without merging, the reference itself differs from the original.
     """
     names = [spec.name for spec in model.component.outputs]
-    tolerance = tolerances.end_to_end(FAMILY, "float32", atol, rtol)
-    reference = reference_of(model, merge, built, threads)
-    original = open_session(model.original, threads)
-    with torch_threads(threads):
-        _prove_reference(model, original, threads, tolerance)
+    tolerance = checks.tolerance(FAMILY)
+    reference = reference_of(model, merge, built, checks.threads)
+    original = checks.open(model.original)
+    with torch_threads(checks.threads):
+        _prove_reference(model, original, checks.threads, tolerance)
         report = ParityReport(built.component.name, tolerance)
         try:
-            artefact = OnnxArtefact(built.merged, names, threads, built.decisions)
+            artefact = OnnxArtefact(built.merged, names, checks, built.decisions)
         except Exception as error:  # ONNX Runtime raises its own types, one per status code
             return unreadable(built.component.name, built.merged, tolerance, error).to_dict()
         if built.decisions is None and merge.active:
             report.faults += settings.faults(built.merged, planned(model, merge)[1])
-        todo = _cases(model, original, seed)
+        todo = _cases(model, original, checks)
         if _rows_mix(model, original):  # then a decision that flips in one row changes the others
             todo = [replace(case, batch=1) for case in todo]
         usual, removed, done = len(todo), 0, 0
@@ -211,8 +210,8 @@ def parity(
             removed += sum(int(made.target.shape[1] - made.kept.shape[1]) for made in decided)
             done += 1
             progress(done, len(todo))
-            if done == usual and merge.active:
-                todo += _telling_cases(model, merge, original, report.cases, seed)
+            if done == usual and merge.active and checks.whole:
+                todo += _telling_cases(model, merge, original, report.cases, checks.seed)
     if merge.active and not removed:
         model.notes.append(
             "no token was removed in any case that was compared: there are too few, or all are protected"
@@ -253,9 +252,8 @@ def _prove_reference(model: GraphModel, original: Any, threads: int | None, tole
 def cost(
     model: GraphModel,
     built: Built,
+    checks: Checks,
     *,
-    threads: int | None,
-    seed: int,
     runs: int = 20,
 ) -> dict[str, Any]:
     """How far merging moves the outputs, and what it brings in speed; JSON-ready.
@@ -263,23 +261,23 @@ def cost(
     The unmerged rival is the original file, fused operators included.
     """
     names = [spec.name for spec in model.component.outputs]
-    before = open_session(model.original, threads, timed=True)
-    after = open_session(built.merged, threads, timed=True)
-    timed = _timed(model, before)
+    before = checks.open(model.original, timed=True)
+    after = checks.open(built.merged, timed=True)
+    timed = _timed(model, before, _QUICK_LENGTHS if checks.quick else _TIMED_LENGTHS)
     moved: dict[str, list[float]] = {name: [] for name in names}
     for kind in KINDS[:1] if model.given is not None else (KINDS[0], KINDS[1], KINDS[4]):
-        feeds = model.given if model.given is not None else make(model.inputs, timed, kind, seed)
+        feeds = model.given if model.given is not None else make(model.inputs, timed, kind, checks.seed)
         want, got = run_named(before, names, feeds), run_named(after, names, feeds)
         for name in names:
             moved[name].append(_moved(want[name], got[name]))
-    feeds = model.given if model.given is not None else make(model.inputs, timed, KINDS[0], seed)
+    feeds = model.given if model.given is not None else make(model.inputs, timed, KINDS[0], checks.seed)
     done, unmerged_ms, merged_ms = interleaved(
-        lambda: before.run(names, feeds), lambda: after.run(names, feeds), runs=runs
+        lambda: before.run(names, feeds), lambda: after.run(names, feeds), runs=checks.runs(runs)
     )
     length = _tokens(model, timed) or max(
         (n for dim, n in timed.items() if dim != "batch"), default=_longest(feeds)
     )
-    speed = SpeedReport(_batch(model, feeds), length, threads, done, unmerged_ms, merged_ms)
+    speed = SpeedReport(_batch(model, feeds), length, checks.threads, done, unmerged_ms, merged_ms)
     notes = [
         "what the outputs mean is not known, so that no forecast error can be given: how far they move is",
         *model.notes,
@@ -290,7 +288,7 @@ def cost(
         "outputs": {name: float(np.mean(values)) for name, values in moved.items()},
         "speed": speed.to_dict(),
         "notes": notes,
-        "tokens": list(tokens_left(built.decisions or built.merged, feeds, threads)),
+        "tokens": list(tokens_left(built.decisions or built.merged, feeds, checks)),
     }
 
 
@@ -319,12 +317,12 @@ def _work(model: GraphModel, sizes: Sizes) -> int:
     return max((math.prod(shape) * max(shape, default=1) for shape in shapes), default=1)
 
 
-def _timed(model: GraphModel, session: Any) -> Sizes:
+def _timed(model: GraphModel, session: Any, longest: Sequence[int]) -> Sizes:
     """A usual size that the graph runs at."""
     if model.given is not None or not model.sizes[0]:
         return model.sizes[0]
     lengths = [dim for dim in model.sizes[0] if dim != "batch"]
-    for length in _TIMED_LENGTHS if lengths else (0,):
+    for length in longest if lengths else (0,):
         if lengths and length < max(model.sizes[0][dim] for dim in lengths):
             break  # samples or pixels, of which it needs more
         for batch in _TIMED_BATCHES if "batch" in model.sizes[0] else (1,):

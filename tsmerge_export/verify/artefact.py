@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.onnx_model import weights as onnx_weights
 from tsmerge_export.untrusted import trial
+from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.decisions import Tap, tap
 
 Outputs = dict[str, npt.NDArray[Any]]
@@ -32,7 +32,7 @@ class OnnxArtefact:
     """One file, and its copy with decisions.
 
     Args:
-        file: .onnx. names: its outputs that are compared. threads: for ONNX Runtime.
+        file: .onnx. names: its outputs that are compared. checks: how it is run.
         with_decisions: for a file whose functions are inlined, the same model with its merge nodes.
         values_from: runs what was made from the file (an engine) instead of the file itself.
     """
@@ -41,17 +41,17 @@ class OnnxArtefact:
         self,
         file: Path,
         names: Sequence[str],
-        threads: int | None,
+        checks: Checks,
         with_decisions: Path | None,
         values_from: Callable[[Outputs], Outputs] | None = None,
     ) -> None:
         self._names = list(names)
         self._values_from = values_from
         trial.first_open(file)
-        self._session = open_session(file, threads)
+        self._session = checks.open(file)
         proto = onnx_weights.read(with_decisions or file)
         self.taps: Sequence[Tap] = tap(proto)
-        self._tapped = open_session(proto, threads) if self.taps else None
+        self._tapped = checks.open(proto) if self.taps else None
 
     def run(self, inputs: Outputs) -> Outputs:
         """See :class:`Artefact`."""

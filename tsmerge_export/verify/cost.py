@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.console.one_line import by_fields
 from tsmerge_export.families.base import Arrays, Component, Family, Forecast, Run
 from tsmerge_export.onnx_model import weights as onnx_weights
 from tsmerge_export.ops import DOMAIN, schema
 from tsmerge_export.verify import change, metrics
 from tsmerge_export.verify.change import Change
+from tsmerge_export.verify.checks import USUAL, Checks
 from tsmerge_export.verify.data import Table, Windows, need_rows, rolling_windows
 from tsmerge_export.verify.decisions import tap
 from tsmerge_export.verify.speed import SpeedReport, interleaved
@@ -145,14 +145,13 @@ def measure(
     unmerged: Path,
     merged: Path,
     table: Table,
+    checks: Checks = USUAL,
     *,
     context: int | None = None,
     windows: int | None = 8,
     season: int = 24,
-    threads: int | None = None,
     batch: int = 8,
     runs: int = 20,
-    seed: int = 0,
     with_decisions: Path | None = None,
     forecast: Forecast | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -163,13 +162,12 @@ def measure(
         family, component, model: the original module, for what of a forecast no file does.
         unmerged, merged: .onnx files of the component.
         table: series; errors are taken on its last fifth.
+        checks: threads, and the seed of families that sample (the same for both artefacts).
         context: steps before each forecast; None is all that the model reads, or what the table has room for.
         windows: at most so many per column; None is all.
         season: of the seasonal naive forecast, in steps.
-        threads: for ONNX Runtime and PyTorch; None is what suits the machine.
         batch: series per call when timing; their length is ``context``.
         runs: timed calls.
-        seed: for families that sample; the same for both artefacts.
         forecast: instead of ``family.forecast``, see :func:`~tsmerge_export.verify.decoded.decoded_by`.
         with_decisions: for an artefact whose functions are inlined, the same model with its merge nodes.
         progress: called with (columns done, columns in all).
@@ -192,16 +190,16 @@ def measure(
             )
     cut = rolling_windows(table, context, horizon, limit=windows)
     names = [spec.name for spec in component.outputs]
-    sessions = [open_session(path, threads, timed=True) for path in (unmerged, merged)]
+    sessions = [checks.open(path, timed=True) for path in (unmerged, merged)]
     run_unmerged, run_merged = (partial(run_named, session, names) for session in sessions)
     levels = family.quantile_levels(model)
     forecast = forecast or _own_forecast(family, model)
 
     columns = []
-    with torch_threads(threads):
+    with torch_threads(checks.threads):
         for c, column in enumerate(cut.columns):
             scores = [
-                _score(_in_chunks(forecast, run, cut.context[c], seed), cut, c, levels)
+                _score(_in_chunks(forecast, run, cut.context[c], checks.seed), cut, c, levels)
                 for run in (run_unmerged, run_merged)
             ]
             naive = _point_errors(metrics.seasonal_naive(cut.context[c], horizon, season), cut, c)
@@ -214,9 +212,9 @@ def measure(
     pool = cut.context.reshape(-1, context)
     feed = component.from_series(model, np.resize(pool, (batch, context)))
     done, unmerged_ms, merged_ms = interleaved(
-        lambda: run_unmerged(feed), lambda: run_merged(feed), runs=runs
+        lambda: run_unmerged(feed), lambda: run_merged(feed), runs=checks.runs(runs)
     )
-    speed = SpeedReport(batch, context, threads, done, unmerged_ms, merged_ms)
+    speed = SpeedReport(batch, context, checks.threads, done, unmerged_ms, merged_ms)
     count = cut.target.shape[1]
     if count < change.LEAST_WINDOWS:
         notes.append(
@@ -225,7 +223,7 @@ def measure(
     notes += _left_out(columns)
     if speed.note:
         notes.append(speed.note)
-    tokens = tokens_left(with_decisions or merged, feed, threads)
+    tokens = tokens_left(with_decisions or merged, feed, checks)
     return CostReport(
         table.name, cut.target.shape[1], context, horizon, season, tuple(columns), speed, tuple(notes), tokens
     )
@@ -291,14 +289,14 @@ def next_to_nothing(metric: str, cut: Windows) -> npt.NDArray[np.float64]:
     return change.least("mae") * cut.deviation * cut.target.shape[-1] / 2
 
 
-def tokens_left(artefact: Path, feed: Arrays, threads: int | None) -> tuple[int, ...]:
+def tokens_left(artefact: Path, feed: Arrays, checks: Checks) -> tuple[int, ...]:
     """:attr:`CostReport.tokens` of one batch."""
     proto = onnx_weights.read(artefact)
     nodes = [node for node in proto.graph.node if node.domain == DOMAIN]
     if not any(schema(node.op_type).data_dependent for node in nodes):
         return ()
     taps = tap(proto)
-    run = run_named(open_session(proto, threads), [taps[0].target, *(place.kept for place in taps)], feed)
+    run = run_named(checks.open(proto), [taps[0].target, *(place.kept for place in taps)], feed)
     return tuple(int(value.shape[1]) for value in run.values())
 
 

@@ -13,12 +13,12 @@ import numpy.typing as npt
 import onnx
 from torch import nn
 
-from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.families.base import Arrays, Component, Family
 from tsmerge_export.onnx_model import flops
 from tsmerge_export.onnx_model import weights as onnx_weights
 from tsmerge_export.ops import DOMAIN, merge_op_types
 from tsmerge_export.tools.bench.profile import merge_share
+from tsmerge_export.verify.checks import USUAL, Checks
 from tsmerge_export.verify.cost import CostReport, run_named
 from tsmerge_export.verify.data import Table, rolling_windows
 from tsmerge_export.verify.decisions import tap
@@ -36,15 +36,14 @@ def make(
     merged: Path,
     table: Table,
     cost: CostReport,
+    checks: Checks = USUAL,
     *,
-    threads: int | None = None,
-    seed: int = 0,
     with_decisions: Path | None = None,
 ) -> dict[str, Any]:
     """Forecast the last window of up to three columns with both artefacts, and read the merge decisions of the first.
 
     Args:
-        family, component, model, unmerged, merged, threads, seed, with_decisions: as for
+        family, component, model, unmerged, merged, checks, with_decisions: as for
             :func:`~tsmerge_export.verify.cost.measure`.
         table, cost: the same data, and what merging cost on it: the columns are those where the MSE changed
             typically, least and most (see :func:`choose_columns`).
@@ -61,14 +60,14 @@ def make(
     history = np.stack([cut.context[index, -1] for index, _ in chosen])
     names = [spec.name for spec in component.outputs]
     runs = {
-        name: partial(run_named, open_session(path, threads), names)
+        name: partial(run_named, checks.open(path), names)
         for name, path in (("unmerged", unmerged), ("merged", merged))
     }
     levels = family.quantile_levels(model)
-    with torch_threads(threads):
+    with torch_threads(checks.threads):
         # One series a call: a method that decides over the batch then decides by what is shown.
         forecasts = {
-            name: [family.forecast(model, run, row[None], seed)[0] for row in history]
+            name: [family.forecast(model, run, row[None], checks.seed)[0] for row in history]
             for name, run in runs.items()
         }
     low, high = int(np.argmin(levels)), int(np.argmax(levels))
@@ -100,14 +99,16 @@ def make(
         feed,
         steps=history.shape[1],
         protected=(points.protect_first, points.protect_last),
-        threads=threads,
+        checks=checks,
     )
     return {
         "levels": [levels[low], float(np.mean([levels[i] for i in middle])), levels[high]],
-        "seed": seed,
+        "seed": checks.seed,
         "series": series,
         "tokens": tokens,
-        "merge_share": merge_share(with_decisions or merged, component.from_series(model, batch), threads),
+        "merge_share": merge_share(
+            with_decisions or merged, component.from_series(model, batch), checks.threads
+        ),
     }
 
 
@@ -132,7 +133,7 @@ def choose_columns(cost: CostReport) -> list[tuple[int, str]]:
 
 
 def read_tokens(
-    artefact: Path, feed: Arrays, *, steps: int, protected: tuple[int, int], threads: int | None = None
+    artefact: Path, feed: Arrays, *, steps: int, protected: tuple[int, int], checks: Checks = USUAL
 ) -> dict[str, Any] | None:
     """The merge decisions of a file on one series.
 
@@ -164,7 +165,7 @@ def read_tokens(
         if name not in outputs
     )
     names = [*sizes, *(place.kept for place in taps), *(place.target for place in taps)]
-    run = run_named(open_session(proto, threads), names, feed)
+    run = run_named(checks.open(proto), names, feed)
     layers = [
         {
             "layer": _layer_of(node, number),

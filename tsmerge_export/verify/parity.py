@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import corpus, decisions, lengths, noise, settings, tolerances
 from tsmerge_export.verify.artefact import Artefact, OnnxArtefact, Outputs
+from tsmerge_export.verify.checks import USUAL, Checks
 from tsmerge_export.verify.decisions import Decision, Verdict
 from tsmerge_export.verify.parity_report import CaseResult, ParityReport, combine
 from tsmerge_export.verify.threads import torch_threads
@@ -48,13 +49,9 @@ def check(
     model: nn.Module,
     merge: MergeConfig,
     artefact: Path,
+    checks: Checks = USUAL,
     *,
     dtype: str = "float32",
-    atol: float | None = None,
-    rtol: float | None = None,
-    threads: int | None = None,
-    seed: int = 0,
-    cases: Iterable[corpus.Case] | None = None,
     avoid: tuple[int, int] | None = None,
     with_decisions: Path | None = None,
     values_from: Callable[[Outputs], Outputs] | None = None,
@@ -75,11 +72,8 @@ def check(
         family, component, model: the original, unpatched module, float32 on the CPU.
         merge: the settings that the artefact was made with.
         artefact: .onnx file.
+        checks: tolerance, series and threads.
         dtype: of the artefact's weights, for the tolerance.
-        atol, rtol: instead of the family's tolerance.
-        threads: for ONNX Runtime and PyTorch; None is what suits the machine.
-        seed: of the corpus.
-        cases: instead of the whole corpus.
         avoid: (batch, length) that the export used.
         with_decisions: for an artefact whose functions are inlined, the same model with its merge nodes.
         values_from: instead of ONNX Runtime on the artefact, inputs -> outputs by name (an engine made from it).
@@ -89,19 +83,16 @@ def check(
 
     Returns:
         The report; it never raises for a failed comparison.
-
-    Raises:
-        UsageError: atol or rtol out of range.
     """
-    tolerance = tolerances.end_to_end(family.name, dtype, atol, rtol)
-    todo = list(corpus.cases(family.context(model), seed=seed, avoid=avoid) if cases is None else cases)
+    tolerance = checks.tolerance(family.name, dtype)
+    todo = checks.corpus(family.context(model), avoid)
     try:
         opened = OnnxArtefact(
-            artefact, [spec.name for spec in component.outputs], threads, with_decisions, values_from
+            artefact, [spec.name for spec in component.outputs], checks, with_decisions, values_from
         )
     except Exception as error:  # ONNX Runtime raises its own types, one per status code
         return unreadable(component.name, artefact, tolerance, error)
-    noisy = atol is None and rtol is None and dtype == "float32"
+    noisy, threads = checks.noisy(dtype), checks.threads
     report = judge_cases(
         component, model, merge, opened, todo, tolerance, threads=threads, noisy=noisy, progress=progress
     )
@@ -109,8 +100,8 @@ def check(
         return report
     if with_decisions is None:
         report.faults += settings.faults(artefact, plan)
-    if cases is None:
-        more = _telling_cases(plan, todo, report.cases, family.context(model), seed)
+    if checks.whole:
+        more = _telling_cases(plan, todo, report.cases, family.context(model), checks.seed)
         report.cases += judge_cases(
             component, model, merge, opened, more, tolerance, threads=threads, noisy=noisy
         ).cases

@@ -59,7 +59,12 @@ def end_to_end(
         UsageError: a number is negative, not finite, or 0.1 and more.
     """
     default = END_TO_END.get((family, dtype), _DEFAULT.get(dtype, _DEFAULT["float32"]))
+    check_range(atol, rtol)
+    return Tolerance(default.atol if atol is None else atol, default.rtol if rtol is None else rtol)
+
+
+def check_range(atol: float | None, rtol: float | None) -> None:
+    """Raise UsageError where a number is negative, not finite, or 0.1 and more."""
     for flag, value in (("--atol", atol), ("--rtol", rtol)):
         if value is not None and not (math.isfinite(value) and 0 <= value < LIMIT):
             raise UsageError(f"{flag} {value} is out of range; it must be at least 0 and below {LIMIT}")
-    return Tolerance(default.atol if atol is None else atol, default.rtol if rtol is None else rtol)

@@ -25,6 +25,7 @@ from tsmerge_export.merge.apply import refuse_where_nothing_merges
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.tune.quality import Errors
 from tsmerge_export.verify.change import LEAST_WINDOWS
+from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.cost import next_to_nothing, run_named, window_errors
 from tsmerge_export.verify.data import (
     Table,
@@ -241,4 +242,4 @@ def _decoded(family: Family, loaded: LoadedModel, folder: Path, threads: int | N
         )
         for part in family.components(loaded.model)[1:]
     ]  # fmt: skip
-    return decoded_by(family, loaded.model, built, threads)
+    return decoded_by(family, loaded.model, built, Checks(threads=threads))
