@@ -11,7 +11,7 @@ from tests.cases import EXACT, Case
 from tests.merge import oracle, pitome_oracle
 from tsmerge_export.merge.combine import Merged
 from tsmerge_export.merge.pitome import pitome_merge
-from tsmerge_export.settings.config import ENERGIES
+from tsmerge_export.methods.pitome import ENERGIES
 
 SETTINGS: tuple[dict[str, Any], ...] = tuple(
     {

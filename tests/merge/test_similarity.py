@@ -13,7 +13,8 @@ from tsmerge_export.merge import dynamic_merge, local_merge
 from tsmerge_export.merge.matching import ranks
 from tsmerge_export.merge.plan import make_plan
 from tsmerge_export.merge.similarity import RANK_NAN
-from tsmerge_export.settings.config import SIMILARITIES, MergeConfig
+from tsmerge_export.methods.options import SIMILARITIES
+from tsmerge_export.settings.config import MergeConfig
 
 
 def rank(x: Tensor, similarity: str, size: Tensor | None = None, **options: Any) -> list[float]:

@@ -9,7 +9,8 @@ import pytest
 
 from tsmerge_export.errors import UsageError
 from tsmerge_export.merge.plan import METHODS, make_plan
-from tsmerge_export.settings.config import OPTIONS, MergeConfig
+from tsmerge_export.settings import registry
+from tsmerge_export.settings.config import MergeConfig
 
 
 def amounts(config: MergeConfig, points: int) -> dict[int, tuple[Any, ...]]:
@@ -95,6 +96,6 @@ def test_a_list_of_another_length_than_the_merging_layers(settings: dict[str, An
 
 
 def test_every_method_that_has_settings_can_be_planned() -> None:
-    assert set(OPTIONS) - {"none"} == set(METHODS)
+    assert registry.names() == tuple(METHODS)
     for method in METHODS:
         assert len(make_plan(MergeConfig(method=method), 3)) == 3

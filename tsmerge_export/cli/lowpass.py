@@ -82,7 +82,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, print, write. Returns 0."""
     from tsmerge_export.cli.files import check_files, write_json
-    from tsmerge_export.settings.config import SIMILARITIES
+    from tsmerge_export.methods.options import SIMILARITIES
     from tsmerge_export.settings.parse import parse_k, parse_ratio
 
     check_files(args)

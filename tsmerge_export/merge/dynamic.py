@@ -17,7 +17,8 @@ from tsmerge_export.merge.matching import check_tokens, match, merge_best, read_
 from tsmerge_export.merge.method import Attributes, Evidence, Place
 from tsmerge_export.merge.pair_attributes import pair_attributes, pair_options, ranks_of
 from tsmerge_export.merge.similarity import RANK_NAN, RANK_PADDING, SCORE_STEP, in_steps
-from tsmerge_export.settings.config import DEFAULT_THRESHOLD, MergeConfig, tokens_removed
+from tsmerge_export.methods.dynamic import DEFAULT_THRESHOLD
+from tsmerge_export.settings.config import MergeConfig, tokens_removed
 from tsmerge_export.settings.parse import parse_threshold
 
 # Between every cosine, rounding errors included, and RANK_PADDING.

@@ -21,7 +21,8 @@ from tsmerge_export.merge.similarity import (
     similarity_of,
     squared_norm,
 )
-from tsmerge_export.settings.config import SIMILARITIES, parse_k
+from tsmerge_export.methods.options import SIMILARITIES
+from tsmerge_export.settings.parse import parse_k
 
 # Up to this neighbourhood the band is computed offset by offset (linear in N), above it by one matrix product.
 _BAND_LIMIT = 32

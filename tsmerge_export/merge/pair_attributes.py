@@ -8,7 +8,8 @@ from torch import Tensor
 
 from tsmerge_export.merge.matching import ranks
 from tsmerge_export.merge.method import Attributes, Place
-from tsmerge_export.settings.config import SIMILARITIES, MergeConfig
+from tsmerge_export.methods.options import SIMILARITIES
+from tsmerge_export.settings.config import MergeConfig
 
 
 def pair_attributes(config: MergeConfig, place: Place) -> Attributes:

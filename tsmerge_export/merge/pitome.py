@@ -33,8 +33,9 @@ from tsmerge_export.merge.matching import check_tokens
 from tsmerge_export.merge.method import Attributes, Evidence, Place
 from tsmerge_export.merge.pitome_energy import Kernel, compare, order_of, pairs_of, rank_of
 from tsmerge_export.merge.pitome_evidence import Scores
-from tsmerge_export.settings.config import ENERGIES, MergeConfig
-from tsmerge_export.settings.parse import ALPHA_MOST, number
+from tsmerge_export.methods.pitome import ALPHA_MOST, ENERGIES
+from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.parse import number
 
 
 def pitome_merge(
@@ -112,7 +113,7 @@ class PitomeMethod:
         The margin falls with the depth of the merge point in the whole model, whether or not others merge.
         """
         by_depth = 0.9 - 0.9 * place.layer / place.layers
-        margin = config.margin[place.turn] if isinstance(config.margin, tuple) else config.margin
+        margin = config.at("margin", place.turn)
         return {
             **amount_attributes(config, place),
             "margin": by_depth if margin is None else float(margin),

@@ -51,7 +51,8 @@ from tsmerge_export.merge.similarity import (
     norm,
 )
 from tsmerge_export.merge.ssm_evidence import Links, allows, margin
-from tsmerge_export.settings.config import DEFAULT_PRUNE_SHARE, MergeConfig
+from tsmerge_export.methods.ssm import DEFAULT_PRUNE_SHARE
+from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.parse import parse_share
 
 # Ranks of importance that are none; importance lies between 0 and 1.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import onnx
 
 from tsmerge_export.errors import UnsupportedError, UsageError
-from tsmerge_export.settings.parse import ALPHA_MOST
+from tsmerge_export.methods.pitome import ALPHA_MOST
 
 DOMAIN = "tsmerge"
 VERSION = 1

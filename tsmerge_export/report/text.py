@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from tsmerge_export.console import figures, terminal
 from tsmerge_export.console.figures import change
-from tsmerge_export.settings.config import ENERGIES, SIMILARITIES
+from tsmerge_export.methods.options import SIMILARITIES
+from tsmerge_export.methods.pitome import ENERGIES
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -1,24 +1,22 @@
-"""What to merge, where and how much: the settings a user gives, checked once, kept exactly."""
+"""What to merge, where and how much: the settings a user gives, checked once, kept exactly.
+
+What a method takes, and how it is read, the method says (:mod:`tsmerge_export.settings.registry`).
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from fractions import Fraction
-from typing import Any, Literal, cast
+from functools import wraps
+from typing import Any, Literal, TypeVar, cast
 
 from tsmerge_export.errors import UsageError
-from tsmerge_export.settings.parse import (
-    ALPHA_MOST,
-    number,
-    parse_k,
-    parse_ratio,
-    parse_share,
-    parse_threshold,
-    per_layer,
-    whole,
-)
+from tsmerge_export.settings import registry
+from tsmerge_export.settings.method import MethodSpec
+from tsmerge_export.settings.option import AUTO, GENERAL, Option, flag, plain, text
+from tsmerge_export.settings.parse import parse_threshold, whole
 
 Positions = Literal["gather", "compact"]
 
@@ -26,37 +24,50 @@ Schedule = Literal["constant", "linear"]
 Metric = Literal["x", "key", "hidden"]
 
 DEFAULT_METHOD = "local"
-DEFAULT_RATIO = Fraction(1, 4)
-#: A ratio that is left to the family, see :mod:`tsmerge_export.merge.default`.
-AUTO = "auto"
-DEFAULT_THRESHOLD = 0.9
-DEFAULT_PRUNE_SHARE = Fraction(1, 2)
 _MAX_RATIO = Fraction(1, 2)
 
-#: How alike two tokens are (``similarity`` of local, global and dynamic merging), the default first.
-SIMILARITIES = ("cosine", "l2", "dot")
-
-#: What a token's energy can be summed from (``energy`` of pitome), the default first.
-ENERGIES = ("elu", "gaussian")
-
-#: The settings that a method has besides those of all methods. A setting of another method is an error, not ignored.
-OPTIONS: Mapping[str, frozenset[str]] = {
-    "none": frozenset(),
-    "local": frozenset({"k", "ratio", "r", "schedule", "similarity"}),
-    "global": frozenset({"ratio", "r", "schedule", "similarity"}),
-    "dynamic": frozenset({"k", "threshold", "similarity"}),
-    "pitome": frozenset({"ratio", "r", "schedule", "alpha", "margin", "energy"}),
-    "ssm": frozenset({"ratio", "r", "schedule", "prune_share", "residual_prune_share"}),
-}
+ClassT = TypeVar("ClassT", bound=type)
 
 
-# In this order in a description.
-_DESCRIBED = (
-    *("k", "r", "ratio", "schedule", "threshold", "similarity"),
-    *("margin", "alpha", "energy", "prune_share", "residual_prune_share"),
-)
+class Own(Mapping[str, Any]):
+    """Settings by name that do not change, and so have a hash."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = dict(values)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._values.items()))
+
+    def __repr__(self) -> str:
+        return repr(self._values)
 
 
+def _keywords(cls: ClassT) -> ClassT:
+    """Let the constructor take options of plug-ins by name, besides its own arguments."""
+    made: Callable[..., None] = cls.__init__
+    own = {entry.name for entry in fields(cls)}
+
+    @wraps(made)
+    def init(self: Any, *args: Any, **given: Any) -> None:
+        more = {name: given.pop(name) for name in [*given] if name not in own}
+        if more:
+            given["options"] = {**given.get("options", {}), **more}
+        made(self, *args, **given)
+
+    cls.__init__ = init
+    return cls
+
+
+@_keywords
 @dataclass(frozen=True)
 class MergeConfig:
     """Merge settings, independent of the model they are applied to.
@@ -98,6 +109,8 @@ class MergeConfig:
             it computed, before its residual is added (arXiv 2410.14725, section 4).
         prop_attn: proportional attention (ToMe, section 3): the logarithm of its size is added to the score of every
             merged token that a later layer, or a decoder, attends to; a token of size s then counts s times.
+        options: the settings of a plug-in's method that are none of these, by name; they may be given as arguments of
+            their own, too: ``MergeConfig("theirs", its_option=3)``.
 
     Raises:
         UsageError: a setting is out of range, contradicts another, or belongs to another method.
@@ -121,31 +134,23 @@ class MergeConfig:
     causal: bool = False
     metric: Metric = "x"
     prop_attn: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.method not in OPTIONS:
-            raise UsageError(
-                f"--merge {self.method} is not a known method; choose one of: {', '.join(OPTIONS)}"
-            )
+        spec = self.spec
         if self.positions not in ("gather", "compact"):
             raise UsageError(f"--positions {self.positions} is not known; choose gather or compact")
         if self.metric not in ("x", "key", "hidden"):
             raise UsageError(f"--metric {self.metric} is not known; choose x, key or hidden")
-        self._check_options()
-        put = object.__setattr__  # the dataclass is frozen; this is its own constructor
-        automatic = 1 if self.takes("k") else None
-        put(self, "k", automatic if self.k == "auto" else None if self.k is None else parse_k(self.k))
-        if self.causal and (self.method not in ("local", "dynamic") or self.k != 1):
+        self._refuse_others(spec)
+        self._settle(spec)
+        if self.causal and not (spec is not None and spec.causal and self.k == 1):
+            able = " or ".join(one.name for one in map(registry.spec, registry.built_in()) if one.causal)
             raise UsageError(
-                "--causal needs --merge local or dynamic with --k 1, where a token only goes into its direct successor"
+                f"--causal needs --merge {able} with --k 1, where a token only goes into its direct successor"
             )
-        self._read_amount(put)
-        if self.takes("threshold"):
-            threshold = DEFAULT_THRESHOLD if self.threshold is None else self.threshold
-            put(self, "threshold", per_layer(threshold, parse_threshold))
-        self._read_similarity(put)
-        self._read_energy(put)
-        self._read_shares(put)
+        for rule in spec.rules if spec is not None else ():
+            rule(self)
         whole("--min-tokens", self.min_tokens, 0)
         if self.layers is not None:
             layers = tuple(sorted({whole("--layers", i, 0) for i in self.layers}))
@@ -153,67 +158,66 @@ class MergeConfig:
                 raise UsageError(
                     "--layers is empty; give layer indices such as 0,1,2, or leave it out for all"
                 )
-            put(self, "layers", layers)
+            object.__setattr__(self, "layers", layers)
 
-    def _check_options(self) -> None:
-        """Refuse what belongs to another method."""
-        given = {name for name in sorted(set().union(*OPTIONS.values())) if getattr(self, name) is not None}
-        if self.k in ("auto", "global", "all", None):
-            given.discard("k")
-        wrong = sorted(given - OPTIONS[self.method])
-        if wrong and self.active:
-            takes = ", ".join(map(_flag, sorted(OPTIONS[self.method]))) or "none"
+    @property
+    def spec(self) -> MethodSpec | None:
+        """What the method says about itself; None for ``method="none"``. Raises UsageError for an unknown method."""
+        return registry.spec(self.method) if self.active else None
+
+    def get(self, name: str) -> Any:
+        """The value of an option; None where the method does not have it."""
+        return self.options.get(name) if name not in _NAMES else getattr(self, name)
+
+    def at(self, name: str, turn: int) -> Any:
+        """The value of an option at the ``turn``-th merging layer, from 0: of a list its own, else that of all."""
+        value = self.get(name)
+        return value[turn] if isinstance(value, tuple) else value
+
+    def _owned(self, names: Iterable[str]) -> bool:
+        """Whether all these are options of some method that is installed."""
+        mine = {option.name for option in self._own_options()}
+        return mine.issuperset(names) or {o.name for o in registry.options(registry.specs())}.issuperset(names)
+
+    def _own_options(self) -> tuple[Option, ...]:
+        return () if self.spec is None else self.spec.options
+
+    def _refuse_others(self, spec: MethodSpec | None) -> None:
+        """Refuse what belongs to another method, or to none."""
+        if self.options and not self._owned(self.options):
+            name = next(name for name in self.options if not self._owned((name,)))
+            raise TypeError(f"MergeConfig() got an unexpected keyword argument {name!r}")
+        if spec is None:
+            return
+        mine = {option.name for option in spec.options}
+        others = [option for option in registry.built_in_options() if option.name not in mine]
+        wrong = [option.flag for option in others if option.given(self.get(option.name))]
+        wrong += [flag(name) for name, value in self.options.items() if name not in mine and value is not None]
+        if wrong:
+            takes = ", ".join(flag(name) for name in sorted(mine)) or "none"
             raise UsageError(
-                f"{_flag(wrong[0])} has no effect with --merge {self.method}, whose own settings are: {takes}; "
-                "leave it out"
+                f"{min(wrong)} has no effect with --merge {self.method}, whose own settings are: {takes}; leave it out"
             )
 
-    def _read_amount(self, put: Any) -> None:
-        if self.r is not None and self.ratio is not None:
-            raise UsageError("--r and --ratio exclude each other; give one of them")
-        if self.schedule not in (None, "constant", "linear"):
-            raise UsageError(f"--schedule {self.schedule} is not known; choose constant or linear")
-        if self.r is not None:
-            put(self, "r", per_layer(self.r, _read_r))
-            if isinstance(self.r, int):
-                whole("--r", self.r, 1)
-            elif not any(cast(tuple[int, ...], self.r)):
-                raise UsageError("--r is 0 for every layer; use --merge none to export without merging")
-        elif self.takes("ratio") and not self.open:
-            put(self, "ratio", per_layer(DEFAULT_RATIO if self.ratio is None else self.ratio, parse_ratio))
-        if self.schedule == "linear" and isinstance(self.r if self.r is not None else self.ratio, tuple):
-            raise UsageError("--schedule linear takes one --ratio or --r for all layers, not a list")
+    def _settle(self, spec: MethodSpec | None) -> None:
+        """Put exact values, and defaults, in the place of what was given."""
+        mine = self._own_options()
+        for option in mine:
+            if option.excludes is not None and None not in (self.get(option.name), self.get(option.excludes)):
+                raise UsageError(f"{flag(option.excludes)} and {option.flag} exclude each other; give one of them")
+        known = {option.name: option for option in (*registry.built_in_options(), *mine)}
+        own = {}
+        for option in known.values():
+            excluded = option.excludes is not None and self.get(option.excludes) is not None
+            value = option.settle(self._given(option), taken=option in mine, excluded=excluded)
+            if option.name in _NAMES:
+                object.__setattr__(self, option.name, value)  # the dataclass is frozen; this is its own constructor
+            else:
+                own[option.name] = value
+        object.__setattr__(self, "options", Own(own))
 
-    def _read_similarity(self, put: Any) -> None:
-        if self.similarity not in (None, *SIMILARITIES):
-            raise UsageError(
-                f"--similarity {self.similarity} is not known; choose one of: {', '.join(SIMILARITIES)}"
-            )
-        if self.takes("similarity"):
-            put(self, "similarity", self.similarity or SIMILARITIES[0])
-
-    def _read_energy(self, put: Any) -> None:
-        if self.energy not in (None, *ENERGIES):
-            raise UsageError(f"--energy {self.energy} is not known; choose one of: {', '.join(ENERGIES)}")
-        if self.margin is not None:
-            put(self, "margin", per_layer(self.margin, lambda value: number("--margin", value, -1, 1)))
-        if self.alpha is not None:
-            if self.energy == "gaussian":
-                raise UsageError("--alpha has no effect with --energy gaussian; leave it out")
-            put(self, "alpha", number("--alpha", self.alpha, 0, ALPHA_MOST))
-
-    def _read_shares(self, put: Any) -> None:
-        if self.takes("prune_share"):
-            share = DEFAULT_PRUNE_SHARE if self.prune_share is None else self.prune_share
-            put(self, "prune_share", parse_share(share))
-        if self.residual_prune_share is not None:
-            put(
-                self, "residual_prune_share", parse_share(self.residual_prune_share, "--residual-prune-share")
-            )
-            if self.metric != "hidden":
-                raise UsageError(
-                    "--residual-prune-share needs --metric hidden, where hidden states and residual are apart; add it"
-                )
+    def _given(self, option: Option) -> Any:
+        return self.get(option.name) if option.name in _NAMES else self.options.get(option.name, option.absent)
 
     @property
     def active(self) -> bool:
@@ -227,7 +231,7 @@ class MergeConfig:
 
     def takes(self, option: str) -> bool:
         """Whether the method has this setting."""
-        return option in OPTIONS[self.method]
+        return option in {own.name for own in self._own_options()}
 
     def amount(self, turn: int, turns: int) -> tuple[int, Fraction]:
         """(r, ratio) of one step, one of them 0: the ``turn``-th of ``turns`` merging layers, from 0.
@@ -249,16 +253,16 @@ class MergeConfig:
 
     def threshold_of(self, turn: int) -> float:
         """The threshold of the ``turn``-th merging layer, from 0."""
-        threshold = self.threshold[turn] if isinstance(self.threshold, tuple) else self.threshold
-        return parse_threshold(threshold)
+        return parse_threshold(self.at("threshold", turn))
 
     def check_turns(self, turns: int) -> None:
         """Raise UsageError where a list of settings is not as long as there are merging layers."""
-        for name in sorted(OPTIONS[self.method]):
-            value = getattr(self, name)
-            if isinstance(value, tuple) and len(value) != turns:
+        for option in sorted(self._own_options(), key=lambda option: option.name):
+            value = self.get(option.name)
+            if option.per_layer and isinstance(value, tuple) and len(value) != turns:
                 raise UsageError(
-                    f"--{name} lists {len(value)} values, but {turns} layers merge; give one for each, or one for all"
+                    f"{option.flag} lists {len(value)} values, but {turns} layers merge; give one for each, or one for "
+                    "all"
                 )
 
     def select_layers(self, count: int) -> tuple[int, ...]:
@@ -278,15 +282,20 @@ class MergeConfig:
         return self.layers
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready settings; a ratio as ``"1/4"``, a k of all tokens as ``"global"``."""
-        out = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
-        out["k"] = "global" if self.k is None else self.k
+        """JSON-ready settings; a ratio as ``"1/4"``, a k of all tokens as ``"global"``. Options of plug-ins by name."""
+        out = {name: plain(getattr(self, name)) for name in _NAMES}
+        out |= {name: plain(value) for name, value in self.options.items()}
+        for option in registry.built_in_options():
+            if out[option.name] is None and option.none is not None:
+                out[option.name] = option.none
         return out
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> MergeConfig:
         """Inverse of :meth:`to_dict`. Raises UsageError for unknown keys."""
-        known = {field.name for field in fields(cls)}
+        method = data.get("method", DEFAULT_METHOD)
+        own = () if method == registry.NONE else registry.spec(method).options
+        known = {*_NAMES, *(option.name for option in own)}
         unknown = sorted(set(data) - known)
         if unknown:
             raise UsageError(f"unknown merge setting {unknown[0]!r}; known are: {', '.join(sorted(known))}")
@@ -295,25 +304,22 @@ class MergeConfig:
 
     def __repr__(self) -> str:
         """What it takes to make it again: the settings that are not the default ones."""
-        plain = self.to_dict()
-        if self.k is None and not self.takes("k"):
-            del plain["k"]
-        usual = {"similarity": SIMILARITIES[0]} | {
-            field.name: field.default for field in fields(self) if field.name not in (*_DESCRIBED, "method")
-        }
-        names = [*_DESCRIBED, *(name for name in usual if name not in _DESCRIBED)]
-        told = [name for name in names if plain.get(name) is not None and plain[name] != usual.get(name)]
-        return f"MergeConfig({', '.join([repr(self.method), *(f'{name}={plain[name]!r}' for name in told)])})"
+        all_of_it = self.to_dict()
+        told = {}
+        for option in self._own_options():
+            value = all_of_it[option.name]
+            if value is not None and value != option.unsaid:
+                told[option.name] = value
+        usual = {entry.name: entry.default for entry in fields(self)}
+        told |= {name: all_of_it[name] for name in GENERAL if all_of_it[name] not in (None, usual[name])}
+        return f"MergeConfig({', '.join([repr(self.method), *(f'{name}={value!r}' for name, value in told.items())])})"
 
     def describe(self) -> str:
         """One short line for tables and logs, such as ``local k=1 ratio=1/4 min-tokens=4 positions=gather``."""
         if not self.active:
-            return "none"
-        parts = [self.method]
-        for name in _DESCRIBED:
-            value = getattr(self, name)
-            if self.takes(name) and (value is not None or name == "k") and value != SIMILARITIES[0]:
-                parts.append(f"{name.replace('_', '-')}={'global' if value is None else _text(value)}")
+            return registry.NONE
+        words = [option.word(self.get(option.name)) for option in self._own_options()]
+        parts = [self.method, *(word for word in words if word is not None)]
         parts += [f"min-tokens={self.min_tokens}", f"positions={self.positions}"]
         if self.causal:
             parts.append("causal")
@@ -322,31 +328,12 @@ class MergeConfig:
         if self.prop_attn:
             parts.append("prop-attn")
         if self.layers is not None:
-            parts.append(f"layers={_text(self.layers)}")
+            parts.append(f"layers={text(self.layers)}")
         return " ".join(parts)
 
 
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def _read_r(value: Any) -> int:
-    if isinstance(value, str):
-        try:
-            value = int(value)
-        except ValueError:
-            raise UsageError(f"--r {value} is not a whole number") from None
-    return whole("--r", value, 0)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Fraction):
-        return str(value)
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
-
-
-def _text(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+# The names of the constructor's own arguments.
+_NAMES = tuple(entry.name for entry in fields(MergeConfig) if entry.name != "options")
 
 
 def tokens_removed(

@@ -12,9 +12,6 @@ from tsmerge_export.errors import UsageError
 _MAX_RATIO = Fraction(1, 2)
 _MAX_DENOMINATOR = 1_000_000
 
-#: Largest alpha of pitome: with more, what is alike would no longer count in float32.
-ALPHA_MOST = 1_000_000.0
-
 ValueT = TypeVar("ValueT")
 
 

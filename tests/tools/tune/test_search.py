@@ -12,7 +12,8 @@ import pytest
 from tests.models import tiny_folder
 from tsmerge_export.cli import main
 from tsmerge_export.errors import UnsupportedError, UsageError
-from tsmerge_export.settings.config import OPTIONS, MergeConfig
+from tsmerge_export.settings import registry
+from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.tune import search, space, subject, verdict
 from tsmerge_export.tools.tune.crossover import WORTH
 from tsmerge_export.tools.tune.search import NONE, Search, Tried, identity_of, pareto
@@ -46,7 +47,7 @@ def test_every_proposal_is_a_valid_setting(points: int) -> None:
         assert config.select_layers(points)
         assert MergeConfig.from_dict(config.to_dict()) == config
         seen.add(config.method)
-    assert seen == set(space.METHODS) <= set(OPTIONS)
+    assert seen == set(registry.names())
 
 
 @pytest.mark.parametrize(

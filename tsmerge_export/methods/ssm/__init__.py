@@ -1,0 +1,62 @@
+"""Token reduction for state-space models: what is unimportant is merged or pruned (arXiv 2410.14725, section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from tsmerge_export.errors import UsageError
+from tsmerge_export.methods.options import AMOUNT, check_amount
+from tsmerge_export.settings.method import MethodSpec
+from tsmerge_export.settings.option import Choices, Option
+from tsmerge_export.settings.parse import parse_share
+
+if TYPE_CHECKING:
+    from tsmerge_export.settings.config import MergeConfig
+
+DEFAULT_PRUNE_SHARE = Fraction(1, 2)
+
+PRUNE_SHARE = Option(
+    "prune_share",
+    "Q",
+    "{methods}: share of the removed tokens that is pruned, not merged, 0 to 1; default: 1/2",
+    parse_share,
+    default=DEFAULT_PRUNE_SHARE,
+    search=Choices(("0", "1/2", "1"), "1/2"),
+)
+RESIDUAL_PRUNE_SHARE = Option(
+    "residual_prune_share",
+    "Q",
+    "{methods} with --metric hidden: the same for the residual; --prune-share is then for the hidden states",
+    lambda value: parse_share(value, "--residual-prune-share"),
+)
+
+
+def _check_residual(config: MergeConfig) -> None:
+    if config.residual_prune_share is not None and config.metric != "hidden":
+        raise UsageError(
+            "--residual-prune-share needs --metric hidden, where hidden states and residual are apart; add it"
+        )
+
+
+def _caption(merge: Mapping[str, Any]) -> str | None:
+    share = merge.get("prune_share")
+    if share in (None, "0"):
+        return None
+    return f"Of the tokens removed the share {share} was pruned: these are drawn where they are read from."
+
+
+METHOD = MethodSpec(
+    name="ssm",
+    source="arXiv 2410.14725",
+    keeps="the important half (sum of the positive features); of the other half those least like it; of what goes, a share "
+    "is pruned, the rest merged into the important token most like it; order",
+    cost="quadratic",
+    reference="tsmerge_export.merge.ssm:SsmMethod",
+    operator="tsmerge_export.ops.ssm_merge",
+    op_type="SsmMerge",
+    options=(*AMOUNT, PRUNE_SHARE, RESIDUAL_PRUNE_SHARE),
+    rules=(check_amount, _check_residual),
+    caption=_caption,
+)

@@ -1,0 +1,72 @@
+"""Plug-ins of other packages: entry points of a group, found without importing anything, and errors of one line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from tsmerge_export.errors import MissingDependencyError, UsageError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+
+@cache
+def found(group: str) -> Mapping[str, tuple[EntryPoint, ...]]:
+    """Entry points of a group by name; more than one where packages claim the same name. Nothing is imported."""
+    from importlib.metadata import entry_points  # takes a tenth of a second: only where a plug-in may be meant
+
+    out: dict[str, tuple[EntryPoint, ...]] = {}
+    for entry in sorted(entry_points(group=group), key=lambda entry: (entry.name, package(entry))):
+        # The same installation can be listed twice, by two folders of the search path.
+        if all(
+            (entry.value, package(entry)) != (other.value, package(other))
+            for other in out.get(entry.name, ())
+        ):
+            out[entry.name] = (*out.get(entry.name, ()), entry)
+    return out
+
+
+def package(entry: EntryPoint) -> str:
+    """The distribution that an entry point belongs to."""
+    return "an unnamed package" if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
+
+
+def distribution(group: str, name: str) -> dict[str, str]:
+    """Name and version of the package that a plug-in comes from; empty for our own."""
+    entry = next(iter(found(group).get(name, ())), None)
+    return {} if entry is None or entry.dist is None else {entry.dist.name: entry.dist.version}
+
+
+def load(group: str, kind: str, name: str) -> tuple[Any, str, str]:
+    """Import what an entry point names, and call it where it is a class.
+
+    Args:
+        kind: what it is, in messages: ``family``.
+
+    Returns:
+        The object, the plug-in in words, and where it comes from.
+
+    Raises:
+        UsageError: two packages claim the name, or the object cannot be made.
+        MissingDependencyError: a module that it imports is not installed.
+    """
+    first, *others = found(group)[name]
+    label = f"{kind} plug-in {name!r} of {package(first)}"
+    if others:
+        raise UsageError(f"{label}: {package(others[0])} claims the same name; uninstall one of them")
+    try:
+        loaded = first.load()
+        return (loaded() if isinstance(loaded, type) else loaded), label, first.value
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(f"{label}: {error.name} is not installed") from error
+    except Exception as error:  # foreign code: whatever it raises, the user gets one line
+        raise UsageError(
+            f"{label} cannot be loaded: {one_line(error)}; mend {first.value}, or uninstall it"
+        ) from error
+
+
+def one_line(error: BaseException) -> str:
+    """An error of foreign code in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".rstrip(": ")
