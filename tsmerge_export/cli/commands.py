@@ -9,51 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from tsmerge_export.cli.files import check_files, check_inside, write_json
 from tsmerge_export.cli.handler import raise_if_interrupted
+from tsmerge_export.cli.merging import merge_config
 from tsmerge_export.cli.tables import read_data
 from tsmerge_export.errors import UsageError, VerdictError
 from tsmerge_export.files.paths import real_path
-from tsmerge_export.settings.config import AUTO, DEFAULT_METHOD, OPTIONS, MergeConfig
+from tsmerge_export.settings.config import DEFAULT_METHOD, MergeConfig
 
 if TYPE_CHECKING:
     from tsmerge_export.backends.target import Target
-
-_MERGE_FLAGS = (
-    "k",
-    "ratio",
-    "r",
-    "schedule",
-    "threshold",
-    "similarity",
-    "margin",
-    "alpha",
-    "energy",
-    "prune_share",
-    "residual_prune_share",
-    "min_tokens",
-    "layers",
-    "positions",
-    "causal",
-    "metric",
-    "prop_attn",
-)
-
-
-def merge_config(args: argparse.Namespace) -> MergeConfig | None:
-    """The merge settings of the flags; None where there are none. An amount that is left out is the family's.
-
-    Raises:
-        UsageError: out of range, contradicting, or without effect.
-    """
-    given = {name: getattr(args, name) for name in _MERGE_FLAGS if getattr(args, name) is not None}
-    if args.merge is None and not given:
-        return None
-    method = args.merge or DEFAULT_METHOD
-    if args.merge == "none" and given:
-        flag = next(iter(given)).replace("_", "-")
-        raise UsageError(f"--{flag} has no effect with --merge none; leave it out")
-    if "ratio" in OPTIONS.get(method, ()) and "r" not in given:
-        given.setdefault("ratio", AUTO)
-    return MergeConfig(method=method, **given)
 
 
 def default_output(model: str, method: str) -> str:

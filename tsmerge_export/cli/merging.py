@@ -1,62 +1,36 @@
-"""Flags of a merge setting."""
+"""The flags of a merge setting, made of what the methods say about themselves, and the setting that they make."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from tsmerge_export.cli.readers import layers, whole
+from tsmerge_export.errors import UsageError
+from tsmerge_export.settings import entry_points, registry
+from tsmerge_export.settings.config import DEFAULT_METHOD, MergeConfig
+from tsmerge_export.settings.method import MethodSpec
+from tsmerge_export.settings.option import AUTO, GENERAL, Option, flag
+
+_MERGE = "--merge"
+#: In front of the name of a plug-in's option, so that it is none of the command's own arguments.
+_OWN = "option:"
 
 
 def add_merging(parser: argparse.ArgumentParser) -> None:
-    """The flags of a merge setting."""
+    """The flags of a merge setting; those of plug-ins come when they are named, see :func:`add_plugged`."""
     group = parser.add_argument_group("merging")
+    specs = [registry.spec(name) for name in registry.built_in()]
     group.add_argument(
-        "--merge",
+        _MERGE,
         metavar="METHOD",
-        help="local, global, dynamic, pitome, ssm or none; default: local, or none where the family advises against it",
+        help=f"{', '.join(registry.built_in())} or {registry.NONE}; default: {DEFAULT_METHOD}, or {registry.NONE} "
+        "where the family advises against it",
     )
-    group.add_argument("--k", metavar="K", help="neighbourhood: 1, 2, ... or global; default: 1")
-    group.add_argument(
-        "--ratio",
-        metavar="R",
-        help="share of tokens to remove: 1/4, 0.25 or 25%%, or one for each layer: 1/2,1/4; default: auto, what the "
-        "model's family says is safe",
-    )
-    group.add_argument(
-        "--r", metavar="N", help="number of tokens to remove, or one for each layer, instead of --ratio"
-    )
-    group.add_argument(
-        "--schedule",
-        metavar="HOW",
-        help="constant (default), or linear: twice the amount down to nothing by depth",
-    )
-    group.add_argument(
-        "--threshold",
-        metavar="S",
-        help="dynamic: merge tokens more alike than this, -1 to 1, or one for each layer; default: 0.9",
-    )
-    group.add_argument(
-        "--similarity",
-        metavar="HOW",
-        help="local, global, dynamic: cosine (default), l2 or dot; all from -1 to 1",
-    )
-    group.add_argument(
-        "--margin",
-        metavar="M",
-        help="pitome: cosine from which tokens are alike, or one for each layer; default: 0.9 falling by depth",
-    )
-    group.add_argument("--alpha", metavar="A", help="pitome: weight of tokens that are not alike; default: 1")
-    group.add_argument("--energy", metavar="HOW", help="pitome: elu (default) or gaussian")
-    group.add_argument(
-        "--prune-share",
-        metavar="Q",
-        help="ssm: share of the removed tokens that is pruned, not merged, 0 to 1; default: 1/2",
-    )
-    group.add_argument(
-        "--residual-prune-share",
-        metavar="Q",
-        help="ssm with --metric hidden: the same for the residual; --prune-share is then for the hidden states",
-    )
+    for option in registry.built_in_options():
+        group.add_argument(option.flag, metavar=option.metavar, help=_help(option, specs))
+    able = " or ".join(one.name for one in specs if one.causal)
     group.add_argument("--min-tokens", type=whole(0), metavar="N", help="leave at least so many; default: 4")
     group.add_argument("--layers", type=layers, metavar="I,J,...", help="layers to merge in; default: all")
     group.add_argument("--positions", metavar="HOW", help="gather (true distances, default) or compact")
@@ -64,7 +38,7 @@ def add_merging(parser: argparse.ArgumentParser) -> None:
         "--causal",
         action="store_true",
         default=None,
-        help="local or dynamic with --k 1, for decoders: no slot is read from a later token when tokens are unmerged",
+        help=f"{able} with --k 1, for decoders: no slot is read from a later token when tokens are unmerged",
     )
     group.add_argument(
         "--metric",
@@ -77,3 +51,71 @@ def add_merging(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="proportional attention: a merged token counts as often as its size",
     )
+
+
+def add_plugged(parser: argparse.ArgumentParser, args: Sequence[str]) -> None:
+    """Add the options of the plug-in's method that ``args`` name; where they ask for help, those of all plug-ins.
+
+    Does nothing in a command without the flags of :func:`add_merging`. Packages are looked through only where a method
+    that is none of ours is named.
+
+    Raises:
+        UsageError: the plug-in is broken, or an option of it has the name of another flag of the command.
+    """
+    if _MERGE not in parser._option_string_actions:
+        return
+    ours = (*registry.built_in(), registry.NONE)
+    named = [name for name in _methods_in(args) if name not in ours]
+    if {"-h", "--help"} & set(args):
+        plugged = [one for one in registry.specs() if one.name not in ours]
+    else:
+        plugged = [registry.spec(name) for name in named if name in entry_points.found(registry.GROUP)]
+    known = {option.name for option in registry.built_in_options()}
+    for one in plugged:
+        group = parser.add_argument_group(
+            f"{_MERGE} {one.name}", f"{one.keeps} ({one.source})".replace("%", "%%")
+        )
+        for option in one.options:
+            if option.name in known:
+                continue
+            if option.flag in parser._option_string_actions:
+                raise UsageError(
+                    f"{_MERGE} {one.name}: its option {option.flag} is another flag of {parser.prog}; the package must "
+                    "rename it"
+                )
+            group.add_argument(
+                option.flag, dest=_OWN + option.name, metavar=option.metavar, help=_help(option, [one])
+            )
+
+
+def merge_config(args: argparse.Namespace) -> MergeConfig | None:
+    """The merge settings of the flags; None where there are none. An amount that is left out is the family's.
+
+    Raises:
+        UsageError: out of range, contradicting, or without effect.
+    """
+    names = (*(option.name for option in registry.built_in_options()), *GENERAL)
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    own = {name: value for name, value in vars(args).items() if name.startswith(_OWN) and value is not None}
+    given |= {name.removeprefix(_OWN): value for name, value in own.items()}
+    if args.merge is None and not given:
+        return None
+    method = args.merge or DEFAULT_METHOD
+    if method == registry.NONE:
+        if given:
+            raise UsageError(f"{flag(next(iter(given)))} has no effect with --merge none; leave it out")
+        return MergeConfig(method)
+    if registry.spec(method).option("ratio") is not None and "r" not in given:
+        given.setdefault("ratio", AUTO)
+    return MergeConfig(method=method, **given)
+
+
+def _help(option: Option, specs: Iterable[MethodSpec]) -> str:
+    words = option.help.format(methods=", ".join(registry.takers(option, specs)))
+    return words.replace("%", "%%")
+
+
+def _methods_in(args: Sequence[str]) -> list[str]:
+    """The values of ``--merge``."""
+    after = [value for word, value in pairwise(args) if word == _MERGE]
+    return [*after, *(word.partition("=")[2] for word in args if word.startswith(f"{_MERGE}="))]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any, NoReturn
 
 from tsmerge_export.cli.examples import add_examples
-from tsmerge_export.cli.merging import add_merging
+from tsmerge_export.cli.merging import add_merging, add_plugged
 from tsmerge_export.cli.model import add_graph_options, add_model, add_model_options
 from tsmerge_export.cli.providers import add_provider_options
 from tsmerge_export.cli.readers import levels, tolerance, whole
@@ -25,6 +26,11 @@ class _Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As usual, with the flags of the plug-in that the arguments name."""
+        add_plugged(self, sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")

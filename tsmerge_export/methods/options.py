@@ -55,8 +55,8 @@ K = Option(
 RATIO = Option(
     "ratio",
     "R",
-    "share of tokens to remove: 1/4, 0.25 or 25%, or one for each layer: 1/2,1/4; default: auto, what the model's family "
-    "says is safe",
+    "share of tokens to remove: 1/4, 0.25 or 25%, or one for each layer: 1/2,1/4; default: auto, what the model's "
+    "family says is safe",
     parse_ratio,
     per_layer=True,
     default=DEFAULT_RATIO,

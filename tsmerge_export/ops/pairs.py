@@ -31,9 +31,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from tsmerge_export.methods.options import SIMILARITIES
 from tsmerge_export.ops.local_match import match_band, match_dense, match_one
 from tsmerge_export.ops.parts import HEAD, MERGE_ROWS, PLACE, best_of
-from tsmerge_export.methods.options import SIMILARITIES
 
 #: Largest k of the banded body; above it the dense body does less work at common lengths.
 BAND_MAX = 32

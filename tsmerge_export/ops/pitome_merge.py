@@ -19,10 +19,10 @@ from collections.abc import Mapping
 
 import onnx
 
+from tsmerge_export.methods.pitome import ENERGIES
 from tsmerge_export.ops.local_match import best_candidate
 from tsmerge_export.ops.parts import COSINE, COUNT, HEAD, KEEP_FROM_PADDING, MERGE_ROWS, PLACE, POSITION
 from tsmerge_export.ops.text import parse_body
-from tsmerge_export.methods.pitome import ENERGIES
 
 # Cosines of all pairs [B, U, U], ``rounded`` to steps of 2^-20, and ``neighbour``: whether j counts in the energy of i.
 _SCORES = f"""

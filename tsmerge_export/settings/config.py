@@ -53,7 +53,7 @@ class Own(Mapping[str, Any]):
 
 def _keywords(cls: ClassT) -> ClassT:
     """Let the constructor take options of plug-ins by name, besides its own arguments."""
-    made: Callable[..., None] = cls.__init__
+    made: Callable[..., None] = cls.__dict__["__init__"]
     own = {entry.name for entry in fields(cls)}
 
     @wraps(made)
@@ -63,7 +63,7 @@ def _keywords(cls: ClassT) -> ClassT:
             given["options"] = {**given.get("options", {}), **more}
         made(self, *args, **given)
 
-    cls.__init__ = init
+    cls.__init__ = init  # type: ignore[misc]
     return cls
 
 
@@ -177,7 +177,9 @@ class MergeConfig:
     def _owned(self, names: Iterable[str]) -> bool:
         """Whether all these are options of some method that is installed."""
         mine = {option.name for option in self._own_options()}
-        return mine.issuperset(names) or {o.name for o in registry.options(registry.specs())}.issuperset(names)
+        return mine.issuperset(names) or {o.name for o in registry.options(registry.specs())}.issuperset(
+            names
+        )
 
     def _own_options(self) -> tuple[Option, ...]:
         return () if self.spec is None else self.spec.options
@@ -192,7 +194,9 @@ class MergeConfig:
         mine = {option.name for option in spec.options}
         others = [option for option in registry.built_in_options() if option.name not in mine]
         wrong = [option.flag for option in others if option.given(self.get(option.name))]
-        wrong += [flag(name) for name, value in self.options.items() if name not in mine and value is not None]
+        wrong += [
+            flag(name) for name, value in self.options.items() if name not in mine and value is not None
+        ]
         if wrong:
             takes = ", ".join(flag(name) for name in sorted(mine)) or "none"
             raise UsageError(
@@ -204,20 +208,26 @@ class MergeConfig:
         mine = self._own_options()
         for option in mine:
             if option.excludes is not None and None not in (self.get(option.name), self.get(option.excludes)):
-                raise UsageError(f"{flag(option.excludes)} and {option.flag} exclude each other; give one of them")
+                raise UsageError(
+                    f"{flag(option.excludes)} and {option.flag} exclude each other; give one of them"
+                )
         known = {option.name: option for option in (*registry.built_in_options(), *mine)}
         own = {}
         for option in known.values():
             excluded = option.excludes is not None and self.get(option.excludes) is not None
             value = option.settle(self._given(option), taken=option in mine, excluded=excluded)
             if option.name in _NAMES:
-                object.__setattr__(self, option.name, value)  # the dataclass is frozen; this is its own constructor
+                object.__setattr__(
+                    self, option.name, value
+                )  # the dataclass is frozen; this is its own constructor
             else:
                 own[option.name] = value
         object.__setattr__(self, "options", Own(own))
 
     def _given(self, option: Option) -> Any:
-        return self.get(option.name) if option.name in _NAMES else self.options.get(option.name, option.absent)
+        return (
+            self.get(option.name) if option.name in _NAMES else self.options.get(option.name, option.absent)
+        )
 
     @property
     def active(self) -> bool:
@@ -306,9 +316,9 @@ class MergeConfig:
         """What it takes to make it again: the settings that are not the default ones."""
         all_of_it = self.to_dict()
         told = {}
-        for option in self._own_options():
+        for option in self._own_options() or registry.built_in_options():
             value = all_of_it[option.name]
-            if value is not None and value != option.unsaid:
+            if value not in (None, option.unsaid, option.none if not self.active else None):
                 told[option.name] = value
         usual = {entry.name: entry.default for entry in fields(self)}
         told |= {name: all_of_it[name] for name in GENERAL if all_of_it[name] not in (None, usual[name])}

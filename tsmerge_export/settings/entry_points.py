@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 @cache
 def found(group: str) -> Mapping[str, tuple[EntryPoint, ...]]:
     """Entry points of a group by name; more than one where packages claim the same name. Nothing is imported."""
-    from importlib.metadata import entry_points  # takes a tenth of a second: only where a plug-in may be meant
+    from importlib.metadata import (
+        entry_points,  # takes a tenth of a second: only where a plug-in may be meant
+    )
 
     out: dict[str, tuple[EntryPoint, ...]] = {}
     for entry in sorted(entry_points(group=group), key=lambda entry: (entry.name, package(entry))):

@@ -21,7 +21,8 @@ class MethodSpec:
 
     Attributes:
         name: of ``--merge``.
-        source: the paper. keeps, cost: what it keeps of the tokens, and how its cost grows with their number N, in words.
+        source: the paper. keeps, cost: what it keeps of the tokens, and how its cost grows with their number N, in
+            words.
         reference: ``module:Class`` of its :class:`~tsmerge_export.methods.method.Method`, in eager PyTorch.
         operator: module of its operator: ``SCHEMA``, ``variant`` and ``body``, see :mod:`tsmerge_export.ops`.
         op_type: the operator's name in the domain ``tsmerge``. Two methods may share one.
@@ -30,8 +31,8 @@ class MethodSpec:
         causal: it can merge so that no slot is read from a later token, see ``MergeConfig.causal``.
         fixed: options that `tsmerge tune` leaves at their defaults.
         guesses: settings that `tsmerge tune` begins with, each over the guesses of the options.
-        caption: from settings as ``MergeConfig.to_dict`` has them, a sentence for the picture of the tokens that went; or
-            None.
+        caption: from settings as ``MergeConfig.to_dict`` has them, a sentence for the picture of the tokens that went;
+            or None.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""One setting of a merging method, described once: the constructor's argument, the flag, the search and the tables follow.
+"""One setting of a merging method, described once: argument, flag, search and tables follow from it.
 
 Nothing here needs more than the standard library.
 """
@@ -12,7 +12,6 @@ from typing import Any
 
 from tsmerge_export.errors import UsageError
 from tsmerge_export.settings.parse import per_layer
-
 
 #: A value that is left to the family, see :mod:`tsmerge_export.merge.default`.
 AUTO = "auto"

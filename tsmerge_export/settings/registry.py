@@ -6,8 +6,8 @@ pyproject.toml of such a package::
     [project.entry-points."tsmerge_export.methods"]
     my-method = "my_package:METHOD"
 
-The object is a :class:`~tsmerge_export.settings.method.MethodSpec`. A plug-in that cannot be loaded is one line, where it is
-asked for, and in nobody else's way. Entry points are looked for only where a built-in method does not do.
+The object is a :class:`~tsmerge_export.settings.method.MethodSpec`. A plug-in that cannot be loaded is one line,
+where it is asked for, and in nobody else's way. Entry points are looked for only where a built-in method does not do.
 """
 
 from __future__ import annotations
@@ -127,7 +127,9 @@ def _plug_in(name: str) -> MethodSpec:
         raise UsageError(f"{label}: {found.op_type} is an operator of this package; give it another op_type")
     for option in found.options:
         if option.name in (*GENERAL, "method", "options"):
-            raise UsageError(f"{label}: {option.flag} is a setting of all methods; give the option another name")
+            raise UsageError(
+                f"{label}: {option.flag} is a setting of all methods; give the option another name"
+            )
         if any(option.name == own.name and option != own for own in built_in_options()):
             raise UsageError(
                 f"{label}: {option.flag} is an option of this package's methods; take it from "

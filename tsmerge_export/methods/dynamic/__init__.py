@@ -21,8 +21,8 @@ THRESHOLD = Option(
 METHOD = MethodSpec(
     name="dynamic",
     source="arXiv 2405.17951",
-    keeps="the tokens whose best cosine is at or below `--threshold`, on average over the batch (so a forecast depends on "
-    "its batch); the length comes from the data",
+    keeps="the tokens whose best cosine is at or below `--threshold`, on average over the batch (so a forecast depends "
+    "on its batch); the length comes from the data",
     cost="as `local`",
     reference="tsmerge_export.merge.dynamic:DynamicMethod",
     operator="tsmerge_export.ops.dynamic_merge",

@@ -1,4 +1,4 @@
-"""Bipartite soft matching over all tokens (ToMe, arXiv 2210.09461, section 3): local merging with every token in reach."""
+"""Bipartite soft matching (ToMe, arXiv 2210.09461, section 3): local merging with every token in reach."""
 
 from tsmerge_export.methods.options import AMOUNT, SIMILARITY, check_amount
 from tsmerge_export.settings.method import MethodSpec

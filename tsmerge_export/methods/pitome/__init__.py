@@ -48,8 +48,8 @@ def _check_alpha(config: MergeConfig) -> None:
 METHOD = MethodSpec(
     name="pitome",
     source="arXiv 2405.16148",
-    keeps="tokens of low energy (few others are alike), bit for bit; of the 2r most redundant ones one half goes into the "
-    "other; order",
+    keeps="tokens of low energy (few others are alike), bit for bit; of the 2r most redundant ones one half goes into "
+    "the other; order",
     cost="quadratic",
     reference="tsmerge_export.merge.pitome:PitomeMethod",
     operator="tsmerge_export.ops.pitome_merge",

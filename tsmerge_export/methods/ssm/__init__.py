@@ -50,8 +50,8 @@ def _caption(merge: Mapping[str, Any]) -> str | None:
 METHOD = MethodSpec(
     name="ssm",
     source="arXiv 2410.14725",
-    keeps="the important half (sum of the positive features); of the other half those least like it; of what goes, a share "
-    "is pruned, the rest merged into the important token most like it; order",
+    keeps="the important half (sum of the positive features); of the other half those least like it; of what goes, a "
+    "share is pruned, the rest merged into the important token most like it; order",
     cost="quadratic",
     reference="tsmerge_export.merge.ssm:SsmMethod",
     operator="tsmerge_export.ops.ssm_merge",

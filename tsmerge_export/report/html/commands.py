@@ -10,34 +10,35 @@ from tsmerge_export.backends.engines.profile import FLAGS as SHAPES
 from tsmerge_export.backends.engines.profile import parse_shapes
 from tsmerge_export.backends.onnxruntime.native import VARIABLE
 from tsmerge_export.checkpoint import IN_MEMORY
-from tsmerge_export.settings.config import OPTIONS, MergeConfig
+from tsmerge_export.settings import registry
+from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.option import GENERAL, flag, text
 from tsmerge_export.version import NATIVE
 
 GRAPH = "onnx"  # the family of models that come as a file
-# Written also where they are the defaults: the page should say how much was merged.
-_ALWAYS = ("k", "ratio", "r", "threshold")
 _NOT_INSTALLED = ("python", "tsmerge-export", NATIVE)
-_GENERAL = ("min_tokens", "layers", "positions", "causal", "metric", "prop_attn")
 
 
 def merge_flags(merge: Mapping[str, Any]) -> list[str]:
     """The flags of ``tsmerge-export`` for merge settings as ``MergeConfig.to_dict()`` gives them."""
     method = merge["method"]
     out = ["--merge", method]
-    if method == "none":
+    if method == registry.NONE:
         return out
     usual = MergeConfig(method=method).to_dict()
-    for name in (*sorted(OPTIONS[method]), *_GENERAL):
+    options = {option.name: option for option in registry.spec(method).options}
+    for name in (*sorted(options), *GENERAL):
         value = merge.get(name)
-        if value is None or value is False or (name not in _ALWAYS and value == usual[name]):
+        # How much was merged the page says also where it is the default.
+        always = name in options and options[name].amount
+        if value is None or value is False or (not always and value == usual[name]):
             continue
-        flag = f"--{name.replace('_', '-')}"
         if value is True:
-            out.append(flag)
+            out.append(flag(name))
             continue
-        written = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        written = text(value)
         # A value that begins with a minus sign would be read as a flag.
-        out += [f"{flag}={written}"] if written.startswith("-") else [flag, written]
+        out += [f"{flag(name)}={written}"] if written.startswith("-") else [flag(name), written]
     return out
 
 
@@ -93,8 +94,7 @@ def _flags(given: Mapping[str, Any], names: Sequence[str]) -> list[str]:
         value = given.get(name)
         if value is None or value is False or (name == "seed" and not value):
             continue
-        flag = f"--{name.replace('_', '-')}"
-        words += [flag] if value is True else [flag, str(value)]
+        words += [flag(name)] if value is True else [flag(name), str(value)]
     return words
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from tsmerge_export.report.html.chart import label, span_of, thinned
 from tsmerge_export.report.html.markup import Html, bar, join, legend, section, table, tag
 from tsmerge_export.report.text import GENERATED_INPUT
+from tsmerge_export.settings import registry
 
 _WIDEST, _PIXELS = 2400, 4
 _ROW, _BLOCK, _SIGNAL = 26, 20, 70
@@ -78,8 +79,7 @@ def strip_section(report: Mapping[str, Any]) -> Html:
     parts = [counts]
     if tokens:
         known = followed(tokens)
-        pruned = report["merge"].get("prune_share")
-        parts += [_strip(known, example["series"][0], pruned), _moves(tokens)]
+        parts += [_strip(known, example["series"][0], _caption(report["merge"])), _moves(tokens)]
         if len(known["layers"]) < len(tokens["layers"]):
             words = (
                 f"Behind layer {known['layers'][-1]['layer']} other operators than merging change the number of "
@@ -95,6 +95,13 @@ def strip_section(report: Mapping[str, Any]) -> Html:
             )
         )
     return section("Which time steps were merged", "tokens", *parts)
+
+
+def _caption(merge: Mapping[str, Any]) -> str:
+    """What the method says of the tokens that went, if anything."""
+    method = merge["method"]
+    caption = None if method == registry.NONE else registry.spec(method).caption
+    return "" if caption is None else caption(merge) or ""
 
 
 def _counts(report: Mapping[str, Any], tokens: Mapping[str, Any] | None) -> Html:
@@ -143,8 +150,8 @@ def _kind(members: int) -> str:
     return f"s{min(6, 1 + (members - 1).bit_length())}"
 
 
-def _strip(tokens: Mapping[str, Any], series: Mapping[str, Any], pruned: str | None) -> Html:
-    """Rows of blocks; ``pruned`` is the share of the removed tokens that was not merged, where the method has one."""
+def _strip(tokens: Mapping[str, Any], series: Mapping[str, Any], gone: str) -> Html:
+    """Rows of blocks; ``gone`` is what the method says of the tokens that went."""
     count = tokens["count"]
     width = min(_WIDEST, max(320, _PIXELS * count))
     unit = width / count
@@ -191,18 +198,13 @@ def _strip(tokens: Mapping[str, Any], series: Mapping[str, Any], pruned: str | N
     special = ""
     if any(tokens["special"] or ()):
         special = f" Tokens at the ends that stand for no time step: {sum(tokens['special'])}."
-    gone = ""
-    if pruned not in (None, "0"):
-        gone = (
-            f" Of the tokens removed the share {pruned} was pruned: these are drawn where they are read from."
-        )
     caption = tag(
         "figcaption",
         f"The history of {series['column']}, {tokens['steps']} steps.{each}{special} "
         "Blocks are original tokens, cut as they stand after each layer: grey are unmerged ones, the stronger the "
         "colour the more were merged. A token that merged with one further off is drawn at both places; "
         "point at a block for its tokens.",
-        gone,
+        gone and f" {gone}",
     )
     keyed = legend((tag("rect", width=22, height=12, class_=kind), said) for kind, said in _keys(tokens))
     body = tag("div", tag("ul", *labels, aria_hidden="true"), scroll, class_="strip")

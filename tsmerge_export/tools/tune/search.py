@@ -12,8 +12,9 @@ from typing import Any
 
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.registry import built_in
 from tsmerge_export.tools.tune.quality import Errors, columns_that_compare, increase, require_windows
-from tsmerge_export.tools.tune.space import first_guesses, suggest
+from tsmerge_export.tools.tune.space import first_guesses, methods, suggest
 from tsmerge_export.tools.tune.subject import Subject
 from tsmerge_export.verify.speed import Speedup, in_turns, speedup_of
 
@@ -249,6 +250,7 @@ def identity_of(
     """
     return {
         **({"table": list(table)} if table else {}),
+        **({"methods": list(methods())} if methods() != built_in() else {}),
         "models": list(sources),
         "data": hashlib.sha256(data).hexdigest(),
         "metric": metric,

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from tsmerge_export.settings import registry
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.method import MethodSpec
+from tsmerge_export.settings.option import Option, Span
 
-_RATIOS = ("1/20", "1/10", "1/6", "1/4", "1/3", "1/2")
-_KS = ("1", "2", "4", "8")
-_PRUNED = ("0", "1/2", "1")
-_ENERGIES = ("elu", "gaussian")
 #: Where to merge, as a share of the layers. Early merging saves most, late merging costs least.
 _WHERE = ("all", "first half", "second half", "not the first")
-METHODS = ("local", "global", "dynamic", "pitome", "ssm")
+# Of all methods alike, and what a search begins with.
+_GENERAL = {"positions": ("gather", "compact"), "metric": ("x", "key"), "prop_attn": (False, True)}
+_PLAIN = {**{name: choices[0] for name, choices in _GENERAL.items()}, "where": _WHERE[0]}
 
 
 class Trial(Protocol):
@@ -37,43 +38,38 @@ def layers_of(where: str, points: int) -> tuple[int, ...] | None:
     return None if len(chosen) == points else tuple(chosen)
 
 
+def methods() -> tuple[str, ...]:
+    """The names of the methods that are searched: all that can be loaded."""
+    return tuple(one.name for one in registry.specs())
+
+
 def suggest(trial: Trial, points: int) -> MergeConfig:
     """A setting for a model with ``points`` merge points; every name means the same in all methods."""
-    method = trial.suggest_categorical("method", METHODS)
-    settings: dict[str, Any] = {
-        "positions": trial.suggest_categorical("positions", ("gather", "compact")),
-        "metric": trial.suggest_categorical("metric", ("x", "key")),
-        "prop_attn": trial.suggest_categorical("prop_attn", (False, True)),
-        "layers": layers_of(trial.suggest_categorical("where", _WHERE), points),
-    }
-    if method in ("local", "dynamic"):
-        settings["k"] = trial.suggest_categorical("k", _KS)
-    if method == "dynamic":
-        settings["threshold"] = round(trial.suggest_float("threshold", 0.3, 0.98, step=0.02), 2)
-    else:
-        settings["ratio"] = trial.suggest_categorical("ratio", _RATIOS)
-        settings["schedule"] = trial.suggest_categorical("schedule", ("constant", "linear"))
-    if method in ("local", "global"):
-        settings["similarity"] = trial.suggest_categorical("similarity", ("cosine", "l2"))
-    if method == "ssm":
-        settings["prune_share"] = trial.suggest_categorical("prune_share", _PRUNED)
-    if method == "pitome":
-        settings["energy"] = trial.suggest_categorical("energy", _ENERGIES)
+    method = trial.suggest_categorical("method", methods())
+    settings = {name: trial.suggest_categorical(name, choices) for name, choices in _GENERAL.items()}
+    settings["layers"] = layers_of(trial.suggest_categorical("where", _WHERE), points)
+    for option in _searched(registry.spec(method)):
+        settings[option.name] = _propose(trial, option)
     return MergeConfig(method=method, **settings)
 
 
 def first_guesses() -> list[dict[str, Any]]:
     """Settings to begin with: local merging from a little to much, then each method once."""
-    plain = {"positions": "gather", "metric": "x", "prop_attn": False, "where": "all"}
-    amount = {"ratio": "1/4", "schedule": "constant"}
-    local = [
-        {**plain, **amount, "method": "local", "similarity": "cosine", "k": "1", "ratio": ratio}
-        for ratio in ("1/10", "1/4", "1/2")
-    ]
-    return [
-        *local,
-        {**plain, **amount, "method": "global", "similarity": "cosine"},
-        {**plain, "method": "dynamic", "k": "1", "threshold": 0.9},
-        {**plain, **amount, "method": "pitome", "energy": "elu"},
-        {**plain, **amount, "method": "ssm", "prune_share": "1/2"},
-    ]
+    out = []
+    for one in registry.specs():
+        usual = {option.name: option.search.guess for option in _searched(one) if option.search}
+        out += [{**_PLAIN, **usual, "method": one.name, **guess} for guess in one.guesses]
+    return out
+
+
+def _searched(one: MethodSpec) -> list[Option]:
+    return [option for option in one.options if option.search is not None and option.name not in one.fixed]
+
+
+def _propose(trial: Trial, option: Option) -> Any:
+    search = option.search
+    assert search is not None
+    if isinstance(search, Span):
+        found = trial.suggest_float(option.name, search.low, search.high, step=search.step)
+        return round(found, search.digits)
+    return trial.suggest_categorical(option.name, search.values)
