@@ -38,9 +38,9 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from tsmerge_export.backends.onnxruntime.portable import to_portable
-from tsmerge_export.compile.build import write_model
 from tsmerge_export.compile.onnx_export import export_component
 from tsmerge_export.families import get
+from tsmerge_export.onnx_model.weights import write_model
 from tsmerge_export.rewrite.merge_graph import merge_graph
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.bench.candidate import Candidate

@@ -11,12 +11,12 @@ from typing import Any
 from torch import nn
 
 from tsmerge_export import families
-from tsmerge_export.backends import target as targets
 from tsmerge_export.backends.onnxruntime import native
 from tsmerge_export.backends.target import Target
 from tsmerge_export.bundle import Bundle, BundleWriter, check_output
 from tsmerge_export.checkpoint import IN_MEMORY, LoadedModel, load_model
 from tsmerge_export.compile.build import Built, build
+from tsmerge_export.compile.hand_over import build_for
 from tsmerge_export.compile.onnx_export import DEFAULT_OPSET, EXAMPLE
 from tsmerge_export.compile.shared_weights import share
 from tsmerge_export.console.progress import NoProgress, Progress, Stopwatch
@@ -171,7 +171,7 @@ def export(
         if target.needs_more:
             # Cross and decoder of Chronos-T5 have no engines: the forecaster runs them in ONNX Runtime.
             engines = [item for item in built if item.component.mergeable]
-            manifest["target"] = targets.make(
+            manifest["target"] = build_for(
                 target, loaded, merge, engines, folder=writer.path, scratch=writer.scratch,
                 checks=checks, progress=progress,
             )  # fmt: skip

@@ -1,36 +1,68 @@
-"""Runtimes that execute a bundle. Reading one needs numpy and the runtime, not torch."""
+"""Back ends: what a bundle is made for and run by, a folder each, behind the protocol of :mod:`.base`.
+
+Only the table here names them; importing it needs the standard library alone. Running a bundle needs numpy and the
+runtime, not torch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tsmerge_export.bundle import Bundle
-from tsmerge_export.errors import UnsupportedError, UsageError
+from tsmerge_export.errors import UsageError
 
 if TYPE_CHECKING:
-    from tsmerge_export.backends.onnxruntime.session import Session
-    from tsmerge_export.backends.tensorrt.engine import TensorrtSession
+    from tsmerge_export.backends.base import Backend
+    from tsmerge_export.backends.components import BundleSession
+    from tsmerge_export.bundle import Bundle
 
-RUNTIMES = ("onnxruntime", "tensorrt", "tensorrt-rtx")
+#: Name -> module and class. The first is the default.
+_TABLE = {
+    "onnxruntime": ("onnxruntime.backend", "OnnxRuntime"),
+    "tensorrt": ("tensorrt.backend", "TensorRT"),
+    "tensorrt-rtx": ("tensorrt_rtx.backend", "TensorRTRTX"),
+}
+RUNTIMES = tuple(_TABLE)
+DEFAULT = RUNTIMES[0]
 
 Providers = Sequence[str | tuple[str, dict[str, Any]]]
 
 
 def check_runtime(name: str) -> None:
     """Raises UsageError for an unknown runtime."""
-    if name not in RUNTIMES:
+    if name not in _TABLE:
         raise UsageError(f"runtime {name!r} is not known; choose one of: {', '.join(RUNTIMES)}")
+
+
+@cache
+def get(name: str) -> Backend:
+    """A back end by name. Raises UsageError for an unknown one."""
+    check_runtime(name)
+    module, kind = _TABLE[name]
+    made: Backend = getattr(import_module(f"{__name__}.{module}"), kind)()
+    return made
+
+
+def of(manifest: Mapping[str, Any]) -> Backend:
+    """The back end that a bundle was made for.
+
+    Raises:
+        UsageError: one that is not known.
+    """
+    target = manifest.get("target")
+    return get(str(target.get("runtime")) if isinstance(target, Mapping) else DEFAULT)
 
 
 def load(
     directory: str | Path | Bundle,
-    runtime: str = "onnxruntime",
+    runtime: str = DEFAULT,
     threads: int | None = None,
     providers: Providers | None = None,
     plugin: str | Path | None = None,
-) -> Session | TensorrtSession:
+) -> BundleSession[Any]:
     """Open a bundle for inference, after comparing every file with the manifest's SHA-256.
 
     A session runs the arrays that it is given. How many tokens a merge removes depends on how many a row has, padding
@@ -54,23 +86,8 @@ def load(
         UnsupportedError: a model that the runtime cannot load, or a runtime whose engines it cannot run.
         MissingDependencyError: the runtime, a provider, the plugin library or a GPU is missing.
     """
-    check_runtime(runtime)
+    from tsmerge_export.bundle import Bundle
+
+    backend = get(runtime)
     bundle = Bundle.open(directory.path if isinstance(directory, Bundle) else directory)
-    if runtime != RUNTIMES[0] and (threads is not None or providers is not None):
-        raise UsageError(f"threads and providers have no effect with runtime {runtime}; leave them out")
-    if runtime == "tensorrt":
-        from tsmerge_export.backends.tensorrt.engine import TensorrtSession
-
-        return TensorrtSession(bundle, plugin)
-    if runtime == "tensorrt-rtx":
-        raise UnsupportedError(
-            "engines of tensorrt-rtx are built here and run by TensorRT-RTX itself (tensorrt_rtx --loadEngine=FILE, or "
-            "its C++ and Python API); load the bundle with runtime onnxruntime"
-        )
-    from tsmerge_export.backends.onnxruntime.providers import with_plugin
-    from tsmerge_export.backends.onnxruntime.session import Session
-
-    chosen = with_plugin(providers, bundle, plugin)
-    return Session(
-        bundle, threads=threads, providers=chosen.providers, files=chosen.files, plugin=chosen.operators
-    )
+    return backend.load(bundle, threads, providers, plugin)

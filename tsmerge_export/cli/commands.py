@@ -46,9 +46,9 @@ def export(args: argparse.Namespace) -> int:
     data = read_data(args)
 
     from tsmerge_export import api
-    from tsmerge_export.backends.engines.describe import print_target
     from tsmerge_export.console.progress import EXPORT_STEPS, RichProgress
     from tsmerge_export.graphs.model import GraphOptions
+    from tsmerge_export.report.target import print_target
     from tsmerge_export.report.text import print_verdicts, report_dict
 
     failed = None
@@ -85,11 +85,11 @@ def export(args: argparse.Namespace) -> int:
 
 def _target(args: argparse.Namespace) -> Target:
     """The runtime of the flags. Raises UsageError for shapes or capabilities that cannot be read."""
-    from tsmerge_export.backends.engines.profile import FLAGS, parse_shapes
-    from tsmerge_export.backends.target import Target
+    from tsmerge_export.backends.engines.profile import parse_shapes
+    from tsmerge_export.backends.target import SHAPE_FLAGS, Target
     from tsmerge_export.backends.tensorrt_rtx.engine import parse_capabilities
 
-    given = zip((args.min_shapes, args.opt_shapes, args.max_shapes), FLAGS, strict=True)
+    given = zip((args.min_shapes, args.opt_shapes, args.max_shapes), SHAPE_FLAGS, strict=True)
     low, usual, high = (None if text is None else parse_shapes(text, flag) for text, flag in given)
     if args.plugin is not None and not Path(args.plugin).is_file():
         raise UsageError(f"--plugin {args.plugin}: no such file")

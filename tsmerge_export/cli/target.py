@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 
+from tsmerge_export import backends
+
 
 def add_target_options(parser: argparse.ArgumentParser) -> None:
     """The flags of the runtime that a bundle is written for."""
+    first, *between, last = backends.RUNTIMES
     group = parser.add_argument_group("runtime")
     group.add_argument(
         "--runtime",
-        default="onnxruntime",
+        default=backends.DEFAULT,
         metavar="NAME",
-        help="onnxruntime (default), tensorrt or tensorrt-rtx",
+        help=f"{', '.join((f'{first} (default)', *between))} or {last}",
     )
     group.add_argument(
         "--dtype",

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import nn
@@ -15,9 +14,8 @@ from torch import nn
 from tsmerge_export.backends.onnxruntime.portable import to_portable
 from tsmerge_export.compile.onnx_export import export_component, prove_dynamic
 from tsmerge_export.console.progress import NoProgress, Progress
-from tsmerge_export.errors import UsageError
 from tsmerge_export.families.base import Component
-from tsmerge_export.onnx_model import weights as onnx_weights
+from tsmerge_export.onnx_model.weights import write_model
 from tsmerge_export.rewrite.insert import RewriteReport
 from tsmerge_export.rewrite.merge_graph import merge_graph
 from tsmerge_export.settings.config import MergeConfig
@@ -141,12 +139,3 @@ def _finished(model: ir.Model, component: Component) -> ir.Model:
         by_name[spec.name].shape = ir.Shape(list(spec.dims))
     RemoveUnusedNodesPass()(model)
     return model
-
-
-def write_model(proto: onnx.ModelProto, path: Path) -> None:
-    """Write a model; weights beyond what a protobuf message holds go to a file beside it. UsageError: it cannot."""
-    proto.producer_name = "tsmerge-export"
-    try:
-        onnx_weights.write(proto, path)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written ({error.strerror})") from error

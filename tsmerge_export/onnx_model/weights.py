@@ -253,3 +253,12 @@ def to_files(model: ir.Model, folder: Path) -> ir.Model:
                 shape=ir.Shape(tensor.shape), name=value.name or "",
             )  # fmt: skip
     return model
+
+
+def write_model(proto: onnx.ModelProto, path: Path) -> None:
+    """Write a model; weights beyond what a protobuf message holds go to a file beside it. UsageError: it cannot."""
+    proto.producer_name = "tsmerge-export"
+    try:
+        write(proto, path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror})") from error

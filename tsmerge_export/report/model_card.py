@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tsmerge_export.backends.engines.describe import target_section
+from tsmerge_export import backends
 from tsmerge_export.console.figures import fewer
 from tsmerge_export.ops import SCHEMAS
+from tsmerge_export.report.target import target_section
 from tsmerge_export.report.text import (
     GENERATED_INPUT,
-    NO_GPU,
     barrier_text,
     cost_rows,
     cost_title,
@@ -160,7 +160,8 @@ def _limits(merge: MergeConfig, manifest: Mapping[str, Any]) -> str:
     }
     if any(name in SCHEMAS and SCHEMAS[name].data_dependent for name in types):
         causal += " How many tokens merge is decided over the whole batch: a forecast depends on the series beside it."
-    return f"## Limits\n\n{NO_GPU}{causal} The figures above hold for that data and that machine; measure on your own."
+    said = backends.of(manifest).limits(manifest)
+    return f"## Limits\n\n{said}{causal} The figures above hold for that data and that machine; measure on your own."
 
 
 def _versions(manifest: Mapping[str, Any]) -> str:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from tsmerge_export.families.listing import Entry
 
-NO_GPU = "Verdicts and times are those of a CPU; no GPU speed is claimed."
 #: How tokens are counted where their number depends on the data.
 GENERATED_INPUT = "the method decides by the data how many tokens stay: these are counts on generated input"
 _NUMBERS = re.compile(r"\[\n(?:\s+(?:-?[0-9.eE+-]+|null),?\n)+\s+\]")

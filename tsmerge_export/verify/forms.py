@@ -12,6 +12,8 @@ from typing import Any
 
 import onnx
 
+from tsmerge_export import backends
+from tsmerge_export.backends.base import Backend
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.errors import MissingDependencyError, UsageError
 from tsmerge_export.merge.plan import MergeStep
@@ -36,7 +38,7 @@ def faults(bundle: Bundle, plan: Mapping[int, MergeStep]) -> list[str]:
         return []
     try:
         names = {str(name): str(entry["onnx"]) for name, entry in target["components"].items()}
-        runtime, dtype = str(target["runtime"]), str(target["dtype"])
+        backend, dtype = backends.get(str(target["runtime"])), str(target["dtype"])
     except (AttributeError, KeyError, TypeError):
         raise UsageError(
             f"{bundle.path}: its manifest does not describe the target's files; export it again"
@@ -44,10 +46,12 @@ def faults(bundle: Bundle, plan: Mapping[int, MergeStep]) -> list[str]:
     out = []
     for name, file in names.items():
         form, portable = bundle.file(file), bundle.component(name).file
-        if runtime == "tensorrt":
+        if backend.node is not None:
             out += [f"{file}: {fault}" for fault in settings.faults(form, plan)]
-        if not out and _same_writers(bundle) and not _follows(form, portable, runtime, dtype):
-            out.append(f"{file}: is not what {portable.name} becomes for {runtime}; export the bundle again")
+        if not out and _same_writers(bundle) and not _follows(form, portable, backend, dtype):
+            out.append(
+                f"{file}: is not what {portable.name} becomes for {backend.name}; export the bundle again"
+            )
     return out
 
 
@@ -57,18 +61,10 @@ def _same_writers(bundle: Bundle) -> bool:
     return isinstance(made, Mapping) and all(made.get(name) == now.get(name) for name in _WRITERS)
 
 
-def _follows(form: Path, portable: Path, runtime: str, dtype: str) -> bool:
-    from tsmerge_export.backends.engines import lower as tensorrt
-
-    source = onnx.load(portable)
+def _follows(form: Path, portable: Path, backend: Backend, dtype: str) -> bool:
     try:
-        if runtime == "tensorrt":
-            static = tensorrt.static_functions(source, merge=False)
-            made = tensorrt.plugin_form(tensorrt.set_precision(static, dtype))
-        else:
-            precise = tensorrt.static_functions(tensorrt.set_precision(source, dtype), merge=True)
-            made = tensorrt.standard_form(precise)
-    except (KeyError, MissingDependencyError):  # a dtype of another version, or graphsurgeon is not here
+        made = backend.lower(onnx.load(portable), dtype)
+    except (KeyError, MissingDependencyError):  # a dtype of another version, or a tool is not here
         return True
     found = onnx.load(form)
     return bool(

@@ -12,22 +12,25 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from tsmerge_export import ops
-from tsmerge_export.backends.tensorrt.names import PLUGIN, PLUGIN_DOMAIN
+from tsmerge_export import backends, ops
 from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.ops.schema import Attribute
 
-# What a plugin node has beside the attributes of its operator.
-_OF_PLUGINS = ("plugin_version", "plugin_namespace")
+
+def _of_plugins() -> dict[tuple[str, str], tuple[str, ...]]:
+    """Plugin nodes of all back ends, by domain and type: what they have beside the attributes of their operator."""
+    nodes = [backends.get(name).node for name in backends.RUNTIMES]
+    return {(node.domain, node.op_type): node.attributes for node in nodes if node is not None}
 
 
 def merge_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     """The merges of a file in graph order: nodes of the domain ``tsmerge``, or plugin nodes."""
+    plugins = _of_plugins()
     return [
         node
         for node in model.graph.node
         if (node.domain == ops.DOMAIN and node.op_type in ops.merge_op_types())
-        or (node.domain == PLUGIN_DOMAIN and node.op_type == PLUGIN)
+        or (node.domain, node.op_type) in plugins
     ]
 
 
@@ -57,8 +60,8 @@ def _node_faults(node: onnx.NodeProto, step: MergeStep) -> list[str]:
     out = []
     if len(found) != len(node.attribute):
         out.append("an attribute is there twice")
-    if node.domain == PLUGIN_DOMAIN:
-        found = {name: item for name, item in found.items() if name not in _OF_PLUGINS}
+    beside = _of_plugins().get((node.domain, node.op_type), ())
+    found = {name: item for name, item in found.items() if name not in beside}
     out += [f"unknown attribute {name}" for name in found if name not in declared]
     for name, attribute in declared.items():
         want, got = step.attributes.get(name), found.get(name)

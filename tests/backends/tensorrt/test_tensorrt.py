@@ -17,8 +17,9 @@ from tests.models import tiny
 from tests.report.html.reading import part, read
 from tsmerge_export.backends.onnxruntime import providers
 from tsmerge_export.backends.onnxruntime.session import GraphSession
-from tsmerge_export.backends.target import ON_GPU, Target
+from tsmerge_export.backends.target import Target
 from tsmerge_export.backends.tensorrt import engine as tensorrt
+from tsmerge_export.backends.tensorrt.backend import TensorRT
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.errors import MissingDependencyError, UsageError, VerdictError
 from tsmerge_export.settings.config import MergeConfig
@@ -96,7 +97,7 @@ def test_bundle_without_tensorrt_says_what_is_missing(bundle: Bundle) -> None:
     card = (bundle.path / "README.md").read_text()
     assert "trtexec --onnx=model.trt.onnx --stronglyTyped --dynamicPlugins=libtsmerge_trt.so" in card
     page = read((bundle.path / "report.html").read_text())
-    assert part(page, "target").one("p", class_="note").text == ON_GPU
+    assert part(page, "target").one("p", class_="note").text == TensorRT.on_gpu
     assert "trtexec --onnx=model.trt.onnx --stronglyTyped" in part(page, "target").text
     assert "no plugin library" in part(page, "target").text
     assert bundle.report["run"]["target"] == ["--runtime", "tensorrt", "--dtype", "fp32"]

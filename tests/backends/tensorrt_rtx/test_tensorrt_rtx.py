@@ -14,14 +14,20 @@ import tsmerge_export as tsm
 from tests.artefacts import built
 from tests.models import T5, tiny
 from tsmerge_export import families
-from tsmerge_export.backends.engines.lower import set_precision, standard_form, static_functions
+from tsmerge_export.backends.base import Part
+from tsmerge_export.backends.engines.backend import check_removed
+from tsmerge_export.backends.engines.lower import set_precision, static_functions
 from tsmerge_export.backends.engines.profile import Profile, make_profile
-from tsmerge_export.backends.target import ON_GPU, Target, check_removed
+from tsmerge_export.backends.target import Target
 from tsmerge_export.backends.tensorrt_rtx import engine as tensorrt_rtx
+from tsmerge_export.backends.tensorrt_rtx.backend import TensorRTRTX
+from tsmerge_export.backends.tensorrt_rtx.form import standard_form
 from tsmerge_export.bundle import sha256
-from tsmerge_export.compile.build import build, write_model
+from tsmerge_export.compile.build import build
+from tsmerge_export.compile.hand_over import removed_at
 from tsmerge_export.console.progress import NoProgress
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError
+from tsmerge_export.onnx_model.weights import write_model
 from tsmerge_export.settings.config import MergeConfig
 
 PROFILE = Profile({"context": ((1, 64), (2, 128), (4, 256))})
@@ -50,7 +56,7 @@ def test_a_bundle_holds_an_engine_of_chronos_bolt(rtx: None, tmp_path: Path) -> 
     assert report["target"] == bundle.manifest["target"]
     card = (bundle.path / "README.md").read_text()
     assert "memory planned by the compiler, not measured" in card
-    assert ON_GPU in card
+    assert TensorRTRTX.on_gpu in card
     flags = "--runtime tensorrt-rtx --dtype fp32 --min-shapes context:1x64 --max-shapes context:4x256"
     assert bundle.report["run"]["target"] == [*flags.split(), "--compute-capability", "86"]
     page = html.unescape((bundle.path / "report.html").read_text())
@@ -93,9 +99,15 @@ def test_what_cannot_be_built_is_one_line(rtx: None, tmp_path: Path) -> None:
 
 
 def test_more_than_topk_can_choose_is_refused() -> None:
-    item = built("bolt-tiny", MergeConfig(method="global", ratio="1/2"))
-    check_removed(item, Profile({"context": ((1, 64), (1, 64), (1, 5000))}))  # 256 steps are read, 33 tokens
-    t5 = built("t5-tiny", MergeConfig(method="global", ratio="1/2"))
+    merge = MergeConfig(method="global", ratio="1/2")
+    found = []
+    for name in ("bolt-tiny", "t5-tiny"):
+        item = built(name, merge)
+        found.append(
+            Part(name, [], [], item.unmerged, item.merged, True, 512, removed_at(item.merged), None)  # type: ignore[arg-type]
+        )
+    bolt, t5 = found
+    check_removed(bolt, Profile({"context": ((1, 64), (1, 64), (1, 5000))}))  # 256 steps are read, 33 tokens
     with pytest.raises(UnsupportedError, match="TopK chooses at most 3840"):
         check_removed(t5, Profile({"input_ids": ((1, 64), (1, 64), (1, 7800))}))
 

@@ -1,13 +1,55 @@
-"""What a bundle holds for TensorRT, for people: on stdout, and in the model card."""
+"""What a bundle holds for a back end that builds engines, for people."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
+from tsmerge_export.backends.describe import Block, Code, Grid, Heading, Text
 from tsmerge_export.console.figures import change
-from tsmerge_export.console.terminal import print_table
+
+_PLANNED = "Memory planned by the compiler"
+
+
+def blocks(target: Mapping[str, Any]) -> list[Block]:
+    """Caveat, precision; per component its shapes, engine and commands; the compiler's plan.
+
+    Args:
+        target: the manifest's entry.
+    """
+    out: list[Block] = [
+        Text(target["on_gpu"], caveat=True),
+        Text(f"Matrix products are {target['dtype']}, all else is float32."),
+    ]
+    for name, entry in target["components"].items():
+        rows = [
+            (tensor, str(sizes["min"]), str(sizes["opt"]), str(sizes["max"]))
+            for tensor, sizes in entry["profile"].items()
+        ]
+        out += [
+            Heading(f"Component {name}: {entry['onnx']}"),
+            Grid(f"Shapes of {name}", ("input", "smallest", "usual", "largest"), rows),
+        ]
+        if entry.get("engine"):
+            built = entry.get("compute_capabilities")
+            where = f" for compute capabilities {', '.join(built)}" if built else ""
+            out.append(
+                Text(f"Engine: {entry['engine']}{where} (an executable; manifest.json holds its SHA-256).")
+            )
+        for tool, command in (entry.get("commands") or {}).items():
+            out += [Text(f"With {tool}:"), Code(command)]
+        if entry.get("missing"):
+            out.append(
+                Text(
+                    f"No engine was built, for here is missing: {'; '.join(entry['missing'])}.",
+                    told=[f"{name}: no engine was built: {reason}" for reason in entry["missing"]],
+                )
+            )
+    rows4 = plan_rows(target)
+    if rows4:
+        header = ("memory planned by the compiler, not measured", "unmerged", "merged", "change")
+        out.append(Grid(_PLANNED, header, rows4, short=f"{target['runtime']}: {_PLANNED.lower()}"))
+    return out
 
 
 def plan_rows(target: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
@@ -30,52 +72,3 @@ def plan_rows(target: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
 
 def _size(count: int | None) -> str:
     return "-" if count is None else f"{count / 2**20:.1f} MiB"
-
-
-def target_section(manifest: Mapping[str, Any]) -> str:
-    """Markdown about the target of a bundle; empty where there is none."""
-    target = manifest.get("target")
-    if not isinstance(target, Mapping):
-        return ""
-    lines = [
-        f"## {target['runtime']}",
-        f"{target['on_gpu']} Matrix products are {target['dtype']}, all else is float32.",
-    ]
-    for name, entry in target["components"].items():
-        shapes = "; ".join(
-            f"`{tensor}` {sizes['min']} to {sizes['max']}, best at {sizes['opt']}"
-            for tensor, sizes in entry["profile"].items()
-        )
-        lines.append(f"Component `{name}`: `{entry['onnx']}`, shapes {shapes}.")
-        if entry.get("engine"):
-            built = entry.get("compute_capabilities")
-            where = f" for compute capabilities {', '.join(built)}" if built else ""
-            lines.append(
-                f"Engine `{entry['engine']}`{where}: an executable; `manifest.json` holds its SHA-256."
-            )
-        for tool, command in (entry.get("commands") or {}).items():
-            lines.append(f"With {tool}:\n\n```\n{command}\n```")
-        if entry.get("missing"):
-            lines.append("No engine was built, for here is missing: " + "; ".join(entry["missing"]) + ".")
-    rows = plan_rows(target)
-    if rows:
-        table = [
-            "| memory planned by the compiler, not measured | unmerged | merged | change |",
-            "|---|---|---|---|",
-        ]
-        lines.append("\n".join([*table, *("| " + " | ".join(row) + " |" for row in rows)]))
-    return "\n\n".join(lines)
-
-
-def print_target(manifest: Mapping[str, Any]) -> None:
-    """The plan on stdout; on stderr why there is no engine."""
-    target = manifest.get("target")
-    if not isinstance(target, Mapping):
-        return
-    rows = plan_rows(target)
-    if rows:
-        title = f"{target['runtime']}: memory planned by the compiler"
-        print_table(("", "unmerged", "merged", "change"), rows, title)
-    for name, entry in target["components"].items():
-        for reason in entry.get("missing") or ():
-            print(f"{name}: no engine was built: {reason}", file=sys.stderr)

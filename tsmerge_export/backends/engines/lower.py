@@ -1,21 +1,18 @@
-"""Lowering for TensorRT: a form with one plugin node per merge, and a form of standard operators alone.
+"""Lowering for runtimes that plan shapes beforehand: functions with static shapes, and the precision of products.
 
-Both start from the portable file (merge nodes with functions) and have no functions left. Shapes follow from shapes in
-both: the other ``tsmerge`` operators take the bodies of :mod:`tsmerge_export.ops.static`. ``Unmerge`` needs no plugin:
-its body is one GatherND of whole rows, which TensorRT runs as one layer that reads and writes every byte once.
+Both start from the portable file (merge nodes with functions). Shapes follow from shapes: the ``tsmerge`` operators
+take the bodies of :mod:`tsmerge_export.ops.static`. ``Unmerge`` needs no plugin: its body is one GatherND of whole
+rows, which TensorRT runs as one layer that reads and writes every byte once.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx
-from onnx import helper, inliner, numpy_helper
+from onnx import helper, numpy_helper
 
 from tsmerge_export import ops
-from tsmerge_export.backends.tensorrt.names import PLUGIN, PLUGIN_DOMAIN, PLUGIN_NAMESPACE, PLUGIN_VERSION
-from tsmerge_export.errors import MissingDependencyError, UnsupportedError
+from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.ops.static import static_body
 
 #: Types of matrix products, by the name of ``--dtype``.
@@ -24,6 +21,8 @@ DTYPES = {
     "fp16": onnx.TensorProto.FLOAT16,
     "bf16": onnx.TensorProto.BFLOAT16,
 }
+#: The merge that has a body of static shapes, and may be a plugin instead.
+_MERGE = "LocalMerge"
 _PRODUCTS = ("MatMul", "Gemm")
 
 
@@ -38,7 +37,7 @@ def check_supported(model: onnx.ModelProto) -> None:
                 f"{node.op_type}: how many tokens stay follows from the data, but TensorRT plans lengths from shapes; "
                 "use --merge local or global, or --runtime onnxruntime"
             )
-        if schema.merges and node.op_type != PLUGIN:
+        if schema.merges and node.op_type != _MERGE:
             raise UnsupportedError(
                 f"{node.op_type} has no form for TensorRT; use --merge local or global, or --runtime onnxruntime"
             )
@@ -60,7 +59,7 @@ def static_functions(model: onnx.ModelProto, *, merge: bool) -> onnx.ModelProto:
     opset = next(entry.version for entry in out.opset_import if entry.domain in ("", "ai.onnx"))
     have = {(function.name, function.overload) for function in out.functions}
     for node in out.graph.node:
-        if node.domain != ops.DOMAIN or (node.op_type == PLUGIN and not merge):
+        if node.domain != ops.DOMAIN or (node.op_type == _MERGE and not merge):
             continue
         body = static_body(node.op_type, ops.attributes_of(node), opset)
         if body is None:
@@ -135,62 +134,3 @@ def _converted(tensor: onnx.TensorProto, name: str, element: int) -> onnx.Tensor
             f"a weight of {tensor.name} is beyond the range of --dtype fp16; use bf16 or fp32"
         )
     return numpy_helper.from_array(values, name)
-
-
-def standard_form(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Standard operators alone, all shapes static; for TensorRT-RTX, which has no plugins.
-
-    Args:
-        model: from :func:`static_functions` with ``merge=True``.
-    """
-    out = inliner.inline_local_functions(model)
-    return _without_domain(out)
-
-
-def plugin_form(model: onnx.ModelProto) -> onnx.ModelProto:
-    """One plugin node per merge, everything else in standard operators, by onnx-graphsurgeon.
-
-    Args:
-        model: from :func:`static_functions` with ``merge=False``.
-
-    Raises:
-        MissingDependencyError: onnx-graphsurgeon is not installed.
-    """
-    gs = graphsurgeon()
-    out = onnx.ModelProto()
-    out.CopyFrom(model)
-    for node in out.graph.node:
-        if node.domain == ops.DOMAIN and node.op_type == PLUGIN:  # the inliner leaves what has no function
-            node.domain, node.overload = PLUGIN_DOMAIN, ""
-    kept = [function for function in out.functions if function.name != PLUGIN]
-    del out.functions[:]
-    out.functions.extend(kept)
-    out.opset_import.append(helper.make_opsetid(PLUGIN_DOMAIN, 1))
-    graph = gs.import_onnx(inliner.inline_local_functions(out))
-    for node in graph.nodes:
-        if node.domain == PLUGIN_DOMAIN:
-            node.attrs |= {"plugin_version": PLUGIN_VERSION, "plugin_namespace": PLUGIN_NAMESPACE}
-    graph.cleanup().toposort()
-    exported = gs.export_onnx(graph, do_type_check=False)
-    exported.producer_name = model.producer_name
-    del exported.opset_import[:]
-    exported.opset_import.extend(entry for entry in out.opset_import if entry.domain != ops.DOMAIN)
-    return exported
-
-
-def _without_domain(model: onnx.ModelProto) -> onnx.ModelProto:
-    entries = [entry for entry in model.opset_import if entry.domain != ops.DOMAIN]
-    del model.opset_import[:]
-    model.opset_import.extend(entries)
-    return model
-
-
-def graphsurgeon() -> Any:
-    """The package. Raises MissingDependencyError."""
-    try:
-        import onnx_graphsurgeon
-    except ImportError:
-        raise MissingDependencyError(
-            "onnx-graphsurgeon is not installed; pip install 'tsmerge-export[tensorrt]'"
-        ) from None
-    return onnx_graphsurgeon

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tsmerge_export.backends.target import SHAPE_FLAGS as FLAGS
 from tsmerge_export.errors import UsageError
-
-FLAGS = ("--min-shapes", "--opt-shapes", "--max-shapes")
 
 #: Batch and length where no flag says otherwise; the length is cut to what the model reads.
 DEFAULT_BATCH = (1, 4, 8)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from tsmerge_export.backends.arrays import prepare
 from tsmerge_export.backends.components import BundleSession, names_of
+from tsmerge_export.backends.engines.backend import entry_of
 from tsmerge_export.backends.engines.profile import Profile
 from tsmerge_export.backends.tensorrt.names import PLUGIN, PLUGIN_NAMESPACE, PLUGIN_VERSION
 from tsmerge_export.bundle import Bundle, ComponentInfo, TensorInfo
@@ -179,8 +180,6 @@ class TensorrtSession(BundleSession[EngineSession]):
     """A bundle in TensorRT: one engine per component that merges, from the bundle or built now from its plugin form."""
 
     def __init__(self, bundle: Bundle, plugin: str | Path | None = None) -> None:
-        from tsmerge_export.backends.target import entry_of
-
         target = entry_of(bundle.manifest, "tensorrt")
         library = find_plugin(plugin)
         require(library)

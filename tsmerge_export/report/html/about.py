@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tsmerge_export.backends.engines.describe import plan_rows
+from tsmerge_export import backends
+from tsmerge_export.backends.describe import Block, Code, Heading, Text
 from tsmerge_export.ops import SCHEMAS
 from tsmerge_export.report.html.commands import GRAPH, commands
 from tsmerge_export.report.html.markup import Html, code, section, table, tag
-from tsmerge_export.report.text import NO_GPU, barrier_text
+from tsmerge_export.report.target import target_blocks
+from tsmerge_export.report.text import barrier_text
 
 
 def barriers(report: Mapping[str, Any]) -> list[str]:
@@ -96,41 +98,24 @@ def _again(report: Mapping[str, Any]) -> list[Html]:
 
 
 def _target(report: Mapping[str, Any]) -> Html:
-    target = report.get("target")
-    if not isinstance(target, Mapping):
+    blocks = target_blocks(report)
+    if not blocks:
         return Html("")
-    parts = [
-        tag("p", target["on_gpu"], class_="note"),
-        tag("p", f"Matrix products are {target['dtype']}, all else is float32."),
-    ]
-    for name, entry in target["components"].items():
-        rows = [
-            (tensor, str(sizes["min"]), str(sizes["opt"]), str(sizes["max"]))
-            for tensor, sizes in entry["profile"].items()
-        ]
-        parts += [
-            tag("h3", f"Component {name}: {entry['onnx']}"),
-            table(("input", "smallest", "usual", "largest"), rows, name=f"Shapes of {name}"),
-        ]
-        if entry.get("engine"):
-            parts.append(
-                tag("p", f"Engine: {entry['engine']} (an executable; manifest.json holds its SHA-256).")
-            )
-        for tool, command in (entry.get("commands") or {}).items():
-            parts += [tag("p", f"With {tool}:"), code(command)]
-        if entry.get("missing"):
-            parts.append(
-                tag("p", f"No engine was built, for here is missing: {'; '.join(entry['missing'])}.")
-            )
-    rows4 = plan_rows(target)
-    if rows4:
-        header = ("memory planned by the compiler, not measured", "unmerged", "merged", "change")
-        parts.append(table(header, rows4, name="Memory planned by the compiler"))
-    return section(str(target["runtime"]), "target", *parts)
+    return section(str(report["target"]["runtime"]), "target", *map(_laid_out, blocks))
+
+
+def _laid_out(block: Block) -> Html:
+    if isinstance(block, Text):
+        return tag("p", block.text, class_="note") if block.caveat else tag("p", block.text)
+    if isinstance(block, Heading):
+        return tag("h3", block.text)
+    if isinstance(block, Code):
+        return code(block.text)
+    return table(block.header, block.rows, name=block.name)
 
 
 def _limits(report: Mapping[str, Any]) -> str:
-    said = [NO_GPU]
+    said = [backends.of(report).limits(report)]
     types = {merge.get("op_type", "") for part in report["components"] for merge in part.get("merges") or ()}
     if types:
         said.append(

@@ -6,9 +6,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tsmerge_export.backends.engines.profile import FLAGS as SHAPES
 from tsmerge_export.backends.engines.profile import parse_shapes
 from tsmerge_export.backends.onnxruntime.native import VARIABLE
+from tsmerge_export.backends.target import SHAPE_FLAGS as SHAPES
 from tsmerge_export.checkpoint import IN_MEMORY
 from tsmerge_export.settings import registry
 from tsmerge_export.settings.config import MergeConfig

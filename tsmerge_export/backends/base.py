@@ -1,0 +1,137 @@
+"""The protocol of a back end, and what the compiler hands to one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from tsmerge_export.backends.components import BundleSession
+from tsmerge_export.backends.describe import Block
+from tsmerge_export.bundle import Bundle, TensorInfo
+from tsmerge_export.settings.config import MergeConfig
+
+if TYPE_CHECKING:
+    import onnx
+
+    from tsmerge_export.backends import Providers
+    from tsmerge_export.backends.target import Target
+
+Run = Callable[[Mapping[str, Any]], dict[str, Any]]
+#: Told how many components are done, of how many.
+Told = Callable[[int, int], None]
+
+
+class Prover(Protocol):
+    """The parity verdict of a component: the compiler's, so that no back end judges itself by rules of its own."""
+
+    def file(self, path: Path) -> dict[str, Any]:
+        """A file with merge nodes, in ONNX Runtime, float32. Returns the verdict, JSON-ready. Raises VerdictError."""
+
+    def values(self, run: Run, dtype: str, low: Sequence[int], high: Sequence[int]) -> dict[str, Any]:
+        """What a back end computes, by name, where batch and length lie within ``low`` and ``high``.
+
+        Args:
+            dtype: of matrix products, a name of :data:`~tsmerge_export.backends.target.DTYPES`.
+
+        Returns:
+            The verdict, JSON-ready. Raises VerdictError.
+        """
+
+
+@dataclass(frozen=True)
+class Part:
+    """One component of a bundle, exported and proved in its portable form.
+
+    Attributes:
+        unmerged: the portable file without merging. merged: the artefact; the same file where nothing merges.
+        merges: whether it merges at all.
+        longest: time steps that the model reads; more are cut.
+        removed: at a length the merges, by name, and how many tokens each removes at once.
+        prove: the verdict.
+    """
+
+    name: str
+    inputs: Sequence[TensorInfo]
+    outputs: Sequence[TensorInfo]
+    unmerged: Path
+    merged: Path
+    merges: bool
+    longest: int
+    removed: Callable[[int], Sequence[tuple[str, int]]]
+    prove: Prover
+
+
+@dataclass(frozen=True)
+class PluginNode:
+    """How merge nodes are called in files of a back end, and what they have beside the operator's attributes."""
+
+    domain: str
+    op_type: str
+    attributes: tuple[str, ...] = ()
+
+
+class Backend(ABC):
+    """What a bundle is made for and run by. One object per back end, without state."""
+
+    #: As of ``--runtime`` and :func:`tsmerge_export.load`.
+    name: ClassVar[str]
+    #: Whether a bundle holds files for it beside the portable one.
+    beside: ClassVar[bool] = True
+    #: Options of a :class:`~tsmerge_export.backends.target.Target` that it does not have (``dtype``, ``shapes``,
+    #: ``capabilities``, ``plugin``, ``inline``), with the end of the sentence that refuses one.
+    without: ClassVar[Mapping[str, str]] = {}
+    #: Its merge nodes, where they are not those of the portable file.
+    node: ClassVar[PluginNode | None] = None
+
+    @abstractmethod
+    def check(self, target: Target, merge: MergeConfig) -> None:
+        """Fail on what cannot work, before any work; options of ``without`` are refused already.
+
+        Raises:
+            UnsupportedError: a method or an option that it cannot run. MissingDependencyError: it is not installed.
+        """
+
+    @abstractmethod
+    def lower(self, portable: onnx.ModelProto, dtype: str) -> onnx.ModelProto:
+        """The form of a portable file that it takes; the file is not changed.
+
+        Raises:
+            UnsupportedError: an operator that it cannot run. MissingDependencyError: a tool is not installed.
+        """
+
+    @abstractmethod
+    def build(
+        self, target: Target, parts: Sequence[Part], folder: Path, scratch: Path, told: Told
+    ) -> dict[str, Any]:
+        """Write what a bundle holds for it, each file proved or made by steps from a proved one.
+
+        Args:
+            folder: of the bundle. scratch: for files that are not part of it.
+
+        Returns:
+            The manifest's ``target``: ``runtime``, ``dtype``, ``components`` by name.
+
+        Raises:
+            VerdictError: it computes something else. UnsupportedError, UsageError: it cannot build that.
+        """
+
+    @abstractmethod
+    def load(
+        self, bundle: Bundle, threads: int | None, providers: Providers | None, plugin: str | Path | None
+    ) -> BundleSession[Any]:
+        """A session over a bundle whose hashes were compared; see :func:`tsmerge_export.load`."""
+
+    @abstractmethod
+    def limits(self, manifest: Mapping[str, Any]) -> str:
+        """Where verdicts and times of a bundle come from, and what was not run: a sentence of the card."""
+
+    def describe(self, target: Mapping[str, Any]) -> Sequence[Block]:
+        """What a bundle holds for it, for people.
+
+        Args:
+            target: what :meth:`build` returned.
+        """
+        return ()

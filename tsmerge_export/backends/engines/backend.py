@@ -1,0 +1,142 @@
+"""What back ends have in common that build engines: ranges of shapes, a form that is proved before it is built."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tsmerge_export.backends.base import Backend, Part, Told
+from tsmerge_export.backends.describe import Block
+from tsmerge_export.backends.engines.describe import blocks
+from tsmerge_export.backends.engines.profile import Profile, make_profile
+from tsmerge_export.errors import UnsupportedError, UsageError
+from tsmerge_export.settings.config import MergeConfig
+
+if TYPE_CHECKING:
+    import onnx
+
+    from tsmerge_export.backends import Providers
+    from tsmerge_export.backends.target import Target
+
+_METHODS = ("local", "global", "none")
+
+
+class EngineBackend(Backend):
+    """A back end that plans lengths and operators beforehand."""
+
+    #: What has not been run, and where the reader learns more: a caveat of every bundle.
+    on_gpu: ClassVar[str]
+    #: Ending of the form's file: ``<component>.<ending>.onnx``.
+    ending: ClassVar[str]
+
+    @abstractmethod
+    def static(self, portable: onnx.ModelProto) -> onnx.ModelProto:
+        """The form before it is lowered for good: float32, functions with static shapes; ONNX Runtime runs it."""
+
+    @abstractmethod
+    def engine(
+        self,
+        target: Target,
+        part: Part,
+        portable: onnx.ModelProto,
+        profile: Profile,
+        folder: Path,
+        scratch: Path,
+    ) -> dict[str, Any]:
+        """Write the form of one component, whose static form is proved, and where that can be done its engine.
+
+        Returns:
+            What the manifest says of it besides ``onnx``, ``profile`` and ``parity``.
+        """
+
+    def check(self, target: Target, merge: MergeConfig) -> None:
+        """See :meth:`Backend.check`."""
+        if merge.method not in _METHODS:
+            raise UnsupportedError(
+                f"--merge {merge.method} cannot run in {self.name}, which plans lengths and operators beforehand; "
+                "use --merge local or global, or --runtime onnxruntime"
+            )
+
+    def prove(self, part: Part, portable: onnx.ModelProto, scratch: Path) -> dict[str, Any]:
+        """Parity of the static form. Raises VerdictError."""
+        from tsmerge_export.onnx_model.weights import write_model
+
+        path = scratch / f"{part.name}.target.onnx"
+        write_model(self.static(portable), path)
+        return part.prove.file(path)
+
+    def build(
+        self, target: Target, parts: Sequence[Part], folder: Path, scratch: Path, told: Told
+    ) -> dict[str, Any]:
+        """See :meth:`Backend.build`."""
+        profiles = [make_profile(part.inputs, target.shapes, longest=part.longest) for part in parts]
+        entries = {}
+        for done, (part, profile) in enumerate(zip(parts, profiles, strict=True)):
+            check_removed(part, profile)
+            portable = in_memory(part.merged)
+            entries[part.name] = {
+                "profile": profile.to_dict(),
+                "onnx": self.file(part),
+                "parity": self.prove(part, portable, scratch),
+                **self.engine(target, part, portable, profile, folder, scratch),
+            }
+            told(done + 1, len(parts))
+        return {
+            "runtime": self.name, "dtype": target.dtype, "on_gpu": self.on_gpu, "components": entries,
+        }  # fmt: skip
+
+    def file(self, part: Part) -> str:
+        """Name of the form's file."""
+        return f"{part.name}.{self.ending}.onnx"
+
+    def limits(self, manifest: Mapping[str, Any]) -> str:
+        """See :meth:`Backend.limits`."""
+        return "Verdicts and times are those of ONNX Runtime on the CPU; no GPU speed is claimed."
+
+    def describe(self, target: Mapping[str, Any]) -> Sequence[Block]:
+        """See :meth:`Backend.describe`."""
+        return blocks(target)
+
+
+def refuse_options(name: str, threads: int | None, providers: Providers | None) -> None:
+    """Raise UsageError for what ONNX Runtime alone has."""
+    if threads is not None or providers is not None:
+        raise UsageError(f"threads and providers have no effect with runtime {name}; leave them out")
+
+
+def entry_of(manifest: Mapping[str, Any], runtime: str) -> dict[str, Any]:
+    """The manifest's account of a target. Raises UsageError when the bundle was made for another runtime."""
+    target = manifest.get("target")
+    if not isinstance(target, dict) or target.get("runtime") != runtime:
+        made = target.get("runtime") if isinstance(target, dict) else "onnxruntime"
+        raise UsageError(f"the bundle was made for {made}; export it with --runtime {runtime}")
+    return target
+
+
+def check_removed(part: Part, profile: Profile) -> None:
+    """Raise UnsupportedError where more tokens would be removed at once than TensorRT's TopK can choose."""
+    from tsmerge_export.ops.static import TOPK_MOST
+
+    largest = next(iter(profile.shapes.values()))[2]
+    if len(largest) < 2 or largest[1] <= TOPK_MOST:
+        return
+    for name, removed in part.removed(largest[1]):
+        if removed > TOPK_MOST:
+            raise UnsupportedError(
+                f"{name}: {removed} tokens would merge at once at the largest shape, TensorRT's TopK "
+                f"chooses at most {TOPK_MOST}; lower --max-shapes or --ratio"
+            )
+
+
+def in_memory(file: Path) -> onnx.ModelProto:
+    """A file that is small enough to be taken apart. Raises UnsupportedError for another."""
+    from tsmerge_export.onnx_model import weights
+
+    model = weights.read(file)
+    if weights.is_large(model):
+        raise UnsupportedError(
+            f"{file.name}: weights this large are supported with --runtime onnxruntime alone"
+        )
+    return model

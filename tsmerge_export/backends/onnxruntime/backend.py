@@ -1,0 +1,63 @@
+"""ONNX Runtime as a back end: it runs the portable file as it is, with native operators where there is a library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tsmerge_export.backends.base import Backend, Part, Told
+from tsmerge_export.backends.onnxruntime import native
+from tsmerge_export.settings.config import MergeConfig
+
+if TYPE_CHECKING:
+    import onnx
+
+    from tsmerge_export.backends import Providers
+    from tsmerge_export.backends.onnxruntime.session import Session
+    from tsmerge_export.backends.target import Target
+    from tsmerge_export.bundle import Bundle
+
+_USELESS = "; leave it out"
+
+
+class OnnxRuntime(Backend):
+    """See the module."""
+
+    name = "onnxruntime"
+    beside = False
+    without: ClassVar[Mapping[str, str]] = {
+        "dtype": _USELESS,
+        "shapes": _USELESS,
+        "capabilities": _USELESS,
+        "plugin": f"; set {native.VARIABLE}",
+    }
+
+    def check(self, target: Target, merge: MergeConfig) -> None:
+        """Every method runs."""
+
+    def lower(self, portable: onnx.ModelProto, dtype: str) -> onnx.ModelProto:
+        """The file as it is."""
+        return portable
+
+    def build(
+        self, target: Target, parts: Sequence[Part], folder: Path, scratch: Path, told: Told
+    ) -> dict[str, Any]:
+        """Nothing: the portable files are there, and proved."""
+        return {}
+
+    def load(
+        self, bundle: Bundle, threads: int | None, providers: Providers | None, plugin: str | Path | None
+    ) -> Session:
+        """With the plugin form where TensorRT's provider comes first, see :mod:`.providers`."""
+        from tsmerge_export.backends.onnxruntime.providers import with_plugin
+        from tsmerge_export.backends.onnxruntime.session import Session
+
+        chosen = with_plugin(providers, bundle, plugin)
+        return Session(
+            bundle, threads=threads, providers=chosen.providers, files=chosen.files, plugin=chosen.operators
+        )
+
+    def limits(self, manifest: Mapping[str, Any]) -> str:
+        """Where it was run."""
+        return "Verdicts and times are those of ONNX Runtime on the CPU."

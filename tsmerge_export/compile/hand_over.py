@@ -1,0 +1,119 @@
+"""What the compiler hands to a back end: proved files, and the parity verdict to prove what is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tsmerge_export import families
+from tsmerge_export.backends.base import Part, Run
+from tsmerge_export.backends.target import Target
+from tsmerge_export.bundle import TensorInfo
+from tsmerge_export.checkpoint import LoadedModel
+from tsmerge_export.compile.build import Built
+from tsmerge_export.compile.onnx_export import EXAMPLE
+from tsmerge_export.console.progress import Progress
+from tsmerge_export.errors import VerdictError
+from tsmerge_export.families.base import TensorSpec
+from tsmerge_export.onnx_model.inspect import inspect_file
+from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.verify import parity
+from tsmerge_export.verify.checks import Checks
+from tsmerge_export.verify.parity_report import ParityReport
+
+_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class _Prover:
+    """Parity of one component, see :class:`~tsmerge_export.backends.base.Prover`."""
+
+    loaded: LoadedModel
+    merge: MergeConfig
+    item: Built
+    checks: Checks
+
+    def file(self, path: Path) -> dict[str, Any]:
+        report = parity.check(
+            families.get(self.loaded.family), self.item.component, self.loaded.model, self.merge, path,
+            replace(self.checks, atol=None, rtol=None), avoid=EXAMPLE,
+        )  # fmt: skip
+        return _passed(report, f"{self.item.component.name}: parity of the form for the runtime failed")
+
+    def values(self, run: Run, dtype: str, low: Sequence[int], high: Sequence[int]) -> dict[str, Any]:
+        family = families.get(self.loaded.family)
+        cases = [
+            case
+            for case in self.checks.corpus(family.context(self.loaded.model))
+            if low[0] <= case.batch <= high[0] and low[1] <= case.length <= high[1]
+        ]
+        report = parity.check(
+            family, self.item.component, self.loaded.model, self.merge, self.item.merged,
+            replace(self.checks, atol=None, rtol=None, cases=cases), dtype=_DTYPES[dtype], values_from=run,
+        )  # fmt: skip
+        return _passed(report, f"{self.item.component.name}: parity of the engine failed")
+
+
+def _passed(report: ParityReport, failed: str) -> dict[str, Any]:
+    if not report.passed:
+        raise VerdictError(f"{failed}: {next(iter(report.failures), 'no row was compared')}")
+    return {key: value for key, value in report.to_dict().items() if key != "details"}
+
+
+def build_for(
+    target: Target,
+    loaded: LoadedModel,
+    merge: MergeConfig,
+    built: Sequence[Built],
+    *,
+    folder: Path,
+    scratch: Path,
+    checks: Checks,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Have a back end write its files into the bundle's folder.
+
+    Args:
+        built: components, proved in their portable form.
+
+    Returns:
+        The manifest's ``target``: runtime, dtype, per component its files, profile, verdict and, where there is one,
+        engine.
+
+    Raises:
+        UnsupportedError: the runtime cannot build the model. VerdictError: the form differs from eager PyTorch.
+        UsageError: shapes that do not fit.
+    """
+    progress.step("engine")
+    longest = families.get(loaded.family).context(loaded.model)
+    parts = [
+        Part(
+            name=item.component.name,
+            inputs=_infos(item.component.inputs),
+            outputs=_infos(item.component.outputs),
+            unmerged=item.unmerged,
+            merged=item.merged,
+            merges=merge.active,
+            longest=longest,
+            removed=removed_at(item.merged),
+            prove=_Prover(loaded, merge, item, checks),
+        )
+        for item in built
+    ]
+    return target.backend.build(target, parts, folder, scratch, progress.update)
+
+
+def _infos(specs: Sequence[TensorSpec]) -> list[TensorInfo]:
+    return [TensorInfo(spec.name, spec.dtype, spec.dims) for spec in specs]
+
+
+def removed_at(file: Path) -> Callable[[int], list[tuple[str, int]]]:
+    """Of a file, at a length: its merges by name, and how many tokens each removes."""
+
+    def removed(length: int) -> list[tuple[str, int]]:
+        merges: Sequence[Mapping[str, Any]] = inspect_file(file, batch=1, length=length)["merges"]
+        return [(found["name"], found["before"] - found["after"]) for found in merges]
+
+    return removed
