@@ -43,7 +43,7 @@ build/optimum/.installed:
 # Before a release; docs/versions.md says what was run. A part: make test-newest VERSION_TESTS=tests/cli.
 # onnx-graphsurgeon: `--runtime tensorrt` answers for a file that is broken only where its own dependency is installed.
 VERSION_TESTS = tests/families tests/forecast tests/cli tests/test_api.py tests/compile/test_known_dims.py
-VERSION_EXTRAS = advise,cpu,forecast,plot,tune
+VERSION_EXTRAS = advise,cpu,export,forecast,plot,tune
 RESOLUTION = $(if $(filter build/oldest/%,$@),lowest-direct,highest)
 
 test-oldest test-newest: test-%: build/%/.installed
@@ -92,9 +92,9 @@ endef
 
 # New versions of everything that pyproject.toml allows, for every Python and system at once.
 lock: build/uv/bin/uv
-	$(call compile,tests,--extra dev --extra plugin-tests requirements/tests.in --upgrade)
-	$(call compile,dev,--extra dev --constraints requirements/tests.txt)
-	$(call compile,cpu,--extra cpu --constraints requirements/tests.txt)
+	$(call compile,tests,--extra export --extra dev --extra plugin-tests requirements/tests.in --upgrade)
+	$(call compile,dev,--extra export --extra dev --constraints requirements/tests.txt)
+	$(call compile,cpu,--extra export --extra cpu --constraints requirements/tests.txt)
 
 define compile
 build/uv/bin/uv pip compile pyproject.toml requirements/torch.in --universal --python-version 3.10 --generate-hashes \

@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "requirements"
-EXTRAS = {"cpu": ["cpu"], "dev": ["dev"], "tests": ["dev", "plugin-tests"]}
+EXTRAS = {"cpu": ["export", "cpu"], "dev": ["export", "dev"], "tests": ["export", "dev", "plugin-tests"]}
 
 
 def listed(name: str) -> list[str]:

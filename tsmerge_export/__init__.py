@@ -47,12 +47,21 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "merge":
-        return import_module("tsmerge_export.merge")
-    if name in _HOMES:
-        return getattr(import_module(f"tsmerge_export.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "__version__":
+        return import_module("tsmerge_export.version").version()
+    if name != "merge" and name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        found = import_module(f"tsmerge_export.{_HOMES.get(name, name)}")
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith(__name__):
+            raise
+        from tsmerge_export.console.missing import how_to_install
+        from tsmerge_export.errors import MissingDependencyError
+
+        raise MissingDependencyError(f"tsmerge_export.{name}: {how_to_install(str(error.name))}") from error
+    return found if name == "merge" else getattr(found, name)
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, "__version__"])

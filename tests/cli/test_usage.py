@@ -311,7 +311,9 @@ def test_missing_package(model: str, capsys: Capture, monkeypatch: pytest.Monkey
         raise ModuleNotFoundError("No module named 'chronos'", name="chronos")
 
     monkeypatch.setattr("tsmerge_export.cli.commands.merge_config", absent)
-    assert "chronos is not installed; pip install chronos" in error_of(capsys, main_export([model]), 4)
+    assert "chronos is not installed; pip install 'tsmerge-export[export]'" in error_of(
+        capsys, main_export([model]), 4
+    )
 
 
 def test_a_bug_is_one_line_and_its_traceback_is_kept(

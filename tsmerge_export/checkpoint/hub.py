@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from tsmerge_export.console.missing import how_to_install
 from tsmerge_export.errors import MissingDependencyError, UsageError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
@@ -32,9 +33,7 @@ def download(hub_id: str) -> Path:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
     except ImportError:
-        raise MissingDependencyError(
-            f"{hub_id}: huggingface_hub is not installed; pip install huggingface_hub"
-        ) from None
+        raise MissingDependencyError(f"{hub_id}: {how_to_install('huggingface_hub')}") from None
     try:
         folder = Path(snapshot_download(hub_id, allow_patterns=_SAFE))
         if not any(folder.glob("*.safetensors")):

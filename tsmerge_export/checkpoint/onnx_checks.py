@@ -27,7 +27,7 @@ _KINDS = {
 }
 _ELEMENTS = set(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
 # Fields of a tensor that hold its numbers, by element type; several small ones share int32_data.
-_TYPED = {
+_TYPED: dict[int, str] = {
     onnx.TensorProto.FLOAT: "float_data",
     onnx.TensorProto.DOUBLE: "double_data",
     onnx.TensorProto.INT64: "int64_data",
@@ -66,11 +66,12 @@ def check_model(model: onnx.ModelProto, source: str) -> None:
 
 def _is_text(message: Any) -> bool:
     """Whether all text inside is UTF-8: protobuf gives bytes where it is not. The numbers of tensors are left alone."""
-    stack = [message]
+    stack: list[Any] = [message]
     while stack:
         found = stack.pop()
         if isinstance(found, onnx.TensorProto):
-            if not isinstance(found.name, str) or not isinstance(found.doc_string, str):
+            texts: tuple[object, ...] = (found.name, found.doc_string)
+            if not all(isinstance(text, str) for text in texts):
                 return False
             stack += found.external_data
             continue

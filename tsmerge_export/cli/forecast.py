@@ -13,6 +13,7 @@ from tsmerge_export.cli.files import check_apart
 from tsmerge_export.cli.handler import raise_if_interrupted
 from tsmerge_export.cli.providers import provider_options
 from tsmerge_export.cli.tables import table_options
+from tsmerge_export.console.missing import how_to_install
 from tsmerge_export.errors import MissingDependencyError, UsageError
 from tsmerge_export.files.output_file import OutputFile
 
@@ -100,7 +101,7 @@ def _need(module: str) -> None:
     from importlib.util import find_spec
 
     if find_spec(module) is None:
-        raise MissingDependencyError(f"{module} is not installed; pip install {module}")
+        raise MissingDependencyError(how_to_install(module))
 
 
 def _write(file: OutputFile | str, frame: pd.DataFrame) -> None:

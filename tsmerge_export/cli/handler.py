@@ -12,6 +12,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from tsmerge_export.console.missing import how_to_install
 from tsmerge_export.console.notes import Note
 from tsmerge_export.errors import TsmergeError
 
@@ -129,7 +130,7 @@ def _explain(error: BaseException) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("tsmerge_export"):
-        _say(f"{error.name} is not installed; pip install {str(error.name).partition('.')[0]}")
+        _say(how_to_install(str(error.name)))
         return 4
     if isinstance(error, OSError) and error.strerror:
         _say(f"{error.filename or 'input/output'}: {error.strerror}")

@@ -86,7 +86,8 @@ def _sizes(component: Component, feed: Arrays) -> dict[str, int]:
 
 def _grown(name: str, sizes: list[dict[str, int]]) -> Lengths:
     """What a symbolic dim is at each of the sizes."""
-    return tuple(int(ir.SymbolicDim(name).evaluate(own) or 0) for own in sizes)
+    found = (ir.SymbolicDim(name).evaluate(own) for own in sizes)
+    return tuple(size if isinstance(size, int) else 0 for size in found)
 
 
 def _groups(names: list[str], sizes: list[dict[str, int]]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from tsmerge_export import families
+from tsmerge_export.console.missing import how_to_install
 from tsmerge_export.errors import TsmergeError
 from tsmerge_export.families import plugins
 from tsmerge_export.families.base import Card
@@ -56,5 +57,5 @@ def entries() -> list[Entry]:
         except TsmergeError as error:
             out.append(Entry(name, package, None, str(error)))
         except ModuleNotFoundError as error:
-            out.append(Entry(name, package, None, f"{error.name} is not installed; pip install {error.name}"))
+            out.append(Entry(name, package, None, how_to_install(str(error.name))))
     return out

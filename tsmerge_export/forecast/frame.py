@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tsmerge_export.console.missing import how_to_install
 from tsmerge_export.console.one_line import by_fields
 from tsmerge_export.errors import MissingDependencyError, UsageError, first_line
 
@@ -63,7 +64,7 @@ def pandas() -> Any:
     try:
         import pandas
     except ImportError:
-        raise MissingDependencyError("pandas is not installed; pip install pandas") from None
+        raise MissingDependencyError(how_to_install("pandas")) from None
     return pandas
 
 

@@ -88,7 +88,9 @@ class _Writer:
         self._count += 1
         name = output or f"unfused_{self._count}_{op_type}"
         self.nodes.append(
-            helper.make_node(op_type, inputs, [name], name=f"unfused_{self._count}", **attributes)
+            helper.make_node(
+                op_type, inputs, [name], f"unfused_{self._count}", None, None, None, **attributes
+            )
         )
         return name
 

@@ -17,6 +17,7 @@ import onnx
 from numpy.typing import NDArray
 
 from tsmerge_export.checkpoint.onnx_checks import check_model
+from tsmerge_export.console.missing import how_to_install
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError, first_line
 from tsmerge_export.onnx_model import weights as onnx_weights
 from tsmerge_export.untrusted.onnx_scan import check_calls, scan
@@ -123,9 +124,7 @@ def run_shapes(
 
         from tsmerge_export.backends.onnxruntime.direct import open_session
     except ImportError:
-        raise MissingDependencyError(
-            "onnxruntime is not installed; pip install 'tsmerge-export[cpu]'"
-        ) from None
+        raise MissingDependencyError(how_to_install("onnxruntime")) from None
     shapes = {t.name: tuple(t.dims) for t in model.graph.initializer if t.name in set(names)}
     wanted = sorted(set(names) - shapes.keys())
     copy = onnx.ModelProto()

@@ -250,7 +250,7 @@ def to_files(model: ir.Model, folder: Path) -> ir.Model:
             out.write(tensor.tobytes())
             value.const_value = ir.ExternalTensor(
                 str(path.resolve()), offset, out.tell() - offset, tensor.dtype,
-                shape=ir.Shape(tensor.shape), name=value.name or "",
+                shape=ir.Shape(tensor.shape.numpy()), name=value.name or "",
             )  # fmt: skip
     return model
 

@@ -160,7 +160,9 @@ class _Walk:
         for index, value in enumerate(node.inputs):
             node.replace_input_with(index, self._at_stage(value, node))
         for value in captured(node):
-            give_captured(node, value, self._at_stage(value, node))
+            brought = self._at_stage(value, node)
+            assert brought is not None  # as only what is not there would be
+            give_captured(node, value, brought)
         for value in node.outputs:
             shape = self._dims.get(value)
             if shape is not None:

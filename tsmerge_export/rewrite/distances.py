@@ -65,7 +65,7 @@ def fold_distances(graph: ir.Graph, emit: Emitter) -> dict[ir.Value, DistanceTab
             lookup is None
             or lookup.op_type != "Gather"
             or lookup.domain != ""
-            or lookup.attributes.get_int("axis", 0)
+            or lookup.attributes.get_int("axis")
         ):
             continue
         data = lookup.inputs[0]

@@ -75,7 +75,8 @@ class _Computed:
             return dim
         for symbol in sorted(symbols_of(dim)):
             self._lengths.setdefault(symbol, int(self._rng.integers(1, 5000)))
-        return ir.SymbolicDim(dim).evaluate(self._lengths)
+        size = ir.SymbolicDim(dim).evaluate(self._lengths)
+        return size if isinstance(size, int) else None
 
     def is_number(self, value: ir.Value, want: int | None) -> bool:
         """Whether a value is a single number, this one."""

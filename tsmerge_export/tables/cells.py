@@ -11,6 +11,7 @@ from importlib.util import find_spec
 
 import pandas as pd
 
+from tsmerge_export.console.missing import how_to_install
 from tsmerge_export.errors import MissingDependencyError, UsageError, first_line
 from tsmerge_export.tables import sniff
 from tsmerge_export.tables.numbers import is_missing, looks_numeric
@@ -157,7 +158,7 @@ def _is_value(cell: str) -> bool:
 
 def _typed(source: Source) -> Cells:
     if find_spec("pyarrow") is None:
-        raise MissingDependencyError(f"{source.label}: pyarrow is not installed; pip install pyarrow")
+        raise MissingDependencyError(f"{source.label}: {how_to_install('pyarrow')}")
     from pyarrow import parquet
 
     try:

@@ -16,6 +16,7 @@ from tsmerge_export.backends.onnxruntime import native
 from tsmerge_export.backends.onnxruntime.apart import GraphApart
 from tsmerge_export.backends.onnxruntime.providers import CPU, names
 from tsmerge_export.bundle import Bundle, TensorInfo
+from tsmerge_export.console.missing import how_to_install
 from tsmerge_export.console.one_line import called
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError, first_line
 from tsmerge_export.untrusted import isolated
@@ -42,9 +43,7 @@ def _onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError:
-        raise MissingDependencyError(
-            "onnxruntime is not installed; pip install 'tsmerge-export[cpu]'"
-        ) from None
+        raise MissingDependencyError(how_to_install("onnxruntime")) from None
     onnxruntime.set_default_logger_severity(4)
     return onnxruntime
 

@@ -22,6 +22,7 @@ from tsmerge_export.backends.engines.backend import entry_of
 from tsmerge_export.backends.engines.profile import Profile
 from tsmerge_export.backends.tensorrt.names import PLUGIN, PLUGIN_NAMESPACE, PLUGIN_VERSION
 from tsmerge_export.bundle import Bundle, ComponentInfo, TensorInfo
+from tsmerge_export.console.missing import how_to_install
 from tsmerge_export.console.one_line import called
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError
 
@@ -55,7 +56,7 @@ def preflight(plugin: Path | None) -> list[str]:
     try:
         importlib.import_module("polygraphy")
     except ImportError:
-        missing.append("polygraphy is not installed; pip install 'tsmerge-export[tensorrt]'")
+        missing.append(how_to_install("polygraphy"))
     devices = gpu_count()
     if devices is None:
         missing.append("no NVIDIA driver (libcuda.so.1)")

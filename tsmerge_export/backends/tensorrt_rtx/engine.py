@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tsmerge_export.backends.engines.profile import Profile
+from tsmerge_export.console.missing import how_to_install
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError
 
 #: Compute capabilities that an engine can be built for ahead of time.
@@ -50,9 +51,7 @@ class Engine:
 def check_installed() -> None:
     """Raise MissingDependencyError unless TensorRT-RTX is there."""
     if importlib.util.find_spec("tensorrt_rtx") is None:
-        raise MissingDependencyError(
-            "tensorrt_rtx is not installed; pip install 'tsmerge-export[tensorrt-rtx]'"
-        )
+        raise MissingDependencyError(how_to_install("tensorrt_rtx"))
 
 
 def parse_capabilities(text: str) -> tuple[str, ...]:

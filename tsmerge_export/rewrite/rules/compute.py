@@ -71,7 +71,7 @@ def gemm(node: ir.Node, context: Context) -> Outcome:
     """``[m, k] @ [k, n] + c``: weights and a bias for each row, which are tokens of all rows of the batch."""
     value = operand(node, 0)
     bias = node.inputs[2] if len(node.inputs) > 2 else None
-    if any(context.tags(other) for other in node.inputs[1:]) or node.attributes.get_int("transA", 0):
+    if any(context.tags(other) for other in node.inputs[1:]) or node.attributes.get_int("transA"):
         raise Barrier("it sums over tokens, or its weights are merged")
     found = [] if bias is None else dims(bias)
     if found is None or (len(found) > 1 and found[0] != 1):
