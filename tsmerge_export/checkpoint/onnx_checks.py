@@ -70,8 +70,8 @@ def _is_text(message: Any) -> bool:
     while stack:
         found = stack.pop()
         if isinstance(found, onnx.TensorProto):
-            texts: tuple[object, ...] = (found.name, found.doc_string)
-            if not all(isinstance(text, str) for text in texts):
+            named: tuple[object, ...] = (found.name, found.doc_string)
+            if not all(isinstance(text, str) for text in named):
                 return False
             stack += found.external_data
             continue
