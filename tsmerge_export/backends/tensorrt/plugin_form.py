@@ -9,6 +9,7 @@ from onnx import helper, inliner
 
 from tsmerge_export import ops
 from tsmerge_export.backends.tensorrt.names import PLUGIN, PLUGIN_DOMAIN, PLUGIN_NAMESPACE, PLUGIN_VERSION
+from tsmerge_export.console.missing import how_to_install
 from tsmerge_export.errors import MissingDependencyError
 
 
@@ -48,7 +49,5 @@ def graphsurgeon() -> Any:
     try:
         import onnx_graphsurgeon
     except ImportError:
-        raise MissingDependencyError(
-            "onnx-graphsurgeon is not installed; pip install 'tsmerge-export[tensorrt]'"
-        ) from None
+        raise MissingDependencyError(how_to_install("onnx_graphsurgeon")) from None
     return onnx_graphsurgeon
