@@ -15,7 +15,7 @@ DEMO = tsmerge_export/demo/chronos-bolt-nano
 # The plugin's tests use NVIDIA's compiler and TensorRT-RTX, wheels for Linux on x86-64; elsewhere they are skipped.
 PLUGIN_TESTS = $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m))
 
-.PHONY: demo test test-slow test-optimum test-oldest test-newest lint format lock clean
+.PHONY: demo docs test test-slow test-optimum test-oldest test-newest lint format lock clean
 
 demo: $(VENV)/.installed-cpu
 	$(BIN)/tsmerge-export $(DEMO) --merge local --ratio 1/10 -o build/demo --force
@@ -58,6 +58,16 @@ build/oldest/.installed build/newest/.installed: pyproject.toml build/uv/bin/uv
 		"hypothesis>=6.100" "onnx-graphsurgeon>=0.5.2" "psutil>=5.9" "pytest>=8.2" "pytest-xdist>=3.6"
 	touch $@
 
+# README and docs/ as a site, in build/site; a warning is an error. Its environment needs neither PyTorch nor the package:
+# the reference of Python is read from the sources, and parsing flags needs the standard library alone.
+docs: build/docs/.installed
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=$(CURDIR) build/docs/bin/python -m mkdocs build --strict --quiet
+
+build/docs/.installed: requirements/docs.txt
+	$(PYTHON) -m venv --clear $(@D)
+	build/docs/bin/python -m pip --disable-pip-version-check install --require-hashes --no-deps -r $<
+	touch $@
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -95,11 +105,13 @@ lock: build/uv/bin/uv
 	$(call compile,tests,--extra export --extra dev --extra plugin-tests requirements/tests.in --upgrade)
 	$(call compile,dev,--extra export --extra dev --constraints requirements/tests.txt)
 	$(call compile,cpu,--extra export --extra cpu --constraints requirements/tests.txt)
+	$(UV_COMPILE) requirements/docs.in --output-file requirements/docs.txt --upgrade
+
+UV_COMPILE = build/uv/bin/uv pip compile --universal --python-version 3.10 --generate-hashes --annotation-style line \
+	--custom-compile-command "make lock" --quiet
 
 define compile
-build/uv/bin/uv pip compile pyproject.toml requirements/torch.in --universal --python-version 3.10 --generate-hashes \
-	--excludes requirements/exclude.in --annotation-style line --custom-compile-command "make lock" --quiet \
-	--output-file requirements/$(1).txt $(2)
+$(UV_COMPILE) pyproject.toml requirements/torch.in --excludes requirements/exclude.in --output-file requirements/$(1).txt $(2)
 endef
 
 build/uv/bin/uv:

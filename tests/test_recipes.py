@@ -1,4 +1,4 @@
-"""The recipes run as a user runs them, on tiny models; the README's Python and flags are true."""
+"""The recipes run as a user runs them, on tiny models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import pytest
 
 from tests.graphs.models import export as export_graph
 from tests.models import tiny_folder
-from tsmerge_export.cli.parser import export_parser
 
 ROOT = Path(__file__).parent.parent
 RECIPES = ROOT / "recipes"
@@ -116,27 +115,3 @@ def test_recipe_of_an_onnx_file(tmp_path: Path) -> None:
     code, out, err = run("onnx_file", [str(tmp_path / "plain.onnx"), "-o", str(tmp_path / "bundle")])
     assert code == 0, err
     assert "passed" in out and "inputs: x; merges: " in out
-
-
-def test_readme_flags_are_known() -> None:
-    text = (ROOT / "README.md").read_text()
-    table = text[text.index("| flag |") : text.index("\n\n", text.index("| flag |"))]
-    known = {option for action in export_parser()._actions for option in action.option_strings}
-    named = set(re.findall(r"--[a-z][a-z-]*", table))
-    assert len(named) > 15
-    assert named <= known
-
-
-def test_readme_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (ROOT / "README.md").read_text()
-    code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
-    model = tiny_folder(tmp_path / "model")
-    monkeypatch.chdir(tmp_path)
-    code = code.replace('"path/to/model"', repr(str(model))).replace(
-        "tsm.merging(model,", "tsm.merging(eager,"
-    )
-    import tsmerge_export as tsm
-
-    scope = {"series": np.ones((2, 100), np.float32), "eager": tsm.load_model(model).model}
-    exec(code, scope)
-    assert scope["quantiles"].shape == (2, 3, 16)  # type: ignore[attr-defined]

@@ -25,7 +25,7 @@ from tsmerge_export.verify.checks import Checks
 pytestmark = pytest.mark.slow
 _LAYERS = 2
 _NAMES = ("num_layers", "num_hidden_layers", "num_decoder_layers", "encoder_layers", "decoder_layers")
-#: As published, except where it says so; the README's table of families has the names.
+#: As published, except where it says so; docs/families.md has the names.
 CONFIGS: dict[str, dict[str, Any]] = {
     name: dict(family.published.config)
     for name, family in ((name, families.get(name)) for name in families.names())

@@ -195,10 +195,11 @@ BUILT_IN = [name for name in families.names() if families.built_in(name)]
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_every_built_in_family_has_a_card_and_its_row_in_the_readme(name: str) -> None:
+def test_every_built_in_family_has_a_card_its_row_and_its_page(name: str) -> None:
     entry = next(entry for entry in listing.entries() if entry.name == name)
     assert entry.card is not None
-    assert f"| {' | '.join(entry.cells())} |" in (ROOT / "README.md").read_text()
+    assert f"| {' | '.join(entry.cells())} |" in (ROOT / "docs" / "families.md").read_text()
+    assert (ROOT / "docs" / "families" / f"{name}.md").read_text().startswith(f"# {name}\n")
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

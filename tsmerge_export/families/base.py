@@ -69,7 +69,7 @@ RUNTIMES = ("ONNX Runtime", "onnxruntime-web", "OpenVINO (`--inline`)")
 
 @dataclass(frozen=True)
 class Card:
-    """What ``tsmerge families`` and the README's table say of a family, each a short text.
+    """What ``tsmerge families`` and the table of docs/families.md say of a family, each a short text.
 
     Attributes:
         components: by name, inputs and outputs: ``(("model", "`context` -> `quantiles`"),)``.

@@ -1,4 +1,4 @@
-"""The families as a list: what ``tsmerge families`` prints, and the README's table."""
+"""The families as a list: what ``tsmerge families`` prints, and the table of docs/families.md."""
 
 from __future__ import annotations
 
