@@ -9,9 +9,9 @@ import numpy as np
 
 from tests.cases import EXACT, Case
 from tests.merge import oracle, pitome_oracle
-from tsmerge_export.merge.combine import Merged
-from tsmerge_export.merge.pitome import pitome_merge
+from tsmerge_export.methods.combine import Merged
 from tsmerge_export.methods.pitome import ENERGIES
+from tsmerge_export.methods.pitome.reference import pitome_merge
 
 SETTINGS: tuple[dict[str, Any], ...] = tuple(
     {

@@ -25,7 +25,7 @@ def test_no_submodule_hides_a_public_name() -> None:
         importlib.import_module(f"tsmerge_export.{module.name}")
     for name in set(tsm.__all__) - {"merge"}:
         assert callable(getattr(tsm, name)), name
-    assert tsm.merge.local_merge.__module__ == "tsmerge_export.merge.local"
+    assert tsm.merge.local_merge.__module__ == "tsmerge_export.methods.local.reference"
 
 
 LONG = {

@@ -1,4 +1,4 @@
-// Local token merging on the GPU: arXiv 2405.17951, section 3. The specification is tsmerge_export/merge/local.py.
+// Local token merging on the GPU: arXiv 2405.17951, section 3. The specification is tsmerge_export/methods/local/reference.py.
 #pragma once
 
 #include "settings.h"

@@ -13,10 +13,10 @@ from tests.cases import Case, DynamicCase
 from tests.strategies import cases, properties
 from tsmerge_export.errors import UsageError
 from tsmerge_export.merge import dynamic_merge, local_merge
-from tsmerge_export.merge.dynamic import DynamicMethod, count_margin
-from tsmerge_export.merge.matching import ranks
-from tsmerge_export.merge.method import Place
-from tsmerge_export.merge.similarity import RANK_INTO_PADDING, RANK_NAN, RANK_NONE, RANK_PADDING
+from tsmerge_export.methods.dynamic.reference import DynamicMethod, count_margin
+from tsmerge_export.methods.matching import ranks
+from tsmerge_export.methods.method import Place
+from tsmerge_export.methods.similarity import RANK_INTO_PADDING, RANK_NAN, RANK_NONE, RANK_PADDING
 from tsmerge_export.settings.config import MergeConfig
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tsmerge_export.merge.local import local_merge
+from tsmerge_export.methods.local.reference import local_merge
 
 
 def bipartite_soft_matching(x: np.ndarray, size: np.ndarray, r: int) -> tuple[np.ndarray, np.ndarray]:

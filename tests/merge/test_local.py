@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from tsmerge_export.errors import UsageError
-from tsmerge_export.merge.combine import unmerge
-from tsmerge_export.merge.local import local_merge
+from tsmerge_export.methods.combine import unmerge
+from tsmerge_export.methods.local.reference import local_merge
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 3, 7])

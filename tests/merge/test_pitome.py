@@ -17,10 +17,10 @@ from tests.pitome import PitomeCase
 from tests.strategies import cases, properties
 from tsmerge_export.errors import UsageError
 from tsmerge_export.merge import pitome_merge
-from tsmerge_export.merge.method import Evidence
-from tsmerge_export.merge.pitome import PitomeMethod
-from tsmerge_export.merge.pitome_energy import Kernel, compare, rank_of
 from tsmerge_export.merge.plan import make_plan
+from tsmerge_export.methods.method import Evidence
+from tsmerge_export.methods.pitome.energy import Kernel, compare, rank_of
+from tsmerge_export.methods.pitome.reference import PitomeMethod
 from tsmerge_export.settings.config import MergeConfig
 
 METHOD = PitomeMethod()

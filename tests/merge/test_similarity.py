@@ -10,10 +10,10 @@ from torch import Tensor
 
 from tsmerge_export.errors import UsageError
 from tsmerge_export.merge import dynamic_merge, local_merge
-from tsmerge_export.merge.matching import ranks
 from tsmerge_export.merge.plan import make_plan
-from tsmerge_export.merge.similarity import RANK_NAN
+from tsmerge_export.methods.matching import ranks
 from tsmerge_export.methods.options import SIMILARITIES
+from tsmerge_export.methods.similarity import RANK_NAN
 from tsmerge_export.settings.config import MergeConfig
 
 

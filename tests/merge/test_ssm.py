@@ -11,8 +11,8 @@ import torch
 
 from tsmerge_export.errors import UsageError
 from tsmerge_export.merge import ssm_merge, unmerge
-from tsmerge_export.merge.method import Place
-from tsmerge_export.merge.ssm import SsmMethod, importance
+from tsmerge_export.methods.method import Place
+from tsmerge_export.methods.ssm.reference import SsmMethod, importance
 from tsmerge_export.settings.config import MergeConfig
 
 

@@ -14,7 +14,7 @@ from onnx import parser
 from tests.cases import untouched
 from tests.ops.harness import add_functions, merge_model, session
 from tsmerge_export import ops
-from tsmerge_export.merge.local import local_merge
+from tsmerge_export.methods.local.reference import local_merge
 
 _NAMES = ("k", "r", "ratio_num", "ratio_den", "min_tokens", "protect_first", "protect_last")
 

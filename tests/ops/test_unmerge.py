@@ -11,7 +11,7 @@ import torch
 from onnx import parser
 
 from tests.ops.harness import add_functions, session
-from tsmerge_export.merge.combine import unmerge
+from tsmerge_export.methods.combine import unmerge
 
 
 @pytest.mark.parametrize("name", ["float", "float16", "int64", "bool"])

@@ -7,10 +7,10 @@ import pytest
 import torch
 from onnx import parser
 
-from tsmerge_export.merge.dynamic import DynamicMethod
-from tsmerge_export.merge.local import local_merge
-from tsmerge_export.merge.matching import ranks
 from tsmerge_export.merge.plan import MergeStep
+from tsmerge_export.methods.dynamic.reference import DynamicMethod
+from tsmerge_export.methods.local.reference import local_merge
+from tsmerge_export.methods.matching import ranks
 from tsmerge_export.verify.decisions import Decision, Tap, Verdict, compare, count_tie, near_tie, tap
 
 NOISE = 1e-5  # of these tests

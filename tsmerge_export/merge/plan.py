@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from tsmerge_export.merge.combine import Merged
-from tsmerge_export.merge.dynamic import DynamicMethod
-from tsmerge_export.merge.local import GlobalMethod, LocalMethod
-from tsmerge_export.merge.method import Attributes, Evidence, Method, Place
-from tsmerge_export.merge.pitome import PitomeMethod
-from tsmerge_export.merge.ssm import SsmMethod
+from tsmerge_export.methods.combine import Merged
+from tsmerge_export.methods.dynamic.reference import DynamicMethod
+from tsmerge_export.methods.local.reference import GlobalMethod, LocalMethod
+from tsmerge_export.methods.method import Attributes, Evidence, Method, Place
+from tsmerge_export.methods.pitome.reference import PitomeMethod
+from tsmerge_export.methods.ssm.reference import SsmMethod
 from tsmerge_export.settings.config import MergeConfig
 
 METHODS: Mapping[str, Method] = {

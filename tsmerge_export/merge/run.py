@@ -10,9 +10,9 @@ from torch import Tensor
 
 from tsmerge_export.console.one_line import by_fields
 from tsmerge_export.errors import UnsupportedError
-from tsmerge_export.merge.combine import unmerge
-from tsmerge_export.merge.method import Evidence
 from tsmerge_export.merge.plan import MergeStep
+from tsmerge_export.methods.combine import unmerge
+from tsmerge_export.methods.method import Evidence
 from tsmerge_export.settings.config import Metric, Positions
 
 HIDDEN_NEEDS_BLOCKS = (
@@ -22,7 +22,7 @@ HIDDEN_NEEDS_BLOCKS = (
 
 @dataclass
 class StepRecord:
-    """What one merge step of the last forward decided. Shapes as in :class:`~tsmerge_export.merge.combine.Merged`.
+    """What one merge step of the last forward decided. Shapes as in :class:`~tsmerge_export.methods.combine.Merged`.
 
     ``evidence`` are the scores behind it and ``compared`` ``[B, N, Dm]`` the features that it was made by, filled only
     while ``MergeRun.record`` is True.

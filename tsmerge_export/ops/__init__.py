@@ -15,12 +15,12 @@ from collections.abc import Mapping
 
 import onnx
 
+import tsmerge_export.methods.dynamic.operator as _dynamic_merge
+import tsmerge_export.methods.local.operator as _local_merge
+import tsmerge_export.methods.pitome.operator as _pitome_merge
+import tsmerge_export.methods.ssm.operator as _ssm_merge
 import tsmerge_export.ops.distance_plane as _distance_plane
-import tsmerge_export.ops.dynamic_merge as _dynamic_merge
 import tsmerge_export.ops.gather_pairs as _gather_pairs
-import tsmerge_export.ops.local_merge as _local_merge
-import tsmerge_export.ops.pitome_merge as _pitome_merge
-import tsmerge_export.ops.ssm_merge as _ssm_merge
 import tsmerge_export.ops.unmerge as _unmerge
 from tsmerge_export.ops.schema import DOMAIN, SCHEMAS, VERSION, Schema, attributes_of, merge_op_types, schema
 

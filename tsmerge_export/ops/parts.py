@@ -1,7 +1,7 @@
 """Parts that the bodies of the merging operators share, in ONNX text syntax; each reads and leaves named values.
 
 A body is the concatenation of HEAD, a part of its own that finds ``rank`` or ``source``, and what it needs of these.
-:mod:`tsmerge_export.ops.pairs` lists the facts about runtimes that shaped them.
+:mod:`tsmerge_export.methods.pairs_onnx` lists the facts about runtimes that shaped them.
 """
 
 from __future__ import annotations

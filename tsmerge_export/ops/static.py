@@ -4,7 +4,7 @@ TensorRT-RTX parses no NonZero and no ScatterElements with ``reduction``, and Te
 So here every shape follows from N: the places of survivors and of the removed are one permutation, whose inverse is
 one scatter without duplicates. A function has the same name, inputs and outputs as its portable twin.
 
-k = 1 is the specification (:mod:`tsmerge_export.merge.local`) but for the payload of NaNs in half precision. For other
+k = 1 is the specification (:mod:`tsmerge_export.methods.local.reference`) but for the payload of NaNs in half precision. For other
 k several tokens may go into one: they are summed by a matrix product over all N tokens, which costs ``2 * M * N * D``
 operations and spreads a NaN or an infinity to all merged tokens of its row.
 
@@ -18,9 +18,9 @@ from collections.abc import Mapping
 
 import onnx
 
-from tsmerge_export.ops.local_match import match_dense, match_one
-from tsmerge_export.ops.local_merge import variant
-from tsmerge_export.ops.pairs import BOUNDS, by_similarity
+from tsmerge_export.methods.local.operator import variant
+from tsmerge_export.methods.matching_onnx import match_dense, match_one
+from tsmerge_export.methods.pairs_onnx import BOUNDS, by_similarity
 from tsmerge_export.ops.parts import HEAD
 from tsmerge_export.ops.text import parse_body
 

@@ -89,7 +89,7 @@ class MergeConfig:
         threshold: of dynamic merging: each merge step removes as many tokens as have a similarity above this, from -1
             to 1, on average over the batch; or a sequence with one for each merging layer. Default 0.9.
         similarity: of local, global and dynamic merging, ``"cosine"`` (default), ``"l2"`` or ``"dot"``; all from -1
-            to 1 (see :mod:`tsmerge_export.merge.similarity`).
+            to 1 (see :mod:`tsmerge_export.methods.similarity`).
         margin: of pitome, from which cosine on two tokens are alike, -1 <= margin <= 1, or a sequence with one for each
             merging layer. Default 0.9 - 0.9 * layer / layers.
         alpha: of pitome, weight of the tokens that are not alike, >= 0. Default 1.
@@ -103,7 +103,7 @@ class MergeConfig:
         positions: ``"gather"`` keeps true distances between surviving tokens; ``"compact"`` renumbers them
             0..M-1 (cheaper; distances shrink). Masks are always gathered.
         causal: of local and dynamic merging with k = 1, for models whose tokens see only earlier ones: unmerging reads
-            no slot from a later token (see :func:`~tsmerge_export.merge.local.local_merge` for what exactly holds).
+            no slot from a later token (see :func:`~tsmerge_export.methods.local.reference.local_merge` for what exactly holds).
         metric: what is compared: ``"x"``, the tokens themselves; ``"key"``, the keys of the attention just computed,
             averaged over its heads (ToMe, section 3); or ``"hidden"``, the hidden states of a state-space block: what
             it computed, before its residual is added (arXiv 2410.14725, section 4).

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from tsmerge_export.merge.similarity import RANK_PADDING
+from tsmerge_export.methods.similarity import RANK_PADDING
 from tsmerge_export.ops import merge_op_types
 
 Ints = npt.NDArray[np.int64]
@@ -39,7 +39,7 @@ class Decision:
         rank: ``[B, P]``, cosine of each a_i with its best b, or a RANK_* number.
         gap: ``[B, P]``, distance to its second best b (infinite where there is none).
         margin: ``[B]``, of a method that decides by other numbers: the smallest difference that the row hangs on.
-        allows: with a margin: whether noise explains another decision (see ``Evidence`` in merge/method.py).
+        allows: with a margin: whether noise explains another decision (see ``Evidence`` in methods/method.py).
         count: of a method whose number of removed tokens comes from the data: how far scores must move before it is
             another number for the whole batch; None for all other methods.
     """

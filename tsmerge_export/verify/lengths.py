@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from tsmerge_export import ops
 from tsmerge_export.errors import UsageError
-from tsmerge_export.merge.method import Attributes
 from tsmerge_export.merge.plan import MergeStep
+from tsmerge_export.methods.method import Attributes
 
 #: At most so many lengths beside those of the corpus.
 MOST = 8

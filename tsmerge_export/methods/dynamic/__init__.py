@@ -24,8 +24,8 @@ METHOD = MethodSpec(
     keeps="the tokens whose best cosine is at or below `--threshold`, on average over the batch (so a forecast depends "
     "on its batch); the length comes from the data",
     cost="as `local`",
-    reference="tsmerge_export.merge.dynamic:DynamicMethod",
-    operator="tsmerge_export.ops.dynamic_merge",
+    reference="tsmerge_export.methods.dynamic.reference:DynamicMethod",
+    operator="tsmerge_export.methods.dynamic.operator",
     op_type="DynamicMerge",
     options=(K, THRESHOLD, SIMILARITY),
     causal=True,

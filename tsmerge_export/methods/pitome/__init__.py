@@ -51,8 +51,8 @@ METHOD = MethodSpec(
     keeps="tokens of low energy (few others are alike), bit for bit; of the 2r most redundant ones one half goes into "
     "the other; order",
     cost="quadratic",
-    reference="tsmerge_export.merge.pitome:PitomeMethod",
-    operator="tsmerge_export.ops.pitome_merge",
+    reference="tsmerge_export.methods.pitome.reference:PitomeMethod",
+    operator="tsmerge_export.methods.pitome.operator",
     op_type="PitomeMerge",
     options=(*AMOUNT, MARGIN, ALPHA, ENERGY),
     rules=(check_amount, _check_alpha),

@@ -53,8 +53,8 @@ METHOD = MethodSpec(
     keeps="the important half (sum of the positive features); of the other half those least like it; of what goes, a "
     "share is pruned, the rest merged into the important token most like it; order",
     cost="quadratic",
-    reference="tsmerge_export.merge.ssm:SsmMethod",
-    operator="tsmerge_export.ops.ssm_merge",
+    reference="tsmerge_export.methods.ssm.reference:SsmMethod",
+    operator="tsmerge_export.methods.ssm.operator",
     op_type="SsmMerge",
     options=(*AMOUNT, PRUNE_SHARE, RESIDUAL_PRUNE_SHARE),
     rules=(check_amount, _check_residual),

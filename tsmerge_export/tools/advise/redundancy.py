@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from tsmerge_export.families.base import Component, Family
 from tsmerge_export.merge.apply import current_run
 from tsmerge_export.merge.count import forward
-from tsmerge_export.merge.matching import ranks
 from tsmerge_export.merge.run import MergeRun
+from tsmerge_export.methods.matching import ranks
 
 #: From this cosine on two tokens count as alike: the default threshold of dynamic merging.
 ALIKE = 0.9

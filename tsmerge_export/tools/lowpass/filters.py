@@ -9,15 +9,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tsmerge_export.merge.combine import unmerge
-from tsmerge_export.merge.local import local_merge
+from tsmerge_export.methods.combine import unmerge
+from tsmerge_export.methods.local.reference import local_merge
 from tsmerge_export.tools.lowpass.spectrum import dct, inverse_dct
 
 Signals = npt.NDArray[np.float64]
 
 
 class Merging(NamedTuple):
-    """How a signal is merged: ``steps`` times in a row :func:`~tsmerge_export.merge.local.local_merge`.
+    """How a signal is merged: ``steps`` times in a row :func:`~tsmerge_export.methods.local.reference.local_merge`.
 
     Attributes:
         k, ratio, similarity: of each step. patch: values of the signal that make a token.

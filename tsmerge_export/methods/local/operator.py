@@ -1,13 +1,13 @@
 """Bodies of ``tsmerge.LocalMerge`` in standard ONNX operators (opset 18 and later).
 
-Specification: :mod:`tsmerge_export.merge.local`. All but the count r(N) is in :mod:`tsmerge_export.ops.pairs`.
+Specification: :mod:`tsmerge_export.methods.local.reference`. All but the count r(N) is in :mod:`tsmerge_export.methods.pairs_onnx`.
 """
 
 from __future__ import annotations
 
 import onnx
 
-from tsmerge_export.ops.pairs import bodies, variant
+from tsmerge_export.methods.pairs_onnx import bodies, variant
 from tsmerge_export.ops.text import parse_body
 
 __all__ = ["body", "variant"]

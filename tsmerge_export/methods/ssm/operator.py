@@ -1,8 +1,8 @@
 """Body of ``tsmerge.SsmMerge`` in standard ONNX operators (opset 18 and later).
 
-Specification: :mod:`tsmerge_export.merge.ssm`, which this file repeats operator by operator. Time and memory are
+Specification: :mod:`tsmerge_export.methods.ssm.reference`, which this file repeats operator by operator. Time and memory are
 quadratic in the unprotected tokens, U; with r(N) = 0 a single token takes part, and is compared with none. What
-:mod:`tsmerge_export.ops.pairs` lists about runtimes holds here too.
+:mod:`tsmerge_export.methods.pairs_onnx` lists about runtimes holds here too.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import onnx
 
-from tsmerge_export.ops.local_match import best_candidate
+from tsmerge_export.methods.matching_onnx import best_candidate
 from tsmerge_export.ops.parts import (
     COSINE_OF_SQUARES,
     COUNT,

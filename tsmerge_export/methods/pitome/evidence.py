@@ -1,4 +1,4 @@
-"""What else :mod:`tsmerge_export.merge.pitome` might have decided, had its cosines been a little different."""
+"""What else :mod:`tsmerge_export.methods.pitome.reference` might have decided, had its cosines been a little different."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tsmerge_export.merge.pitome_energy import Kernel, Tokens, order_of, pairs_of, rank_of
-from tsmerge_export.merge.similarity import RANK_NAN, SCORE_STEP
+from tsmerge_export.methods.pitome.energy import Kernel, Tokens, order_of, pairs_of, rank_of
+from tsmerge_export.methods.similarity import RANK_NAN, SCORE_STEP
 
 Ints = npt.NDArray[np.int64]
 
@@ -60,7 +60,7 @@ class Scores:
         be an a. Its b must be one that may stand at an odd place, and as good as any that stands there for certain.
 
         Args:
-            row: of the batch. kept: ``[M]``, target: ``[N]``, as of :class:`~tsmerge_export.merge.combine.Merged`.
+            row: of the batch. kept: ``[M]``, target: ``[N]``, as of :class:`~tsmerge_export.methods.combine.Merged`.
         """
         count, left = len(target), len(kept)
         if not (

@@ -1,15 +1,15 @@
 """How a's find their b's: the statements of LocalMerge and DynamicMerge that differ by neighbourhood.
 
-Each text reads the bounds of :mod:`tsmerge_export.ops.pairs` and ``some`` (0: compare nothing), and leaves
+Each text reads the bounds of :mod:`tsmerge_export.methods.pairs_onnx` and ``some`` (0: compare nothing), and leaves
 ``rank [B, P]``; for k > 1 also ``partner [B, P]``, the index j among the b's. P is 0 when nothing is compared.
 
-What they compare by is a text too: the cosine, or one of the two of :mod:`tsmerge_export.ops.similarity`.
+What they compare by is a text too: the cosine, or one of the two of :mod:`tsmerge_export.methods.similarity_onnx`.
 """
 
 from __future__ import annotations
 
+from tsmerge_export.methods.similarity_onnx import LENGTHS, scores_by_length
 from tsmerge_export.ops.parts import COSINE_OF_SQUARES
-from tsmerge_export.ops.similarity import LENGTHS, scores_by_length
 
 #: How many a's a block of the banded body holds.
 BLOCK = 32

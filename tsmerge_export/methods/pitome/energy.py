@@ -1,4 +1,4 @@
-"""Energy of tokens and the order it puts them in: the first half of :mod:`tsmerge_export.merge.pitome`.
+"""Energy of tokens and the order it puts them in: the first half of :mod:`tsmerge_export.methods.pitome.reference`.
 
 Source: arXiv 2405.16148, section 3. Tokens are the nodes of a graph that joins each with all others. The energy of
 token i (equation 4) is high where it has many alike::
@@ -24,7 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tsmerge_export.merge.similarity import RANK_INTO_PADDING, RANK_NAN, SCORE_STEP, cosine, norm
+from tsmerge_export.methods.similarity import RANK_INTO_PADDING, RANK_NAN, SCORE_STEP, cosine, norm
 
 
 class Kernel(NamedTuple):

@@ -1,6 +1,6 @@
 """What operators share that merge a's into b's: LocalMerge and DynamicMerge. They differ in how many merge.
 
-Specification: :mod:`tsmerge_export.merge.matching`, which this file repeats operator by operator. Three bodies share
+Specification: :mod:`tsmerge_export.methods.matching`, which this file repeats operator by operator. Three bodies share
 the bounds, the ranks, the placing of survivors and the merging of rows; they differ in how partners are found:
 
 ========  ==================  ==================================================================================
@@ -31,8 +31,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from tsmerge_export.methods.matching_onnx import match_band, match_dense, match_one
 from tsmerge_export.methods.options import SIMILARITIES
-from tsmerge_export.ops.local_match import match_band, match_dense, match_one
 from tsmerge_export.ops.parts import HEAD, MERGE_ROWS, PLACE, best_of
 
 #: Largest k of the banded body; above it the dense body does less work at common lengths.

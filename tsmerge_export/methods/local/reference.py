@@ -12,11 +12,11 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from tsmerge_export.merge.amount import amount_attributes, amount_options, read_removed
-from tsmerge_export.merge.combine import Merged, identity
-from tsmerge_export.merge.matching import check_tokens, match, merge_best, read_matching
-from tsmerge_export.merge.method import Attributes, Evidence, Place
-from tsmerge_export.merge.pair_attributes import pair_attributes, pair_options, ranks_of
+from tsmerge_export.methods.amount import amount_attributes, amount_options, read_removed
+from tsmerge_export.methods.combine import Merged, identity
+from tsmerge_export.methods.matching import check_tokens, match, merge_best, read_matching
+from tsmerge_export.methods.method import Attributes, Evidence, Place
+from tsmerge_export.methods.pair_attributes import pair_attributes, pair_options, ranks_of
 from tsmerge_export.settings.config import MergeConfig
 
 
@@ -51,7 +51,7 @@ def local_merge(
     1. The output at place i follows from the tokens up to i and from *which* of them survive; no value of a later
        token enters. The gradient of an output by any later input is 0.
     2. Which tokens survive is decided by pairs (a, b), so b has a say in whether a stays. Where each pair is decided
-       for itself, by a threshold (:func:`~tsmerge_export.merge.dynamic.dynamic_merge` with the cosine, on a batch of
+       for itself, by a threshold (:func:`~tsmerge_export.methods.dynamic.reference.dynamic_merge` with the cosine, on a batch of
        one, no cap reached), a change of the token at t can change, after m merge steps, only whether the last m tokens
        in front of t survive. Every output that is read from a survivor in front of t which both runs have is the same
        in both.
@@ -65,7 +65,7 @@ def local_merge(
         metric: ``[B, N, Dm]``, the features compared; default x.
         size: ``[B, N]`` float32, original tokens per token, 0 is padding; default 1 everywhere.
         k: neighbourhood >= 1; None or ``"global"`` is all tokens (ToMe).
-        similarity: ``"cosine"``, ``"l2"`` or ``"dot"``, see :mod:`tsmerge_export.merge.similarity`.
+        similarity: ``"cosine"``, ``"l2"`` or ``"dot"``, see :mod:`tsmerge_export.methods.similarity`.
         causal: see above; needs k = 1 and protect_first >= 1.
         r: tokens to remove, >= 0. Either r or ratio must be given.
         ratio: share of N to remove (rounded down), 0 < ratio <= 1/2, exact.

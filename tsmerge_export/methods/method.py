@@ -11,7 +11,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from tsmerge_export.console.one_line import by_fields
-from tsmerge_export.merge.combine import Merged
+from tsmerge_export.methods.combine import Merged
 from tsmerge_export.settings.config import MergeConfig
 
 Attributes = Mapping[str, int | float]

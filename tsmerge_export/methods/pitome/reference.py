@@ -1,7 +1,7 @@
 """PiToMe (protect informative tokens before merging): the specification, in plain PyTorch.
 
 Source: "Accelerating Transformers with Spectrum-Preserving Token Merging", arXiv 2405.16148, section 3. Tokens of high
-energy (equation 4, see :mod:`tsmerge_export.merge.pitome_energy`) have many alike: they are redundant and merge. Those
+energy (equation 4, see :mod:`tsmerge_export.methods.pitome.energy`) have many alike: they are redundant and merge. Those
 of low energy are informative and stay. The margin m of the energy falls with depth, ``m = 0.9 - 0.9 * layer / layers``:
 the deeper, the looser (R8.10). Rules R8 of docs/specification.md.
 
@@ -27,13 +27,13 @@ import torch
 from torch import Tensor
 
 from tsmerge_export.errors import UsageError
-from tsmerge_export.merge.amount import amount_attributes, amount_options, read_removed, removed_by
-from tsmerge_export.merge.combine import Merged, combine, identity
-from tsmerge_export.merge.matching import check_tokens
-from tsmerge_export.merge.method import Attributes, Evidence, Place
-from tsmerge_export.merge.pitome_energy import Kernel, compare, order_of, pairs_of, rank_of
-from tsmerge_export.merge.pitome_evidence import Scores
+from tsmerge_export.methods.amount import amount_attributes, amount_options, read_removed, removed_by
+from tsmerge_export.methods.combine import Merged, combine, identity
+from tsmerge_export.methods.matching import check_tokens
+from tsmerge_export.methods.method import Attributes, Evidence, Place
 from tsmerge_export.methods.pitome import ALPHA_MOST, ENERGIES
+from tsmerge_export.methods.pitome.energy import Kernel, compare, order_of, pairs_of, rank_of
+from tsmerge_export.methods.pitome.evidence import Scores
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.parse import number
 
@@ -129,7 +129,7 @@ class PitomeMethod:
         )  # fmt: skip
 
     def evidence(self, x: Tensor, metric: Tensor, size: Tensor | None, attributes: Attributes) -> Evidence:
-        """What :class:`~tsmerge_export.merge.pitome_evidence.Scores` make of the operator's attributes."""
+        """What :class:`~tsmerge_export.methods.pitome.evidence.Scores` make of the operator's attributes."""
         options: dict[str, Any] = dict(attributes)
         first, last = (options[name] for name in ("protect_first", "protect_last"))
         removed = removed_by(attributes, x.shape[1])

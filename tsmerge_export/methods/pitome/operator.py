@@ -1,6 +1,6 @@
 """Bodies of ``tsmerge.PitomeMerge`` in standard ONNX operators (opset 18 and later).
 
-Specification: :mod:`tsmerge_export.merge.pitome`, which this file repeats operator by operator. Two bodies, ``elu`` and
+Specification: :mod:`tsmerge_export.methods.pitome.reference`, which this file repeats operator by operator. Two bodies, ``elu`` and
 ``gaussian``, differ in what the energy sums. Time and memory are quadratic in the unprotected tokens, U; with r(N) = 0
 a single token is compared, with itself.
 
@@ -10,7 +10,7 @@ a single token is compared, with itself.
 - Sums of energies are exact up to 16,384 tokens, so that equal tokens tie whatever the order of sums: the terms are
   whole numbers of 2^-20, and are summed in two parts that are whole numbers below 2^10 each. (float64 would do as well,
   but not every runtime has it.)
-- What :mod:`tsmerge_export.ops.pairs` lists about runtimes holds here too.
+- What :mod:`tsmerge_export.methods.pairs_onnx` lists about runtimes holds here too.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from collections.abc import Mapping
 
 import onnx
 
+from tsmerge_export.methods.matching_onnx import best_candidate
 from tsmerge_export.methods.pitome import ENERGIES
-from tsmerge_export.ops.local_match import best_candidate
 from tsmerge_export.ops.parts import COSINE, COUNT, HEAD, KEEP_FROM_PADDING, MERGE_ROWS, PLACE, POSITION
 from tsmerge_export.ops.text import parse_body
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from tsmerge_export.errors import UsageError
-from tsmerge_export.merge.combine import Merged, identity
-from tsmerge_export.merge.matching import check_tokens, match, merge_best, read_matching
-from tsmerge_export.merge.method import Attributes, Evidence, Place
-from tsmerge_export.merge.pair_attributes import pair_attributes, pair_options, ranks_of
-from tsmerge_export.merge.similarity import RANK_NAN, RANK_PADDING, SCORE_STEP, in_steps
+from tsmerge_export.methods.combine import Merged, identity
 from tsmerge_export.methods.dynamic import DEFAULT_THRESHOLD
+from tsmerge_export.methods.matching import check_tokens, match, merge_best, read_matching
+from tsmerge_export.methods.method import Attributes, Evidence, Place
+from tsmerge_export.methods.pair_attributes import pair_attributes, pair_options, ranks_of
+from tsmerge_export.methods.similarity import RANK_NAN, RANK_PADDING, SCORE_STEP, in_steps
 from tsmerge_export.settings.config import MergeConfig, tokens_removed
 from tsmerge_export.settings.parse import parse_threshold
 
@@ -41,7 +41,7 @@ def dynamic_merge(
     """Merge as many neighbouring tokens as are more alike than a threshold (arXiv 2405.17951, section 3).
 
     Rules R7 of docs/specification.md. Matching is that of
-    :func:`~tsmerge_export.merge.local.local_merge` (R7.1): a_i takes the b_j of highest similarity s_ij
+    :func:`~tsmerge_export.methods.local.reference.local_merge` (R7.1): a_i takes the b_j of highest similarity s_ij
     with ``|i - j| < k``. Rows of a batch must stay equally long, so r is the mean over the B rows::
 
         count_b = |{i : max_j s_ij > threshold}|
@@ -63,8 +63,8 @@ def dynamic_merge(
         metric: ``[B, N, Dm]``, the features compared; default x.
         size: ``[B, N]`` float32, original tokens per token, 0 is padding; default 1 everywhere.
         k: neighbourhood >= 1; None or ``"global"`` is all tokens.
-        similarity: ``"cosine"``, ``"l2"`` or ``"dot"``, see :mod:`tsmerge_export.merge.similarity`.
-        causal: as of :func:`~tsmerge_export.merge.local.local_merge`; needs k = 1 and protect_first >= 1.
+        similarity: ``"cosine"``, ``"l2"`` or ``"dot"``, see :mod:`tsmerge_export.methods.similarity`.
+        causal: as of :func:`~tsmerge_export.methods.local.reference.local_merge`; needs k = 1 and protect_first >= 1.
         threshold: on the scale of the similarity, -1 <= threshold <= 1.
         min_tokens: leave at least this many.
         protect_first, protect_last: so many tokens at either end take no part.

@@ -1,4 +1,4 @@
-"""How near a decision of :mod:`tsmerge_export.merge.ssm` is to another one, and whether a given one is near enough."""
+"""How near a decision of :mod:`tsmerge_export.methods.ssm.reference` is to another one, and whether a given one is near enough."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tsmerge_export.merge.method import Ints
-from tsmerge_export.merge.similarity import RANK_NAN, RANK_PADDING, cosine, norm
+from tsmerge_export.methods.method import Ints
+from tsmerge_export.methods.similarity import RANK_NAN, RANK_PADDING, cosine, norm
 
 
 class Links(NamedTuple):

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from tsmerge_export.errors import UsageError
-from tsmerge_export.merge.combine import Merged, combine, read_from_before
-from tsmerge_export.merge.similarity import (
+from tsmerge_export.methods.combine import Merged, combine, read_from_before
+from tsmerge_export.methods.options import SIMILARITIES
+from tsmerge_export.methods.similarity import (
     RANK_INTO_PADDING,
     RANK_NONE,
     RANK_PADDING,
@@ -21,7 +22,6 @@ from tsmerge_export.merge.similarity import (
     similarity_of,
     squared_norm,
 )
-from tsmerge_export.methods.options import SIMILARITIES
 from tsmerge_export.settings.parse import parse_k
 
 # Up to this neighbourhood the band is computed offset by offset (linear in N), above it by one matrix product.
@@ -46,7 +46,7 @@ class Matching(NamedTuple):
         k: neighbourhood, |i - j| < k; None is all.
         similarity: one of config.SIMILARITIES.
         causal: the slot of a token that merges will be read from the token before it (see
-            :func:`~tsmerge_export.merge.local.local_merge`); needs k = 1 and protect_first >= 1.
+            :func:`~tsmerge_export.methods.local.reference.local_merge`); needs k = 1 and protect_first >= 1.
         protect_first, protect_last: so many tokens at either end take no part.
     """
 
@@ -80,7 +80,7 @@ def candidates(
 
     Args:
         metric_a: ``[B, P, Dm]`` float32. metric_b: ``[B, Q, Dm]`` float32, Q in {P, P - 1}.
-        scale: ``[B]``, see :func:`~tsmerge_export.merge.similarity.similarity_of`.
+        scale: ``[B]``, see :func:`~tsmerge_export.methods.similarity.similarity_of`.
 
     Returns:
         Scores ``[B, P, C]``, the index j of each candidate ``[P, C]`` (ascending along C) and whether it exists.
@@ -185,7 +185,7 @@ def ranks(
     """The scores behind a merge decision: what :func:`merge_best` sorts.
 
     Args:
-        metric, size and the options: as of :func:`~tsmerge_export.merge.local.local_merge`.
+        metric, size and the options: as of :func:`~tsmerge_export.methods.local.reference.local_merge`.
 
     Returns:
         rank ``[B, P]`` float32 (similarity of each a to its best b; see RANK_* for what is none) and the gap

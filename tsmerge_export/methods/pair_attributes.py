@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from tsmerge_export.merge.matching import ranks
-from tsmerge_export.merge.method import Attributes, Place
+from tsmerge_export.methods.matching import ranks
+from tsmerge_export.methods.method import Attributes, Place
 from tsmerge_export.methods.options import SIMILARITIES
 from tsmerge_export.settings.config import MergeConfig
 
@@ -41,7 +41,7 @@ def pair_options(attributes: Attributes) -> dict[str, Any]:
 
 
 def ranks_of(metric: Tensor, size: Tensor | None, attributes: Attributes) -> tuple[Tensor, Tensor]:
-    """:func:`~tsmerge_export.merge.matching.ranks` by an operator's attributes."""
+    """:func:`~tsmerge_export.methods.matching.ranks` by an operator's attributes."""
     options = pair_options(attributes)
     options |= {name: int(attributes[name]) for name in ("protect_first", "protect_last")}
     return ranks(metric, size, **options)

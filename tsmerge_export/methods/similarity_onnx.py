@@ -1,6 +1,6 @@
 """Similarities that are measured by the largest norm of a row, in ONNX text syntax: l2 and dot.
 
-Specification: :mod:`tsmerge_export.merge.similarity`, R3.2 to R3.7. They pass over the metric of all
+Specification: :mod:`tsmerge_export.methods.similarity`, R3.2 to R3.7. They pass over the metric of all
 unprotected tokens, for the largest squared norm among the real ones; sums of squares are not taken twice where the
 pairs can be cut out of it.
 """

@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 from tsmerge_export.errors import UsageError
-from tsmerge_export.merge.method import Attributes, Place
+from tsmerge_export.methods.method import Attributes, Place
 from tsmerge_export.settings.config import MergeConfig, tokens_removed
 from tsmerge_export.settings.parse import parse_ratio
 

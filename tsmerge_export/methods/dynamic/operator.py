@@ -1,6 +1,6 @@
 """Bodies of ``tsmerge.DynamicMerge`` in standard ONNX operators (opset 18 and later).
 
-Specification: :mod:`tsmerge_export.merge.dynamic`. All but the count r is in :mod:`tsmerge_export.ops.pairs`. Ranks and
+Specification: :mod:`tsmerge_export.methods.dynamic.reference`. All but the count r is in :mod:`tsmerge_export.methods.pairs_onnx`. Ranks and
 threshold are whole numbers of steps of 2^-20 in float32, so the count is exact on every runtime.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import onnx
 
-from tsmerge_export.ops.pairs import bodies, variant
+from tsmerge_export.methods.pairs_onnx import bodies, variant
 from tsmerge_export.ops.text import parse_body
 
 __all__ = ["body", "variant"]

@@ -39,19 +39,19 @@ import torch
 from torch import Tensor
 
 from tsmerge_export.errors import UsageError
-from tsmerge_export.merge.amount import amount_attributes, amount_options, read_removed, removed_by
-from tsmerge_export.merge.combine import Merged, combine, combine_branches, identity
-from tsmerge_export.merge.matching import check_tokens
-from tsmerge_export.merge.method import Attributes, Evidence, Place
-from tsmerge_export.merge.similarity import (
+from tsmerge_export.methods.amount import amount_attributes, amount_options, read_removed, removed_by
+from tsmerge_export.methods.combine import Merged, combine, combine_branches, identity
+from tsmerge_export.methods.matching import check_tokens
+from tsmerge_export.methods.method import Attributes, Evidence, Place
+from tsmerge_export.methods.similarity import (
     RANK_INTO_PADDING,
     RANK_PADDING,
     SCORE_STEP,
     cosine,
     norm,
 )
-from tsmerge_export.merge.ssm_evidence import Links, allows, margin
 from tsmerge_export.methods.ssm import DEFAULT_PRUNE_SHARE
+from tsmerge_export.methods.ssm.evidence import Links, allows, margin
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.parse import parse_share
 
@@ -75,7 +75,7 @@ def ssm_merge(
 ) -> Merged:
     """Remove the r less important tokens that are most like a more important one (arXiv 2410.14725, section 4).
 
-    Rules of NaN, ties and padding are those of :func:`~tsmerge_export.merge.local.local_merge`; a padding a goes into
+    Rules of NaN, ties and padding are those of :func:`~tsmerge_export.methods.local.reference.local_merge`; a padding a goes into
     the first b.
 
     Args:
