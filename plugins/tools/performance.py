@@ -128,8 +128,8 @@ def page(log: str) -> str:
         "",
         "Bytes between memory and chip over bandwidth; launches are not counted (about 2 to 4 "
         "microseconds each, less in",
-        "a CUDA graph). *Chain* is the same merge as standard layers (`tsmerge_export/ops/static.py`) with every",
-        "elementwise chain fused, by the same rule.",
+        "a CUDA graph). *Chain* is the same merge as standard layers (`tsmerge_export/methods/local/static.py`) with",
+        "every elementwise chain fused, by the same rule.",
         "",
         "| B, N, D, bytes | plugin, MB | chain, MB | "
         + " | ".join(f"{gpu}: plugin / chain, us" for gpu in GPUS)

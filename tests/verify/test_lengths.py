@@ -30,7 +30,7 @@ def test_tokens_removed_are_those_of_the_reference(merge: MergeConfig) -> None:
         assert lengths.chain(plan, tokens)[0] == tokens
         for layer, before in enumerate(lengths.chain(plan, tokens)):
             gone = before - plan[layer](x[:, :before], None).y.shape[1]
-            assert gone == lengths.removed(plan[layer].attributes, before)
+            assert gone == plan[layer].method.removed(plan[layer].attributes, before)
             assert gone == tokens_removed(
                 before, r=int(merge.r or 0), ratio=Fraction(merge.ratio) if merge.ratio else None,
                 min_tokens=merge.min_tokens, protected=3,
@@ -45,7 +45,7 @@ def test_settings_of_one_mark_merge_alike(merge: MergeConfig) -> None:
     for one, moved in lengths.neighbours(plan).items():
         other = type(step)(0, step.method, moved)
         for tokens in range(1, 24):
-            if lengths.mark(step.attributes, tokens) != lengths.mark(moved, tokens):
+            if step.method.mark(step.attributes, tokens) != step.method.mark(moved, tokens):
                 continue
             x = torch.randn(3, tokens, 5, generator=torch.Generator().manual_seed(tokens))
             a, b = step(x, None), other(x, None)
@@ -121,7 +121,7 @@ def test_marks_differ_where_decisions_can() -> None:
     for moved in lengths.neighbours(plan).values():
         other = type(step)(0, step.method, moved)
         for tokens in range(8, 40):
-            if lengths.mark(step.attributes, tokens) != lengths.mark(moved, tokens):
+            if step.method.mark(step.attributes, tokens) != step.method.mark(moved, tokens):
                 x = torch.randn(5, tokens, 3, generator=torch.Generator().manual_seed(tokens))
                 told.append(not torch.equal(step(x, None).target, other(x, None).target))
     assert len(told) > 100

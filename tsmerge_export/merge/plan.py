@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from torch import Tensor
 
 from tsmerge_export.methods.combine import Merged
-from tsmerge_export.methods.dynamic.reference import DynamicMethod
-from tsmerge_export.methods.local.reference import GlobalMethod, LocalMethod
 from tsmerge_export.methods.method import Attributes, Evidence, Method, Place
-from tsmerge_export.methods.pitome.reference import PitomeMethod
-from tsmerge_export.methods.ssm.reference import SsmMethod
+from tsmerge_export.settings import registry
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.method import MethodSpec
 
-METHODS: Mapping[str, Method] = {
-    method.name: method
-    for method in (LocalMethod(), GlobalMethod(), DynamicMethod(), PitomeMethod(), SsmMethod())
-}
+
+@cache
+def _loaded(spec: MethodSpec) -> Method:
+    made: Method = registry.load(spec, spec.reference)()
+    return made
+
+
+class _Methods(Mapping[str, Method]):
+    """The methods by name; each is imported when it is asked for."""
+
+    def __getitem__(self, name: str) -> Method:
+        if name not in registry.names():
+            raise KeyError(name)
+        return _loaded(registry.spec(name))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(registry.names())
+
+    def __len__(self) -> int:
+        return len(registry.names())
+
+
+METHODS: Mapping[str, Method] = _Methods()
 
 
 @dataclass(frozen=True)
@@ -55,7 +73,7 @@ def make_plan(
     if not layers:
         return {}
     config.check_turns(len(layers))
-    method = METHODS[config.method]
+    method = _loaded(registry.spec(config.method))
     plan = {}
     for turn, layer in enumerate(layers):
         if config.takes("ratio") and not any(config.amount(turn, len(layers))):

@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 from tsmerge_export.errors import UsageError
-from tsmerge_export.methods.method import Attributes, Place
+from tsmerge_export.methods.method import Attributes, Method, Place
 from tsmerge_export.settings.config import MergeConfig, tokens_removed
 from tsmerge_export.settings.parse import parse_ratio
 
@@ -58,5 +58,25 @@ def amount_options(attributes: Attributes) -> dict[str, Any]:
 
 
 def removed_by(attributes: Attributes, tokens: int) -> int:
-    """r(N) of an operator's attributes."""
-    return read_removed(tokens, **{"r": None, "ratio": None, **amount_options(attributes)})
+    """r(N) of an operator's attributes, in whole numbers alone (R2.4 of docs/specification.md)."""
+    pairs = max(0, tokens - int(attributes["protect_first"]) - int(attributes["protect_last"])) // 2
+    share = tokens * int(attributes["ratio_num"]) // int(attributes["ratio_den"])
+    return max(0, min(int(attributes["r"]) + share, pairs, tokens - int(attributes["min_tokens"])))
+
+
+class AmountMethod(Method):
+    """What methods share that remove a number or a share of the tokens: attributes, and what follows from them."""
+
+    def attributes(self, config: MergeConfig, place: Place) -> Attributes:
+        """Those of every such operator."""
+        return amount_attributes(config, place)
+
+    def removed(self, attributes: Attributes, tokens: int) -> int:
+        """r(N)."""
+        return removed_by(attributes, tokens)
+
+    def mark(self, attributes: Attributes, tokens: int) -> tuple[object, ...]:
+        """How many go, and how many take part from where on."""
+        gone = self.removed(attributes, tokens)
+        first, last = int(attributes["protect_first"]), int(attributes["protect_last"])
+        return (gone, first, tokens - first - last) if gone else (0,)

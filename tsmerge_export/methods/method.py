@@ -1,4 +1,4 @@
-"""What a merging method is: one reference file that implements :class:`Method`, one operator file of its op type."""
+"""What the reference of a merging method is, see :mod:`tsmerge_export.methods`."""
 
 from __future__ import annotations
 
@@ -73,6 +73,18 @@ class Method(Protocol):
 
     def merge(self, x: Tensor, metric: Tensor, size: Tensor | None, attributes: Attributes) -> Merged:
         """One step over ``x [B, N, D]``, comparing ``metric [B, N, Dm]``; ``size [B, N]`` float32 (None: all 1)."""
+
+    def removed(self, attributes: Attributes, tokens: int) -> int:
+        """How many of ``tokens`` go. Methods whose number of tokens follows from the data have no such number."""
+        raise NotImplementedError(f"{self.name}: how many tokens go follows from the data")
+
+    def mark(self, attributes: Attributes, tokens: int) -> tuple[object, ...]:
+        """What a merge of so many tokens does, as far as attributes and number say it: of one mark, one merge.
+
+        Every attribute that the operator's schema says ``counts`` has its say here. Not asked of methods without
+        :meth:`removed`.
+        """
+        raise NotImplementedError(f"{self.name}: how many tokens go follows from the data")
 
     def evidence(self, x: Tensor, metric: Tensor, size: Tensor | None, attributes: Attributes) -> Evidence:
         """The scores behind the decision of :meth:`merge`."""

@@ -34,6 +34,36 @@ from collections.abc import Callable, Mapping
 from tsmerge_export.methods.matching_onnx import match_band, match_dense, match_one
 from tsmerge_export.methods.options import SIMILARITIES
 from tsmerge_export.ops.parts import HEAD, MERGE_ROWS, PLACE, best_of
+from tsmerge_export.ops.schema import Attribute
+
+#: Attributes of both.
+K = Attribute(
+    "k",
+    "neighbourhood |i - j| < k in token pairs; 0 compares all tokens (ToMe)",
+    most=1_000_000_000,
+    counts=True,
+    word=lambda value: f"k {value or 'global'}",
+)
+SIMILARITY = Attribute(
+    "similarity",
+    "index into SIMILARITIES: 0 cosine, 1 l2, 2 dot; all from -1 to 1, compared in whole steps of 2^-20",
+    most=2,
+    optional=True,
+    word=lambda value: f"similarity {SIMILARITIES[value]}",
+)
+CAUSAL = Attribute(
+    "causal",
+    "1: target is the last survivor at or before a token; needs k = 1 and protect_first >= 1",
+    most=1,
+    optional=True,
+)
+
+
+def causal_is_near(attributes: Mapping[str, int | float]) -> str | None:
+    """The rule that goes with them."""
+    wrong = attributes.get("causal") and (attributes["k"] != 1 or attributes["protect_first"] < 1)
+    return "causal needs k = 1 and protect_first >= 1" if wrong else None
+
 
 #: Largest k of the banded body; above it the dense body does less work at common lengths.
 BAND_MAX = 32

@@ -15,14 +15,8 @@ from collections.abc import Mapping
 
 import onnx
 
-import tsmerge_export.methods.dynamic.operator as _dynamic_merge
-import tsmerge_export.methods.local.operator as _local_merge
-import tsmerge_export.methods.pitome.operator as _pitome_merge
-import tsmerge_export.methods.ssm.operator as _ssm_merge
-import tsmerge_export.ops.distance_plane as _distance_plane
-import tsmerge_export.ops.gather_pairs as _gather_pairs
-import tsmerge_export.ops.unmerge as _unmerge
-from tsmerge_export.ops.schema import DOMAIN, SCHEMAS, VERSION, Schema, attributes_of, merge_op_types, schema
+from tsmerge_export.ops.operators import SCHEMAS, merge_op_types, operator, schema
+from tsmerge_export.ops.schema import DOMAIN, VERSION, Schema, attributes_of
 
 __all__ = [
     "DOMAIN",
@@ -40,16 +34,6 @@ __all__ = [
 #: Function overloads need this IR version of the model.
 MIN_IR_VERSION = 10
 
-_BODIES = {
-    "LocalMerge": _local_merge,
-    "DynamicMerge": _dynamic_merge,
-    "PitomeMerge": _pitome_merge,
-    "SsmMerge": _ssm_merge,
-    "Unmerge": _unmerge,
-    "GatherPairs": _gather_pairs,
-    "DistancePlane": _distance_plane,
-}
-
 
 def variant_key(op_type: str, attributes: Mapping[str, int | float]) -> str:
     """Name of the body that a node with these attributes needs: the ``overload`` of node and function.
@@ -61,8 +45,9 @@ def variant_key(op_type: str, attributes: Mapping[str, int | float]) -> str:
     Raises:
         UnsupportedError: unknown operator. UsageError: attributes missing, unknown or out of range.
     """
-    schema(op_type).check(attributes)
-    return _BODIES[op_type].variant(attributes)
+    found = operator(op_type)
+    found.SCHEMA.check(attributes)
+    return found.variant(attributes)
 
 
 def function(op_type: str, attributes: Mapping[str, int | float], *, opset: int = 18) -> onnx.FunctionProto:
@@ -79,4 +64,4 @@ def function(op_type: str, attributes: Mapping[str, int | float], *, opset: int 
     Raises:
         UnsupportedError: unknown operator. UsageError: attributes missing, unknown or out of range.
     """
-    return _BODIES[op_type].body(variant_key(op_type, attributes), opset)
+    return operator(op_type).body(variant_key(op_type, attributes), opset)

@@ -11,7 +11,27 @@ from collections.abc import Mapping
 
 import onnx
 
+from tsmerge_export.ops.schema import ANY, Schema, Value
+from tsmerge_export.ops.static import SUFFIX
 from tsmerge_export.ops.text import parse_body
+
+SCHEMA = Schema(
+    op_type="DistancePlane",
+    inputs=(
+        Value(
+            "table",
+            ("2C", "H"),
+            ANY,
+            "row C + d: the numbers of distance d, heads last; C >= N, a multiple of 32",
+        ),
+        Value("centre", ("1",), ("int64",), "C"),
+        Value("tokens", ("1",), ("int64",), "N"),
+    ),
+    outputs=(Value("plane", ("H", "N", "N"), ANY, "plane[h, i, j] = table[C + j - i, h]"),),
+    attributes=(),
+    doc="A relative position bias from its numbers per distance.",
+)
+
 
 #: Numbers per copy; the centre of a table is a multiple of it (R12.2). Measured in ONNX Runtime at N = 512, 8 heads: 32
 #: takes about a quarter of the time of one Gather per pair, 16 and 64 slightly more than 32.
@@ -64,6 +84,22 @@ _BODY = f"""
 """
 
 
+# One Gather: an If is no layer of TensorRT.
+_STATIC = """
+  s0 = Constant<value_int = 0>()
+  s1 = Constant<value_int = 1>()
+  i0 = Constant<value_ints = [0]>()
+  i1 = Constant<value_ints = [1]>()
+  tokens_s = Squeeze(tokens, i0)
+  token = Range(s0, tokens_s, s1)
+  row0 = Sub(centre, token)
+  row = Unsqueeze(row0, i1)
+  pair = Add(row, token)
+  heads_last = Gather<axis = 0>(table, pair)
+  plane = Transpose<perm = [2, 0, 1]>(heads_last)
+"""
+
+
 def variant(attributes: Mapping[str, int | float]) -> str:
     """There is one body, and so one (empty) name."""
     return ""
@@ -72,3 +108,8 @@ def variant(attributes: Mapping[str, int | float]) -> str:
 def body(name: str, opset: int) -> onnx.FunctionProto:
     """``DistancePlane(table [2C, H], centre [1] = C, tokens [1]) -> plane [H, N, N]``."""
     return parse_body("DistancePlane", name, _BODY, opset)
+
+
+def static_body(attributes: Mapping[str, int | float], opset: int) -> onnx.FunctionProto:
+    """The same where every shape follows from shapes, see :mod:`tsmerge_export.ops.static`."""
+    return parse_body("DistancePlane", SUFFIX, _STATIC, opset)

@@ -13,7 +13,28 @@ from collections.abc import Mapping
 
 import onnx
 
+from tsmerge_export.ops.schema import ANY, Schema, Value
+from tsmerge_export.ops.static import SUFFIX
 from tsmerge_export.ops.text import parse_body
+
+SCHEMA = Schema(
+    op_type="GatherPairs",
+    inputs=(
+        Value(
+            "value", ("1", "H", "N", "N"), ANY, "one number per head and pair of tokens, shared by all rows"
+        ),
+        Value("plane", ("P", "H"), ANY, "the same numbers, heads last, so that a pair is one contiguous row"),
+        Value("kept", ("B", "M"), ("int64",), "index among the N tokens of each surviving one, increasing"),
+        Value(
+            "stride", ("1",), ("int64",), "the pair (i, j) is row i * stride + j + offset of plane: N, or ..."
+        ),
+        Value("offset", ("1",), ("int64",), "... -1 for a table of distances j - i, whose centre is offset"),
+    ),
+    outputs=(Value("z", ("R", "H", "M", "M"), ANY, "R = B, or 1 where M = N: then it is value itself"),),
+    attributes=(),
+    doc="Brings a relative position bias to the surviving tokens of every row.",
+)
+
 
 _BODY = """
   before = Shape<start = 2, end = 3>(value)
@@ -40,6 +61,20 @@ _BODY = """
 """
 
 
+# Always gathered: an If whose branches differ in shape is no layer of TensorRT.
+_STATIC = """
+  two = Constant<value_ints = [2]>()
+  one = Constant<value_ints = [1]>()
+  first = Mul(kept, stride)
+  start = Add(first, offset)
+  row = Unsqueeze(start, two)
+  column = Unsqueeze(kept, one)
+  pair = Add(row, column)
+  heads_last = Gather<axis = 0>(plane, pair)
+  z = Transpose<perm = [0, 3, 1, 2]>(heads_last)
+"""
+
+
 def variant(attributes: Mapping[str, int | float]) -> str:
     """There is one body, and so one (empty) name."""
     return ""
@@ -48,3 +83,8 @@ def variant(attributes: Mapping[str, int | float]) -> str:
 def body(name: str, opset: int) -> onnx.FunctionProto:
     """``GatherPairs(value [1, H, N, N], plane [P, H], kept [B, M], stride, offset) -> z [B, H, M, M]``, or value."""
     return parse_body("GatherPairs", name, _BODY, opset)
+
+
+def static_body(attributes: Mapping[str, int | float], opset: int) -> onnx.FunctionProto:
+    """The same where every shape follows from shapes, see :mod:`tsmerge_export.ops.static`."""
+    return parse_body("GatherPairs", SUFFIX, _STATIC, opset)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import onnx
 import onnx.parser
 
-from tsmerge_export.ops.schema import DOMAIN, schema
+from tsmerge_export.ops.operators import schema
+from tsmerge_export.ops.schema import DOMAIN
 
 
 def parse_body(op_type: str, overload: str, text: str, opset: int) -> onnx.FunctionProto:

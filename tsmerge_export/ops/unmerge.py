@@ -6,7 +6,20 @@ from collections.abc import Mapping
 
 import onnx
 
+from tsmerge_export.ops.schema import ANY, Schema, Value
 from tsmerge_export.ops.text import parse_body
+
+SCHEMA = Schema(
+    op_type="Unmerge",
+    inputs=(
+        Value("y", ("B", "M", "..."), ANY, "merged tokens, rank 2 or more"),
+        Value("target", ("B", "N"), ("int64",), "from LocalMerge"),
+    ),
+    outputs=(Value("z", ("B", "N", "..."), ANY, "every original token's copy of the token it went into"),),
+    attributes=(),
+    doc="Gives every original token a copy of the token it went into.",
+)
+
 
 # GatherND with one index per token copies whole tokens; GatherElements would need the index once per feature.
 _BODY = """

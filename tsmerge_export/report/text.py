@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from tsmerge_export.console import figures, terminal
 from tsmerge_export.console.figures import change
-from tsmerge_export.methods.options import SIMILARITIES
-from tsmerge_export.methods.pitome import ENERGIES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -218,6 +216,8 @@ def _giga(value: float | None) -> str:
 
 def print_inspection(found: Mapping[str, Any]) -> None:
     """Print what :func:`tsmerge_export.onnx_model.inspect.inspect_path` found."""
+    from tsmerge_export import ops
+
     console = terminal.console()
     for part in found["components"]:
         size = f"batch {part['batch']}, length {part['length']}"
@@ -232,7 +232,7 @@ def print_inspection(found: Mapping[str, Any]) -> None:
                     short_scope(merge["scope"]) or merge["name"],
                     str(merge["before"]),
                     str(merge["after"]),
-                    _settings(merge["attributes"]),
+                    ops.schema(merge["op_type"]).words(merge["attributes"]),
                 )
                 for i, merge in enumerate(part["merges"])
             ]
@@ -280,28 +280,3 @@ def _print_flops(console: Console, flops: Mapping[str, Any]) -> None:
     terminal.print_table(("unmerged", "merged", "in merge nodes", "saved"), [row], words=())
     if flops["uncounted"]:
         console.print(f"not counted: products inside {', '.join(flops['uncounted'])}")
-
-
-def _settings(attributes: Mapping[str, Any]) -> str:
-    values = dict(attributes)
-    num, den, r = values.pop("ratio_num", 0), values.pop("ratio_den", 1), values.pop("r", 0)
-    parts = []
-    if "r" in attributes:
-        parts.append(f"ratio {num}/{den}" if num else f"r {r}")
-    if "k" in values:
-        parts.append(f"k {values.pop('k') or 'global'}")
-    if "similarity" in values:
-        parts.append(f"similarity {SIMILARITIES[values.pop('similarity')]}")
-    if "prune_num" in values:
-        parts.append(f"prune share {values.pop('prune_num')}/{values.pop('prune_den')}")
-    if "residual_den" in values:
-        parts.append(f"of the residual {values.pop('residual_num')}/{values.pop('residual_den')}")
-    if "energy" in values:
-        parts.append(f"energy {ENERGIES[values.pop('energy')]}")
-        parts += [f"{name} {values.pop(name):.4g}" for name in ("margin", "alpha")]
-    parts += [
-        f"{name.replace('_', '-')} {value:g}"
-        for name, value in values.items()
-        if value or isinstance(value, float)
-    ]
-    return ", ".join(parts)

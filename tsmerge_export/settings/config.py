@@ -103,7 +103,8 @@ class MergeConfig:
         positions: ``"gather"`` keeps true distances between surviving tokens; ``"compact"`` renumbers them
             0..M-1 (cheaper; distances shrink). Masks are always gathered.
         causal: of local and dynamic merging with k = 1, for models whose tokens see only earlier ones: unmerging reads
-            no slot from a later token (see :func:`~tsmerge_export.methods.local.reference.local_merge` for what exactly holds).
+            no slot from a later token (see :func:`~tsmerge_export.methods.local.reference.local_merge` for what
+            exactly holds).
         metric: what is compared: ``"x"``, the tokens themselves; ``"key"``, the keys of the attention just computed,
             averaged over its heads (ToMe, section 3); or ``"hidden"``, the hidden states of a state-space block: what
             it computed, before its residual is added (arXiv 2410.14725, section 4).

@@ -6,7 +6,7 @@ Nothing here needs more than the standard library: the algorithm and the operato
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tsmerge_export.settings.option import Option
@@ -46,7 +46,7 @@ class MethodSpec:
     rules: tuple[Callable[[MergeConfig], None], ...] = ()
     causal: bool = False
     fixed: frozenset[str] = frozenset()
-    guesses: tuple[Mapping[str, Any], ...] = ({},)
+    guesses: tuple[Mapping[str, Any], ...] = field(default=({},), hash=False)
     caption: Callable[[Mapping[str, Any]], str | None] | None = None
 
     def option(self, name: str) -> Option | None:

@@ -19,12 +19,6 @@ from tsmerge_export.methods.method import Attributes
 MOST = 8
 # Numbers of tokens that are looked at: all up to here, and as many again up to the longest.
 _EVERY = 128
-# Attributes whose effect follows from the number of tokens.
-_MOVED = (
-    "ratio_num", "ratio_den", "r", "min_tokens", "protect_first", "protect_last", "k",
-    "prune_num", "prune_den", "residual_num", "residual_den",
-)  # fmt: skip
-_SHARES = (("prune_num", "prune_den"), ("residual_num", "residual_den"))
 
 #: Tokens before each merge, in the order of the plan.
 Counts = Sequence[int]
@@ -39,36 +33,6 @@ class Neighbour:
     value: int
 
 
-def removed(attributes: Attributes, tokens: int) -> int:
-    """r(N) of an operator with a number or a share of tokens, in whole numbers alone (R2.4 of the specification)."""
-    a = {name: int(value) for name, value in attributes.items()}
-    pairs = max(0, tokens - a["protect_first"] - a["protect_last"]) // 2
-    wanted = a["r"] + tokens * a["ratio_num"] // a["ratio_den"]
-    return max(0, min(wanted, pairs, tokens - a["min_tokens"]))
-
-
-def mark(attributes: Attributes, tokens: int) -> tuple[object, ...]:
-    """What a merge of so many tokens does, as far as attributes and number say it: two marks, two merges.
-
-    How many go, how many take part from where on, how far partners may be, which of those that go are pruned.
-    """
-    gone = removed(attributes, tokens)
-    if not gone:
-        return (0,)
-    first, last = int(attributes["protect_first"]), int(attributes["protect_last"])
-    free = tokens - first - last
-    shares = tuple(
-        tuple(turn * int(attributes.get(num, 0)) // int(attributes[den]) for turn in range(1, gone + 1))
-        for num, den in _SHARES
-        if attributes.get(den)
-    )
-    if "k" not in attributes:
-        return (gone, first, free, *shares)
-    # Of an odd number the last token is an a too, which has a partner where the neighbourhood reaches back.
-    firsts, k = (free + 1) // 2, int(attributes["k"])
-    return (gone, first, free // 2 if k == 1 else free, min(k or firsts, firsts), *shares)
-
-
 def neighbours(plan: Mapping[int, MergeStep]) -> dict[Neighbour, Attributes]:
     """Every setting beside a plan's that an operator allows, and all its attributes.
 
@@ -80,7 +44,8 @@ def neighbours(plan: Mapping[int, MergeStep]) -> dict[Neighbour, Attributes]:
         schema = ops.schema(step.op_type)
         if schema.data_dependent:
             continue
-        for name in (name for name in _MOVED if name in step.attributes):
+        moves = (attribute.name for attribute in schema.attributes if attribute.counts)
+        for name in (name for name in moves if name in step.attributes):
             for value in (int(step.attributes[name]) - 1, int(step.attributes[name]) + 1):
                 moved = {**step.attributes, name: value}
                 try:
@@ -106,7 +71,7 @@ def alike(plan: Mapping[int, MergeStep], seen: Iterable[Counts]) -> dict[Neighbo
 
 
 def _apart(step: MergeStep, moved: Attributes, tokens: int) -> bool:
-    return mark(step.attributes, tokens) != mark(moved, tokens)
+    return step.method.mark(step.attributes, tokens) != step.method.mark(moved, tokens)
 
 
 def chain(plan: Mapping[int, MergeStep], tokens: int) -> list[int]:
@@ -114,7 +79,8 @@ def chain(plan: Mapping[int, MergeStep], tokens: int) -> list[int]:
     counts = []
     for layer in sorted(plan):
         counts.append(tokens)
-        tokens -= removed(plan[layer].attributes, tokens)
+        step = plan[layer]
+        tokens -= step.method.removed(step.attributes, tokens)
     return counts
 
 

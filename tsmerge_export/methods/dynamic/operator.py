@@ -1,17 +1,38 @@
 """Bodies of ``tsmerge.DynamicMerge`` in standard ONNX operators (opset 18 and later).
 
-Specification: :mod:`tsmerge_export.methods.dynamic.reference`. All but the count r is in :mod:`tsmerge_export.methods.pairs_onnx`. Ranks and
-threshold are whole numbers of steps of 2^-20 in float32, so the count is exact on every runtime.
+Specification: :mod:`tsmerge_export.methods.dynamic.reference`. All but the count r is in
+:mod:`tsmerge_export.methods.pairs_onnx`. Ranks and threshold are whole numbers of steps of 2^-20 in float32, so the
+count is exact on every runtime.
 """
 
 from __future__ import annotations
 
 import onnx
 
-from tsmerge_export.methods.pairs_onnx import bodies, variant
+from tsmerge_export.methods.pairs_onnx import CAUSAL, SIMILARITY, K, bodies, causal_is_near, variant
+from tsmerge_export.ops.schema import BOUNDS, MERGED, TOKENS, Attribute, Schema
 from tsmerge_export.ops.text import parse_body
 
-__all__ = ["body", "variant"]
+__all__ = ["SCHEMA", "body", "variant"]
+
+SCHEMA = Schema(
+    op_type="DynamicMerge",
+    inputs=TOKENS,
+    outputs=MERGED,
+    attributes=(
+        K,
+        Attribute("threshold", "similarity, compared in whole steps of 2^-20", least=-1, most=1, real=True),
+        *BOUNDS,
+        SIMILARITY,
+        CAUSAL,
+    ),
+    doc="Dynamic token merging, arXiv 2405.17951, section 3: as LocalMerge, but r is the mean over the batch of how "
+    "many ranks exceed the threshold, rounded down, at most (N - protect_first - protect_last)//2 and N - min_tokens.",
+    merges=True,
+    data_dependent=True,
+    rules=(causal_is_near,),
+)
+
 
 # The cap of r, from the length alone: where it is 0 nothing is compared.
 _CAP = """

@@ -15,7 +15,7 @@ from tsmerge_export.errors import UsageError
 from tsmerge_export.methods.combine import Merged, identity
 from tsmerge_export.methods.dynamic import DEFAULT_THRESHOLD
 from tsmerge_export.methods.matching import check_tokens, match, merge_best, read_matching
-from tsmerge_export.methods.method import Attributes, Evidence, Place
+from tsmerge_export.methods.method import Attributes, Evidence, Method, Place
 from tsmerge_export.methods.pair_attributes import pair_attributes, pair_options, ranks_of
 from tsmerge_export.methods.similarity import RANK_NAN, RANK_PADDING, SCORE_STEP, in_steps
 from tsmerge_export.settings.config import MergeConfig, tokens_removed
@@ -132,7 +132,7 @@ def count_margin(rank: Tensor, steps: int, most: int) -> Tensor:
     return margin
 
 
-class DynamicMethod:
+class DynamicMethod(Method):
     """Dynamic merging as a method that a plan can place in a model (see :mod:`tsmerge_export.merge.plan`)."""
 
     name = "dynamic"
@@ -144,7 +144,7 @@ class DynamicMethod:
         The threshold is a whole number of steps here, which float32 holds exactly.
         """
         return {
-            "threshold": in_steps(config.threshold_of(place.turn)) * SCORE_STEP,
+            "threshold": in_steps(config.at("threshold", place.turn)) * SCORE_STEP,
             **pair_attributes(config, place),
         }
 

@@ -1,16 +1,31 @@
 """Bodies of ``tsmerge.LocalMerge`` in standard ONNX operators (opset 18 and later).
 
-Specification: :mod:`tsmerge_export.methods.local.reference`. All but the count r(N) is in :mod:`tsmerge_export.methods.pairs_onnx`.
+Specification: :mod:`tsmerge_export.methods.local.reference`. All but the count r(N) is in
+:mod:`tsmerge_export.methods.pairs_onnx`.
 """
 
 from __future__ import annotations
 
 import onnx
 
-from tsmerge_export.methods.pairs_onnx import bodies, variant
+from tsmerge_export.methods.local.static import static_body
+from tsmerge_export.methods.pairs_onnx import CAUSAL, SIMILARITY, K, bodies, causal_is_near, variant
+from tsmerge_export.ops.schema import AMOUNT, BOUNDS, MERGED, RATIO, TOKENS, Schema, one_amount
 from tsmerge_export.ops.text import parse_body
 
-__all__ = ["body", "variant"]
+__all__ = ["SCHEMA", "body", "static_body", "variant"]
+
+SCHEMA = Schema(
+    op_type="LocalMerge",
+    inputs=TOKENS,
+    outputs=MERGED,
+    attributes=(K, *AMOUNT, *BOUNDS, SIMILARITY, CAUSAL),
+    doc="Local token merging, arXiv 2405.17951, section 3. r(N) = min(r + N*ratio_num//ratio_den, "
+    "(N - protect_first - protect_last)//2, N - min_tokens), at least 0: a function of N alone.",
+    merges=True,
+    shares=(RATIO,),
+    rules=(causal_is_near, one_amount),
+)
 
 # r(N), R2.4, from the length alone: with r(N) = 0 nothing is compared.
 _COUNT = """

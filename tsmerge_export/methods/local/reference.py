@@ -12,7 +12,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from tsmerge_export.methods.amount import amount_attributes, amount_options, read_removed
+from tsmerge_export.methods.amount import AmountMethod, amount_options, read_removed
 from tsmerge_export.methods.combine import Merged, identity
 from tsmerge_export.methods.matching import check_tokens, match, merge_best, read_matching
 from tsmerge_export.methods.method import Attributes, Evidence, Place
@@ -51,10 +51,10 @@ def local_merge(
     1. The output at place i follows from the tokens up to i and from *which* of them survive; no value of a later
        token enters. The gradient of an output by any later input is 0.
     2. Which tokens survive is decided by pairs (a, b), so b has a say in whether a stays. Where each pair is decided
-       for itself, by a threshold (:func:`~tsmerge_export.methods.dynamic.reference.dynamic_merge` with the cosine, on a batch of
-       one, no cap reached), a change of the token at t can change, after m merge steps, only whether the last m tokens
-       in front of t survive. Every output that is read from a survivor in front of t which both runs have is the same
-       in both.
+       for itself, by a threshold (:func:`~tsmerge_export.methods.dynamic.reference.dynamic_merge` with the cosine, on a
+       batch of one, no cap reached), a change of the token at t can change, after m merge steps, only whether the last
+       m tokens in front of t survive. Every output that is read from a survivor in front of t which both runs have is
+       the same in both.
     3. With r, a ratio or a batch, the best pairs are chosen in whole rows, and by l2 and dot they are measured by the
        row's longest token: any later token may have a say in who survives. 1 still holds, 2 does not.
 
@@ -94,7 +94,7 @@ def local_merge(
     return merge_best(x, size, rank, partner, removed, how)
 
 
-class LocalMethod:
+class LocalMethod(AmountMethod):
     """Local merging as a method that a plan can place in a model (see :mod:`tsmerge_export.merge.plan`)."""
 
     name = "local"
@@ -102,19 +102,24 @@ class LocalMethod:
 
     def attributes(self, config: MergeConfig, place: Place) -> Attributes:
         """Attributes of the operator ``tsmerge::LocalMerge``; k = 0 stands for global."""
-        return {**amount_attributes(config, place), **pair_attributes(config, place)}
+        return {**super().attributes(config, place), **pair_attributes(config, place)}
 
     def merge(self, x: Tensor, metric: Tensor, size: Tensor | None, attributes: Attributes) -> Merged:
         """:func:`local_merge` with the operator's attributes."""
         return local_merge(x, metric, size, **amount_options(attributes), **pair_options(attributes))
 
+    def mark(self, attributes: Attributes, tokens: int) -> tuple[object, ...]:
+        """How many go, how many take part from where on, how far partners may be."""
+        mark, gone = super().mark(attributes, tokens), self.removed(attributes, tokens)
+        if not gone:
+            return mark
+        first, last = int(attributes["protect_first"]), int(attributes["protect_last"])
+        # Of an odd number the last token is an a too, which has a partner where the neighbourhood reaches back.
+        free = tokens - first - last
+        firsts, k = (free + 1) // 2, int(attributes["k"])
+        return (gone, first, free // 2 if k == 1 else free, min(k or firsts, firsts))
+
     def evidence(self, x: Tensor, metric: Tensor, size: Tensor | None, attributes: Attributes) -> Evidence:
         """:func:`ranks` with the operator's attributes."""
         rank, gap = ranks_of(metric, size, attributes)
         return Evidence(rank=rank, gap=gap)
-
-
-class GlobalMethod(LocalMethod):
-    """Bipartite soft matching over all tokens (ToMe, arXiv 2210.09461, section 3): local merging with k = all."""
-
-    name = "global"

@@ -1,4 +1,4 @@
-"""What else :mod:`tsmerge_export.methods.pitome.reference` might have decided, had its cosines been a little different."""
+"""What else PiToMe's reference might have decided, had its cosines been a little different."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Bodies of ``tsmerge.PitomeMerge`` in standard ONNX operators (opset 18 and later).
 
-Specification: :mod:`tsmerge_export.methods.pitome.reference`, which this file repeats operator by operator. Two bodies, ``elu`` and
-``gaussian``, differ in what the energy sums. Time and memory are quadratic in the unprotected tokens, U; with r(N) = 0
-a single token is compared, with itself.
+Specification: :mod:`tsmerge_export.methods.pitome.reference`, which this file repeats operator by operator. Two bodies,
+``elu`` and ``gaussian``, differ in what the energy sums. Time and memory are quadratic in the unprotected tokens, U;
+with r(N) = 0 a single token is compared, with itself.
 
 - The order by energy is counted out, as TopK's indices are not to be relied on: a token's position is how many tokens
   stand before it (greater energy, or equal energy and lower index). Positions are a permutation, so scattering the
@@ -20,9 +20,47 @@ from collections.abc import Mapping
 import onnx
 
 from tsmerge_export.methods.matching_onnx import best_candidate
-from tsmerge_export.methods.pitome import ENERGIES
+from tsmerge_export.methods.pitome import ALPHA_MOST, ENERGIES
 from tsmerge_export.ops.parts import COSINE, COUNT, HEAD, KEEP_FROM_PADDING, MERGE_ROWS, PLACE, POSITION
+from tsmerge_export.ops.schema import AMOUNT, BOUNDS, MERGED, RATIO, TOKENS, Attribute, Schema, one_amount
 from tsmerge_export.ops.text import parse_body
+
+SCHEMA = Schema(
+    op_type="PitomeMerge",
+    inputs=TOKENS,
+    outputs=MERGED,
+    attributes=(
+        *AMOUNT,
+        *BOUNDS,
+        Attribute(
+            "margin",
+            "cosine from which tokens are alike",
+            least=-1,
+            most=1,
+            real=True,
+            word=lambda value: f"margin {value:.4g}",
+        ),
+        Attribute(
+            "alpha",
+            "weight of tokens that are not alike",
+            most=ALPHA_MOST,
+            real=True,
+            word=lambda value: f"alpha {value:.4g}",
+        ),
+        Attribute(
+            "energy",
+            "index into ENERGIES: 0 elu, 1 gaussian (without alpha)",
+            most=1,
+            word=lambda value: f"energy {ENERGIES[value]}",
+        ),
+    ),
+    doc="PiToMe, arXiv 2405.16148, section 3: merges half of the 2r(N) tokens of highest energy into the other half. "
+    "r(N) as of LocalMerge.",
+    merges=True,
+    shares=(RATIO,),
+    rules=(one_amount,),
+)
+
 
 # Cosines of all pairs [B, U, U], ``rounded`` to steps of 2^-20, and ``neighbour``: whether j counts in the energy of i.
 _SCORES = f"""

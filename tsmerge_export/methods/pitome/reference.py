@@ -1,9 +1,9 @@
 """PiToMe (protect informative tokens before merging): the specification, in plain PyTorch.
 
 Source: "Accelerating Transformers with Spectrum-Preserving Token Merging", arXiv 2405.16148, section 3. Tokens of high
-energy (equation 4, see :mod:`tsmerge_export.methods.pitome.energy`) have many alike: they are redundant and merge. Those
-of low energy are informative and stay. The margin m of the energy falls with depth, ``m = 0.9 - 0.9 * layer / layers``:
-the deeper, the looser (R8.10). Rules R8 of docs/specification.md.
+energy (equation 4, see :mod:`tsmerge_export.methods.pitome.energy`) have many alike: they are redundant and merge.
+Those of low energy are informative and stay. The margin m of the energy falls with depth, ``m = 0.9 - 0.9 * layer /
+layers``: the deeper, the looser (R8.10). Rules R8 of docs/specification.md.
 
 Two things differ from the published code (github.com/hchautran/PiToMe, algo/pitome/merge.py): order is preserved, a
 merged token stands where its b stood (the code moves them to the end); and the split alternates whatever the energy
@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from tsmerge_export.errors import UsageError
-from tsmerge_export.methods.amount import amount_attributes, amount_options, read_removed, removed_by
+from tsmerge_export.methods.amount import AmountMethod, amount_options, read_removed, removed_by
 from tsmerge_export.methods.combine import Merged, combine, identity
 from tsmerge_export.methods.matching import check_tokens
 from tsmerge_export.methods.method import Attributes, Evidence, Place
@@ -101,7 +101,7 @@ def pitome_merge(
     return combine(x, size, protect_first + a, protect_first + into)
 
 
-class PitomeMethod:
+class PitomeMethod(AmountMethod):
     """PiToMe as a method that a plan can place in a model (see :mod:`tsmerge_export.merge.plan`)."""
 
     name = "pitome"
@@ -115,7 +115,7 @@ class PitomeMethod:
         by_depth = 0.9 - 0.9 * place.layer / place.layers
         margin = config.at("margin", place.turn)
         return {
-            **amount_attributes(config, place),
+            **super().attributes(config, place),
             "margin": by_depth if margin is None else float(margin),
             "alpha": 1.0 if config.alpha is None else float(config.alpha),
             "energy": ENERGIES.index(config.energy or ENERGIES[0]),

@@ -1,4 +1,4 @@
-"""How near a decision of :mod:`tsmerge_export.methods.ssm.reference` is to another one, and whether a given one is near enough."""
+"""How near a decision of the reference is to another one, and whether a given one is near enough."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Body of ``tsmerge.SsmMerge`` in standard ONNX operators (opset 18 and later).
 
-Specification: :mod:`tsmerge_export.methods.ssm.reference`, which this file repeats operator by operator. Time and memory are
-quadratic in the unprotected tokens, U; with r(N) = 0 a single token takes part, and is compared with none. What
+Specification: :mod:`tsmerge_export.methods.ssm.reference`, which this file repeats operator by operator. Time and
+memory are quadratic in the unprotected tokens, U; with r(N) = 0 a single token takes part, and is compared with none.
+What
 :mod:`tsmerge_export.methods.pairs_onnx` lists about runtimes holds here too.
 """
 
@@ -23,7 +24,65 @@ from tsmerge_export.ops.parts import (
     POSITION,
     best_of,
 )  # fmt: skip
+from tsmerge_export.ops.schema import (
+    AMOUNT,
+    BOUNDS,
+    MERGED,
+    RATIO,
+    TOKENS,
+    Attribute,
+    Schema,
+    Share,
+    one_amount,
+)
 from tsmerge_export.ops.text import parse_body
+
+SCHEMA = Schema(
+    op_type="SsmMerge",
+    inputs=TOKENS,
+    outputs=MERGED,
+    attributes=(
+        *AMOUNT,
+        *BOUNDS,
+        Attribute(
+            "prune_num",
+            "share of the removed tokens that is pruned, numerator",
+            most=1_000_000,
+            counts=True,
+        ),
+        Attribute("prune_den", "the same, denominator", least=1, most=1_000_000, counts=True),
+        Attribute(
+            "residual_num",
+            "with residual_den, the share of the residual x - metric; prune_num is then of the metric",
+            most=1_000_000,
+            optional=True,
+            counts=True,
+        ),
+        Attribute(
+            "residual_den",
+            "the same, denominator; 0: one choice for x",
+            most=1_000_000,
+            optional=True,
+            counts=True,
+        ),
+    ),
+    doc="Token reduction of arXiv 2410.14725, section 4: the r(N) less important tokens that are most like a more "
+    "important one are merged into it, or pruned. r(N) as of LocalMerge. With residual_den, D = Dm, and the metric "
+    "(hidden states) and x - metric (residual) are reduced apart along the same links.",
+    merges=True,
+    shares=(
+        RATIO,
+        Share("prune share", "prune_num", "prune_den", "the share to prune must be at most 1"),
+        Share(
+            "of the residual",
+            "residual_num",
+            "residual_den",
+            "the residual's share to prune must be at most 1",
+        ),
+    ),
+    rules=(one_amount,),
+)
+
 
 # ``rank [B, U]``: importance in whole steps (R9.2, R9.3); below every number where it is not finite, and padding below
 # that.

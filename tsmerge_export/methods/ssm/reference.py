@@ -39,7 +39,7 @@ import torch
 from torch import Tensor
 
 from tsmerge_export.errors import UsageError
-from tsmerge_export.methods.amount import amount_attributes, amount_options, read_removed, removed_by
+from tsmerge_export.methods.amount import AmountMethod, amount_options, read_removed, removed_by
 from tsmerge_export.methods.combine import Merged, combine, combine_branches, identity
 from tsmerge_export.methods.matching import check_tokens
 from tsmerge_export.methods.method import Attributes, Evidence, Place
@@ -75,8 +75,8 @@ def ssm_merge(
 ) -> Merged:
     """Remove the r less important tokens that are most like a more important one (arXiv 2410.14725, section 4).
 
-    Rules of NaN, ties and padding are those of :func:`~tsmerge_export.methods.local.reference.local_merge`; a padding a goes into
-    the first b.
+    Rules of NaN, ties and padding are those of :func:`~tsmerge_export.methods.local.reference.local_merge`; a padding a
+    goes into the first b.
 
     Args:
         x: ``[B, N, D]`` float32, float16 or bfloat16.
@@ -159,7 +159,7 @@ def link(metric: Tensor, size: Tensor, first: int, last: int) -> Links:
     return Links(weight, a, b, scores, rank, y, padding)
 
 
-class SsmMethod:
+class SsmMethod(AmountMethod):
     """Token reduction for state-space models as a method (see :mod:`tsmerge_export.merge.plan`)."""
 
     name = "ssm"
@@ -169,7 +169,7 @@ class SsmMethod:
         """Attributes of the operator ``tsmerge::SsmMerge``."""
         share = parse_share(DEFAULT_PRUNE_SHARE if config.prune_share is None else config.prune_share)
         attributes: dict[str, int | float] = {
-            **amount_attributes(config, place),
+            **super().attributes(config, place),
             "prune_num": share.numerator,
             "prune_den": share.denominator,
         }
@@ -192,6 +192,16 @@ class SsmMethod:
             residual_prune_share=residual,
             **amount_options(attributes),
         )
+
+    def mark(self, attributes: Attributes, tokens: int) -> tuple[object, ...]:
+        """How many go, how many take part from where on, and which of those that go are pruned."""
+        mark, gone = super().mark(attributes, tokens), self.removed(attributes, tokens)
+        counts = (
+            tuple(turn * int(attributes.get(num, 0)) // int(attributes[den]) for turn in range(1, gone + 1))
+            for num, den in (("prune_num", "prune_den"), ("residual_num", "residual_den"))
+            if gone and attributes.get(den)
+        )
+        return (*mark, *counts)
 
     def evidence(self, x: Tensor, metric: Tensor, size: Tensor | None, attributes: Attributes) -> Evidence:
         """What a row's decision hangs on: which half a token belongs to, its best link, the last link that is taken."""
