@@ -17,6 +17,9 @@ def _lines() -> Iterator[str]:
     for parser in parsers():
         yield f"## {parser.prog}\n\n{_text(parser.description)}\n"
         yield f"```\n{_usage(parser)}\n```\n"
+        if parser.prog == "tsmerge export":
+            yield "The same as [tsmerge-export](#tsmerge-export).\n"
+            continue
         for group in parser._action_groups:
             yield from _table(parser, group)
         if parser.epilog:
@@ -44,9 +47,10 @@ def _table(parser: argparse.ArgumentParser, group: argparse._ArgumentGroup) -> I
     rows = [_row(parser, action) for action in group._group_actions if action.help != argparse.SUPPRESS]
     if not rows:
         return
+    what = "argument" if group.title == "positional arguments" else "flag"
     title = {"options": "general", "positional arguments": "arguments"}.get(group.title or "", group.title)
     note = f", {group.description}" if group.description else ""
-    yield f"**{title}**{note}\n\n| | |\n|---|---|"
+    yield f"**{title}**{note}\n\n| {what} | meaning |\n|---|---|"
     yield from rows
     yield ""
 

@@ -90,3 +90,19 @@ def test_the_table_of_methods_says_what_the_methods_say(name: str) -> None:
     (row,) = re.findall(rf"^\| `{name}` \(.*\|$", text, re.MULTILINE)
     source, keeps, cost = (cell.strip() for cell in row.split("|")[1:4])
     assert (source, keeps, cost) == (f"`{name}` ({method.source})", method.keeps, method.cost)
+
+
+def test_the_architecture_names_every_unit_and_no_other() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    table = text[text.index("```") : text.index("```", text.index("```") + 3)]
+    named = {
+        name
+        for line in table.splitlines()
+        for name in re.findall(r"^([\w, ]+)/ ", line)
+        for name in name.split(", ")
+    }
+    units = {path.parent.name for path in (ROOT / "tsmerge_export").glob("*/__init__.py")}
+    assert units - named - {"demo"} == set()
+    assert {name for name in named - units if not (ROOT / "tsmerge_export" / f"{name}.py").exists()} == {
+        "plugins"
+    }

@@ -181,9 +181,13 @@ def _run_inspect(args: argparse.Namespace) -> int:
     return inspect(args)
 
 
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
 def export_parser() -> argparse.ArgumentParser:
     """The parser of ``tsmerge-export``."""
-    parser = _Parser(prog="tsmerge-export", description=_EXPORT_HELP.capitalize() + ".")
+    parser = _Parser(prog="tsmerge-export", description=_sentence(_EXPORT_HELP))
     add_examples(parser, "export")
     _add_version(parser)
     _fill_export(parser)
@@ -210,7 +214,7 @@ def tsmerge_parser() -> argparse.ArgumentParser:
         ("families", families.HELP, families.fill),
     ):
         own_help = fill is _fill_forecast
-        one = commands.add_parser(name, help=text, description=text.capitalize() + ".", add_help=not own_help)
+        one = commands.add_parser(name, help=text, description=_sentence(text), add_help=not own_help)
         add_examples(one, name)
         fill(one)
     return parser
