@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from tsmerge_export.bundle import typed
+from tsmerge_export.bundle.verdicts import Cost
 from tsmerge_export.console.progress import EXPORT_STEPS, NoProgress, RichProgress
 from tsmerge_export.report import text as report
 from tsmerge_export.report.model_card import model_card
@@ -46,6 +48,10 @@ MANIFEST: dict[str, Any] = {
 }  # fmt: skip
 
 
+def cost_rows(cost: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    return report.cost_rows(typed.read(Cost, cost, "x.json"))
+
+
 def test_report_leaves_the_files_out() -> None:
     made = report.report_dict(MANIFEST)
     assert made["verdicts"] == MANIFEST["verdicts"]
@@ -72,14 +78,14 @@ WORST: dict[str, Any] = {
 
 
 def test_the_worst_column_is_named_below_the_median() -> None:
-    rows = report.cost_rows({**COST, "changes": WORST})
+    rows = cost_rows({**COST, "changes": WORST})
     at = next(i for i, row in enumerate(rows) if row[0].startswith("MSE"))
     assert rows[at][3] == "+20.0 %"
     name = "a <b>|c d" + "e" * 20 + "\u2026"
     assert rows[at + 1] == (f"  of the worst column, {name}", "0.25", "0.5", "+100.0 %")
     # One column has no worst, and a bundle of an older version does not name it.
     assert not any("column, x" in row[0] for row in rows)
-    assert not any("worst" in row[0] for row in report.cost_rows(COST))
+    assert not any("worst" in row[0] for row in cost_rows(COST))
 
 
 def test_names_of_columns_are_no_markup_in_the_model_card() -> None:

@@ -117,6 +117,11 @@ class Described:
             raise UsageError(f"merge settings cannot be read: {' '.join(str(error).split())}") from None
 
     @property
+    def of_target(self) -> dict[str, Any]:
+        """What a back end reads of it: ``target`` as in the JSON, where there is one."""
+        return {} if self.target is None else {"target": plain(self.target)}
+
+    @property
     def merge_types(self) -> frozenset[str]:
         """Names of the operators that merge, over all components."""
         return frozenset(merge.op_type for part in self.components for merge in part.merges)

@@ -48,3 +48,8 @@ def report_of(content: Mapping[str, Any], file: object = REPORT) -> Report:
     if said[1] != FORMAT_VERSION:
         raise UsageError(f"{file}: report format {said[1]!r}, this version reads {FORMAT_VERSION}")
     return described_of(Report, content, file)
+
+
+def as_report(content: Report | Mapping[str, Any]) -> Report:
+    """A report, typed or as ``report.json`` has it. Raises UsageError as :func:`report_of`."""
+    return content if isinstance(content, Report) else report_of(content)

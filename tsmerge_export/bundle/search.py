@@ -30,6 +30,14 @@ class Tried:
     error: str | None = None
     test: Tested | None = None
 
+    @property
+    def place(self) -> tuple[float, float]:
+        """Speed-up and bound of the error, those of the unmerged model where there are none."""
+        return (
+            1.0 if self.speedup is None else self.speedup,
+            0.0 if self.upper_percent is None else self.upper_percent,
+        )
+
 
 @dataclass(frozen=True)
 class Answer:

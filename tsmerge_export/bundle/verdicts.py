@@ -99,13 +99,13 @@ class Change:
 class Speed:
     """Medians of one interleaved run. See :class:`tsmerge_export.verify.speed.SpeedReport`."""
 
-    batch: int | None = None
-    length: int | None = None
+    batch: int
+    length: int
+    unmerged_ms: float
+    merged_ms: float
+    ratio: float
     threads: int | None = None
     runs: int | None = None
-    unmerged_ms: float | None = None
-    merged_ms: float | None = None
-    ratio: float | None = None
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Cost:
     overall: dict[str, Summary] = field(default_factory=dict)
     changes: dict[str, Change] = field(default_factory=dict)
     outputs: dict[str, float | None] = field(default_factory=dict)
-    speed: Speed = Speed()
+    speed: Speed | None = None
     notes: tuple[str, ...] = ()
     tokens: tuple[int, ...] = ()
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tsmerge_export import backends
+from tsmerge_export.bundle.report import Report, report_of
+from tsmerge_export.bundle.verdicts import Verdicts
 from tsmerge_export.console.figures import fewer
 from tsmerge_export.ops import SCHEMAS
 from tsmerge_export.report.target import target_section
@@ -19,29 +21,33 @@ from tsmerge_export.report.text import (
 from tsmerge_export.settings.config import MergeConfig
 
 
-def model_card(manifest: Mapping[str, Any], tokens: Sequence[Mapping[str, Any]] = ()) -> str:
+def model_card(content: Report | Mapping[str, Any], tokens: Sequence[Mapping[str, Any]] = ()) -> str:
     """Write the card.
 
     Args:
-        manifest: the bundle's manifest (files need not be listed yet).
-        tokens: per component what :func:`tsmerge_export.onnx_model.inspect.inspect_file` gives, with ``batch`` and
-            ``length``; without it the card has no token counts.
+        content: the bundle's report, typed or as ``report.json`` has it, or its manifest.
+        tokens: what the report has under this name, where it is not in there; without it the card has no token counts.
 
     Returns:
         Markdown.
     """
-    merge = MergeConfig.from_dict(manifest["merge"])
-    verdicts = manifest.get("verdicts") or {}
+    if isinstance(content, Report):
+        report = content
+    else:
+        more = {"tokens": list(tokens)} if tokens else {}
+        known = {name: value for name, value in content.items() if not name.startswith("format")}
+        report = report_of({**known, **more})
+    merge = report.setting
     parts = [
-        f"# {manifest['family']} with token merging" if merge.active else f"# {manifest['family']}",
-        f"Exported by tsmerge-export from `{manifest.get('source')}`, {manifest.get('created')}.",
-        _load(manifest),
-        _what(merge, manifest, tokens),
-        _accuracy(verdicts),
-        _cost(verdicts),
-        target_section(manifest),
-        _limits(merge, manifest),
-        _versions(manifest),
+        f"# {report.family} with token merging" if merge.active else f"# {report.family}",
+        f"Exported by tsmerge-export from `{report.source}`, {report.created}.",
+        _load(report),
+        _what(merge, report),
+        _accuracy(report.verdicts),
+        _cost(report.verdicts),
+        target_section(report.of_target),
+        _limits(merge, report),
+        _versions(report),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -58,11 +64,10 @@ def _plain(text: str) -> str:
     return text.strip().replace("&", "&amp;").replace("<", "&lt;")
 
 
-def _load(manifest: Mapping[str, Any]) -> str:
-    components = manifest["components"]
-    first = components[0]
-    which = "" if len(components) == 1 else f'["{first["name"]}"]'
-    feed = ", ".join(f'"{tensor["name"]}": {tensor["name"]}' for tensor in first["inputs"])
+def _load(report: Report) -> str:
+    first = report.components[0]
+    which = "" if len(report.components) == 1 else f'["{first.name}"]'
+    feed = ", ".join(f'"{tensor.name}": {tensor.name}' for tensor in first.inputs)
     code = "\n".join(
         [
             "import tsmerge_export as tsm",
@@ -71,60 +76,54 @@ def _load(manifest: Mapping[str, Any]) -> str:
         ]
     )
     rows = [
-        (
-            component["name"],
-            kind,
-            tensor["name"],
-            tensor["dtype"],
-            "[" + ", ".join(map(str, tensor["dims"])) + "]",
-        )
-        for component in components
-        for kind in ("inputs", "outputs")
-        for tensor in component[kind]
+        (component.name, kind, tensor.name, tensor.dtype, "[" + ", ".join(map(str, tensor.dims)) + "]")
+        for component in report.components
+        for kind, side in (("input", component.inputs), ("output", component.outputs))
+        for tensor in side
     ]
     table = _grid(
-        ("component", "", "name", "dtype", "dims"), [(c, k[:-1], f"`{n}`", d, s) for c, k, n, d, s in rows]
+        ("component", "", "name", "dtype", "dims"), [(c, k, f"`{n}`", d, s) for c, k, n, d, s in rows]
     )
-    files = ", ".join(f"`{component['file']}`" for component in components)
+    files = ", ".join(f"`{component.file}`" for component in report.components)
     return (
         f"## Load it\n\n```python\n{code}\n```\n\nLoading compares every file with the SHA-256 in `manifest.json`; "
         f"numpy and onnxruntime are enough. {files} can also be opened by ONNX Runtime directly.\n\n{table}"
     )
 
 
-def _what(merge: MergeConfig, manifest: Mapping[str, Any], tokens: Sequence[Mapping[str, Any]]) -> str:
-    notes = "".join(f" Note: {_plain(note)}." for note in manifest.get("notes") or ())
+def _what(merge: MergeConfig, report: Report) -> str:
+    notes = "".join(f" Note: {_plain(note)}." for note in report.notes)
     if not merge.active:
         return f"## What was merged\n\nNothing: the model is exported as it is.{notes}"
     text = f"## What was merged\n\nSettings: {merge.describe()}.{notes}"
-    for component in manifest["components"]:
-        text += f" Component `{component['name']}`: {len(component.get('merges') or ())} merge points."
-        for barrier in component.get("barriers") or ():
+    for component in report.components:
+        text += f" Component `{component.name}`: {len(component.merges)} merge points."
+        for barrier in component.barriers:
             text += f" Barrier (tokens are unmerged before it): {barrier_text(barrier)}."
-    for part in tokens:
-        if not part.get("merges"):
+    for part in report.tokens:
+        if not part.merges:
             continue
         rows = [
-            (str(i if m.get("layer") is None else m["layer"]), str(m["before"]), str(m["after"]))
-            for i, m in enumerate(part["merges"])
+            (str(i if m.layer is None else m.layer), str(m.before), str(m.after))
+            for i, m in enumerate(part.merges)
         ]
-        where = f"batch {part.get('batch')}, length {part.get('length')}"
-        if any(m.get("data_dependent") for m in part["merges"]):
+        where = f"batch {part.batch}, length {part.length}"
+        if any(m.data_dependent for m in part.merges):
             where += f" ({GENERATED_INPUT})"
         text += f"\n\nTokens at {where}:\n\n{_grid(('layer', 'before', 'after'), rows)}"
-        ratio = (part.get("flops") or {}).get("ratio")
+        ratio = part.flops.ratio
         if ratio:
             text += f"\n\nMatrix products there: {fewer(ratio)} than unmerged, those of the merging included."
     return text
 
 
-def _accuracy(verdicts: Mapping[str, Any]) -> str:
-    parity = verdicts.get("parity")
-    if not parity:
+def _accuracy(verdicts: Verdicts) -> str:
+    parity = verdicts.parity
+    if parity is None:
         return ""
-    if parity.get("against"):
+    if parity.against:
         return (
-            f"## Does it compute what it should?\n\nCompared with {parity['against']}, on generated inputs of several "
+            f"## Does it compute what it should?\n\nCompared with {parity.against}, on generated inputs of several "
             "kinds and sizes, half of them other than those that the rewriter saw.\n\n"
             + _grid(("parity", ""), parity_rows(parity))
         )
@@ -135,11 +134,11 @@ def _accuracy(verdicts: Mapping[str, Any]) -> str:
     )
 
 
-def _cost(verdicts: Mapping[str, Any]) -> str:
-    cost = verdicts.get("cost")
-    if not cost:
+def _cost(verdicts: Verdicts) -> str:
+    cost = verdicts.cost
+    if cost is None:
         return ""
-    notes = "".join(f"\n\nNote: {_plain(note)}." for note in cost.get("notes") or ())
+    notes = "".join(f"\n\nNote: {_plain(note)}." for note in cost.notes)
     return (
         f"## What merging costs and brings\n\nMeasured on {cost_title(cost)}; medians over columns, the change being "
         "that of the columns' own changes; both models in ONNX Runtime on the CPU, timed in turns in one run.\n\n"
@@ -148,22 +147,19 @@ def _cost(verdicts: Mapping[str, Any]) -> str:
     )
 
 
-def _limits(merge: MergeConfig, manifest: Mapping[str, Any]) -> str:
+def _limits(merge: MergeConfig, report: Report) -> str:
     causal = (
         " Merging decides over the whole row, padding included, so give rows of different lengths in different calls; "
         "and an unmerged output holds copies: single tokens are not causal."
         if merge.active
         else ""
     )
-    types = {
-        m.get("op_type", "") for component in manifest["components"] for m in component.get("merges") or ()
-    }
-    if any(name in SCHEMAS and SCHEMAS[name].data_dependent for name in types):
+    if any(name in SCHEMAS and SCHEMAS[name].data_dependent for name in report.merge_types):
         causal += " How many tokens merge is decided over the whole batch: a forecast depends on the series beside it."
-    said = backends.of(manifest).limits(manifest)
+    said = backends.of(report.of_target).limits(report.of_target)
     return f"## Limits\n\n{said}{causal} The figures above hold for that data and that machine; measure on your own."
 
 
-def _versions(manifest: Mapping[str, Any]) -> str:
-    rows = [(name, str(value)) for name, value in (manifest.get("versions") or {}).items()]
+def _versions(report: Report) -> str:
+    rows = list(report.versions.items())
     return f"## Versions\n\n{_grid(('tool', 'version'), rows)}" if rows else ""

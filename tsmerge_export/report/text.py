@@ -7,6 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tsmerge_export.bundle.manifest import BarrierEntry
+from tsmerge_export.bundle.typed import read
+from tsmerge_export.bundle.verdicts import Cost, Parity, Speed, Verdicts, Worst
 from tsmerge_export.console import figures, terminal
 from tsmerge_export.console.figures import change
 
@@ -86,49 +89,41 @@ def short_scope(scope: str | None) -> str:
     return next((name for name in reversed(names) if "." in name), names[-1])
 
 
-def barrier_text(barrier: Mapping[str, Any]) -> str:
+def barrier_text(barrier: BarrierEntry) -> str:
     """One line about a barrier: operator, where, why."""
-    where = short_scope(barrier.get("scope")) or barrier.get("node")
-    return f"{barrier.get('op_type')} in {where}: {barrier.get('reason')}"
+    return f"{barrier.op_type} in {short_scope(barrier.scope) or barrier.node}: {barrier.reason}"
 
 
-def parity_rows(parity: Mapping[str, Any]) -> list[tuple[str, str]]:
+def parity_rows(parity: Parity) -> list[tuple[str, str]]:
     """Lines of the parity verdict as label and text."""
     rows = [
-        ("verdict", "passed" if parity.get("passed") else "FAILED"),
-        ("compared", f"{parity.get('cases', 0)} cases, {parity.get('rows', 0)} series"),
-        ("largest error", f"{number(parity.get('max_rel'), 3)} of the output's scale"),
-        ("tolerance", f"atol {number(parity.get('atol'))} of scale, rtol {number(parity.get('rtol'))}"),
-        ("decision flips", f"{parity.get('decision_flips', 0)} (within float noise, values not compared)"),
-        ("kept mismatches", str(parity.get("kept_mismatches", 0))),
+        ("verdict", "passed" if parity.passed else "FAILED"),
+        ("compared", f"{parity.cases} cases, {parity.rows} series"),
+        ("largest error", f"{number(parity.max_rel, 3)} of the output's scale"),
+        ("tolerance", f"atol {number(parity.atol)} of scale, rtol {number(parity.rtol)}"),
+        ("decision flips", f"{parity.decision_flips} (within float noise, values not compared)"),
+        ("kept mismatches", str(parity.kept_mismatches)),
     ]
-    if parity.get("noisy_rows"):
-        times = number(parity.get("times_noise"), 2)
-        rows.append(
-            ("within float32 noise", f"{parity['noisy_rows']} (at most {times} times the model's own)")
-        )
-    rows += [("warning", text) for text in parity.get("warnings") or ()]
-    return rows + [("failure", text) for text in (parity.get("failures") or ())[:5]]
+    if parity.noisy_rows:
+        times = number(parity.times_noise, 2)
+        rows.append(("within float32 noise", f"{parity.noisy_rows} (at most {times} times the model's own)"))
+    rows += [("warning", text) for text in parity.warnings]
+    return rows + [("failure", text) for text in parity.failures[:5]]
 
 
-def speed_place(speed: Mapping[str, Any]) -> str:
+def speed_place(speed: Speed) -> str:
     """At which size a speed was measured."""
-    return f"batch {speed.get('batch')}, length {speed.get('length')}, threads {speed.get('threads') or 'default'}"
+    return f"batch {speed.batch}, length {speed.length}, threads {speed.threads or 'default'}"
 
 
-def speed_words(speed: Mapping[str, Any]) -> str:
-    """How many times faster or slower the merged file is."""
-    return figures.speed(speed["ratio"])
-
-
-def cost_rows(cost: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+def cost_rows(cost: Cost) -> list[tuple[str, str, str, str]]:
     """Lines of the merge cost as metric, unmerged, merged, change.
 
     Medians over the columns of the data, of the errors and of the columns' changes (see
     :mod:`tsmerge_export.verify.change`); below each metric the column that it rose most in.
     """
-    overall = (cost.get("overall") or {}).get("median") or {}
-    before, after, delta = (overall.get(key) or {} for key in ("unmerged", "merged", "change_percent"))
+    median = cost.median
+    before, after, delta = median.unmerged, median.merged, median.change_percent
     rows = []
     for key, text in _METRICS.items():
         if key not in before:
@@ -136,35 +131,34 @@ def cost_rows(cost: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         rows.append((text, number(before.get(key)), number(after.get(key)), change(delta.get(key))))
         worst = worst_column(cost, key)
         if worst is not None:
-            values = (number(worst["unmerged"]), number(worst["merged"]), change(worst["percent"]))
-            rows.append((f"  of the worst column, {column_name(worst['column'])}", *values))
-    for name, moved in (cost.get("outputs") or {}).items():
+            values = (number(worst.unmerged), number(worst.merged), change(worst.percent))
+            rows.append((f"  of the worst column, {column_name(worst.column)}", *values))
+    for name, moved in cost.outputs.items():
         rows.append((f"{name}: root mean square of the difference, of its own", "-", number(moved), "-"))
-    speed = cost.get("speed") or {}
-    if speed.get("unmerged_ms") is not None:
+    speed = cost.speed
+    if speed is not None:
         rows.append(
             (
                 f"time per call ({speed_place(speed)})",
-                f"{speed['unmerged_ms']:.2f} ms",
-                f"{speed['merged_ms']:.2f} ms",
-                speed_words(speed),
+                f"{speed.unmerged_ms:.2f} ms",
+                f"{speed.merged_ms:.2f} ms",
+                figures.speed(speed.ratio),
             )
         )
-    tokens = cost.get("tokens")
-    if tokens:  # the method decides by the data how many
+    tokens = cost.tokens
+    if tokens and tokens[0]:  # the method decides by the data how many
         left = 100 * (tokens[-1] / tokens[0] - 1)
         rows.append(("tokens of that batch", str(tokens[0]), str(tokens[-1]), change(left)))
     return rows
 
 
-def worst_column(cost: Mapping[str, Any], metric: str) -> Mapping[str, Any] | None:
-    """The column whose error rose most: ``column``, ``unmerged``, ``merged``, ``percent``.
+def worst_column(cost: Cost, metric: str) -> Worst | None:
+    """The column whose error rose most.
 
     None where fewer than two columns compare, and in bundles of versions that did not note it.
     """
-    found = (cost.get("changes") or {}).get(metric) or {}
-    worst: Mapping[str, Any] | None = found.get("worst")
-    return worst if worst is not None and found.get("compared", 0) > 1 else None
+    found = cost.changes.get(metric)
+    return found.worst if found is not None and found.compared > 1 else None
 
 
 def column_name(name: object) -> str:
@@ -173,40 +167,40 @@ def column_name(name: object) -> str:
     return line if len(line) <= _NAME else line[: _NAME - 1] + "\u2026"
 
 
-def cost_title(cost: Mapping[str, Any]) -> str:
+def cost_title(cost: Cost) -> str:
     """On what the merge cost was measured."""
-    columns = len(cost.get("columns") or ())
-    if not columns:
-        return str(cost.get("data", ""))
+    if not cost.columns:
+        return cost.data
     return (
-        f"{cost.get('data', '')}: {columns} columns x {cost.get('windows', 0)} windows, "
-        f"context {cost.get('context')}, horizon {cost.get('horizon')}"
+        f"{cost.data}: {len(cost.columns)} columns x {cost.windows or 0} windows, "
+        f"context {cost.context}, horizon {cost.horizon}"
     )
 
 
-def print_verdicts(verdicts: Mapping[str, Any], title: str = "") -> None:
+def print_verdicts(verdicts: Verdicts | Mapping[str, Any], title: str = "") -> None:
     """Print both verdicts as tables on stdout.
 
     Args:
-        verdicts: ``parity`` and ``cost``; that there is no ``cost`` (nothing merged, or parity failed) is said.
+        verdicts: typed or as in ``report.json``; that there is no cost (nothing merged, or parity failed) is said.
         title: a line above.
     """
+    if not isinstance(verdicts, Verdicts):
+        verdicts = read(Verdicts, dict(verdicts), "the verdicts")
     console = terminal.console()
     if title:
         console.print(title, soft_wrap=True)
-    parity = verdicts.get("parity")
-    if parity:
-        against = parity.get("against") or "eager PyTorch with the same merging"
+    parity, cost = verdicts.parity, verdicts.cost
+    if parity is not None:
+        against = parity.against or "eager PyTorch with the same merging"
         console.print(f"\nParity: exported model against {against}", soft_wrap=True)
         terminal.print_table(("", ""), parity_rows(parity), words=(0, 1))
-    cost = verdicts.get("cost")
-    if not cost:
-        failed = parity and not parity.get("passed")
+    if cost is None:
+        failed = parity is not None and not parity.passed
         console.print("Merge cost: not measured, " + ("parity failed" if failed else "nothing is merged"))
         return
     console.print(f"Merge cost on {cost_title(cost)}", soft_wrap=True)
     terminal.print_table(("", "unmerged", "merged", "change"), cost_rows(cost))
-    for note in cost.get("notes") or ():
+    for note in cost.notes:
         console.print(f"note: {note}", soft_wrap=True)
 
 
@@ -246,7 +240,10 @@ def print_inspection(found: Mapping[str, Any]) -> None:
         else:
             console.print("no merges")
         for barrier in part["barriers"]:
-            console.print(f"barrier (tokens are unmerged here): {barrier_text(barrier)}", soft_wrap=True)
+            console.print(
+                f"barrier (tokens are unmerged here): {barrier_text(read(BarrierEntry, barrier, part['file']))}",
+                soft_wrap=True,
+            )
         if not part["barriers"]:
             console.print("barriers: none")
         _print_flops(console, part["flops"])

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from tsmerge_export import backends
 from tsmerge_export.backends.describe import Block, Code, Heading, Text
+from tsmerge_export.bundle.report import Report
 from tsmerge_export.ops import SCHEMAS
 from tsmerge_export.report.html.commands import GRAPH, commands
 from tsmerge_export.report.html.markup import Html, code, section, table, tag
@@ -14,16 +12,16 @@ from tsmerge_export.report.target import target_blocks
 from tsmerge_export.report.text import barrier_text
 
 
-def barriers(report: Mapping[str, Any]) -> list[str]:
+def barriers(report: Report) -> list[str]:
     """A line for each barrier of each component."""
     return [
-        f"{component.get('name')}: {barrier_text(barrier)}"
-        for component in report.get("components") or ()
-        for barrier in component.get("barriers") or ()
+        f"{component.name}: {barrier_text(barrier)}"
+        for component in report.components
+        for barrier in component.barriers
     ]
 
 
-def about_sections(report: Mapping[str, Any]) -> list[Html]:
+def about_sections(report: Report) -> list[Html]:
     """Everything that stands below the results."""
     return [
         section("Barriers", "barriers", *_barriers(report)),
@@ -35,7 +33,7 @@ def about_sections(report: Mapping[str, Any]) -> list[Html]:
     ]
 
 
-def _barriers(report: Mapping[str, Any]) -> list[Html]:
+def _barriers(report: Report) -> list[Html]:
     found = barriers(report)
     if not found:
         return [tag("p", "None: tokens stay merged from their layer to the output.")]
@@ -43,41 +41,37 @@ def _barriers(report: Mapping[str, Any]) -> list[Html]:
     return [tag("p", told), tag("ul", *(tag("li", one) for one in found))]
 
 
-def _components(report: Mapping[str, Any]) -> list[Html]:
+def _components(report: Report) -> list[Html]:
     rows = []
-    for component in report["components"]:
+    for component in report.components:
         shapes = [
-            ", ".join(
-                f"{tensor['name']} {tensor['dtype']}[{', '.join(map(str, tensor['dims']))}]"
-                for tensor in component[kind]
-            )
-            for kind in ("inputs", "outputs")
+            ", ".join(f"{tensor.name} {tensor.dtype}[{', '.join(map(str, tensor.dims))}]" for tensor in side)
+            for side in (component.inputs, component.outputs)
         ]
-        rows.append((component["name"], component["file"], *shapes, str(len(component.get("merges") or ()))))
+        rows.append((component.name, component.file, *shapes, str(len(component.merges))))
     header = ("component", "file", "inputs", "outputs", "merge points")
     return [table(header, rows, name="Components", words=4)]
 
 
-def _settings(report: Mapping[str, Any]) -> list[Html]:
+def _settings(report: Report) -> list[Html]:
     merge = [
         (name.replace("_", "-"), ", ".join(map(str, value)) if isinstance(value, list) else str(value))
-        for name, value in report["merge"].items()
+        for name, value in report.merge.items()
         if value is not None
     ]
-    run = report.get("run") or {}
+    run = report.run
+    named = {name: getattr(report, name) for name in ("source", "family", "opset", "created")}
+    known = {name: str(value) for name, value in named.items() if value is not None}
     rows = [
-        *((name, str(report[name])) for name in ("source", "family") if name in report),
+        *((name, known[name]) for name in ("source", "family") if name in known),
         *merge,
-        *((name, str(report[name])) for name in ("opset", "created") if name in report),
-        ("functions", "inlined" if report.get("inline") else "model-local"),
-        (
-            "data",
-            str(run.get("data") or (f"example {run['inputs']}" if run.get("inputs") else _own_data(report))),
-        ),
-        ("threads", str(run.get("threads") or "the runtime's choice")),
-        ("seed", str(run.get("seed", 0))),
+        *((name, known[name]) for name in ("opset", "created") if name in known),
+        ("functions", "inlined" if report.inline else "model-local"),
+        ("data", run.data or (f"example {run.inputs}" if run.inputs else _own_data(report))),
+        ("threads", str(run.threads or "the runtime's choice")),
+        ("seed", str(run.seed)),
     ]
-    versions = list((report.get("versions") or {}).items())
+    versions = list(report.versions.items())
     return [
         table(("", ""), rows, name="Settings", words=2),
         tag("h3", "Versions"),
@@ -85,23 +79,23 @@ def _settings(report: Mapping[str, Any]) -> list[Html]:
     ]
 
 
-def _own_data(report: Mapping[str, Any]) -> str:
+def _own_data(report: Report) -> str:
     """What was run on where the user named nothing."""
-    return "generated inputs" if report.get("family") == GRAPH else "the sample series"
+    return "generated inputs" if report.family == GRAPH else "the sample series"
 
 
-def _again(report: Mapping[str, Any]) -> list[Html]:
+def _again(report: Report) -> list[Html]:
     out = []
     for what, command in commands(report):
         out += [tag("h3", what[0].upper() + what[1:]), code(command)]
     return out
 
 
-def _target(report: Mapping[str, Any]) -> Html:
-    blocks = target_blocks(report)
-    if not blocks:
+def _target(report: Report) -> Html:
+    blocks = target_blocks(report.of_target)
+    if report.target is None or not blocks:
         return Html("")
-    return section(str(report["target"]["runtime"]), "target", *map(_laid_out, blocks))
+    return section(report.target.runtime, "target", *map(_laid_out, blocks))
 
 
 def _laid_out(block: Block) -> Html:
@@ -114,9 +108,9 @@ def _laid_out(block: Block) -> Html:
     return table(block.header, block.rows, name=block.name)
 
 
-def _limits(report: Mapping[str, Any]) -> str:
-    said = [backends.of(report).limits(report)]
-    types = {merge.get("op_type", "") for part in report["components"] for merge in part.get("merges") or ()}
+def _limits(report: Report) -> str:
+    said = [backends.of(report.of_target).limits(report.of_target)]
+    types = report.merge_types
     if types:
         said.append(
             "Merging decides over the whole row, and an unmerged output holds copies: single tokens are not causal."

@@ -1,4 +1,4 @@
-"""The commands that make a bundle again, from its report."""
+"""The commands that make a bundle again: what :class:`~tsmerge_export.bundle.run.Run` holds, as flags."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Any
 from tsmerge_export.backends.engines.profile import parse_shapes
 from tsmerge_export.backends.onnxruntime.native import VARIABLE
 from tsmerge_export.backends.target import SHAPE_FLAGS as SHAPES
+from tsmerge_export.bundle.report import Report, as_report
+from tsmerge_export.bundle.run import Run
+from tsmerge_export.bundle.search import Search
 from tsmerge_export.checkpoint import IN_MEMORY
 from tsmerge_export.settings import registry
 from tsmerge_export.settings.config import MergeConfig
@@ -36,82 +39,90 @@ def merge_flags(merge: Mapping[str, Any]) -> list[str]:
         if value is True:
             out.append(flag(name))
             continue
-        written = text(value)
-        # A value that begins with a minus sign would be read as a flag.
-        out += [f"{flag(name)}={written}"] if written.startswith("-") else [flag(name), written]
+        out += _flag(flag(name), text(value))
     return out
 
 
-def commands(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+def commands(content: Report | Mapping[str, Any]) -> list[tuple[str, str]]:
     """What to run, as (what it does, command), in the folder where the export was run; each as it stands.
 
     A model that was given in memory is exported from Python. Where no data were named, there is nothing to search on.
     """
-    run = report.get("run") or {}
-    source, output = str(report.get("source")), str(run.get("output") or "bundle")
-    in_memory, is_file = source == IN_MEMORY, report.get("family") == GRAPH
-    out = [("the versions", _install(report.get("versions") or {}))]
-    if run.get("native"):
-        out.append((NATIVE, f"export {VARIABLE}={shlex.quote(run['native'])}"))
-    search = report.get("search")
-    if search:
-        out.append(("search the setting again", _tune(search, run, output)))
+    report = as_report(content)
+    run, source = report.run, str(report.source)
+    in_memory, is_file = source == IN_MEMORY, report.family == GRAPH
+    bundle, model = _place(run.output), _place(source)
+    out = [("the versions", _install(report.versions))]
+    if run.native:
+        out.append((NATIVE, f"export {VARIABLE}={shlex.quote(run.native)}"))
+    if report.search is not None:
+        out.append(("search the setting again", _tune(report.search, run)))
+    loading = [
+        *_flag("--family", run.family), *_flag("--config", run.config),
+        *(["--trust-remote-code"] if run.trust_remote_code else []),
+    ]  # fmt: skip
     if in_memory:
-        out += [("export", _python(report, output)), ("repeat the verdicts", _validate(run, output))]
+        out += [("export", _python(report)), ("repeat the verdicts", _validate(run))]
     else:
-        model = _flags(run, ("family", "config", "trust_remote_code"))
-        table = run.get("table") or ()
-        checks = [*_flags(run, ("data",)), *table, *_flags(run, ("atol", "rtol", "threads", "seed"))]
-        inputs = _flags(run, ("inputs",))
-        words = ["tsmerge-export", source, *merge_flags(report["merge"]), *model, *_graph_flags(report)]
-        if report.get("opset") is not None and not source.lower().endswith(
-            ".onnx"
-        ):  # such a file keeps its own
-            words += ["--opset", str(report["opset"])]
-        if report.get("inline"):
+        checks = [*_flag("--inputs", run.inputs), *_flag("--data", run.data), *run.table, *_checks(run)]
+        words = ["tsmerge-export", model, *merge_flags(report.merge), *loading, *_graph_flags(report)]
+        if report.opset is not None and not source.lower().endswith(".onnx"):  # such a file keeps its own
+            words += ["--opset", str(report.opset)]
+        if report.inline:
             words.append("--inline")
-        out += [
-            ("export", shlex.join([*words, *inputs, *checks, *run.get("target", ()), "-o", output])),
-            (
-                "repeat the verdicts",
-                shlex.join(["tsmerge", "validate", output, source, *model, *inputs, *checks]),
-            ),
-        ]
+        words += [*checks, *run.target, *_output(run.output)]
+        again = ["tsmerge", "validate", bundle, model, *loading, *checks]
+        out += [("export", shlex.join(words)), ("repeat the verdicts", shlex.join(again))]
     out += [
-        ("where it merges", shlex.join(["tsmerge", "inspect", output])),
-        ("speed over batches", shlex.join(["tsmerge", "bench", output, "--batch", "1,8", *_length(report)])),
+        ("where it merges", shlex.join(["tsmerge", "inspect", bundle])),
+        ("speed over batches", shlex.join(["tsmerge", "bench", bundle, *_sizes(report)])),
     ]
-    if run.get("data") and not (search or in_memory or is_file) and report["merge"]["method"] != "none":
-        tune = ["tsmerge", "tune", source, "--data", str(run["data"]), *table, *model, "--max-increase", "3%"]
-        out.append(("find a better setting", shlex.join([*tune, "-o", f"{output}-tuned"])))
+    if run.data and not (report.search or in_memory or is_file) and report.setting.active:
+        tune = ["tsmerge", "tune", model, "--data", run.data, *run.table, *loading, "--max-increase", "3%"]
+        out.append(("find a better setting", shlex.join([*tune, *_output(f"{run.output}-tuned")])))
     return out
 
 
-def _flags(given: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """The flags of what was given; what is not there, 0 or False was not."""
-    words: list[str] = []
-    for name in names:
-        value = given.get(name)
-        if value is None or value is False or (name == "seed" and not value):
-            continue
-        words += [flag(name)] if value is True else [flag(name), str(value)]
-    return words
+def _flag(name: str, value: object) -> list[str]:
+    """A flag with its value, nothing where there is none; one that begins with a minus sign would be read as a flag."""
+    if value is None:
+        return []
+    return [f"{name}={value}"] if str(value).startswith("-") else [name, str(value)]
 
 
-def _graph_flags(report: Mapping[str, Any]) -> list[str]:
+def _output(name: str) -> list[str]:
+    return [f"--output={name}"] if name.startswith("-") else ["-o", name]
+
+
+def _place(name: str) -> str:
+    """A file, folder or hub id as an argument that no parser takes for a flag."""
+    return f"./{name}" if name.startswith("-") else name
+
+
+def _checks(run: Run) -> list[str]:
+    """The flags of how the verdicts are found."""
+    out = [*_flag("--atol", run.atol), *_flag("--rtol", run.rtol), *_flag("--threads", run.threads)]
+    return out + _flag("--seed", run.seed or None)
+
+
+def _graph_flags(report: Report) -> list[str]:
     """What a file did not tell about its tokens."""
-    graph = report.get("graph") or {}
-    words = _flags(report.get("run") or {}, ("token_mask",))
-    for name in ("protect_first", "protect_last"):
-        if graph.get(name):
-            words += _flags(graph, (name,))
-    return words
+    graph, run = report.graph, report.run
+    ends = (
+        (run.protect_first, run.protect_last) if graph is None else (graph.protect_first, graph.protect_last)
+    )
+    out = _flag("--token-mask", run.token_mask)
+    for name, value in zip(("--protect-first", "--protect-last"), ends, strict=True):
+        out += _flag(name, value or None)
+    return out
 
 
-def _length(report: Mapping[str, Any]) -> list[str]:
-    """The length that the export was timed at: one that the model is known to run at."""
-    speed = ((report.get("verdicts") or {}).get("cost") or {}).get("speed") or {}
-    return ["--length", str(speed["length"])] if speed.get("length") and report.get("family") != GRAPH else []
+def _sizes(report: Report) -> list[str]:
+    """Batches, and the length that the export was timed at: one that the model is known to run at."""
+    speed = None if report.verdicts.cost is None else report.verdicts.cost.speed
+    if report.family != GRAPH:
+        return ["--batch", "1,8", *_flag("--length", speed and speed.length)]
+    return ["--batch", "1,8"]
 
 
 def _install(found: Mapping[str, str]) -> str:
@@ -122,33 +133,40 @@ def _install(found: Mapping[str, str]) -> str:
     return shlex.join(["pip", "install", *names, "."])
 
 
-def _options(run: Mapping[str, Any]) -> str:
-    given = {name: run.get(name) for name in ("data", "atol", "rtol", "threads", "seed")}
-    return "".join(f", {name}={value!r}" for name, value in given.items() if value not in (None, 0))
+def _options(run: Run) -> str:
+    given = {
+        "data": run.data,
+        "atol": run.atol,
+        "rtol": run.rtol,
+        "threads": run.threads,
+        "seed": run.seed or None,
+    }
+    return "".join(f", {name}={value!r}" for name, value in given.items() if value is not None)
 
 
-def _validate(run: Mapping[str, Any], output: str) -> str:
-    return f"from tsmerge_export.api import validate; validate({output!r}, model{_options(run)})"
+def _validate(run: Run) -> str:
+    return f"from tsmerge_export.api import validate; validate({run.output!r}, model{_options(run)})"
 
 
-def _python(report: Mapping[str, Any], output: str) -> str:
-    usual = MergeConfig(method=report["merge"]["method"]).to_dict()
+def _python(report: Report) -> str:
+    usual = MergeConfig(method=report.merge["method"]).to_dict()
     settings = {
         name: tuple(value) if isinstance(value, list) else value
-        for name, value in report["merge"].items()
+        for name, value in report.merge.items()
         if name == "method" or (value is not None and value != usual[name])
     }
     given = ", ".join(f"{name}={value!r}" for name, value in settings.items())
-    run = report.get("run") or {}
-    options = {"opset": report.get("opset"), "inline": report.get("inline") or None}
+    run = report.run
+    options = {"opset": report.opset, "inline": report.inline or None}
     more = "".join(f", {name}={value!r}" for name, value in options.items() if value is not None)
-    target = _target(run.get("target") or ())
-    table = run.get("table")
     note = (
-        f"  # with data=read_table(..., options=TableOptions(...)) for {shlex.join(table)}" if table else ""
+        f"  # with data=read_table(..., options=TableOptions(...)) for {shlex.join(run.table)}"
+        if run.table
+        else ""
     )
     return (
-        f"tsm.export(model, tsm.MergeConfig({given}), output={output!r}{_options(run)}{more}{target}){note}"
+        f"import tsmerge_export as tsm; tsm.export(model, tsm.MergeConfig({given}), "
+        f"output={run.output!r}{_options(run)}{more}{_target(run.target)}){note}"
     )
 
 
@@ -168,16 +186,21 @@ def _target(flags: Sequence[str]) -> str:
     return f", target=tsm.Target({', '.join(words)})"
 
 
-def _tune(search: Mapping[str, Any], exported: Mapping[str, Any], output: str) -> str:
-    identity, run = search["identity"], search.get("run") or {}
-    words = ["tsmerge", "tune", *identity["models"], "--data", str(run.get("data") or "series.csv")]
-    words += run.get("table") or ()
-    if identity.get("columns"):
-        words += ["--column", ",".join(identity["columns"])]
-    words += _flags(exported, ("family", "config", "trust_remote_code"))
-    words += ["--max-increase", f"{search['max_increase_percent']:g}%", "--metric", identity["metric"]]
-    if run.get("budget_seconds"):
-        words += ["--budget", f"{run['budget_seconds']:g}s"]
-    words += _flags(identity, ("batch", "length", "windows"))
-    words += _flags({name: run.get(name) or None for name in ("threads", "seed")}, ("threads", "seed"))
-    return shlex.join([*words, "-o", output])
+def _tune(search: Search, exported: Run) -> str:
+    identity, run = search.identity, search.run
+    words = ["tsmerge", "tune", *map(_place, identity.models), "--data", run.data or "series.csv", *run.table]
+    if identity.columns:
+        words += _flag("--column", ",".join(identity.columns))
+    words += [*_flag("--family", exported.family), *_flag("--config", exported.config)]
+    words += ["--trust-remote-code"] if exported.trust_remote_code else []
+    words += ["--max-increase", f"{search.max_increase_percent:g}%", "--metric", identity.metric]
+    if run.budget_seconds:
+        words += ["--budget", f"{run.budget_seconds:g}s"]
+    for name, value in (
+        ("--batch", identity.batch),
+        ("--length", identity.length),
+        ("--windows", identity.windows),
+    ):
+        words += _flag(name, value)
+    words += [*_flag("--threads", run.threads or None), *_flag("--seed", run.seed or None)]
+    return shlex.join([*words, *_output(exported.output)])

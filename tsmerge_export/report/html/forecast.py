@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from tsmerge_export.bundle.example import Band, Series
+from tsmerge_export.bundle.report import Report
 from tsmerge_export.report.html.chart import Axes, label, span_of
 from tsmerge_export.report.html.markup import Html, legend, section, tag
 
 _LEAST_HISTORY = 48
-_SIDES = ("unmerged", "merged")
 
 
-def forecast_section(report: Mapping[str, Any]) -> Html:
+def forecast_section(report: Report) -> Html:
     """A picture for each series of ``example``; nothing where the report has none."""
-    example = report.get("example") or {}
-    series = example.get("series") or ()
-    if not series:
+    example = report.example
+    if example is None or not example.series or len(example.levels) != 3:
         return Html("")
-    low, middle, high = example["levels"]
+    low, middle, high = example.levels
     told = (
         "The last window of the data, in ONNX Runtime. Lines are the medians, areas reach from the quantile "
         f"{label(low)} to {label(high)}."
@@ -33,34 +32,33 @@ def forecast_section(report: Mapping[str, Any]) -> Html:
         ("merged", "forecast, merged"),
     )
     keyed = legend((tag("path", d="M0 6L22 6", class_=f"line {kind}"), words) for kind, words in keys)
-    pictures = tag("div", *map(_figure, series), class_="pictures")
+    pictures = tag("div", *map(_figure, example.series), class_="pictures")
     return section("Forecasts over the same history", "forecasts", tag("p", told), keyed, pictures)
 
 
-def _figure(one: Mapping[str, Any]) -> Html:
-    target, history = one["target"], one["history"]
+def _figure(one: Series) -> Html:
+    target, history = one.target, one.history
+    sides: dict[str, Band] = {"unmerged": one.unmerged, "merged": one.merged}
     horizon = len(target)
     shown = min(len(history), max(3 * horizon, _LEAST_HISTORY))
     past = list(enumerate(history[-shown:], -shown))
     values = [y for _, y in past] + list(target)
-    for side in _SIDES:
-        values += one[side]["low"] + one[side]["high"] + one[side]["median"]
-    axes = Axes(
-        (-shown, max(1, horizon - 1)), span_of(values), "steps from the forecast's start", one["column"]
-    )
+    for band in sides.values():
+        values += [*band.low, *band.high, *band.median]
+    axes = Axes((-shown, max(1, horizon - 1)), span_of(values), "steps from the forecast's start", one.column)
     drawn = [axes.vertical(0, "now")]
-    for side in _SIDES:
-        drawn.append(axes.band(_steps(one[side]["low"]), _steps(one[side]["high"]), side))
+    for side, band in sides.items():
+        drawn.append(axes.band(_steps(band.low), _steps(band.high), side))
     # Where both forecasts are one, the broad unmerged line is seen on both sides of the merged one.
-    drawn.append(axes.line(_steps(one["unmerged"]["median"]), "unmerged", radius=7))
+    drawn.append(axes.line(_steps(one.unmerged.median), "unmerged", radius=7))
     drawn += [axes.line(past, "history"), axes.line(_steps(target), "truth")]
-    drawn.append(axes.line(_steps(one["merged"]["median"]), "merged"))
-    title = f"Forecasts of {one['column']}, merged and unmerged"
+    drawn.append(axes.line(_steps(one.merged.median), "merged"))
+    title = f"Forecasts of {one.column}, merged and unmerged"
     words = f"{len(history)} steps of history ({shown} shown), {horizon} of forecast."
-    gap = _gap(one["unmerged"]["median"], one["merged"]["median"])
+    gap = _gap(one.unmerged.median, one.merged.median)
     apart = "" if gap is None else f" The two medians differ by at most {label(gap)}."
-    row = f"It starts at row {one['first_row']} of the data."
-    caption = tag("figcaption", tag("strong", one["column"]), f": {one['role']}. {words}{apart} {row}")
+    row = f"It starts at row {one.first_row} of the data."
+    caption = tag("figcaption", tag("strong", one.column), f": {one.role}. {words}{apart} {row}")
     return tag("figure", axes.svg(title, words + apart, *drawn), caption)
 
 

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tsmerge_export.bundle.report import Report, as_report
 from tsmerge_export.report.html.about import about_sections, barriers
 from tsmerge_export.report.html.forecast import forecast_section
 from tsmerge_export.report.html.markup import Html, join, tag
@@ -40,19 +41,18 @@ def policy() -> str:
     )
 
 
-def report_page(report: Mapping[str, Any]) -> str:
+def report_page(content: Report | Mapping[str, Any]) -> str:
     """``report.html``: one file, no scripts, no network, for screens from a phone's up, light and dark.
 
     Args:
-        report: the content of ``report.json``; every figure on the page comes from it. What is not there (no cost
-            where nothing merges, no search where none was made) is said or left out.
+        content: of ``report.json``, typed or as it stands there; every figure on the page comes from it. What is not
+            there (no cost where nothing merges, no search where none was made) is said or left out.
 
     Returns:
         HTML, the same for the same report. Everything that came from a user is escaped.
     """
-    merge = MergeConfig.from_dict(report["merge"])
-    setting = setting_words(merge)
-    title = f"{report['family']}: {setting}"
+    report = as_report(content)
+    title = f"{report.family}: {setting_words(report.setting)}"
     found = barriers(report)
     warned = Html("")
     if found:
@@ -69,10 +69,10 @@ def report_page(report: Mapping[str, Any]) -> str:
         tag("link", rel="icon", href="data:,"),
         Html(f"<style>{_style()}</style>"),
     )
-    made = f"{report.get('source')}, exported {report.get('created')}"
+    made = f"{report.source}, exported {report.created}"
     top = tag(
         "header", tag("h1", title), tag("p", made, class_="sub"), headline(report), tiles(report), warned,
-        *(tag("p", note, class_="note") for note in report.get("notes") or ()),
+        *(tag("p", note, class_="note") for note in report.notes),
     )  # fmt: skip
     main = tag(
         "main",

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import PurePath
-from typing import Any
 
+from tsmerge_export.bundle.report import Report
+from tsmerge_export.bundle.search import Search, Tried
 from tsmerge_export.console.figures import change
 from tsmerge_export.report.html.chart import Axes, ticks
 from tsmerge_export.report.html.markup import Html, bar, join, section, table, tag
-from tsmerge_export.report.html.verdicts import main_metric, medians
+from tsmerge_export.report.html.verdicts import main_metric
 from tsmerge_export.report.text import METRIC_NAMES
 from tsmerge_export.settings.config import MergeConfig
 
@@ -19,31 +20,28 @@ _LINEAR = 10.0  # per cent; beyond it the axis is logarithmic
 _MARKS = (-1000, -300, -100, -30, -10, -5, 0, 5, 10, 30, 100, 300, 1000, 10000)
 
 
-def pareto_section(report: Mapping[str, Any]) -> Html:
+def pareto_section(report: Report) -> Html:
     """The front of the search that chose the setting; without a search, the two files of this bundle."""
-    search = report.get("search")
-    if search:
-        return section("Speed against error", "pareto", *_searched(search))
-    cost = (report.get("verdicts") or {}).get("cost") or {}
-    speed, key = cost.get("speed") or {}, main_metric(cost)
-    if key is None or speed.get("ratio") is None:
+    if report.search is not None:
+        return section("Speed against error", "pareto", *_searched(report.search))
+    cost = report.verdicts.cost
+    key = None if cost is None else main_metric(cost)
+    if cost is None or key is None or cost.speed is None:
         return Html("")
-    moved = medians(cost)["change_percent"][key]
-    axes = _axes(
-        [1.0, speed["ratio"]], [0.0, moved], "speed-up over unmerged", f"change of {METRIC_NAMES[key]}, %"
-    )
+    ratio, moved = cost.speed.ratio, cost.median.change_percent[key] or 0.0
+    axes = _axes([1.0, ratio], [0.0, moved], "speed-up over unmerged", f"change of {METRIC_NAMES[key]}, %")
     drawn = [
         axes.vertical(1, "now"),
         axes.dot(1, 0, "tried", "unmerged"),
         axes.dot(
-            speed["ratio"],
+            ratio,
             moved,
             "on-front",
-            f"merged: {speed['ratio']:.2f} times as fast, {change(moved)}",
+            f"merged: {ratio:.2f} times as fast, {change(moved)}",
             6,
         ),
     ]
-    words = f"unmerged at 1 and 0 %, merged at {speed['ratio']:.2f} and {change(moved)}"
+    words = f"unmerged at 1 and 0 %, merged at {ratio:.2f} and {change(moved)}"
     told = (
         "No search was made for this bundle: these are its two files. To find the fastest setting within an error "
         "budget on your data, run tsmerge tune (below)."
@@ -74,33 +72,31 @@ def _axes(x: Sequence[float], y: Sequence[float], x_name: str, y_name: str) -> A
     return Axes((left, right), (low, high), x_name, y_name, _bend, marks or ticks(low, high))
 
 
-def _searched(search: Mapping[str, Any]) -> list[Html]:
-    metric, most = search["identity"]["metric"], search["max_increase_percent"]
-    every = search["tried"]
-    tried = [one for one in every if one.get("error") is None]
-    front = [every[index] for index in search["front"]]
-    several = len({one["source"] for one in every}) > 1
+def _searched(search: Search) -> list[Html]:
+    metric, most = search.identity.metric, search.max_increase_percent
+    every = search.tried
+    tried = [one for one in every if one.error is None]
+    front = [every[index] for index in search.front if 0 <= index < len(every)]
+    several = len({one.source for one in every}) > 1
     axes = _axes(
-        [one["speedup"] for one in tried] + [1.0],
-        [one["upper_percent"] for one in tried] + [most, 0.0],
+        [one.place[0] for one in tried] + [1.0],
+        [one.place[1] for one in tried] + [most, 0.0],
         "speed-up over the unmerged reference",
         f"change of {metric} on validation, 90 % bound, %",
     )
     drawn = [axes.vertical(1, "now"), axes.horizontal(most, "budget")]
-    points = [(one["speedup"], one["upper_percent"]) for one in front]
+    points = [one.place for one in front]
     stairs = [points[0]] if points else []
     for (_, before), (x, y) in pairwise(points):
         stairs += [(x, before), (x, y)]
     drawn.append(tag("path", d=axes.path(stairs), class_="line front"))
     for one in tried:
         kind = "on-front" if one in front else "tried"
-        said = f"{_name(one, several)}: {one['speedup']:.2f} times as fast, {change(one['upper_percent'])}"
-        drawn.append(
-            axes.dot(one["speedup"], one["upper_percent"], kind, said, 4 if kind == "on-front" else 3)
-        )
-    fastest = search["answer"]["fastest"]
-    if fastest:
-        drawn.append(axes.dot(fastest["speedup"], fastest["upper_percent"], "chosen", "this bundle", 8))
+        said = f"{_name(one, several)}: {one.place[0]:.2f} times as fast, {change(one.upper_percent)}"
+        drawn.append(axes.dot(*one.place, kind, said, 4 if kind == "on-front" else 3))
+    fastest = search.answer.fastest
+    if fastest is not None:
+        drawn.append(axes.dot(*fastest.place, "chosen", "this bundle", 8))
     failed = len(every) - len(tried)
     told = (
         f"tsmerge tune tried {len(every)} settings"
@@ -111,10 +107,10 @@ def _searched(search: Mapping[str, Any]) -> list[Html]:
     rows = [
         (
             _name(one, several),
-            change(one["increase_percent"]),
-            change(one["upper_percent"]),
-            f"{one['speedup']:.2f}",
-            "yes" if one["upper_percent"] <= most else "no",
+            change(one.increase_percent),
+            change(one.upper_percent),
+            f"{one.place[0]:.2f}",
+            "yes" if one.place[1] <= most else "no",
         )
         for one in front
     ]
@@ -122,12 +118,13 @@ def _searched(search: Mapping[str, Any]) -> list[Html]:
     finals = [
         (
             _name(one, several) + (" (this bundle)" if one == fastest else ""),
-            change(one["test"]["increase_percent"]),
-            f"{one['test']['speedup']:.2f}",
+            change(test.increase_percent),
+            f"{test.speedup:.2f}",
         )
-        for one in search["answer"]["finals"]
+        for one in search.answer.finals
+        if (test := one.test) is not None
     ]
-    reasons = [tag("p", reason, class_="note good") for reason in search["answer"]["reasons"]]
+    reasons = [tag("p", reason, class_="note good") for reason in search.answer.reasons]
     figure = tag(
         "figure",
         axes.svg("Pareto front of the search", f"{len(tried)} settings, {len(front)} on the front", *drawn),
@@ -143,30 +140,32 @@ def _searched(search: Mapping[str, Any]) -> list[Html]:
     ]
 
 
-def _name(one: Mapping[str, Any], several: bool) -> str:
-    merge = MergeConfig.from_dict(one["merge"])
+def _name(one: Tried, several: bool) -> str:
+    merge = MergeConfig.from_dict(one.merge)
     words = merge.describe().replace(" min-tokens=4", "").replace(" positions=gather", "")
     words = words if merge.active else "unmerged"
-    return f"{PurePath(one['source']).name}: {words}" if several else words
+    return f"{PurePath(one.source).name}: {words}" if several else words
 
 
-def time_section(report: Mapping[str, Any]) -> Html:
+def time_section(report: Report) -> Html:
     """Seconds by step of the export, and the share of a call that goes into merging."""
     parts: list[Html] = []
-    share = (report.get("example") or {}).get("merge_share")
-    speed = ((report.get("verdicts") or {}).get("cost") or {}).get("speed") or {}
-    if share is not None and speed.get("merged_ms") is not None:
+    share = None if report.example is None else report.example.merge_share
+    speed = None if report.verdicts.cost is None else report.verdicts.cost.speed
+    if share is not None and speed is not None:
         rows = [
             ("the model", f"{100 * (1 - share):.1f} %", bar(1 - share)),
             ("merging, and what it makes follow", f"{100 * share:.1f} %", bar(share, "part")),
         ]
-        where = f"One call of the merged file ({speed['merged_ms']:.2f} ms), by ONNX Runtime's profile of its nodes."
+        where = (
+            f"One call of the merged file ({speed.merged_ms:.2f} ms), by ONNX Runtime's profile of its nodes."
+        )
         parts += [
             tag("h3", "At run time"),
             tag("p", where, class_="sub"),
             table(("part", "share", ""), rows, name="Time at run time"),
         ]
-    seconds = report.get("seconds") or {}
+    seconds = report.seconds
     if seconds:
         most = max(seconds.values()) or 1.0
         rows = [(name, f"{value:.2f} s", bar(value / most)) for name, value in seconds.items()]

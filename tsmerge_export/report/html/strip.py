@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from tsmerge_export.bundle.example import MergedLayer, Series, Tokens
+from tsmerge_export.bundle.report import Report
 from tsmerge_export.report.html.chart import label, span_of, thinned
 from tsmerge_export.report.html.markup import Html, bar, join, legend, section, table, tag
 from tsmerge_export.report.text import GENERATED_INPUT
@@ -41,15 +43,15 @@ def places(targets: Sequence[Sequence[int]]) -> list[list[int]]:
     return found
 
 
-def followed(tokens: Mapping[str, Any]) -> dict[str, Any]:
+def followed(tokens: Tokens) -> Tokens:
     """``tokens`` with those layers alone whose inputs are the outputs of the layer before: other operators, such as the
     distilling convolutions of Informer, may change the number of tokens in between."""
-    layers: list[Any] = []
-    for one in tokens["layers"]:
-        if layers and len(one["target"]) != len(layers[-1]["kept"]):
+    layers: list[MergedLayer] = []
+    for one in tokens.layers:
+        if layers and len(one.target) != len(layers[-1].kept):
             break
         layers.append(one)
-    return {**tokens, "layers": layers}
+    return replace(tokens, layers=tuple(layers))
 
 
 def blocks(place: Sequence[int]) -> list[Block]:
@@ -69,20 +71,20 @@ def blocks(place: Sequence[int]) -> list[Block]:
     return out
 
 
-def strip_section(report: Mapping[str, Any]) -> Html:
+def strip_section(report: Report) -> Html:
     """Tokens kept per layer, and where they went; nothing where nothing merges."""
-    example = report.get("example") or {}
-    tokens = example.get("tokens")
+    example = report.example
+    tokens = None if example is None else example.tokens
     counts = _counts(report, tokens)
     if not counts:
         return Html("")
     parts = [counts]
-    if tokens:
+    if example is not None and tokens is not None:
         known = followed(tokens)
-        parts += [_strip(known, example["series"][0], _caption(report["merge"])), _moves(tokens)]
-        if len(known["layers"]) < len(tokens["layers"]):
+        parts += [_strip(known, example.series[0], _caption(report.merge)), _moves(tokens)]
+        if len(known.layers) < len(tokens.layers):
             words = (
-                f"Behind layer {known['layers'][-1]['layer']} other operators than merging change the number of "
+                f"Behind layer {known.layers[-1].layer} other operators than merging change the number of "
                 "tokens, so later layers cannot be drawn over the time steps."
             )
             parts.append(tag("p", words, class_="sub"))
@@ -104,18 +106,14 @@ def _caption(merge: Mapping[str, Any]) -> str:
     return "" if caption is None else caption(merge) or ""
 
 
-def _counts(report: Mapping[str, Any], tokens: Mapping[str, Any] | None) -> Html:
-    inspected = next((part for part in report.get("tokens") or () if part.get("merges")), None)
-    here = (
-        []
-        if not tokens
-        else [(one["layer"], len(one["target"]), len(one["kept"])) for one in tokens["layers"]]
-    )
+def _counts(report: Report, tokens: Tokens | None) -> Html:
+    inspected = next((part for part in report.tokens if part.merges), None)
+    here = [] if tokens is None else [(one.layer, len(one.target), len(one.kept)) for one in tokens.layers]
     there = [] if not inspected else [
-        (number if one.get("layer") is None else one["layer"], one["before"], one["after"])
-        for number, one in enumerate(inspected["merges"])
+        (number if one.layer is None else one.layer, one.before, one.after)
+        for number, one in enumerate(inspected.merges)
     ]  # fmt: skip
-    by_data = inspected is not None and any(one.get("data_dependent") for one in inspected["merges"])
+    by_data = inspected is not None and any(one.data_dependent for one in inspected.merges)
     if here and by_data:
         there = []  # counts on another input: nothing to set beside those of the history
     first = (here or there or [(0, 0, 0)])[0][1]
@@ -125,7 +123,7 @@ def _counts(report: Mapping[str, Any], tokens: Mapping[str, Any] | None) -> Html
     if here:
         header += ["tokens before", "after", "of all"]
     if there:
-        header += [f"before, length {inspected['length']}" if inspected else "", "after"]
+        header += [f"before, length {inspected.length}" if inspected else "", "after"]
     rows = []
     for number in range(max(len(here), len(there))):
         row: list[object] = [str((here or there)[number][0])]
@@ -150,9 +148,9 @@ def _kind(members: int) -> str:
     return f"s{min(6, 1 + (members - 1).bit_length())}"
 
 
-def _strip(tokens: Mapping[str, Any], series: Mapping[str, Any], gone: str) -> Html:
+def _strip(tokens: Tokens, series: Series, gone: str) -> Html:
     """Rows of blocks; ``gone`` is what the method says of the tokens that went."""
-    count = tokens["count"]
+    count = tokens.count
     width = min(_WIDEST, max(320, _PIXELS * count))
     unit = width / count
     rows, labels = [], []
@@ -164,18 +162,18 @@ def _strip(tokens: Mapping[str, Any], series: Mapping[str, Any], gone: str) -> H
         height = _SIGNAL
     labels.append(tag("li", f"input: {count}"))
     rows.append(_row(tokens, [Block(0, count - 1, 0, 1)], [], unit, height))
-    for one, place in zip(tokens["layers"], places([t["target"] for t in tokens["layers"]]), strict=True):
+    for one, place in zip(tokens.layers, places([layer.target for layer in tokens.layers]), strict=True):
         height += _ROW
-        labels.append(tag("li", f"layer {one['layer']}: {len(one['kept'])}"))
-        rows.append(_row(tokens, blocks(place), one["size"], unit, height))
+        labels.append(tag("li", f"layer {one.layer}: {len(one.kept)}"))
+        rows.append(_row(tokens, blocks(place), one.size, unit, height))
     height += _ROW
     words = (
-        f"A row for each merging layer, from {count} tokens to {len(tokens['layers'][-1]['kept'])}; blocks of one "
+        f"A row for each merging layer, from {count} tokens to {len(tokens.layers[-1].kept)}; blocks of one "
         "colour between gaps are tokens that were merged into one."
     )
     svg = tag(
         "svg",
-        tag("title", f"Merged tokens of {series['column']}"),
+        tag("title", f"Merged tokens of {series.column}"),
         tag("desc", words),
         *rows,
         viewBox=f"0 0 {width} {height}",
@@ -193,14 +191,14 @@ def _strip(tokens: Mapping[str, Any], series: Mapping[str, Any], gone: str) -> H
         role="region",
         aria_label="Merged tokens, oldest to newest",
     )
-    per = tokens.get("steps_per_token")
+    per = tokens.steps_per_token
     each = {None: "", 1: " A token is a time step."}.get(per, f" A token is {per} time steps.")
     special = ""
-    if any(tokens["special"] or ()):
-        special = f" Tokens at the ends that stand for no time step: {sum(tokens['special'])}."
+    if tokens.special and any(tokens.special):
+        special = f" Tokens at the ends that stand for no time step: {sum(tokens.special)}."
     caption = tag(
         "figcaption",
-        f"The history of {series['column']}, {tokens['steps']} steps.{each}{special} "
+        f"The history of {series.column}, {tokens.steps} steps.{each}{special} "
         "Blocks are original tokens, cut as they stand after each layer: grey are unmerged ones, the stronger the "
         "colour the more were merged. A token that merged with one further off is drawn at both places; "
         "point at a block for its tokens.",
@@ -211,7 +209,7 @@ def _strip(tokens: Mapping[str, Any], series: Mapping[str, Any], gone: str) -> H
     return join((tag("h3", "Where they went"), keyed, tag("figure", body, caption)))
 
 
-def _keys(tokens: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _keys(tokens: Tokens) -> list[tuple[str, str]]:
     keys = [
         ("s1", "unmerged"),
         ("s2", "2 tokens"),
@@ -220,24 +218,22 @@ def _keys(tokens: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("s5", "9 to 16"),
         ("s6", "more"),
     ]
-    if any(size == 0 for size in tokens["size"]):
+    if any(size == 0 for size in tokens.size):
         keys.append(("pad", "padding"))
-    if any(tokens["protected"]):
+    if any(tokens.protected):
         keys.append(("end", "protected"))
     return keys
 
 
-def _row(
-    tokens: Mapping[str, Any], found: Sequence[Block], sizes: Sequence[float], unit: float, top: float
-) -> Html:
-    count, (first, last) = tokens["count"], tokens["protected"]
-    padding = [size == 0 for size in tokens["size"]]
+def _row(tokens: Tokens, found: Sequence[Block], sizes: Sequence[float], unit: float, top: float) -> Html:
+    count, (first, last) = tokens.count, tokens.protected
+    padding = [size == 0 for size in tokens.size]
     drawn = []
     outside = {*range(first), *range(count - last, count)}
     members: dict[int, list[Block]] = {}
     for block in found:
         members.setdefault(block.output, []).append(block)
-    titled = len(found) * len(tokens["layers"]) <= _TITLED
+    titled = len(found) * len(tokens.layers) <= _TITLED
     for block in found:
         if block.members > 1:
             said = _words(tokens, members[block.output], len(sizes), sizes[block.output]) if titled else None
@@ -267,19 +263,19 @@ def _range(first: int, last: int) -> str:
     return str(first) if first == last else f"{first}\u2013{last}"
 
 
-def _shift(tokens: Mapping[str, Any]) -> int:
+def _shift(tokens: Tokens, per: int) -> int:
     """How many steps after the first token's begin the history begins: special tokens and padding."""
-    per, (first, last) = tokens["steps_per_token"], tokens["special"]
-    return int(first * per + (tokens["count"] - first - last) * per - tokens["steps"])
+    first, last = tokens.special or (0, 0)
+    return first * per + (tokens.count - first - last) * per - tokens.steps
 
 
-def _words(tokens: Mapping[str, Any], parts: Sequence[Block], outputs: int, size: float) -> str:
+def _words(tokens: Tokens, parts: Sequence[Block], outputs: int, size: float) -> str:
     """The tokens of one output token, their time steps where known, and its size."""
     which = ", ".join(_range(block.first, block.last) for block in parts)
-    per = tokens.get("steps_per_token")
+    per = tokens.steps_per_token
     when = ""
     if per:
-        shift = _shift(tokens)
+        shift = _shift(tokens, per)
         steps = ", ".join(
             _range(max(0, block.first * per - shift), (block.last + 1) * per - shift - 1) for block in parts
         )
@@ -287,13 +283,13 @@ def _words(tokens: Mapping[str, Any], parts: Sequence[Block], outputs: int, size
     return f"tokens {which}{when} \u2192 token {parts[0].output} of {outputs}, size {label(size)}"
 
 
-def _signal(tokens: Mapping[str, Any], series: Mapping[str, Any], unit: float) -> Html:
+def _signal(tokens: Tokens, series: Series, unit: float) -> Html:
     """The history above the strip, where tokens are time steps or patches of known length."""
-    per = tokens.get("steps_per_token")
-    history = series["history"]
-    if not per or len(history) != tokens["steps"]:
+    per = tokens.steps_per_token
+    history = series.history
+    if not per or len(history) != tokens.steps:
         return Html("")
-    shift = _shift(tokens)
+    shift = _shift(tokens, per)
     low, high = span_of(history)
     pieces, pen = [], "M"
     for step, value in thinned(list(enumerate(history))):
@@ -306,21 +302,19 @@ def _signal(tokens: Mapping[str, Any], series: Mapping[str, Any], unit: float) -
     return tag("path", d="".join(pieces), class_="line history")
 
 
-def _moves(tokens: Mapping[str, Any]) -> Html:
+def _moves(tokens: Tokens) -> Html:
     """The merges as text, layer by layer, in tokens of the layer's own input."""
     out = []
-    for one in tokens["layers"]:
+    for one in tokens.layers:
         groups: dict[int, list[int]] = {}
-        for token, output in enumerate(one["target"]):
+        for token, output in enumerate(one.target):
             groups.setdefault(output, []).append(token)
         moves = [
             f"{'+'.join(map(str, group))} \u2192 {output}"
             for output, group in groups.items()
             if len(group) > 1
         ]
-        said = (
-            f"layer {one['layer']}: {len(one['target'])} \u2192 {len(one['kept'])} tokens, the merges as text"
-        )
+        said = f"layer {one.layer}: {len(one.target)} \u2192 {len(one.kept)} tokens, the merges as text"
         words = ";  ".join(moves) or "no merge"
         out.append(tag("details", tag("summary", said), tag("p", words, class_="moves")))
     return join(out)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from tsmerge_export.console.figures import change, fewer, within_noise
+from tsmerge_export.bundle.example import Products
+from tsmerge_export.bundle.report import Report
+from tsmerge_export.bundle.verdicts import Cost, Parity
+from tsmerge_export.console.figures import change, fewer, speed, within_noise
 from tsmerge_export.report.html.markup import Html, join, section, table, tag
 from tsmerge_export.report.text import (
     METRIC_NAMES,
@@ -15,7 +15,6 @@ from tsmerge_export.report.text import (
     number,
     parity_rows,
     speed_place,
-    speed_words,
     worst_column,
 )
 
@@ -23,49 +22,39 @@ from tsmerge_export.report.text import (
 _NOTABLE = 1.0
 
 
-def medians(cost: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Medians over columns of the merge cost: ``unmerged``, ``merged`` and ``change_percent`` by metric."""
-    overall: Mapping[str, Any] = (cost.get("overall") or {}).get("median") or {}
-    return overall
-
-
-def main_metric(cost: Mapping[str, Any]) -> str | None:
+def main_metric(cost: Cost) -> str | None:
     """The metric that a change is named by: the weighted quantile loss, else MSE, else MAE; None without any."""
-    known = medians(cost).get("change_percent") or {}
+    known = cost.median.change_percent
     return next((key for key in ("wql", "mse", "mae") if known.get(key) is not None), None)
 
 
-def headline(report: Mapping[str, Any]) -> Html:
+def headline(report: Report) -> Html:
     """The result in a sentence or two."""
-    verdicts = report.get("verdicts") or {}
-    parity, cost = verdicts.get("parity"), verdicts.get("cost")
+    parity, cost = report.verdicts.parity, report.verdicts.cost
     said = []
     if parity:
-        rows = f"{parity.get('rows', 0)} series in {parity.get('cases', 0)} cases"
+        rows = f"{parity.rows} series in {parity.cases} cases"
         said.append(
             f"The exported files compute what PyTorch computes with the same merging ({rows})."
-            if parity.get("passed")
+            if parity.passed
             else f"The exported files do NOT compute what PyTorch computes ({rows}): do not use them."
         )
-    speed = (cost or {}).get("speed") or {}
-    if cost and speed.get("ratio") is not None:
+    if cost and cost.speed:
         key = main_metric(cost)
-        words = f"On this machine merging makes a call {speed_words(speed)}"
+        words = f"On this machine merging makes a call {speed(cost.speed.ratio)}"
         if key is not None:
-            moved = change(medians(cost)["change_percent"][key])
-            words += (
-                f"; the {METRIC_NAMES[key]} of {cost.get('data')} changes by {moved}{_worst_words(cost, key)}"
-            )
+            moved = change(cost.median.change_percent[key])
+            words += f"; the {METRIC_NAMES[key]} of {cost.data} changes by {moved}{_worst_words(cost, key)}"
         said.append(words + ".")
-    elif parity and parity.get("passed"):
+    elif parity and parity.passed:
         said.append("Nothing is merged.")
     return tag("p", " ".join(said), class_="lead")
 
 
-def tiles(report: Mapping[str, Any]) -> Html:
+def tiles(report: Report) -> Html:
     """Parity, speed, error and tokens as figures."""
-    verdicts = report.get("verdicts") or {}
-    made = [_parity_tile(verdicts.get("parity")), *_cost_tiles(verdicts.get("cost")), _tokens_tile(report)]
+    verdicts = report.verdicts
+    made = [_parity_tile(verdicts.parity), *_cost_tiles(verdicts.cost), _tokens_tile(report)]
     return tag("ul", *(one for one in made if one), class_="tiles")
 
 
@@ -74,93 +63,94 @@ def _tile(what: str, value: str, more: str, kind: str = "") -> Html:
     return tag("li", *(tag("span", words, class_=name) for words, name in lines), class_=kind or None)
 
 
-def _parity_tile(parity: Mapping[str, Any] | None) -> Html:
-    if not parity:
+def _parity_tile(parity: Parity | None) -> Html:
+    if parity is None:
         return Html("")
-    good = bool(parity.get("passed"))
-    more = f"largest error {number(parity.get('max_rel'), 3)} of the output's scale"
+    good = parity.passed
+    more = f"largest error {number(parity.max_rel, 3)} of the output's scale"
     return _tile("Parity with PyTorch", "passed" if good else "FAILED", more, "bad" if not good else "good")
 
 
-def _cost_tiles(cost: Mapping[str, Any] | None) -> list[Html]:
-    if not cost:
+def _cost_tiles(cost: Cost | None) -> list[Html]:
+    if cost is None:
         return [_tile("Merge cost", "not measured", "nothing is merged, or parity failed")]
     made = []
-    speed = cost.get("speed") or {}
-    if speed.get("ratio") is not None:
-        ratio = speed["ratio"]
-        times = (
-            f"{speed['unmerged_ms']:.2f} ms \u2192 {speed['merged_ms']:.2f} ms per call, {speed_place(speed)}"
-        )
+    timed = cost.speed
+    if timed is not None:
+        ratio = timed.ratio
+        times = f"{timed.unmerged_ms:.2f} ms \u2192 {timed.merged_ms:.2f} ms per call, {speed_place(timed)}"
         made.append(
             _tile(
                 "Speed",
-                speed_words(speed),
+                speed(ratio),
                 times,
                 "warn" if within_noise(ratio) else "good" if ratio > 1 else "bad",
             )
         )
     key = main_metric(cost)
     if key is not None:
-        moved = medians(cost)["change_percent"]
+        known = cost.median.change_percent
+        moved = {name: value for name in METRIC_NAMES if (value := known.get(name)) is not None}
         value = moved[key]
         others = ", ".join(
             f"{name.upper()} {change(moved[name])}"
             for name in ("mse", "mae")
-            if name != key and moved.get(name) is not None
+            if name != key and name in moved
         )
         others += _worst_words(cost, key)
-        worst = max(moved[name] for name in METRIC_NAMES if moved.get(name) is not None)
+        worst = max(moved.values())
         kind = "good" if worst <= _NOTABLE else "warn" if worst <= 10 * _NOTABLE else "bad"
         made.append(_tile(f"Change of the {METRIC_NAMES[key]}", change(value), others, kind))
     return made
 
 
-def _worst_words(cost: Mapping[str, Any], metric: str) -> str:
+def _worst_words(cost: Cost, metric: str) -> str:
     worst = worst_column(cost, metric)
     if worst is None:
         return ""
-    return f" (median of the columns; worst: {column_name(worst['column'])} {change(worst['percent'])})"
+    return f" (median of the columns; worst: {column_name(worst.column)} {change(worst.percent)})"
 
 
-def _tokens_tile(report: Mapping[str, Any]) -> Html:
+def _tokens_tile(report: Report) -> Html:
     counts = token_counts(report)
     if counts is None:
         return Html("")
     first, last, where, products = counts
     more = f"{where}, {change(100 * (last / first - 1))}" if first else where
-    if products.get("ratio"):
-        more += f"; matrix products there: {fewer(products['ratio'])}"
+    if products.ratio:
+        more += f"; matrix products there: {fewer(products.ratio)}"
     return _tile("Tokens, first to last layer", f"{first} \u2192 {last}", more)
 
 
-def token_counts(report: Mapping[str, Any]) -> tuple[int, int, str, Mapping[str, Any]] | None:
+def token_counts(report: Report) -> tuple[int, int, str, Products] | None:
     """Tokens before the first and after the last merge, where, and the matrix products there.
 
     All of the history of the example; without an example, all as inspect counts them.
     """
-    tokens = (report.get("example") or {}).get("tokens")
-    if tokens:
-        where = f"of a history of {tokens['steps']} steps"
-        return tokens["count"], len(tokens["layers"][-1]["kept"]), where, tokens.get("flops") or {}
-    for part in report.get("tokens") or ():
-        merges = part.get("merges")
-        if merges:
-            where = f"at batch {part.get('batch')}, length {part.get('length')}"
-            if any(merge.get("data_dependent") for merge in merges):
+    tokens = None if report.example is None else report.example.tokens
+    if tokens is not None and tokens.layers:
+        return (
+            tokens.count,
+            len(tokens.layers[-1].kept),
+            f"of a history of {tokens.steps} steps",
+            tokens.flops,
+        )
+    for part in report.tokens:
+        if part.merges:
+            where = f"at batch {part.batch}, length {part.length}"
+            if any(merge.data_dependent for merge in part.merges):
                 where += " of generated input"
-            return merges[0]["before"], merges[-1]["after"], where, part.get("flops") or {}
+            return part.merges[0].before, part.merges[-1].after, where, part.flops
     return None
 
 
-def verdict_sections(report: Mapping[str, Any]) -> Html:
+def verdict_sections(report: Report) -> Html:
     """Both verdicts with all their figures."""
-    verdicts = report.get("verdicts") or {}
-    return join((_parity(verdicts.get("parity")), _cost(verdicts.get("cost"))))
+    return join((_parity(report.verdicts.parity), _cost(report.verdicts.cost)))
 
 
-def _parity(parity: Mapping[str, Any] | None) -> Html:
-    if not parity:
+def _parity(parity: Parity | None) -> Html:
+    if parity is None:
         return Html("")
     told = tag(
         "p",
@@ -168,27 +158,21 @@ def _parity(parity: Mapping[str, Any] | None) -> Html:
         "constant, periodic, gappy, padded, huge and tiny series at sizes other than the export's.",
     )
     parts = [told, table(("", ""), parity_rows(parity), name="Parity", words=2)]
-    for one in parity.get("components") or ():
+    for one in parity.components:
         rows = [
-            (
-                case.get("name", ""),
-                str(case.get("rows", 0)),
-                str(case.get("flips", 0)),
-                str(case.get("mismatches", 0)),
-                number(case.get("max_rel"), 3),
-            )
-            for case in one.get("details") or ()
+            (case.name, str(case.rows), str(case.flips), str(case.mismatches), number(case.max_rel, 3))
+            for case in one.details
         ]
         if rows:
             header = ("case", "series", "flips", "mismatches", "largest error")
-            cases = table(header, rows, name=f"Cases of {one.get('name')}")
-            summary = tag("summary", f"component {one.get('name')}: {len(rows)} cases")
+            cases = table(header, rows, name=f"Cases of {one.name}")
+            summary = tag("summary", f"component {one.name}: {len(rows)} cases")
             parts.append(tag("details", summary, cases))
     return section("Parity", "parity", *parts)
 
 
-def _cost(cost: Mapping[str, Any] | None) -> Html:
-    if not cost:
+def _cost(cost: Cost | None) -> Html:
+    if cost is None:
         return Html("")
     told = tag(
         "p",
@@ -196,22 +180,22 @@ def _cost(cost: Mapping[str, Any] | None) -> Html:
         "Both files in ONNX Runtime on the CPU, timed in turns in one run.",
     )
     figures = table(("", "unmerged", "merged", "change"), cost_rows(cost), name="Merge cost")
-    notes = [tag("p", note, class_="note") for note in cost.get("notes") or ()]
+    notes = [tag("p", note, class_="note") for note in cost.notes]
     rows = []
-    for column in cost.get("columns") or ():
-        before, after, naive = (column.get(which) or {} for which in ("unmerged", "merged", "naive"))
+    for column in cost.columns:
+        before, after, naive = column.unmerged, column.merged, column.naive
         for key, words in METRIC_NAMES.items():
             if before.get(key) is None and after.get(key) is None:
                 continue
             values = (before.get(key), after.get(key), naive.get(key))
-            rows.append((column.get("column", ""), words, *map(number, values)))
+            rows.append((column.column, words, *map(number, values)))
     details: list[Html] = []
     if rows:
         header = ("column", "metric", "unmerged", "merged", "seasonal naive")
         details.append(
             tag(
                 "details",
-                tag("summary", f"all {len(cost['columns'])} columns"),
+                tag("summary", f"all {len(cost.columns)} columns"),
                 table(header, rows, name="Merge cost by column", words=2),
             )
         )
