@@ -34,7 +34,7 @@ from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import cost, example, forms, generation, parity, remarks
 from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.data import Table, need_rows, read_table
-from tsmerge_export.verify.decoded import decoded_by
+from tsmerge_export.verify.decoded import decoded_by, forecasts_by
 from tsmerge_export.version import versions
 
 
@@ -343,7 +343,7 @@ def _verdicts(
     progress.step("example")
     shown = example.make(
         family, first.component, loaded.model, first.unmerged, first.merged, table, measured, checks,
-        with_decisions=first.decisions,
+        forecasts=forecasts_by(family, loaded.model, built, checks), with_decisions=first.decisions,
     )  # fmt: skip
     return verdicts, {"example": shown}
 

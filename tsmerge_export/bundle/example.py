@@ -103,6 +103,7 @@ class Example:
 
     levels: tuple[float, ...] = ()
     seed: int = 0
+    first_series: int = 0
     series: tuple[Series, ...] = ()
     tokens: Tokens | None = None
     merge_share: float | None = None

@@ -19,6 +19,20 @@ Arrays = dict[str, NDArray[Any]]
 Run = Callable[[Arrays], Arrays]
 #: A forecaster around such a run: ``(run, series [B, L], seed) -> [B, Q, H]``, see :meth:`Family.forecast`.
 Forecast = Callable[[Run, NDArray[np.float32], int], NDArray[np.float32]]
+#: The same where the first series has another number than 0 in the seed's streams: ``(run, series, seed, first)``.
+Drawn = Callable[[Run, NDArray[np.float32], int, int], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Forecasts:
+    """Forecasts as a bundle's forecaster gives them.
+
+    Attributes:
+        levels: of the quantiles. draw: ``[B, len(levels), H]``.
+    """
+
+    levels: tuple[float, ...]
+    draw: Drawn
 
 
 class Handle(Protocol):
@@ -221,11 +235,15 @@ class Generation(Component):
 
     @abstractmethod
     def forecaster(self, sessions: Mapping[str, Any], memory: int) -> Forecast:
-        """A forecast by the files alone.
+        """A forecast by the files alone, for the merge cost.
 
         Args:
             sessions: as for :meth:`follow`. memory: bytes for what one part of a batch takes, about.
         """
+
+    @abstractmethod
+    def forecasts(self, sessions: Mapping[str, Any], memory: int) -> Forecasts:
+        """What :func:`tsmerge_export.pipeline` makes of the same files, number by number. Otherwise as above."""
 
 
 class Family(ABC):

@@ -10,9 +10,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tsmerge_export.families.base import Arrays, Component, Forecast, Generation, Hints, Run, TensorSpec
+from tsmerge_export.families.base import (
+    Arrays,
+    Component,
+    Forecast,
+    Forecasts,
+    Generation,
+    Hints,
+    Run,
+    TensorSpec,
+)
 from tsmerge_export.families.hf import LastAxis, detached_twin
 from tsmerge_export.forecast import lagged_decoder
+from tsmerge_export.forecast.base import LEVELS, quantile
 from tsmerge_export.forecast.lagged_decoder import PREFIX
 
 _LEAST = torch.finfo(torch.float32).min
@@ -239,6 +249,19 @@ class LaggedGeneration(Generation):
             return point_forecast(self._settings, self._encoder, run, sessions["decoder"].run, series)
 
         return forecast
+
+    def forecasts(self, sessions: Mapping[str, Any], memory: int) -> Forecasts:
+        """Quantiles of sample paths, which the cost leaves out."""
+
+        def draw(run: Run, series: NDArray[np.float32], seed: int, first: int) -> NDArray[np.float32]:
+            feed = self._encoder.feed(series, spread=False)
+            paths = lagged_decoder.sample_paths(
+                self._settings, feed, run(feed), sessions["decoder"].run, samples=int(self._settings["num_samples"]),
+                steps=int(self._settings["prediction_length"]), seed=seed, first=first,
+            )  # fmt: skip
+            return quantile(paths, LEVELS, axis=1).transpose(0, 2, 1)
+
+        return Forecasts(LEVELS, draw)
 
 
 def point_forecast(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
-from tsmerge_export.families.base import Arrays, Component, Forecast, Generation, Run, TensorSpec
+from tsmerge_export.families.base import Arrays, Component, Forecast, Forecasts, Generation, Run, TensorSpec
 from tsmerge_export.forecast import sampling
 from tsmerge_export.forecast.base import quantile
 from tsmerge_export.forecast.chronos_t5 import draw_paths
@@ -73,6 +73,11 @@ class T5Generation(Generation):
     def forecaster(self, sessions: Mapping[str, Any], memory: int) -> Forecast:
         return _Decoded(self._settings, self._levels, sessions, memory)
 
+    def forecasts(self, sessions: Mapping[str, Any], memory: int) -> Forecasts:
+        """The same: the cost draws as a forecaster does."""
+        decoded = _Decoded(self._settings, self._levels, sessions, memory)
+        return Forecasts(tuple(self._levels), decoded)
+
 
 class _Decoded:
     """Quantiles of sample paths by ``cross`` and ``decoder``, which do not depend on how the encoder merged.
@@ -93,21 +98,21 @@ class _Decoded:
         self._levels, self._memory = levels, memory
         self._decoder = CachedDecoder(sessions["cross"], sessions["decoder"])
 
-    def __call__(self, run: Run, series: NDArray[np.float32], seed: int = 0) -> NDArray[np.float32]:
-        """``series [B, L]`` float32, NaN is missing -> quantiles ``[B, Q, H]`` float32."""
+    def __call__(
+        self, run: Run, series: NDArray[np.float32], seed: int = 0, first: int = 0
+    ) -> NDArray[np.float32]:
+        """``series [B, L]`` float32, NaN is missing, the first with number ``first`` in the streams -> quantiles
+        ``[B, Q, H]`` float32."""
         each = self._decoder.bytes_per_series(series.shape[1], self._samples, self._steps)
         size = max(1, self._memory // each)
-        parts = [self._part(run, series, i, i + size, seed) for i in range(0, len(series), size)]
+        parts = [self._part(run, series[i : i + size], seed, first + i) for i in range(0, len(series), size)]
         return np.concatenate(parts)
 
-    def _part(
-        self, run: Run, series: NDArray[np.float32], begin: int, end: int, seed: int
-    ) -> NDArray[np.float32]:
-        rows = series[begin:end]
+    def _part(self, run: Run, rows: NDArray[np.float32], seed: int, first: int) -> NDArray[np.float32]:
         ids, mask, scale = self._tokenizer.encode(rows)
         encoded = run({"input_ids": ids, "attention_mask": mask})
         uniform = np.stack(
-            [sampling.uniforms(seed, begin + row, 0, self._samples, self._steps) for row in range(len(rows))]
+            [sampling.uniforms(seed, first + row, 0, self._samples, self._steps) for row in range(len(rows))]
         )
         decoding = self._decoder.start(encoded, self._samples, self._steps)
         paths = self._tokenizer.decode(draw_paths(decoding, self._start, uniform, self._how), scale)

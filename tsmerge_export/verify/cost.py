@@ -309,6 +309,11 @@ def _own_forecast(family: Family, model: nn.Module) -> Forecast:
     return lambda run, series, seed: family.forecast(model, run, series, seed)
 
 
+def stream(window: int) -> int:
+    """The number of a column's window in the seed's streams."""
+    return window % _CHUNK
+
+
 def _in_chunks(
     forecast: Forecast, run: Run, series: npt.NDArray[np.float32], seed: int
 ) -> npt.NDArray[np.float32]:

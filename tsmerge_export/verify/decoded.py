@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
 from tsmerge_export.compile.build import Built
-from tsmerge_export.families.base import Family, Forecast
+from tsmerge_export.families.base import Family, Forecast, Forecasts
 from tsmerge_export.forecast import DEFAULT_MEMORY
 from tsmerge_export.verify.checks import USUAL, Checks
 
@@ -29,12 +30,37 @@ def decoded_by(
         None for a family whose first component forecasts alone.
     """
     generation = family.generation(model)
-    if generation is None:
-        return None
+    return (
+        None if generation is None else generation.forecaster(_behind(family, model, built, checks), memory)
+    )
+
+
+def forecasts_by(
+    family: Family,
+    model: nn.Module,
+    built: Sequence[Built],
+    checks: Checks = USUAL,
+    memory: int = DEFAULT_MEMORY,
+) -> Forecasts:
+    """Forecasts as :func:`tsmerge_export.pipeline` makes them of the bundle that holds these files.
+
+    The arguments are those of :func:`decoded_by`. A family whose first component forecasts alone draws nothing; one
+    whose decoder is in no file (Autoformer) has it run by the original.
+    """
+    generation = family.generation(model)
+    if generation is not None:
+        return generation.forecasts(_behind(family, model, built, checks), memory)
+    return Forecasts(
+        family.quantile_levels(model),
+        lambda run, series, seed, first: family.forecast(model, run, series, seed),
+    )
+
+
+def _behind(family: Family, model: nn.Module, built: Sequence[Built], checks: Checks) -> dict[str, Any]:
+    """Sessions of the components behind the first."""
     first = family.components(model)[0].name
-    sessions = {
+    return {
         item.component.name: checks.forecaster(item.merged, quiet=True)
         for item in built
         if item.component.name != first
     }
-    return generation.forecaster(sessions, memory)

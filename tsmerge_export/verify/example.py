@@ -13,13 +13,13 @@ import numpy.typing as npt
 import onnx
 from torch import nn
 
-from tsmerge_export.families.base import Arrays, Component, Family
+from tsmerge_export.families.base import Arrays, Component, Family, Forecasts
 from tsmerge_export.onnx_model import flops
 from tsmerge_export.onnx_model import weights as onnx_weights
 from tsmerge_export.ops import DOMAIN, merge_op_types
 from tsmerge_export.tools.bench.profile import merge_share
 from tsmerge_export.verify.checks import USUAL, Checks
-from tsmerge_export.verify.cost import CostReport, run_named
+from tsmerge_export.verify.cost import CostReport, run_named, stream
 from tsmerge_export.verify.data import Table, rolling_windows
 from tsmerge_export.verify.decisions import tap
 from tsmerge_export.verify.threads import torch_threads
@@ -38,24 +38,31 @@ def make(
     cost: CostReport,
     checks: Checks = USUAL,
     *,
+    forecasts: Forecasts,
     with_decisions: Path | None = None,
 ) -> dict[str, Any]:
     """Forecast the last window of up to three columns with both artefacts, and read the merge decisions of the first.
+
+    These are the windows of the cost, drawn with its numbers: ``predict_quantiles(history, seed=seed,
+    first_series=first_series)`` of the bundle's forecaster gives the same again.
 
     Args:
         family, component, model, unmerged, merged, checks, with_decisions: as for
             :func:`~tsmerge_export.verify.cost.measure`.
         table, cost: the same data, and what merging cost on it: the columns are those where the MSE changed
             typically, least and most (see :func:`choose_columns`).
+        forecasts: by the exported files, see :func:`~tsmerge_export.verify.decoded.forecasts_by`.
 
     Returns:
-        JSON-ready: ``levels`` (the quantile levels below, of the middle and above), ``seed`` and ``series``, one dict
-        for each column: ``column``, ``role``, ``first_row`` (of the table, where the forecast starts), ``history``
-        ``[L]``, ``target`` ``[H]``, and for ``unmerged`` and ``merged`` ``low``, ``median`` and ``high``, each ``[H]``.
-        ``tokens`` is what :func:`read_tokens` gives for the history of the first, ``merge_share`` the share of run
-        time that goes into merging at the size of the cost's speed. Numbers have six digits.
+        JSON-ready: ``levels`` (the quantile levels below, of the middle and above), ``seed``, ``first_series`` (the
+        number of the window in the seed's streams) and ``series``, one dict for each column: ``column``, ``role``,
+        ``first_row`` (of the table, where the forecast starts), ``history`` ``[L]``, ``target`` ``[H]``, and for
+        ``unmerged`` and ``merged`` ``low``, ``median`` and ``high``, each ``[H]``. ``tokens`` is what
+        :func:`read_tokens` gives for the history of the first, ``merge_share`` the share of run time that goes into
+        merging at the size of the cost's speed. Numbers have six digits.
     """
-    cut = rolling_windows(table, cost.context, cost.horizon, limit=1)
+    cut = rolling_windows(table, cost.context, cost.horizon, limit=cost.windows)
+    first = stream(cost.windows - 1)
     chosen = choose_columns(cost)
     history = np.stack([cut.context[index, -1] for index, _ in chosen])
     names = [spec.name for spec in component.outputs]
@@ -63,11 +70,11 @@ def make(
         name: partial(run_named, checks.open(path), names)
         for name, path in (("unmerged", unmerged), ("merged", merged))
     }
-    levels = family.quantile_levels(model)
+    levels = forecasts.levels
     with torch_threads(checks.threads):
         # One series a call: a method that decides over the batch then decides by what is shown.
-        forecasts = {
-            name: [family.forecast(model, run, row[None], checks.seed)[0] for row in history]
+        drawn = {
+            name: [forecasts.draw(run, row[None], checks.seed, first)[0] for row in history]
             for name, run in runs.items()
         }
     low, high = int(np.argmin(levels)), int(np.argmax(levels))
@@ -85,15 +92,14 @@ def make(
                     "median": _short(quantiles[number][middle].mean(axis=0)),
                     "high": _short(quantiles[number][high]),
                 }
-                for name, quantiles in forecasts.items()
+                for name, quantiles in drawn.items()
             },
         }
         for number, (index, role) in enumerate(chosen)
     ]
     points = family.merge_points(model)
     feed = component.from_series(model, history[:1])
-    pool = rolling_windows(table, cost.context, cost.horizon, limit=cost.windows).context
-    batch = np.resize(pool.reshape(-1, cost.context), (cost.speed.batch, cost.context))
+    batch = np.resize(cut.context.reshape(-1, cost.context), (cost.speed.batch, cost.context))
     tokens = read_tokens(
         with_decisions or merged,
         feed,
@@ -104,6 +110,7 @@ def make(
     return {
         "levels": [levels[low], float(np.mean([levels[i] for i in middle])), levels[high]],
         "seed": checks.seed,
+        "first_series": first,
         "series": series,
         "tokens": tokens,
         "merge_share": merge_share(

@@ -164,7 +164,9 @@ def _called(command: str) -> tuple[MergeConfig, dict[str, Any]]:
         def export(model: Any, merge: MergeConfig, **options: Any) -> None:
             calls.append((merge, options))
 
-    eval(command, {"tsm": Stub, "model": None})
+    first, _, call = command.partition("; ")
+    assert first == "import tsmerge_export as tsm"
+    eval(call, {"tsm": Stub, "model": None})
     ((merge, options),) = calls
     return merge, options
 

@@ -376,7 +376,7 @@ def test_command_of_a_model_in_memory() -> None:
         def export(model: Any, merge: MergeConfig, **options: Any) -> None:
             calls.append((merge, options))
 
-    eval(command, {"tsm": Stub, "model": None})
+    eval(command.partition("; ")[2], {"tsm": Stub, "model": None})
     ((merge, options),) = calls
     assert merge == SETTINGS["chronos-bolt"]
     assert options["data"] == str(series()) and options["threads"] == 1
