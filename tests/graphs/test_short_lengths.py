@@ -19,7 +19,9 @@ from tsmerge_export.graphs import verdicts
 from tsmerge_export.graphs.feeds import Input, read_inputs
 from tsmerge_export.graphs.measure import measure
 from tsmerge_export.graphs.model import GraphModel, GraphOptions, load_graph_model
+from tsmerge_export.graphs.prepare import prepare
 from tsmerge_export.graphs.sizes import find_sizes
+from tsmerge_export.graphs.windows import windows
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify.checks import Checks
 
@@ -150,3 +152,52 @@ def test_a_search_for_sizes_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TSMERGE_MAX_SECONDS", "5000")
     with pytest.raises(UnsupportedError, match="lengths 29 to 16000 tried"):
         find_sizes(run, [x], "m.onnx")
+
+
+WIDE = """
+<ir_version: 8, opset_import: ["" : 17]>
+g (float[batch, n, 4] x) => (float[batch, m, 2] y, float[batch, f, 1] filled)
+{
+    from = Constant <value_ints = [-1000]> ()
+    end = Constant <value_ints = [9223372036854775807]> ()
+    one = Constant <value_ints = [1]> ()
+    last = Slice (x, from, end, one)
+    zero = Constant <value_ints = [0]> ()
+    some = Constant <value_ints = [3000]> ()
+    two = Constant <value_ints = [2]> ()
+    y = Slice (last, zero, two, two)
+    thin = Slice (x, zero, one, two)
+    least = Constant <value_ints = [600]> ()
+    shape = Shape (x)
+    n = Gather (shape, one)
+    most = Max (n, least)
+    missing = Sub (most, n)
+    pads = Concat <axis = 0> (zero, zero, zero, zero, missing, zero)
+    filled = Pad (thin, pads)
+}
+"""
+
+
+def test_a_window_longer_than_what_is_tried_has_a_name_of_its_own(tmp_path: Path) -> None:
+    """The last 1,000 steps, and at least 600: neither is as long as the input, nor a number."""
+    file = tmp_path / "wide.onnx"
+    onnx.save(onnx.parser.parse_model(WIDE), file)
+    found = load_graph_model(file, GraphOptions())
+    (given,), (last, filled) = found.component.inputs, found.component.outputs
+    assert given.dims == ("batch", "n", 4)
+    assert {len(spec.dims) for spec in (last, filled)} == {3}
+    assert last.dims[0] == filled.dims[0] == "batch"
+    assert len({"n", last.dims[1], filled.dims[1]}) == 3
+    assert isinstance(last.dims[1], str) and isinstance(filled.dims[1], str)
+    assert max(sizes["n"] for sizes in found.short) == 1005
+
+
+def test_numbers_that_are_no_windows_cost_nothing(model: GraphModel) -> None:
+    """A cut along features, an end that stands for any, a window that was passed: no more runs."""
+    assert windows(model.measured, 58) == []
+    text = WIDE.replace("[-1000]", "[-20]").replace("[600]", "[30]")
+    plain = prepare(onnx.parser.parse_model(text), "g")
+    inputs = read_inputs(plain, "g")
+    measured, _ = measure(plain, inputs, [{"batch": 2, "n": 29}, {"batch": 3, "n": 58}])
+    assert windows(measured, 58) == []
+    assert windows(measured, 20) == [30, 20]

@@ -22,6 +22,7 @@ from tsmerge_export.graphs.feeds import FIRST_AXIS, TOKEN_MASK, Input, Sizes, ma
 from tsmerge_export.graphs.measure import measure
 from tsmerge_export.graphs.prepare import opset_of, prepare
 from tsmerge_export.graphs.sizes import Found, find_sizes
+from tsmerge_export.graphs.windows import beyond
 from tsmerge_export.rewrite.dims import dims
 from tsmerge_export.rewrite.points import find_points
 from tsmerge_export.untrusted.isolated import within_memory
@@ -107,7 +108,7 @@ class GraphModel:
         original: as in the file, functions inlined. plain: what the rewriter gets, see :mod:`.prepare`.
         measured: ``plain`` with dims, and with the token mask as an extra output.
         sizes: that it runs at; every dynamic dim has another size in each. given: the user's example.
-        short: more sizes, of the shortest lengths that it runs at.
+        short: more sizes, of the shortest lengths that it runs at and beyond its windows.
         token_mask: input that says which tokens are padding.
         batch_first: the first axis of the inputs is the batch.
         files: keeps the folder in which large weights of a converted program are.
@@ -205,6 +206,10 @@ def _measured(
         found = find_sizes(lambda feeds: session.run(None, feeds), inputs, str(source), given, mask)
         try:
             measured, outputs = measure(plain, found.inputs, (*found.sizes, *found.short), given)
+            wider = beyond(lambda feeds: session.run(None, feeds), measured, found)
+            if wider != found:
+                found = wider
+                measured, outputs = measure(plain, found.inputs, (*found.sizes, *found.short), given)
         except TsmergeError:
             raise
         except Exception as error:  # numpy has fewer dims than ONNX Runtime, which has errors of its own

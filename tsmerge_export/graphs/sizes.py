@@ -31,7 +31,7 @@ _SHORT = (2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 5
 _SHORT_PROBES = 2
 _SHORT_BATCH = 9  # unlike any of the lengths that are likely here
 # Numbers in one input; larger ones are not tried.
-_MOST = 2**26
+MOST_NUMBERS = 2**26
 _MOST_TIED = 6  # lengths; a group of n has 2^(n-1) - 1 splits to try
 # The share of the time for a file that one run may take. What it takes is foretold from shorter ones.
 _MOST_TIME = 1 / 5
@@ -47,7 +47,8 @@ class Found:
         inputs: with the dims that cannot vary as numbers, and those that only vary together under one name.
         sizes: at least one, of every named dim; each named dim has another size in each of them.
         notes: what a user should know, a line each.
-        short: with the shortest lengths that it runs at; none where no length varies.
+        short: with the shortest lengths that it runs at, and beyond its windows (see :mod:`.windows`); none where no
+            length varies.
     """
 
     inputs: tuple[Input, ...]
@@ -56,7 +57,7 @@ class Found:
     short: tuple[Sizes, ...] = ()
 
 
-class _Trial:
+class Trial:
     """Runs a graph at sizes, but not where that would take too long."""
 
     def __init__(self, run: Callable[[Arrays], object]) -> None:
@@ -70,7 +71,7 @@ class _Trial:
 
     def fails(self, inputs: Sequence[Input], sizes: Mapping[str, int]) -> str:
         """Why the graph does not run on made-up input of these sizes, or is not tried; empty where it runs."""
-        if _numbers(inputs, sizes) > _MOST:
+        if _numbers(inputs, sizes) > MOST_NUMBERS:
             return "its inputs would be too large"
         length = max((size for dim, size in sizes.items() if dim != "batch"), default=1)
         batch = sizes.get("batch", 1)
@@ -112,7 +113,7 @@ def find_sizes(
         UnsupportedError: it runs at no size that was tried.
     """
     named = list(dict.fromkeys(dim for item in inputs for dim in item.spec.dims if isinstance(dim, str)))
-    trial = _Trial(run)
+    trial = Trial(run)
     base, error = _base(trial, inputs, named, given)
     if base is None:
         raise UnsupportedError(
@@ -130,7 +131,7 @@ def find_sizes(
 
 
 def _attempts(
-    trial: _Trial, inputs: Sequence[Input], base: Sizes, token_mask: str
+    trial: Trial, inputs: Sequence[Input], base: Sizes, token_mask: str
 ) -> Iterator[tuple[dict[str, str], list[str]]]:
     """From all free to all fixed: (dims that are as long as another one, dims that are fixed)."""
     batch, lengths = [dim for dim in base if dim == "batch"], [dim for dim in base if dim != "batch"]
@@ -160,7 +161,7 @@ def _with_mask(inputs: Sequence[Input], base: Sizes, token_mask: str) -> Iterato
             yield {mask[1]: dims[1]}
 
 
-def _tied(trial: _Trial, inputs: Sequence[Input], base: Sizes, lengths: Sequence[str]) -> dict[str, str]:
+def _tied(trial: Trial, inputs: Sequence[Input], base: Sizes, lengths: Sequence[str]) -> dict[str, str]:
     """Which lengths must be equal: groups of equal ones are split for as long as the graph runs."""
     same: dict[str, str] = {}
     for size in dict.fromkeys(base[dim] for dim in lengths):
@@ -169,7 +170,7 @@ def _tied(trial: _Trial, inputs: Sequence[Input], base: Sizes, lengths: Sequence
     return same
 
 
-def _split(trial: _Trial, inputs: Sequence[Input], base: Sizes, group: list[str]) -> list[list[str]]:
+def _split(trial: Trial, inputs: Sequence[Input], base: Sizes, group: list[str]) -> list[list[str]]:
     if len(group) > _MOST_TIED:
         return [group]
     for count in range(1, len(group)):
@@ -183,7 +184,7 @@ def _split(trial: _Trial, inputs: Sequence[Input], base: Sizes, group: list[str]
 
 
 def _base(
-    trial: _Trial, inputs: Sequence[Input], named: list[str], given: Arrays | None
+    trial: Trial, inputs: Sequence[Input], named: list[str], given: Arrays | None
 ) -> tuple[dict[str, int] | None, str]:
     if given is not None:
         sizes = {
@@ -211,7 +212,7 @@ def _numbers(inputs: Sequence[Input], sizes: Mapping[str, int]) -> int:
     return max((math.prod(shape) for shape in shapes), default=0)
 
 
-def _vary(trial: _Trial, inputs: Sequence[Input], base: Mapping[str, int]) -> list[Sizes] | None:
+def _vary(trial: Trial, inputs: Sequence[Input], base: Mapping[str, int]) -> list[Sizes] | None:
     """Sizes with every dim other than in the ones before; None where a dim cannot vary."""
     found: list[Sizes] = [dict(base)]
     if trial.fails(inputs, base):
@@ -237,7 +238,7 @@ def _vary(trial: _Trial, inputs: Sequence[Input], base: Mapping[str, int]) -> li
     return found if len(found) > 1 else None
 
 
-def _short(trial: _Trial, inputs: Sequence[Input], found: Sequence[Sizes]) -> Iterator[Sizes]:
+def _short(trial: Trial, inputs: Sequence[Input], found: Sequence[Sizes]) -> Iterator[Sizes]:
     """Sizes shorter than all in ``found``: in every length at once, or where it does not run so, in each alone."""
     least = {dim: min(sizes[dim] for sizes in found) for dim in found[0] if dim != "batch"}
     base = {dim: _SHORT_BATCH if dim == "batch" else size for dim, size in found[0].items()}
@@ -245,7 +246,7 @@ def _short(trial: _Trial, inputs: Sequence[Input], found: Sequence[Sizes]) -> It
     def shorter(part: Sequence[str]) -> Iterator[Sizes]:
         for length in _SHORT:
             sizes = {**base, **dict.fromkeys(part, length)}
-            if length >= min(least[dim] for dim in part) or _numbers(inputs, sizes) > _MOST:
+            if length >= min(least[dim] for dim in part) or _numbers(inputs, sizes) > MOST_NUMBERS:
                 return
             if not trial.fails(inputs, sizes):
                 yield sizes
