@@ -58,10 +58,10 @@ build/oldest/.installed build/newest/.installed: pyproject.toml build/uv/bin/uv
 		"hypothesis>=6.100" "onnx-graphsurgeon>=0.5.2" "psutil>=5.9" "pytest>=8.2" "pytest-xdist>=3.6"
 	touch $@
 
-# README and docs/ as a site, in build/site; a warning is an error. Its environment needs neither PyTorch nor the package:
+# The pages of docs/ as a site, in build/site; a warning is an error. Its environment needs neither PyTorch nor the package:
 # the reference of Python is read from the sources, and parsing flags needs the standard library alone.
 docs: build/docs/.installed
-	NO_MKDOCS_2_WARNING=1 PYTHONPATH=$(CURDIR) build/docs/bin/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=$(CURDIR) build/docs/bin/python -m mkdocs build --strict
 
 build/docs/.installed: requirements/docs.txt
 	$(PYTHON) -m venv --clear $(@D)

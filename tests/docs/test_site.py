@@ -106,3 +106,9 @@ def test_the_architecture_names_every_unit_and_no_other() -> None:
     assert {name for name in named - units if not (ROOT / "tsmerge_export" / f"{name}.py").exists()} == {
         "plugins"
     }
+
+
+def test_a_warning_is_an_error_and_is_shown() -> None:
+    """``--quiet`` would count no warnings, and so pass."""
+    (line,) = (line for line in (ROOT / "Makefile").read_text().splitlines() if "mkdocs build" in line)
+    assert line.endswith(" mkdocs build --strict")
