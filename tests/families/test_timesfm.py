@@ -41,12 +41,14 @@ def test_nothing_to_merge_is_bit_identical_to_the_unmerged_file(merge: MergeConf
 
 def by_hand(series: Tensor, options: dict[str, Any]) -> tuple[Tensor, list[Tensor]]:
     """Predictions of whole series ``[B, n * patch]``, layer by layer; what survives each of them."""
-    model, caught = WHOLE.model, {}
-    decoder = model.decoder
-    take = decoder.layers[0].register_forward_pre_hook(lambda _m, args: caught.update(h=args[0]))
+    model: Any = WHOLE.model
+    decoder, caught = model.decoder, []
+    take = decoder.layers[0].input_layernorm.register_forward_pre_hook(
+        lambda _m, args: caught.append(args[0])
+    )
     model(list(series), forecast_context_len=series.shape[1])
     take.remove()
-    h, size, kepts = caught["h"], None, []
+    h, size, kepts = caught[0], None, []
     for layer in decoder.layers:
         causal = torch.full((h.shape[1], h.shape[1]), -torch.inf).triu(1)[None, None]
         update, _ = layer.self_attn(layer.input_layernorm(h), causal)

@@ -62,7 +62,11 @@ def test_values() -> None:
         (["1.234,5"], ",", r"'1.234,5' in row 2"),
         (["1,5"], ".", r"'1,5' in row 2"),
         (["1", "-inf"], ".", r"x holds infinite values \(in row 3\)"),
-        (["1e999"], ".", r"infinite values \(in row 2\)"),
+        (
+            ["1e999"],
+            ".",
+            r"infinite values \(in row 2\)|is not numeric \('1e999' in row 2\)",
+        ),  # pandas 2.0: no number
     ],
 )
 def test_bad_cells_are_named(cells: list[str], decimal: str, match: str) -> None:

@@ -24,8 +24,8 @@ from tsmerge_export.families.base import (
     Published,
     TensorSpec,
 )
-from tsmerge_export.families.hf import TransformersFamily, eager_attention
-from tsmerge_export.families.t5_stack import instrument_decoder, instrument_encoder
+from tsmerge_export.families.hf import TransformersFamily
+from tsmerge_export.families.t5_stack import exportable, instrument_decoder, instrument_encoder
 from tsmerge_export.merge.run import MergeRun
 
 
@@ -86,7 +86,7 @@ class _Model(Component):
         self.hints = Hints(token_mask="token_mask", protect_last=int(config.use_reg_token))
 
     def module(self, model: Any) -> nn.Module:
-        return _ExportModule(eager_attention(model))
+        return _ExportModule(exportable(model))
 
     def eager(self, model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {"quantiles": model(context=inputs["context"]).quantile_preds}

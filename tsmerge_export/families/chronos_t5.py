@@ -24,10 +24,11 @@ from tsmerge_export.families.base import (
     Published,
     TensorSpec,
 )
-from tsmerge_export.families.hf import TransformersFamily, eager_attention
+from tsmerge_export.families.hf import TransformersFamily
 from tsmerge_export.families.t5_decoder import Cross, Decoder
 from tsmerge_export.families.t5_generation import T5Generation
 from tsmerge_export.families.t5_stack import (
+    exportable,
     instrument_decoder,
     instrument_encoder,
     weighed_cross_attention,
@@ -81,8 +82,7 @@ class _Encoder(Component):
         )
 
     def module(self, model: Any) -> nn.Module:
-        twin: Any = eager_attention(model)
-        return _EncoderModule(twin.encoder)
+        return _EncoderModule(exportable(model).encoder)
 
     def eager(self, model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         hidden = model.encoder(**inputs).last_hidden_state
