@@ -16,6 +16,7 @@ from transformers.utils.logging import disable_progress_bar
 
 import tsmerge_export as tsm
 from tests.models import CONFIGS
+from tests.report.html.command_lines import run_as_printed
 from tsmerge_export import families
 from tsmerge_export.cli import main, main_export
 from tsmerge_export.errors import TsmergeError, UnsupportedError
@@ -102,6 +103,24 @@ def test_a_family_of_another_package_is_exported_and_proved(
         want = loaded.model(torch.from_numpy(series))
         assert [step.removed for step in run.steps] == [10, 7]
     np.testing.assert_allclose(tsm.load("out").run({"context": series})["forecast"], want.numpy(), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_commands_of_its_page_run_as_printed(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(model.parent)
+    np.savetxt("a series.csv", np.sin(np.arange(600) / 4), header="a", comments="")
+    flags = ["--ratio", "1/4", "--data", "a series.csv", "--family", "point-encoder", "--threads", "1"]
+    assert main_export(["tiny", *flags, "-o", "out"]) == 0
+    made = tsm.Bundle.open("out").manifest
+    ended = run_as_printed(Path("out"))
+    assert set(ended) == {
+        "export", "repeat the verdicts", "where it merges", "speed over batches", "find a better setting"
+    }  # fmt: skip
+    assert set(ended.values()) == {0}
+    assert tsm.Bundle.open("out").manifest["components"] == made["components"]
+    assert "point-encoder" in capsys.readouterr().out
 
 
 def test_a_hub_id_takes_the_same_way(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

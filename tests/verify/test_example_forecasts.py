@@ -10,7 +10,7 @@ from torch import nn
 
 import tsmerge_export as tsm
 from tests.families.harness import Subject
-from tests.families.test_lagged import WHOLE
+from tests.models import TST
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.bundle.example import Example
 from tsmerge_export.bundle.typed import read
@@ -26,7 +26,10 @@ from tsmerge_export.verify.speed import SpeedReport
 
 NONE, RATIO = MergeConfig(method="none"), MergeConfig(ratio="1/4")
 SEED, WINDOWS, CONTEXT = 5, 3, 60
-SUBJECTS = {"chronos-t5": Subject("chronos-t5"), "time-series-transformer": WHOLE}
+SUBJECTS = {
+    "chronos-t5": Subject("chronos-t5"),
+    "time-series-transformer": Subject("time-series-transformer", TST),
+}
 
 
 def parts(subject: Subject, bundle: Bundle) -> list[Built]:

@@ -36,5 +36,7 @@ class TableOptions:
             if isinstance(value, bool):
                 found.append(f"--{flag}" if value else f"--no-{flag}")
             elif value is not None:
-                found += [f"--{flag}", "tab" if value == _TAB else str(value)]
+                written = "tab" if value == _TAB else str(value)
+                # A value that begins with a minus sign would be read as a flag.
+                found += [f"--{flag}={written}"] if written[:1] == "-" else [f"--{flag}", written]
         return found

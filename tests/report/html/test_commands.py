@@ -16,23 +16,17 @@ import pytest
 import tsmerge_export as tsm
 from tests.graphs import models as graphs
 from tests.report.html.bundles import bundle, report, search, series
+from tests.report.html.command_lines import parsed, run_as_printed
 from tests.report.html.reading import part, read
 from tsmerge_export.backends import target as targets
 from tsmerge_export.cli import main, main_export
 from tsmerge_export.cli.commands import merge_config
-from tsmerge_export.cli.parser import export_parser, tsmerge_parser
 from tsmerge_export.report.html import report_page
 from tsmerge_export.report.html.commands import commands
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import corpus
 
 Capture = pytest.CaptureFixture[str]
-
-
-def parsed(command: str) -> Any:
-    """What the real parser makes of a command line."""
-    program, *words = shlex.split(command)
-    return {"tsmerge-export": export_parser, "tsmerge": tsmerge_parser}[program]().parse_args(words)
 
 
 def check(content: dict[str, Any]) -> dict[str, str]:
@@ -214,3 +208,26 @@ def test_the_library_of_native_operators_is_where_it_was() -> None:
     content["run"]["native"] = "/a place/libtsmerge_ort.so"
     words = shlex.split(check(content)["native operators"])
     assert words == ["export", "TSMERGE_ORT_PLUGIN=/a place/libtsmerge_ort.so"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["a model.onnx", "a program.pt2"])
+def test_of_a_graph_all_run_as_printed(name: str, graph: Path, capsys: Capture) -> None:
+    if name.endswith(".pt2"):
+        graphs.save_program("bert", graph / name)
+    flags = ["--protect-first", "1", "--ratio", "1/3", "--seed", "3"]
+    if name.endswith(".pt2"):
+        flags += ["--opset", "20", "--token-mask", "none"]
+    else:
+        flags += ["--inputs", "example.npz", "--token-mask", "attention_mask"]
+    assert main_export([name, *flags, "-o", "out"]) == 0
+    made = tsm.Bundle.open("out").manifest
+    ended = run_as_printed(Path("out"))
+    assert ended == dict.fromkeys(
+        ("export", "repeat the verdicts", "where it merges", "speed over batches"), 0
+    )
+    again = tsm.Bundle.open("out").manifest
+    for key in ("merge", "graph", "opset", "components"):
+        assert again[key] == made[key], key
+    assert again["files"]["model.onnx"] == made["files"]["model.onnx"]
+    assert "length" in capsys.readouterr().out

@@ -78,7 +78,16 @@ def commands(content: Report | Mapping[str, Any]) -> list[tuple[str, str]]:
         ("speed over batches", shlex.join(["tsmerge", "bench", bundle, *_sizes(report)])),
     ]
     if run.data and not (report.search or in_memory or is_file) and report.setting.active:
-        tune = ["tsmerge", "tune", model, "--data", run.data, *run.table, *loading, "--max-increase", "3%"]
+        tune = [
+            "tsmerge",
+            "tune",
+            model,
+            *_flag("--data", run.data),
+            *run.table,
+            *loading,
+            "--max-increase",
+            "3%",
+        ]
         out.append(("find a better setting", shlex.join([*tune, *_output(f"{run.output}-tuned")])))
     return out
 
@@ -120,9 +129,9 @@ def _graph_flags(report: Report) -> list[str]:
 def _sizes(report: Report) -> list[str]:
     """Batches, and the length that the export was timed at: one that the model is known to run at."""
     speed = None if report.verdicts.cost is None else report.verdicts.cost.speed
-    if report.family != GRAPH:
-        return ["--batch", "1,8", *_flag("--length", speed and speed.length)]
-    return ["--batch", "1,8"]
+    inputs = report.components[0].inputs if report.components else ()
+    varies = any(isinstance(dim, str) and dim != "batch" for tensor in inputs for dim in tensor.dims)
+    return ["--batch", "1,8", *_flag("--length", speed.length if speed is not None and varies else None)]
 
 
 def _install(found: Mapping[str, str]) -> str:
@@ -188,7 +197,8 @@ def _target(flags: Sequence[str]) -> str:
 
 def _tune(search: Search, exported: Run) -> str:
     identity, run = search.identity, search.run
-    words = ["tsmerge", "tune", *map(_place, identity.models), "--data", run.data or "series.csv", *run.table]
+    words = ["tsmerge", "tune", *map(_place, identity.models), *_flag("--data", run.data or "series.csv")]
+    words += run.table
     if identity.columns:
         words += _flag("--column", ",".join(identity.columns))
     words += [*_flag("--family", exported.family), *_flag("--config", exported.config)]
