@@ -2,7 +2,8 @@
 
 What people would have is there: ``data.csv`` and ``series.csv``, ``model.onnx``, a bundle ``bolt``, a folder
 ``path/to/model``, and under ``amazon/chronos-bolt-tiny`` the trained demo model. ``<family>-model`` is a tiny one of
-that family. Commands run in this process: starting Python and PyTorch each time takes longer than they do.
+that family, ``patch-mamba.pt`` one in a file. Commands run in this process: starting Python and PyTorch each time
+takes longer than they do.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import pytest
 
 from tests.docs.blocks import BLOCKS, PAGES, ROOT, Block
 from tests.graphs.models import export as export_graph
-from tests.models import tiny_folder
+from tests.models import tiny, tiny_folder
 from tsmerge_export import demo
+from tsmerge_export.checkpoint import save_checkpoint
 from tsmerge_export.cli import main, main_export
 
 #: Checked by tests/docs/test_flags.py; the test-suite itself, linters and installing need no test.
@@ -61,6 +63,8 @@ def provide(name: str, world: Path, here: Path) -> None:
         export_graph("plain", here / name, old=True)
     elif name == "t5":
         run_shell(["tsmerge-export", "chronos-t5-model", "--ratio", "1/10", "-o", "t5"], world, here)
+    elif name == "patch-mamba.pt":
+        save_checkpoint(tiny("patch-mamba"), here / name)
     elif name.endswith("-model"):
         tiny_folder(here / name, name.removesuffix("-model"))
     elif (world / name).is_file():

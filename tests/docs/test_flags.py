@@ -98,7 +98,7 @@ def test_no_command_hides_in_a_block_without_a_language() -> None:
         # lowpass.md is written by the command that it shows
         if block.language not in ("sh", "bash") and block.page.name != "lowpass.md":
             first = block.text.split(maxsplit=1)[0]
-            assert first not in ("tsmerge", "tsmerge-export", "python", "make", "pip"), block.name
+            assert first not in ("tsmerge", "tsmerge-export", "python", "make", "pip", "cmake"), block.name
 
 
 def test_every_block_says_at_most_why_it_does_not_run() -> None:

@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from tests.docs.blocks import PAGES, ROOT
+from tests.docs.blocks import DOCS, PAGES, ROOT
 from tsmerge_export.cli.parser import export_parser
 from tsmerge_export.settings import registry
 
@@ -27,7 +27,7 @@ class _Files:
     """Files of the site, as the hooks ask for them."""
 
     def get_file_from_path(self, path: str) -> object:
-        known = {page.relative_to(ROOT / "docs").as_posix() for page in PAGES if page.name != "README.md"}
+        known = {page.relative_to(ROOT / "docs").as_posix() for page in DOCS}
         return path if path in known | {"plugins/onnxruntime/index.md"} else None
 
 
@@ -67,7 +67,7 @@ def test_info_strings_and_roles_are_not_shown() -> None:
 
 def test_every_page_is_in_the_navigation_once() -> None:
     named = re.findall(r": ([\w./-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
-    pages = {page.relative_to(ROOT / "docs").as_posix() for page in PAGES if page.name != "README.md"}
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in DOCS}
     assert sorted(named) == sorted(pages)
 
 
