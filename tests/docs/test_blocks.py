@@ -37,11 +37,11 @@ _NAMES = {page: page.relative_to(ROOT).as_posix() for page in PAGES}
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("world")
-    steps = np.arange(700)
-    noise = np.random.default_rng(0).normal(0, 0.1, (2, 700))
+    steps = np.arange(2400)
+    noise = np.random.default_rng(0).normal(0, 0.1, (2, 2400))
     table = pd.DataFrame(
         {
-            "timestamp": pd.date_range("2024-01-01", periods=700, freq="h").strftime("%Y-%m-%d %H:%M"),
+            "timestamp": pd.date_range("2024-01-01", periods=2400, freq="h").strftime("%Y-%m-%d %H:%M"),
             "sales": (10 + 3 * np.sin(steps * 2 * np.pi / 24) + noise[0]).round(3),
             "load": (5 + np.cos(steps * 2 * np.pi / 24) + noise[1]).round(3),
         }
