@@ -35,11 +35,12 @@ from scipy import stats
 from tsmerge_export import demo, families
 from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.checkpoint import load_model
-from tsmerge_export.compile.build import Built, merge_and_lower
+from tsmerge_export.compile.build import merge_and_lower
 from tsmerge_export.compile.onnx_export import DEFAULT_OPSET, export_component
 from tsmerge_export.errors import TsmergeError
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.advise.study import columns_of
+from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.cost import run_named, window_errors
 from tsmerge_export.verify.data import Table, read_table, rolling_windows

@@ -15,11 +15,12 @@ from tests.models import tiny
 from tsmerge_export import demo
 from tsmerge_export.bundle import BundleWriter
 from tsmerge_export.checkpoint import load_model
-from tsmerge_export.compile.build import Built, merge_and_lower
+from tsmerge_export.compile.build import merge_and_lower
 from tsmerge_export.compile.shared_weights import share
 from tsmerge_export.families import get
 from tsmerge_export.families.base import Component, Family
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.verify.built import Built
 
 FAMILY: Mapping[str, str] = {
     "bolt-nano": "chronos-bolt",

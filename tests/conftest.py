@@ -35,13 +35,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def _one_export_per_model() -> Iterator[None]:
     """The commands under test export as ``tests/exports.py`` does."""
     from tests import exports
-    from tsmerge_export.compile import build
+    from tsmerge_export.compile import checkpoint_source
     from tsmerge_export.tools.advise import study
     from tsmerge_export.tools.tune import subject
 
     assert exports.FOLDER == _SHARED
     with pytest.MonkeyPatch.context() as patch:
-        for module in (build, study, subject):
+        for module in (checkpoint_source, study, subject):
             patch.setattr(module, "export_component", exports.export_component)
         yield
 

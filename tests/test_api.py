@@ -5,15 +5,13 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 import tsmerge_export as tsm
 from tests.models import CHRONOS2, tiny
-from tsmerge_export import api, families
-from tsmerge_export.console.progress import NoProgress
+from tsmerge_export.compile.checkpoint_source import CheckpointSource
 from tsmerge_export.errors import UsageError
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify.data import rolling_windows
@@ -36,10 +34,10 @@ LONG = {
 
 def test_the_default_series_is_long_enough_for_any_horizon(tmp_path: Path) -> None:
     """Upstream's horizon of 1,024 steps takes more rows than the sample has: it is generated for more of them."""
-    model, merge = tiny("chronos-2", config=LONG), MergeConfig(ratio="1/4")
-    options: dict[str, Any] = {"family": None, "config": None, "trust_remote_code": False}
-    table, loaded, _ = api._inputs(model, merge, None, NoProgress(), **options)
-    assert families.get(loaded.family).horizon(loaded.model) == 1024
+    model = tiny("chronos-2", config=LONG)
+    source = CheckpointSource.load(model)
+    table = source.table
+    assert source.horizon == 1024
     assert table.name == "sample.csv, generated for 3072 rows"
     assert table.values.shape == (3072, 3) and np.isfinite(table.values).all()
     cut = rolling_windows(table, 512, 1024)
@@ -48,9 +46,8 @@ def test_the_default_series_is_long_enough_for_any_horizon(tmp_path: Path) -> No
     file = tmp_path / "short.csv"
     file.write_text("a\n" + "\n".join(str(i % 24) for i in range(2000)) + "\n")
     with pytest.raises(UsageError, match="2000 rows are too few; it takes 2048"):
-        api._inputs(model, merge, str(file), NoProgress(), **options)
-    usual, *_ = api._inputs(tiny("chronos-2"), merge, None, NoProgress(), **options)
-    assert usual.name == "sample.csv"
+        CheckpointSource.load(model, data=str(file))
+    assert CheckpointSource.load(tiny("chronos-2")).table.name == "sample.csv"
 
 
 @pytest.mark.slow

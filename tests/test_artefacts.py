@@ -11,9 +11,9 @@ import pytest
 
 from tests import artefacts, web
 from tsmerge_export.backends.onnxruntime.direct import open_session
-from tsmerge_export.compile.build import Built
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import parity
+from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.corpus import ENTRIES, Case
 

@@ -9,10 +9,10 @@ import pytest
 
 from tests import artefacts
 from tests.models import tiny_folder
+from tests.quick import quick_verdicts
 from tests.test_artefacts import NAMES, parity_of, some_cases
 from tsmerge_export.cli import main, main_export
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.verify import corpus
 from tsmerge_export.verify.corpus import ENTRIES, Case
 
 
@@ -59,8 +59,7 @@ def test_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    whole = corpus.cases
-    monkeypatch.setattr(corpus, "cases", lambda *args, **kwargs: list(whole(*args, **kwargs))[::10])
+    quick_verdicts(monkeypatch)
     tiny_folder(Path("tiny"))
     flags = ["--merge", "pitome", "--r", "3", "--margin", "0.5,0.25", "--alpha", "0.5", "--threads", "1"]
     np.savetxt("series.csv", np.sin(np.arange(500) / 4), header="a", comments="")

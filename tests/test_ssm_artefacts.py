@@ -9,12 +9,12 @@ import pytest
 
 from tests import artefacts, web
 from tests.models import tiny_folder
+from tests.quick import quick_verdicts
 from tests.test_artefacts import NAMES, some_cases
 from tests.test_pitome_artefacts import parity_of
 from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.cli import main, main_export
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.verify import corpus
 
 TRAINED = ["bolt-nano", "t5-nano"]
 
@@ -83,8 +83,7 @@ def test_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    whole = corpus.cases
-    monkeypatch.setattr(corpus, "cases", lambda *args, **kwargs: list(whole(*args, **kwargs))[::10])
+    quick_verdicts(monkeypatch)
     tiny_folder(Path("tiny"))
     np.savetxt("series.csv", np.sin(np.arange(500) / 4), header="a", comments="")
     flags = ["--merge", "ssm", "--r", "3", "--prune-share", "1/3", "--threads", "1", "--data", "series.csv"]

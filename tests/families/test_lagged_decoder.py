@@ -15,11 +15,12 @@ from tests.families.test_lagged import PLAIN, WHOLE
 from tests.models import INFORMER
 from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.backends.onnxruntime.session import GraphSession
-from tsmerge_export.compile.build import Built, merge_and_lower
+from tsmerge_export.compile.build import merge_and_lower
 from tsmerge_export.compile.onnx_export import prove_dynamic
 from tsmerge_export.families import lagged_decoder
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import generation
+from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.corpus import ENTRIES, Case
 from tsmerge_export.verify.decoded import decoded_by

@@ -17,11 +17,12 @@ from tests.exports import export_component
 from tests.models import CONFIGS, MAMBA, tiny
 from tsmerge_export import families
 from tsmerge_export.backends.onnxruntime.direct import open_session
-from tsmerge_export.compile.build import Built, merge_and_lower
+from tsmerge_export.compile.build import merge_and_lower
 from tsmerge_export.compile.onnx_export import prove_dynamic
 from tsmerge_export.errors import UsageError
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import parity
+from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.corpus import ENTRIES, Case
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from tsmerge_export import families
-from tsmerge_export.compile.build import build
-from tsmerge_export.console.progress import NoProgress
+from tsmerge_export.compile.checkpoint_source import CheckpointSource
+from tsmerge_export.compile.compilation import Compilation
 from tsmerge_export.families.base import Family
 from tsmerge_export.merge.apply import plan_of
 from tsmerge_export.settings.config import MergeConfig
@@ -67,12 +67,8 @@ def test_parity_at_a_published_size(name: str, tmp_path: Path) -> None:
         model = family.build(config).eval()
     merges = family.merge_points(model).count > 0
     merge = MergeConfig(ratio="1/4") if merges else MergeConfig(method="none")
-    built = [
-        build(
-            component, model, merge, opset=18, inline=False, folder=tmp_path, scratch=tmp_path, progress=NoProgress()
-        )
-        for component in family.components(model)
-    ]  # fmt: skip
+    compilation = Compilation(CheckpointSource.load(model), merge)
+    built = [compilation.merged(component, tmp_path) for component in compilation.source.components]
     todo = list(cases(family.context(model)))
     reports = [
         parity.check(

@@ -17,11 +17,11 @@ from transformers.utils.logging import disable_progress_bar
 import tsmerge_export as tsm
 from tests.models import CONFIGS
 from tests.report.html.command_lines import run_as_printed
+from tests.quick import quick_verdicts
 from tsmerge_export import families
 from tsmerge_export.cli import main, main_export
 from tsmerge_export.errors import TsmergeError, UnsupportedError
 from tsmerge_export.families import listing, plugins
-from tsmerge_export.verify import corpus
 
 Capture = pytest.CaptureFixture[str]
 
@@ -88,8 +88,7 @@ def test_a_family_of_another_package_is_exported_and_proved(
     model: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     monkeypatch.chdir(model.parent)
-    whole = corpus.cases
-    monkeypatch.setattr(corpus, "cases", lambda *args, **kwargs: list(whole(*args, **kwargs))[::4])
+    quick_verdicts(monkeypatch)
     np.savetxt("series.csv", np.sin(np.arange(300) / 4), header="a", comments="")
     assert main_export(["tiny", "--ratio", "1/4", "-o", "out", "--data", "series.csv", "--threads", "1"]) == 0
     assert "point-encoder: local" in capsys.readouterr().out

@@ -18,10 +18,11 @@ from torch import Tensor
 import tsmerge_export as tsm
 from tests.exports import export_component
 from tests.models import CONFIGS, tiny, tiny_folder
+from tests.quick import quick_verdicts
 from tsmerge_export import families
 from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.cli import main, main_export
-from tsmerge_export.compile.build import Built, merge_and_lower
+from tsmerge_export.compile.build import merge_and_lower
 from tsmerge_export.compile.onnx_export import eager_outputs, prove_dynamic
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.families.base import Component
@@ -30,7 +31,8 @@ from tsmerge_export.merge.apply import current_run
 from tsmerge_export.rewrite.blocks import find_blocks
 from tsmerge_export.rewrite.merge_graph import merge_graph
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.verify import corpus, parity
+from tsmerge_export.verify import parity
+from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.corpus import ENTRIES, Case
 
@@ -271,8 +273,7 @@ def test_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    whole = corpus.cases
-    monkeypatch.setattr(corpus, "cases", lambda *args, **kwargs: list(whole(*args, **kwargs))[::20])
+    quick_verdicts(monkeypatch)
     tiny_folder(Path("tiny"), "mamba", seed=3)
     np.savetxt("series.csv", np.sin(np.arange(500) / 4), header="a", comments="")
     flags = ["--threads", "1", "--data", "series.csv"]

@@ -6,35 +6,42 @@ import json
 import math
 import shutil
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pytest
 
-from tsmerge_export import MergeConfig, api
+from tsmerge_export import MergeConfig
 from tsmerge_export.backends import load
-from tsmerge_export.bundle import MANIFEST, sha256
+from tsmerge_export.bundle import MANIFEST, Bundle, sha256
+from tsmerge_export.compile.compilation import Compilation
+from tsmerge_export.console.progress import NoProgress
 from tsmerge_export.errors import TsmergeError, UnsupportedError, UsageError
-from tsmerge_export.graphs import feeds, verdicts
+from tsmerge_export.graphs.source import GraphSource
 from tsmerge_export.onnx_model.inspect import inspect_path
-from tsmerge_export.verify import speed
+from tsmerge_export.report.write import write_texts
+from tsmerge_export.verify.checks import Checks
 
 MERGE = MergeConfig(ratio="1/4", min_tokens=2)
 #: Outcomes that are right: it works, or one line says why not, with exit code 1 (a verdict), 2, 3 or 4.
 GOOD = ("ok", "verdict", "usage", "unsupported")
 
 
-@contextmanager
-def quick() -> Iterator[None]:
-    """One timing, and two kinds of rows in the parity corpus: it is not the verdict that is tested here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(speed, "_LEAST_RUNS", 1)
-        patch.setattr(verdicts, "_TIMED_LENGTHS", (40,))
-        patch.setattr(verdicts.cost, "__kwdefaults__", {**verdicts.cost.__kwdefaults__, "runs": 1})
-        patch.setattr(feeds, "KINDS", feeds.KINDS[:2])
-        yield
+#: It is not the verdict that is tested here.
+QUICK = Checks(threads=1, quick=True)
+
+
+def export(file: Path, output: Path) -> Bundle:
+    """As :func:`tsmerge_export.api.export`, quickly."""
+    return Compilation(GraphSource(file), MERGE).bundle(output, QUICK, texts=write_texts, force=True)
+
+
+def validate(folder: Path, file: Path) -> dict[str, Any]:
+    """As :func:`tsmerge_export.api.validate`, quickly."""
+    bundle = Bundle.open(folder)
+    source = GraphSource.of_bundle(bundle, file, None, NoProgress())
+    return Compilation(source, MergeConfig.from_dict(bundle.manifest["merge"])).validate(bundle, QUICK)
 
 
 def outcome(call: Callable[[], object]) -> str:
@@ -90,8 +97,8 @@ def touch_graph(file: Path, folder: Path, like: Path) -> dict[str, str]:
     made, forged = folder / "made", folder / "forged"
     found = {
         "inspect": outcome(lambda: inspect_path(file)),
-        "export": outcome(lambda: api.export(file, MERGE, output=made, threads=1, force=True)),
-        "validate": outcome(lambda: api.validate(made if made.is_dir() else like, file, threads=1)),
+        "export": outcome(lambda: export(file, made)),
+        "validate": outcome(lambda: validate(made if made.is_dir() else like, file)),
     }
     if file.is_file():
         shutil.copytree(like, forged)
@@ -107,5 +114,5 @@ def touch_bundle(bundle: Path, model: Path) -> dict[str, str]:
     return {
         "inspect": outcome(lambda: inspect_path(bundle)),
         "load": outcome(lambda: run_bundle(bundle)),
-        "validate": outcome(lambda: api.validate(bundle, model, threads=1)),
+        "validate": outcome(lambda: validate(bundle, model)),
     }

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.hostile.attacks import model, op
-from tests.hostile.cases import MERGE, hashes_made_new, quick
+from tests.hostile.cases import export, hashes_made_new
 from tests.models import tiny
-from tsmerge_export import api
 
 _KINDS = ("graph", "graph", "graph", "graph", "bundle graph", "manifest", "checkpoint")
 
@@ -40,8 +39,7 @@ class Sources:
             scale.dims.append(8)
             self.graph.write_bytes(made.SerializeToString())
         if not self.bundle.exists():
-            with quick():
-                api.export(self.graph, MERGE, output=self.bundle, threads=1)
+            export(self.graph, self.bundle)
         if not self.checkpoint.exists():
             tiny("chronos-bolt").save_pretrained(self.checkpoint)
 

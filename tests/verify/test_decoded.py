@@ -9,10 +9,10 @@ import numpy as np
 from tests import artefacts
 from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.bundle import Bundle
-from tsmerge_export.compile.build import Built
 from tsmerge_export.forecast import pipeline
 from tsmerge_export.rewrite.insert import RewriteReport
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.cost import run_named
 from tsmerge_export.verify.decoded import decoded_by

@@ -15,12 +15,12 @@ from onnx import numpy_helper
 from tests import artefacts
 from tests.forecast import upstream
 from tsmerge_export.backends.onnxruntime.direct import open_session
-from tsmerge_export.compile.build import Built
 from tsmerge_export.compile.onnx_export import prove_dynamic
 from tsmerge_export.merge.apply import merging
 from tsmerge_export.rewrite.insert import RewriteReport
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import generation, parity
+from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.corpus import ENTRIES, Case
 from tsmerge_export.verify.decisions import near_tie

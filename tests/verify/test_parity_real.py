@@ -12,10 +12,11 @@ from onnx import numpy_helper
 from torch import nn
 
 from tsmerge_export import families
-from tsmerge_export.compile.build import Built, build
-from tsmerge_export.console.progress import NoProgress
+from tsmerge_export.compile.checkpoint_source import CheckpointSource
+from tsmerge_export.compile.compilation import Compilation
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import corpus, parity
+from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.parity import ParityReport
 
@@ -41,10 +42,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     family = families.get("chronos-t5")
     model = family.build(CONFIG)
     folder = tmp_path_factory.mktemp("t5")
-    return model, build(
-        family.components(model)[0], model, MERGE, opset=18, inline=False, folder=folder, scratch=folder,
-        progress=NoProgress(),
-    )  # fmt: skip
+    return model, Compilation(CheckpointSource.load(model), MERGE).merged(family.components(model)[0], folder)
 
 
 def check(made: Made, path: Path | None = None, merge: MergeConfig = MERGE) -> ParityReport:

@@ -15,10 +15,11 @@ from tests.families.harness import Subject
 from tests.verify.bundles import save_again
 from tsmerge_export import api
 from tsmerge_export.bundle import Bundle
-from tsmerge_export.compile.build import Built
+from tsmerge_export.compile.compilation import Compilation
 from tsmerge_export.merge.apply import plan_of
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import forms, parity, settings
+from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import Checks
 from tsmerge_export.version import versions as versions_now
 
@@ -122,7 +123,7 @@ def test_validate_fails_on_an_edited_attribute(tmp_path: Path, monkeypatch: pyte
     merge = MergeConfig(ratio=("1/3", "1/4"))
     bundle = tmp_path / "bundle"
     copytree(BOLT.bundle(merge), bundle)
-    monkeypatch.setattr(api, "build", lambda *_, **__: BOLT.built(merge))
+    monkeypatch.setattr(Compilation, "merged", lambda *_, **__: BOLT.built(merge))
     monkeypatch.setattr(parity.corpus, "lengths", lambda context: (37, context))
 
     def verdict() -> dict:

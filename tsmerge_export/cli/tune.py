@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
 
     from tsmerge_export.console.progress import TUNE_STEPS, RichProgress
     from tsmerge_export.tables.source import open_source
-    from tsmerge_export.tools.bench.compare import first_only
+    from tsmerge_export.tools.bench.group import first_only
     from tsmerge_export.tools.tune.log import kept
     from tsmerge_export.tools.tune.search import Search, Tried, identity_of, pareto
     from tsmerge_export.tools.tune.show import front_table, plot, print_answer

@@ -1,52 +1,21 @@
-"""Builds the files of one component: plain, merged, lowered. Shared by export and validate."""
+"""From the plain graph of a component to its files: merged, lowered, written."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
-from torch import nn
 
 from tsmerge_export.backends.onnxruntime.portable import to_portable
-from tsmerge_export.compile.onnx_export import export_component, prove_dynamic
 from tsmerge_export.console.progress import NoProgress, Progress
 from tsmerge_export.families.base import Component
 from tsmerge_export.onnx_model.weights import write_model
 from tsmerge_export.rewrite.insert import RewriteReport
 from tsmerge_export.rewrite.merge_graph import merge_graph
 from tsmerge_export.settings.config import MergeConfig
-
-
-@dataclass(frozen=True)
-class Built:
-    """Files of one component.
-
-    Attributes:
-        unmerged: the plain export. merged: the artefact; the same file where nothing is merged.
-        decisions: the artefact with its merge nodes, where ``merged`` has its functions inlined; else None.
-        report: what the rewriter did.
-    """
-
-    component: Component
-    unmerged: Path
-    merged: Path
-    decisions: Path | None
-    report: RewriteReport
-
-    def to_dict(self) -> dict[str, Any]:
-        """The component's entry in the manifest."""
-        return {
-            "name": self.component.name,
-            "file": self.merged.name,
-            "inputs": [spec.to_dict() for spec in self.component.inputs],
-            "outputs": [spec.to_dict() for spec in self.component.outputs],
-            "merges": [merge.to_dict() for merge in self.report.merges],
-            "barriers": [barrier.to_dict() for barrier in self.report.barriers],
-        }
+from tsmerge_export.verify.built import Built
 
 
 def stay_merged(component: Component) -> dict[str, int]:
@@ -60,33 +29,6 @@ def stay_merged(component: Component) -> dict[str, int]:
     }
 
 
-def build(
-    component: Component,
-    model: nn.Module,
-    merge: MergeConfig,
-    *,
-    opset: int,
-    inline: bool,
-    folder: Path,
-    scratch: Path,
-    progress: Progress,
-) -> Built:
-    """Export, prove, rewrite and lower one component.
-
-    Args:
-        folder: where ``<component>.onnx`` is written. scratch: for files that are not part of the result.
-
-    Raises:
-        UnsupportedError, UsageError, VerdictError: see the steps.
-    """
-    progress.step("export")
-    plain = export_component(component, model, opset=opset, folder=scratch)
-    prove_dynamic(component, model, plain)
-    return merge_and_lower(
-        component, plain, merge, inline=inline, folder=folder, scratch=scratch, progress=progress
-    )
-
-
 def merge_and_lower(
     component: Component,
     plain: ir.Model,
@@ -98,9 +40,15 @@ def merge_and_lower(
     progress: Progress | None = None,
     stay: Mapping[str, int] | None = None,
 ) -> Built:
-    """Rewrite and lower a component that is exported already; ``plain`` is not changed. Otherwise as :func:`build`.
+    """Rewrite and lower a component that is exported already.
 
-    ``stay``: outputs that may stay merged, instead of :func:`stay_merged`.
+    Args:
+        plain: its graph without merging, which is not changed.
+        folder: where ``<component>.onnx`` is written. scratch: for files that are not part of the result.
+        stay: outputs that may stay merged, instead of :func:`stay_merged`.
+
+    Raises:
+        UnsupportedError, UsageError: see the steps.
     """
     progress = progress or NoProgress()
     progress.step("rewrite")

@@ -12,7 +12,6 @@ from tsmerge_export.backends.base import Part, Run
 from tsmerge_export.backends.target import Target
 from tsmerge_export.bundle import TensorInfo
 from tsmerge_export.checkpoint import LoadedModel
-from tsmerge_export.compile.build import Built
 from tsmerge_export.compile.onnx_export import EXAMPLE
 from tsmerge_export.console.progress import Progress
 from tsmerge_export.errors import VerdictError
@@ -20,6 +19,7 @@ from tsmerge_export.families.base import TensorSpec
 from tsmerge_export.onnx_model.inspect import inspect_file
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import parity
+from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.parity_report import ParityReport
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import onnx
@@ -140,7 +140,7 @@ class GraphModel:
         return make(self.inputs, self.sizes[index])
 
 
-def is_graph_file(source: object) -> bool:
+def is_graph_file(source: object) -> TypeGuard[str | Path]:
     """Whether a source is a file that holds a graph instead of weights."""
     if not isinstance(source, str | Path):
         return False

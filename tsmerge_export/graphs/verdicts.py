@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from tsmerge_export.compile.build import Built
 from tsmerge_export.errors import VerdictError
 from tsmerge_export.families.base import Arrays
 from tsmerge_export.graphs.feeds import KINDS, Sizes, kinds_for, make
@@ -22,7 +21,8 @@ from tsmerge_export.rewrite.points import Point, find_points
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import lengths, settings, tolerances
 from tsmerge_export.verify.artefact import OnnxArtefact
-from tsmerge_export.verify.checks import Checks
+from tsmerge_export.verify.built import Built
+from tsmerge_export.verify.checks import Checks, Told
 from tsmerge_export.verify.cost import run_named, tokens_left
 from tsmerge_export.verify.parity import (
     CaseResult,
@@ -176,7 +176,8 @@ def parity(
     built: Built,
     checks: Checks,
     *,
-    progress: Callable[[int, int], None],
+    faults: Sequence[str] = (),
+    progress: Told,
 ) -> dict[str, Any]:
     """The artefact against the reference merging simulated in the original graph; JSON-ready, as of other families.
 
@@ -196,6 +197,7 @@ def parity(
             return unreadable(built.component.name, built.merged, tolerance, error).to_dict()
         if built.decisions is None and merge.active:
             report.faults += settings.faults(built.merged, planned(model, merge)[1])
+        report.faults += faults
         todo = _cases(model, original, checks)
         if _rows_mix(model, original):  # then a decision that flips in one row changes the others
             todo = [replace(case, batch=1) for case in todo]

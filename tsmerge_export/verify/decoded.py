@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from tsmerge_export.compile.build import Built
 from tsmerge_export.families.base import Family, Forecast, Forecasts
 from tsmerge_export.forecast import DEFAULT_MEMORY
+from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import USUAL, Checks
 
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 import onnx
 from torch import nn
 
-from tsmerge_export.compile.build import Built
 from tsmerge_export.families.base import Component, Family, Generation
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import corpus
 from tsmerge_export.verify.artefact import OnnxArtefact, Outputs
+from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import USUAL, Checks
 from tsmerge_export.verify.parity import ParityReport, judge_cases, unreadable
 

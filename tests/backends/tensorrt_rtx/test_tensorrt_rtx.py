@@ -23,9 +23,9 @@ from tsmerge_export.backends.tensorrt_rtx import engine as tensorrt_rtx
 from tsmerge_export.backends.tensorrt_rtx.backend import TensorRTRTX
 from tsmerge_export.backends.tensorrt_rtx.form import standard_form
 from tsmerge_export.bundle import sha256
-from tsmerge_export.compile.build import build
+from tsmerge_export.compile.checkpoint_source import CheckpointSource
+from tsmerge_export.compile.compilation import Compilation
 from tsmerge_export.compile.hand_over import removed_at
-from tsmerge_export.console.progress import NoProgress
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError
 from tsmerge_export.onnx_model.weights import write_model
 from tsmerge_export.settings.config import MergeConfig
@@ -78,10 +78,7 @@ def test_six_layers_of_chronos_t5_in_half_precision(rtx: None, tmp_path: Path) -
     family = families.get("chronos-t5")
     model = family.build({**T5, "num_layers": 6}).eval()
     component = family.components(model)[0]
-    made = build(
-        component, model, MergeConfig(ratio="1/8"), opset=18, inline=False,
-        folder=tmp_path, scratch=tmp_path, progress=NoProgress(),
-    )  # fmt: skip
+    made = Compilation(CheckpointSource.load(model), MergeConfig(ratio="1/8")).merged(component, tmp_path)
     static = static_functions(set_precision(onnx.load(made.merged), "fp16"), merge=True)
     write_model(standard_form(static), tmp_path / "static.onnx")
     profile = make_profile(component.inputs, (None, None, None), longest=family.context(model))

@@ -15,6 +15,7 @@ import pytest
 
 import tsmerge_export as tsm
 from tests.graphs import models as graphs
+from tests.quick import quick_verdicts
 from tests.report.html.bundles import bundle, report, search, series
 from tests.report.html.command_lines import parsed, run_as_printed
 from tests.report.html.reading import part, read
@@ -24,7 +25,6 @@ from tsmerge_export.cli.commands import merge_config
 from tsmerge_export.report.html import report_page
 from tsmerge_export.report.html.commands import commands
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.verify import corpus
 
 Capture = pytest.CaptureFixture[str]
 
@@ -115,8 +115,7 @@ def test_of_a_family(source: str) -> None:
 def test_cheap_commands_of_a_family_run(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     made = bundle("chronos-bolt")
     monkeypatch.chdir(made.parent)
-    whole = corpus.cases
-    monkeypatch.setattr(corpus, "cases", lambda *args, **kwargs: list(whole(*args, **kwargs))[::20])
+    quick_verdicts(monkeypatch)
     given = check(report("chronos-bolt"))
     for what in ("repeat the verdicts", "where it merges", "speed over batches"):
         short = ["--runs", "1"] if what.startswith("speed") else []

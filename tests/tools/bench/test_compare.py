@@ -11,6 +11,7 @@ import pytest
 
 from tests import artefacts
 from tests.models import tiny_folder
+from tests.quick import quick_verdicts
 from tsmerge_export.cli import main, main_export
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.bench.candidate import Candidate
@@ -18,7 +19,6 @@ from tsmerge_export.tools.bench.compare import Row, _row, first_only, series_of
 from tsmerge_export.tools.bench.profile import merge_share
 from tsmerge_export.tools.bench.run import Timing
 from tsmerge_export.tools.bench.show import verdict_lines
-from tsmerge_export.verify import corpus
 from tsmerge_export.verify.data import Table
 
 Capture = pytest.CaptureFixture[str]
@@ -85,8 +85,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_command(model: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = corpus.cases
-    monkeypatch.setattr(corpus, "cases", lambda *args, **kwargs: list(whole(*args, **kwargs))[::20])
+    quick_verdicts(monkeypatch)
     assert main_export(["tiny", "--r", "2", "--threads", "1", "-o", "made"]) == 0
     capsys.readouterr()
     sizes = ["--batch", "1,2", "--length", "100,100000", "--runs", "2", "--ratio", "1/2"]

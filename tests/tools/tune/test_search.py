@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.models import tiny_folder
+from tests.quick import quick_verdicts
 from tsmerge_export.cli import main
 from tsmerge_export.errors import UnsupportedError, UsageError
 from tsmerge_export.settings import registry
@@ -17,7 +18,6 @@ from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.tune import search, space, subject, verdict
 from tsmerge_export.tools.tune.crossover import WORTH
 from tsmerge_export.tools.tune.search import NONE, Search, Tried, identity_of, pareto
-from tsmerge_export.verify import corpus
 from tsmerge_export.verify.data import Table
 from tsmerge_export.verify.speed import Speedup
 
@@ -162,8 +162,7 @@ FAST = ["--data", "series.csv", "--windows", "5", "--threads", "1", "--length", 
 def test_command_exports_the_fastest_within_the_budget(
     folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = corpus.cases
-    monkeypatch.setattr(corpus, "cases", lambda *args, **kwargs: list(whole(*args, **kwargs))[::20])
+    quick_verdicts(monkeypatch)
 
     def speed(reference: Any, tried: Any, merge: MergeConfig, **_: Any) -> Speedup:
         return always(3.0 if merge.method == "global" else 2.0 if merge.active else 1.0)()

@@ -5,29 +5,23 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from tsmerge_export import families
 from tsmerge_export.bundle import MANIFEST, Bundle
-from tsmerge_export.checkpoint import LoadedModel, load_model
-from tsmerge_export.compile.build import Built, build
-from tsmerge_export.compile.onnx_export import DEFAULT_OPSET
 from tsmerge_export.console.progress import NoProgress, Progress
 from tsmerge_export.errors import UsageError
 from tsmerge_export.families.base import Arrays
-from tsmerge_export.graphs.model import GraphOptions, is_graph_file
-from tsmerge_export.merge.apply import refuse_where_nothing_merges
-from tsmerge_export.merge.default import settle
+from tsmerge_export.graphs.model import GraphOptions
 from tsmerge_export.onnx_model import weights as onnx_weights
 from tsmerge_export.onnx_model.flops import count, without_merging
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.tools.bench.alone import BundleSubject, GraphSubject, bundle_subject, graph_subject
-from tsmerge_export.tools.bench.candidate import MERGED, UNMERGED, Candidate
+from tsmerge_export.tools.bench.candidate import UNMERGED
+from tsmerge_export.tools.bench.group import Group, of_bundle, of_model
 from tsmerge_export.tools.bench.profile import merge_share
 from tsmerge_export.tools.bench.run import Timing, interleave
 from tsmerge_export.verify.data import Table
@@ -74,92 +68,9 @@ class Row:
         return asdict(self)
 
 
-@dataclass
-class Subject:
-    """What shares one input: a model of a family with its candidates."""
-
-    name: str
-    loaded: LoadedModel
-    part: families.base.Component
-    candidates: list[Candidate] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def family(self) -> str:
-        """Name of the model's family."""
-        return self.loaded.family
-
-    @property
-    def component(self) -> str:
-        """Name of the component that is timed."""
-        return self.part.name
-
-    def refusal(self, length: int) -> str | None:
-        """Why a length is left out; None where it is not."""
-        longest = families.get(self.family).context(self.loaded.model)
-        return None if length <= longest else f"{self.name} reads at most {longest} steps"
-
-    def inputs(self, series: np.ndarray[Any, np.dtype[np.float32]]) -> Arrays:
-        """Of the component, for ``series [batch, length]``."""
-        return self.part.from_series(self.loaded.model, series)
-
-
-_Any = Subject | GraphSubject | BundleSubject
-
-
-def first_only(family: families.base.Family, model: Any) -> str | None:
-    """What a user must know about times where a model has more components than the one that is timed."""
-    parts = [part.name for part in family.components(model)]
-    if len(parts) == 1:
-        return None
-    return (
-        f"{family.name}: times, FLOPs and speed-ups are those of the {parts[0]} alone, where tokens merge; a whole "
-        f"forecast also runs {' and '.join(parts[1:])}"
-    )
-
-
-def _subject(
-    source: str,
-    merge: MergeConfig,
-    rivals: Sequence[str],
-    folder: Path,
-    options: dict[str, Any],
-    progress: Progress,
-) -> Subject:
-    progress.step("load")
-    loaded = load_model(source, **options)
-    family = families.get(loaded.family)
-    refuse_where_nothing_merges(family, loaded.model, merge)
-    settled = settle(merge, family, loaded.model)
-    merge = settled.merge
-    component = family.components(loaded.model)[0]
-    subject = Subject(source, loaded, component)
-    if settled.note is not None:
-        subject.notes.append(f"{source}: {settled.note}")
-    subject.notes += [note for note in (first_only(family, loaded.model),) if note]
-    folder.mkdir()
-    built: Built = build(
-        component, loaded.model, merge, opset=DEFAULT_OPSET, inline=False, folder=folder, scratch=folder,
-        progress=progress,
-    )  # fmt: skip
-    plain = str(built.unmerged)
-    subject.candidates.append(Candidate(UNMERGED, "onnxruntime", source, plain, {}))
-    for rival in rivals:
-        if rival in ("eager", "compile"):
-            name = "eager sdpa" if rival == "eager" else "torch.compile"
-            subject.candidates.append(Candidate(name, rival, source, source, options))
-        elif rival == "openvino":
-            subject.candidates.append(Candidate("openvino", rival, source, plain, {}))
-    if merge.active:
-        subject.candidates.append(
-            Candidate(MERGED, "onnxruntime", source, str(built.merged), {}, merged=True)
-        )
-    return subject
-
-
-def _add_bundle(path: str, subjects: Sequence[_Any]) -> None:
+def _add_bundle(path: str, groups: Sequence[Group]) -> None:
     bundle = Bundle.open(path)
-    mine = [s for s in subjects if s.family == bundle.manifest.get("family")]
+    mine = [s for s in groups if s.family == bundle.manifest.get("family")]
     if len(mine) != 1:
         wanted = "exactly one" if mine else "a"
         raise UsageError(
@@ -168,8 +79,7 @@ def _add_bundle(path: str, subjects: Sequence[_Any]) -> None:
     info = bundle.component(mine[0].component)
     merge = MergeConfig.from_dict(bundle.manifest["merge"])
     name = f"bundle {path}"
-    file = str(bundle.path / info.file)
-    mine[0].candidates.append(Candidate(name, "onnxruntime", mine[0].name, file, {}, merged=merge.active))
+    mine[0].add(name, "onnxruntime", bundle.path / info.file, merged=merge.active)
 
 
 def earlier_rows(path: str | None, settings: dict[str, Any]) -> list[Row]:
@@ -247,50 +157,47 @@ def bench(
     notes: list[str] = []
     with TemporaryDirectory(prefix="tsmerge-bench-") as scratch:
         root = Path(scratch)
-        subjects: list[_Any] = []
-        for number, source in enumerate(models):
-            made = root / str(number)
-            if is_graph_file(source):
-                progress.step("load")
-                found = graph_subject(source, merge, list(rivals), made, graph or GraphOptions(), progress)
-                subjects.append(found)
-            else:
-                subjects.append(_subject(source, merge, rivals, made, options or {}, progress))
+        groups = [
+            of_model(
+                source, merge, rivals, root / str(number), options or {}, graph or GraphOptions(), progress
+            )
+            for number, source in enumerate(models)
+        ]
         for path in bundles:
             if models:
-                _add_bundle(path, subjects)
+                _add_bundle(path, groups)
             else:
-                subjects.append(bundle_subject(path))
-        notes += dict.fromkeys(note for subject in subjects for note in subject.notes)
+                groups.append(of_bundle(path))
+        notes += dict.fromkeys(note for group in groups for note in group.notes)
         progress.step("bench")
         sizes = []
-        for subject in subjects:
+        for group in groups:
             for length in lengths:
-                refusal = subject.refusal(length)
+                refusal = group.refusal(length)
                 if refusal is not None:
                     notes.append(f"length {length}: {refusal}; left out")
                     continue
-                sizes += [(subject, b, length, t) for b in batches for t in threads]
+                sizes += [(group, b, length, t) for b in batches for t in threads]
         if not sizes:
             raise UsageError(f"--length {','.join(map(str, lengths))}: {notes[-1]}")
-        for number, (subject, batch, length, count_of_threads) in enumerate(sizes):
-            place = (subject.name, batch, length, count_of_threads)
+        for number, (group, batch, length, count_of_threads) in enumerate(sizes):
+            place = (group.name, batch, length, count_of_threads)
             known = [row for row in done if (row.group, row.batch, row.length, row.threads) == place]
-            if {row.candidate for row in known} == {candidate.name for candidate in subject.candidates}:
+            if {row.candidate for row in known} == {candidate.name for candidate in group.candidates}:
                 rows += known
                 continue
 
             def update(turn: int, turns: int, before: int = number, total: int = len(sizes)) -> None:
                 progress.update(before * turns + turn, total * turns)
 
-            rows += _measure(subject, table, batch, length, count_of_threads, root, runs, seconds, update)
+            rows += _measure(group, table, batch, length, count_of_threads, root, runs, seconds, update)
             if told is not None:
                 told(rows)
     return rows, notes
 
 
 def _measure(
-    subject: _Any,
+    group: Group,
     table: Table,
     batch: int,
     length: int,
@@ -300,12 +207,12 @@ def _measure(
     seconds: float,
     update: Any,
 ) -> list[Row]:
-    inputs = subject.inputs(series_of(table, batch, length))
+    inputs = group.inputs(series_of(table, batch, length))
     stored = folder / "inputs.npz"
     np.savez(stored, **inputs)  # type: ignore[arg-type]
     timings = interleave(
-        subject.candidates,
-        subject.component,
+        group.candidates,
+        group.component,
         stored,
         threads,
         runs=runs,

@@ -1,0 +1,228 @@
+"""One compilation: a source and how its tokens merge; traced once, merged as often as asked, proved, bundled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import onnx_ir as ir
+
+from tsmerge_export.backends.onnxruntime import native
+from tsmerge_export.backends.target import Target
+from tsmerge_export.bundle import Bundle, BundleWriter
+from tsmerge_export.bundle.run import Run
+from tsmerge_export.compile.build import merge_and_lower
+from tsmerge_export.compile.shared_weights import share
+from tsmerge_export.compile.source import Source
+from tsmerge_export.console.progress import NoProgress, Progress, Stopwatch
+from tsmerge_export.errors import VerdictError
+from tsmerge_export.families.base import Component
+from tsmerge_export.merge.default import Settled
+from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.verify import forms
+from tsmerge_export.verify.built import Built
+from tsmerge_export.verify.checks import Checks
+
+#: Writes what people read of a bundle: (its folder, all that is known of it, sizes that it is known to run at).
+Texts = Callable[[Path, dict[str, Any], Mapping[str, int] | None], None]
+
+
+class Compilation:
+    """A source, and the setting that it is merged by.
+
+    Args:
+        source: the model.
+        merge: None is what is safe for it, see :mod:`~tsmerge_export.merge.default`.
+        inline: write merge functions in place, for runtimes that do not expand functions.
+        progress: told about each step. A stopwatch has also what came before, the loading of the source.
+
+    Attributes:
+        settled: the setting without an open end, and a line that says where it comes from.
+
+    Raises:
+        UsageError, UnsupportedError: the source cannot merge like that.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        merge: MergeConfig | None = None,
+        *,
+        inline: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        self.source, self.inline = source, inline
+        self._progress = progress if isinstance(progress, Stopwatch) else Stopwatch(progress or NoProgress())
+        self.settled: Settled = source.settle(merge)
+        self._plain: dict[str, ir.Model] = {}
+
+    @property
+    def merge(self) -> MergeConfig:
+        """The setting."""
+        return self.settled.merge
+
+    def plain(self, component: Component, folder: Path) -> ir.Model:
+        """The graph of a component without merging, traced and proved once; it must not be changed.
+
+        Args:
+            folder: for weights that are too large for one message. It is needed for as long as the compilation is.
+        """
+        if component.name not in self._plain:
+            self._plain[component.name] = self.source.plain(component, folder, self._progress)
+        return self._plain[component.name]
+
+    def merged(
+        self,
+        component: Component,
+        folder: Path,
+        merge: MergeConfig | None = None,
+        *,
+        inline: bool = False,
+        scratch: Path | None = None,
+    ) -> Built:
+        """The files of a component, which is traced where it was not yet.
+
+        Args:
+            folder: where ``<component>.onnx`` is written. merge: instead of the setting of the compilation.
+            scratch: for files that are not part of the result; None is ``folder``.
+
+        Raises:
+            UnsupportedError, UsageError, VerdictError: it cannot be built.
+        """
+        scratch = scratch or folder
+        return merge_and_lower(
+            component, self.plain(component, scratch), merge or self.merge, inline=inline, folder=folder,
+            scratch=scratch, progress=self._progress, stay=self.source.stay(component),
+        )  # fmt: skip
+
+    def _in_a_row(self, folder: Path, scratch: Path, *, inline: bool) -> list[Built]:
+        """The files of all components; each graph is let go of before the next is traced: there may be little room."""
+        built = []
+        for component in self.source.components:
+            built.append(self.merged(component, folder, inline=inline, scratch=scratch))
+            self._plain.pop(component.name)
+        return built
+
+    def prove(
+        self, built: Sequence[Built], checks: Checks, *, faults: Sequence[str] = (), show: bool = False
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Both verdicts, and what the report shows beside them.
+
+        Args:
+            built: files of all components. checks: how they are held against the source.
+            faults: of no component; they fail parity, too. show: whether to make what only the report shows.
+
+        Returns:
+            ``{"parity": ..., "cost": ...}``, JSON-ready; with a failed parity a cost means nothing, and there is none.
+        """
+        self._progress.step("parity")
+        verdicts = {"parity": self.source.parity(self.merge, built, checks, faults, self._progress.update)}
+        if not (self.merge.active and verdicts["parity"]["passed"]):
+            return verdicts, {}
+        self._progress.step("cost")
+        cost = self.source.cost(self.merge, built, checks, self._progress.update)
+        verdicts["cost"] = cost.verdict
+        if not show or cost.example is None:
+            return verdicts, {}
+        self._progress.step("example")
+        return verdicts, {"example": cost.example()}
+
+    def validate(self, bundle: Bundle, checks: Checks) -> dict[str, Any]:
+        """Both verdicts of a bundle that is there, against the source.
+
+        Raises:
+            UsageError: its forms for other runtimes cannot be read.
+        """
+        inlined = bool(bundle.manifest.get("inline")) and self.merge.active
+        if inlined:
+            native.refuse("an inlined bundle")
+        with TemporaryDirectory(prefix="tsmerge-") as name:
+            folder = Path(name)
+            # Built anew: the unmerged rival, and a form that shows its decisions where the bundle's is inlined.
+            built = [
+                replace(
+                    fresh, merged=bundle.component(fresh.component.name).file,
+                    decisions=fresh.merged if inlined else None,
+                )
+                for fresh in self._in_a_row(folder, folder, inline=False)
+            ]  # fmt: skip
+            faults = forms.faults(bundle, self.source.plan(self.merge))
+            return self.prove(built, checks, faults=faults)[0]
+
+    def bundle(
+        self,
+        output: str | Path | Callable[[str], str | Path],
+        checks: Checks,
+        *,
+        texts: Texts,
+        force: bool = False,
+        target: Target | None = None,
+        search: Mapping[str, Any] | None = None,
+    ) -> Bundle:
+        """Merge, prove, lower and write a bundle, all of it or nothing.
+
+        Args:
+            output: folder to make, or a function that names it after the method. force: replace a bundle that is there.
+            texts: writes what people read. target: a back end beside ONNX Runtime. search: what came before.
+
+        Raises:
+            VerdictError: parity failed; nothing is written, ``error.manifest`` holds the verdicts.
+            UsageError, UnsupportedError, MissingDependencyError: the user can mend it; nothing is written.
+        """
+        output = output(self.merge.method) if callable(output) else output
+        with BundleWriter(output, force) as writer:
+            built = self._in_a_row(writer.path, writer.scratch, inline=self.inline)
+            share([item.merged for item in built], writer.path)
+            verdicts, shown = self.prove(built, checks, show=True)
+            manifest = self._manifest(built, verdicts)
+            shown["run"] = self._run(output, checks, target).to_dict()
+            if search is not None:
+                shown["search"] = dict(search)
+            if not verdicts["parity"]["passed"]:
+                first = next(iter(verdicts["parity"]["failures"]), "no row was compared")
+                raise VerdictError(
+                    f"{self.source.name}: parity failed, no bundle is written: {first}", manifest | shown
+                )
+            if target is not None and target.needs_more:
+                # Components behind the first have no engines: a forecaster runs them in ONNX Runtime.
+                engines = [item for item in built if item.component.mergeable]
+                manifest["target"] = self.source.lower(
+                    target, self.merge, engines, checks, folder=writer.path, scratch=writer.scratch,
+                    progress=self._progress,
+                )  # fmt: skip
+            self._progress.step("bundle")
+            self._progress.stop()
+            texts(writer.path, manifest | shown | {"seconds": self._progress.seconds}, self.source.sizes)
+            return writer.commit(manifest)
+
+    def _manifest(self, built: Sequence[Built], verdicts: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "source": self.source.name,
+            "family": self.source.family,
+            "merge": self.merge.to_dict(),
+            "notes": [] if self.settled.note is None else [self.settled.note],
+            "opset": self.source.opset,
+            "inline": self.inline,
+            "components": [item.to_dict() for item in built],
+            **self.source.entries(),
+            "verdicts": verdicts,
+            "versions": self.source.versions(),
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
+
+    def _run(self, output: str | Path, checks: Checks, target: Target | None) -> Run:
+        """What the commands of a report need besides the manifest."""
+        return replace(
+            self.source.run(),
+            output=Path(output).name,
+            atol=checks.atol,
+            rtol=checks.rtol,
+            threads=checks.threads,
+            seed=checks.seed,
+            target=() if target is None else tuple(target.flags()),
+            native=native.run_entry().get("native"),
+        )

@@ -1,0 +1,141 @@
+"""Where a model comes from: what a compilation asks of it, whatever kind it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from tsmerge_export.backends.target import Target
+from tsmerge_export.bundle.run import Run
+from tsmerge_export.console.progress import Progress
+from tsmerge_export.families.base import Arrays, Component
+from tsmerge_export.merge.default import Settled
+from tsmerge_export.merge.plan import MergeStep
+from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.verify.built import Built
+from tsmerge_export.verify.checks import Checks, Told
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What merging costs.
+
+    Attributes:
+        verdict: JSON-ready, for the manifest.
+        example: makes what a person looks at beside it, for the report; None where there is nothing to show.
+    """
+
+    verdict: dict[str, Any]
+    example: Callable[[], dict[str, Any]] | None = None
+
+
+class Source(Protocol):
+    """A model to compile, and the truth that its files are held against.
+
+    :class:`~tsmerge_export.compile.checkpoint_source.CheckpointSource` is an eager module of a known family,
+    :class:`~tsmerge_export.graphs.source.GraphSource` a graph from a file.
+    """
+
+    @property
+    def name(self) -> str:
+        """As the user named it."""
+
+    @property
+    def family(self) -> str:
+        """Name of its family; of a graph from a file, what stands for one."""
+
+    @property
+    def opset(self) -> int:
+        """ONNX operator set of its files."""
+
+    @property
+    def components(self) -> Sequence[Component]:
+        """What is exported, a file each. Where something merges, it is in the first."""
+
+    @property
+    def longest(self) -> int | None:
+        """Steps that it reads at most; None where that is not known."""
+
+    @property
+    def sizes(self) -> Mapping[str, int] | None:
+        """Dims of its inputs that it is known to run at; None where any will do."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What was found out about it and should be told, a line each."""
+
+    def settle(self, merge: MergeConfig | None) -> Settled:
+        """The setting, without an open end: None is what is safe for it, which may be not to merge.
+
+        Raises:
+            UsageError, UnsupportedError: it cannot merge like that; said before any slow step.
+        """
+
+    def plan(self, merge: MergeConfig) -> Mapping[int, MergeStep]:
+        """The steps of a setting, by layer."""
+
+    def plain(self, component: Component, folder: Path, progress: Progress) -> ir.Model:
+        """The graph of a component without merging, proved to run at any size. It must not be changed.
+
+        Args:
+            folder: for weights that are too large for one message; they are read from there later on.
+
+        Raises:
+            UnsupportedError, VerdictError: it does not export, or not right.
+        """
+
+    def stay(self, component: Component) -> Mapping[str, int]:
+        """Outputs that may stay merged, with their token axis."""
+
+    def feed(self, series: npt.NDArray[np.float32]) -> Arrays:
+        """Inputs of the first component for series ``[B, L]``; made up where nobody knows what they mean."""
+
+    def rival(self, built: Built, folder: Path) -> Path:
+        """The file that the merged one is timed against: the model as its user would run it in ONNX Runtime."""
+
+    def parity(
+        self, merge: MergeConfig, built: Sequence[Built], checks: Checks, faults: Sequence[str], told: Told
+    ) -> dict[str, Any]:
+        """The files against the reference merging in the model as it was; JSON-ready. It does not raise for a failure.
+
+        Args:
+            faults: of no component; they fail it, too.
+        """
+
+    def cost(self, merge: MergeConfig, built: Sequence[Built], checks: Checks, told: Told) -> Cost:
+        """What merging costs in accuracy and brings in speed."""
+
+    def lower(
+        self,
+        target: Target,
+        merge: MergeConfig,
+        built: Sequence[Built],
+        checks: Checks,
+        *,
+        folder: Path,
+        scratch: Path,
+        progress: Progress,
+    ) -> dict[str, Any]:
+        """Have a back end make files of its own of what has been proved; the manifest's account of them.
+
+        Args:
+            built: components for it. folder: where its files go. scratch: for what is not part of the result.
+
+        Raises:
+            UnsupportedError, VerdictError, UsageError: it cannot, or the result is not right.
+        """
+
+    def entries(self) -> dict[str, Any]:
+        """What the manifest keeps of it: ``pipeline``, and ``graph`` of a graph from a file."""
+
+    def versions(self) -> dict[str, str]:
+        """Of the packages that its files come from."""
+
+    def run(self) -> Run:
+        """By which options of the command line it is had again, for the commands of a report; the others are usual."""
