@@ -32,12 +32,12 @@ from rich.console import Console
 from rich.progress import Progress
 from scipy import stats
 
-from tsmerge_export import demo, families
+from tsmerge_export import demo
 from tsmerge_export.backends.onnxruntime.direct import open_session
-from tsmerge_export.checkpoint import load_model
-from tsmerge_export.compile.build import merge_and_lower
-from tsmerge_export.compile.onnx_export import DEFAULT_OPSET, export_component
+from tsmerge_export.compile.checkpoint_source import CheckpointSource
+from tsmerge_export.compile.compilation import Compilation
 from tsmerge_export.errors import TsmergeError
+from tsmerge_export.families.base import Component
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.advise.study import columns_of
 from tsmerge_export.verify.built import Built
@@ -123,26 +123,23 @@ class Forecaster:
     """A trained model, unmerged and merged, in ONNX Runtime."""
 
     def __init__(self, source: Path, folder: Path, threads: int) -> None:
-        loaded = load_model(source)
-        self.model, self.family = loaded.model, families.get(loaded.family)
-        components = self.family.components(self.model)
-        self.component = components[0]
-        exported = {c.name: export_component(c, self.model, opset=DEFAULT_OPSET) for c in components}
+        loaded = CheckpointSource.load(source)
+        self.model, self.family, self.component = loaded.model, loaded.of_family, loaded.components[0]
+        none = MergeConfig(method="none")
+        compilation = Compilation(loaded, none)
+        compilation.plain(self.component, folder)
         self.runs: dict[str, Callable[..., Any]] = {}
         for ratio in (None, *RATIOS):
             merge = MergeConfig(method="none") if ratio is None else MergeConfig(ratio=ratio)
-            session = open_session(self._built(self.component, exported, merge, folder).merged, threads)
+            session = open_session(self._built(compilation, self.component, merge, folder).merged, threads)
             self.runs[ratio or "unmerged"] = partial(
                 run_named, session, [spec.name for spec in self.component.outputs]
             )
-        none = MergeConfig(method="none")
-        rest = [self._built(c, exported, none, folder) for c in components[1:]]
+        rest = [self._built(compilation, part, none, folder) for part in loaded.components[1:]]
         self.decoded = decoded_by(self.family, self.model, rest, Checks(threads=threads))
 
-    def _built(self, component: Any, exported: Any, merge: MergeConfig, folder: Path) -> Built:
-        place = Path(tempfile.mkdtemp(dir=folder))
-        plain = exported[component.name]
-        return merge_and_lower(component, plain, merge, inline=False, folder=place, scratch=place)
+    def _built(self, compilation: Compilation, part: Component, merge: MergeConfig, folder: Path) -> Built:
+        return compilation.merged(part, Path(tempfile.mkdtemp(dir=folder)), merge)
 
     def measure(self, source: str, name: str, values: np.ndarray, windows: int) -> Result | None:
         """None where no window varies."""

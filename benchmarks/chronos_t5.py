@@ -63,8 +63,8 @@ def make(folder: Path, model: str, ratios: list[str | None]) -> None:
     from tsmerge_export import demo
     from tsmerge_export.bundle import BundleWriter
     from tsmerge_export.checkpoint import load_model
-    from tsmerge_export.compile.build import merge_and_lower
-    from tsmerge_export.compile.onnx_export import export_component
+    from tsmerge_export.compile.checkpoint_source import CheckpointSource
+    from tsmerge_export.compile.compilation import Compilation
     from tsmerge_export.compile.shared_weights import share
     from tsmerge_export.families import get
     from tsmerge_export.settings.config import MergeConfig
@@ -77,16 +77,15 @@ def make(folder: Path, model: str, ratios: list[str | None]) -> None:
     family = get("chronos-bolt" if model == "bolt" else "chronos-t5")
     core.config.architectures = [type(core).__name__]
     core.save_pretrained(folder / "eager")
-    components = family.components(core)
-    plain = [export_component(component, core) for component in components]
+    compilation = Compilation(CheckpointSource.load(core), MergeConfig(method="none"))
+    for component in compilation.source.components:
+        compilation.plain(component, folder)
     for index, ratio in enumerate(ratios):
         merge = MergeConfig(method="none") if ratio is None else MergeConfig(ratio=ratio)
         with BundleWriter(folder / f"bundle-{index}") as writer:
             parts = [
-                merge_and_lower(
-                    component, graph, merge, inline=False, folder=writer.path, scratch=writer.scratch
-                )
-                for component, graph in zip(components, plain, strict=True)
+                compilation.merged(component, writer.path, merge, scratch=writer.scratch)
+                for component in compilation.source.components
             ]
             share([part.merged for part in parts], writer.path)
             writer.commit(

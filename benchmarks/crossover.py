@@ -30,11 +30,10 @@ from onnx import inliner
 from rich.console import Console
 from rich.progress import Progress
 
-from tsmerge_export import demo, families
+from tsmerge_export import demo
 from tsmerge_export.backends.onnxruntime.direct import open_session
-from tsmerge_export.checkpoint import load_model
-from tsmerge_export.compile.build import merge_and_lower
-from tsmerge_export.compile.onnx_export import DEFAULT_OPSET, export_component
+from tsmerge_export.compile.checkpoint_source import CheckpointSource
+from tsmerge_export.compile.compilation import Compilation
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.advise.advice import RATIOS
 from tsmerge_export.tools.advise.cost_model import fit, work_of
@@ -55,17 +54,16 @@ class Row:
     expected: dict[str, float]
 
 
-def with_context(source: Path, context: int) -> tuple[Any, Any]:
-    """Family and model, its longest context raised to ``context``; the same weights."""
-    loaded = load_model(source)
-    family = families.get(loaded.family)
-    if context <= family.context(loaded.model):
-        return family, loaded.model
-    config = family.config_of(loaded.model)
+def with_context(path: Path, context: int) -> CheckpointSource:
+    """A model, its longest context raised to ``context``; the same weights."""
+    source = CheckpointSource.load(path)
+    if context <= source.longest:
+        return source
+    config = source.of_family.config_of(source.model)
     config["chronos_config"] = {**config["chronos_config"], "context_length": context}
-    model = family.build(config)
-    model.load_state_dict(loaded.model.state_dict())
-    return family, model.eval()
+    model = source.of_family.build(config)
+    model.load_state_dict(source.model.state_dict())
+    return CheckpointSource.load(model)
 
 
 def time_in_turn(calls: dict[str, Any], runs: int) -> dict[str, list[float]]:
@@ -83,20 +81,20 @@ def time_in_turn(calls: dict[str, Any], runs: int) -> dict[str, list[float]]:
 
 def measure(source: Path, lengths: list[int], batch: int, threads: int, runs: int, told: Any) -> list[Row]:
     """All lengths of one model."""
-    family, model = with_context(source, max(lengths))
-    component = family.components(model)[0]
-    plain = export_component(component, model, opset=DEFAULT_OPSET)
+    raised = with_context(source, max(lengths))
+    component, compilation = raised.components[0], Compilation(raised, MergeConfig(method="none"))
     sessions, flat = {}, {}
     with tempfile.TemporaryDirectory() as folder:
+        compilation.plain(component, Path(folder))
         for ratio in (UNMERGED, *RATIOS):
             merge = MergeConfig(method="none") if ratio == UNMERGED else MergeConfig(ratio=ratio)
             place = Path(tempfile.mkdtemp(dir=folder))
-            built = merge_and_lower(component, plain, merge, inline=False, folder=place, scratch=place)
+            built = compilation.merged(component, place, merge)
             sessions[ratio] = open_session(built.merged, threads, timed=True)
             flat[ratio] = inliner.inline_local_functions(onnx.load(built.merged))
     found, works = [], []
     for length in lengths:
-        inputs = component.example(model, batch, length, seed=length)
+        inputs = component.example(raised.model, batch, length, seed=length)
         calls = {name: (lambda s=s, i=inputs: s.run(None, i)) for name, s in sessions.items()}
         found.append(time_in_turn(calls, runs))
         works.append({name: work_of(graph, inputs) for name, graph in flat.items()})

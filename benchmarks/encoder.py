@@ -38,8 +38,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from tsmerge_export.backends.onnxruntime.direct import open_session
-from tsmerge_export.compile.build import merge_and_lower
-from tsmerge_export.compile.onnx_export import export_component
+from tsmerge_export.compile.checkpoint_source import CheckpointSource
+from tsmerge_export.compile.compilation import Compilation
 from tsmerge_export.families import get
 from tsmerge_export.onnx_model.flops import count
 from tsmerge_export.settings.config import MergeConfig
@@ -76,16 +76,15 @@ def encoder() -> torch.nn.Module:
 
 def build_files(model: torch.nn.Module, names: list[str], folder: Path) -> dict[str, Path]:
     """ONNX files by candidate name."""
-    component = get("chronos-t5").components(model)[0]
-    plain = export_component(component, model)
+    compilation = Compilation(CheckpointSource.load(model), MergeConfig(method="none"))
+    component = compilation.source.components[0]
+    compilation.plain(component, folder)
     files = {}
     for name in names:
         merge = MERGES.get(name, MergeConfig(method="none"))
         target = folder / str(len(files))
         target.mkdir()
-        files[name] = merge_and_lower(
-            component, plain, merge, inline=False, folder=target, scratch=target
-        ).merged
+        files[name] = compilation.merged(component, target, merge).merged
     return files
 
 

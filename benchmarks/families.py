@@ -35,8 +35,8 @@ from rich.table import Table
 
 from tsmerge_export import families
 from tsmerge_export.backends.onnxruntime.direct import open_session
-from tsmerge_export.compile.build import merge_and_lower
-from tsmerge_export.compile.onnx_export import export_component
+from tsmerge_export.compile.checkpoint_source import CheckpointSource
+from tsmerge_export.compile.compilation import Compilation
 from tsmerge_export.errors import TsmergeError
 from tsmerge_export.families.base import Arrays, Component, Family
 from tsmerge_export.onnx_model.flops import count
@@ -64,9 +64,7 @@ def make_files(
 ) -> tuple[Path, Path]:
     """The unmerged file and the merged one."""
     folder.mkdir()
-    built = merge_and_lower(
-        component, export_component(component, model), merge, inline=False, folder=folder, scratch=folder
-    )
+    built = Compilation(CheckpointSource.load(model), merge).merged(component, folder)
     return built.unmerged, built.merged
 
 

@@ -70,8 +70,8 @@ def prepare(folder: Path, models: list[str], without_weights: bool) -> None:
     """Export every model and merge; weights beside the graph, or left out."""
     import torch
 
-    from tsmerge_export.compile.build import merge_and_lower
-    from tsmerge_export.compile.onnx_export import export_component
+    from tsmerge_export.compile.checkpoint_source import CheckpointSource
+    from tsmerge_export.compile.compilation import Compilation
     from tsmerge_export.families import get
     from tsmerge_export.settings.config import MergeConfig
 
@@ -80,7 +80,9 @@ def prepare(folder: Path, models: list[str], without_weights: bool) -> None:
         torch.manual_seed(0)
         model = family.build(config(name)).eval()
         component = family.components(model)[0]
-        plain = export_component(component, model)
+        compilation = Compilation(CheckpointSource.load(model), MergeConfig(method="none"))
+        folder.mkdir(parents=True, exist_ok=True)
+        compilation.plain(component, folder)
         for label, merge in MERGES.items():
             settings = (
                 MergeConfig(method="none")
@@ -88,9 +90,7 @@ def prepare(folder: Path, models: list[str], without_weights: bool) -> None:
                 else MergeConfig(ratio=merge[0], positions=merge[1])
             )
             with tempfile.TemporaryDirectory() as scratch:
-                built = merge_and_lower(
-                    component, plain, settings, inline=False, folder=Path(scratch), scratch=Path(scratch)
-                )
+                built = compilation.merged(component, Path(scratch), settings)
                 graph = onnx.load(built.merged)
             target = folder / name / str(list(MERGES).index(label))
             target.mkdir(parents=True, exist_ok=True)

@@ -38,7 +38,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from tsmerge_export.backends.onnxruntime.portable import to_portable
-from tsmerge_export.compile.onnx_export import export_component
+from tsmerge_export.compile.checkpoint_source import CheckpointSource
+from tsmerge_export.console.progress import NoProgress
 from tsmerge_export.families import get
 from tsmerge_export.onnx_model.weights import write_model
 from tsmerge_export.rewrite.merge_graph import merge_graph
@@ -104,19 +105,20 @@ def encoder(heads: int) -> ir.Model:
     return found.model
 
 
-def plain_model(part: str, heads: int) -> tuple[ir.Model, dict[str, int]]:
+def plain_model(part: str, heads: int, folder: Path) -> tuple[ir.Model, dict[str, int]]:
     """The unmerged graph of a part, and what is protected."""
     if part == "encoder":
         return encoder(heads), {}
     family = get(part)
     torch.manual_seed(0)
     model = family.build(STATE_SPACE[part])
-    return export_component(family.components(model)[0], model), {"protect_last": 1}
+    source = CheckpointSource.load(model)
+    return source.plain(source.components[0], folder, NoProgress()), {"protect_last": 1}
 
 
 def files_of(part: str, args: argparse.Namespace, folder: Path) -> dict[str, Path]:
     """ONNX files by candidate."""
-    plain, protected = plain_model(part, args.heads)
+    plain, protected = plain_model(part, args.heads, folder)
     merges = {"local k=1": MergeConfig(ratio=args.ratio)}
     if part != "encoder":
         merges["ssm"] = MergeConfig("ssm", ratio=args.ratio, metric="hidden", residual_prune_share=0)

@@ -36,13 +36,10 @@ def _one_export_per_model() -> Iterator[None]:
     """The commands under test export as ``tests/exports.py`` does."""
     from tests import exports
     from tsmerge_export.compile import checkpoint_source
-    from tsmerge_export.tools.advise import study
-    from tsmerge_export.tools.tune import subject
 
     assert exports.FOLDER == _SHARED
     with pytest.MonkeyPatch.context() as patch:
-        for module in (checkpoint_source, study, subject):
-            patch.setattr(module, "export_component", exports.export_component)
+        patch.setattr(checkpoint_source, "export_component", exports.export_component)
         yield
 
 

@@ -16,8 +16,8 @@ from transformers.utils.logging import disable_progress_bar
 
 import tsmerge_export as tsm
 from tests.models import CONFIGS
-from tests.report.html.command_lines import run_as_printed
 from tests.quick import quick_verdicts
+from tests.report.html.command_lines import run_as_printed
 from tsmerge_export import families
 from tsmerge_export.cli import main, main_export
 from tsmerge_export.errors import TsmergeError, UnsupportedError

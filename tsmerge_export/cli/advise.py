@@ -47,9 +47,8 @@ def run(args: argparse.Namespace) -> int:
 
     require_scipy()
 
-    from tsmerge_export.checkpoint import load_model
+    from tsmerge_export.compile.checkpoint_source import CheckpointSource
     from tsmerge_export.console.progress import ADVISE_STEPS, RichProgress
-    from tsmerge_export.families import get
     from tsmerge_export.tools.advise.advice import judge
     from tsmerge_export.tools.advise.show import command_of, plot, print_study
     from tsmerge_export.tools.advise.study import study
@@ -59,10 +58,9 @@ def run(args: argparse.Namespace) -> int:
     assert table is not None  # --data is required
     options = {name: getattr(args, name) for name in ("family", "config", "trust_remote_code")}
     with RichProgress(ADVISE_STEPS, raise_if_interrupted) as progress:
-        progress.step("load")
-        loaded = load_model(args.model, **options)
+        source = CheckpointSource.load(args.model, progress=progress, **options)
         found = study(
-            loaded, table, length=args.length, batch=args.batch, windows=args.windows, threads=args.threads,
+            source, table, length=args.length, batch=args.batch, windows=args.windows, threads=args.threads,
             progress=progress,
         )  # fmt: skip
     advice = judge(found.figures)
@@ -75,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         "versions": versions(),
     }
     write_json(args.json, content)
-    print_study(found, advice, args.model, get(loaded.family).components(loaded.model)[0].name)
+    print_study(found, advice, args.model, source.components[0].name)
     if args.plot is not None:
         args.plot.write(lambda place: plot(found, advice, place))
         print(f"plot: {args.plot}")

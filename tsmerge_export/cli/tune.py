@@ -120,12 +120,13 @@ def run(args: argparse.Namespace) -> int:
     from tsmerge_export.console.progress import TUNE_STEPS, RichProgress
     from tsmerge_export.tables.source import open_source
     from tsmerge_export.tools.bench.group import first_only
+    from tsmerge_export.tools.tune.contender import prepare
     from tsmerge_export.tools.tune.log import kept
     from tsmerge_export.tools.tune.search import Search, Tried, identity_of, pareto
     from tsmerge_export.tools.tune.show import front_table, plot, print_answer
-    from tsmerge_export.tools.tune.subject import prepare
     from tsmerge_export.tools.tune.verdict import answer, settled
     from tsmerge_export.verify.change import LEAST_WINDOWS
+    from tsmerge_export.verify.checks import Checks
     from tsmerge_export.version import versions
 
     if args.windows < LEAST_WINDOWS:
@@ -134,6 +135,7 @@ def run(args: argparse.Namespace) -> int:
     table = read_data(args, source=source, columns=args.column, empty_allowed=True)
     assert table is not None  # --data is required
     options: dict[str, Any] = {n: getattr(args, n) for n in ("family", "config", "trust_remote_code")}
+    checks = Checks(threads=args.threads, seed=args.seed)
     study = Path(f"{output}.tune.log")
     identity = identity_of(
         args.models, source.content, args.metric, args.batch, args.length, args.windows,
@@ -142,16 +144,16 @@ def run(args: argparse.Namespace) -> int:
     with kept(study), TemporaryDirectory(prefix="tsmerge-tune-") as folder:
         with RichProgress(TUNE_STEPS, raise_if_interrupted) as progress:
             progress.step("load")
-            subjects = [
+            contenders = [
                 prepare(
-                    model, table, folder=Path(folder), windows=args.windows, batch=args.batch, length=args.length,
-                    threads=args.threads, seed=args.seed, options=options,
+                    model, table, checks, folder=Path(folder), windows=args.windows, batch=args.batch,
+                    length=args.length, options=options,
                 )
                 for model in args.models
             ]  # fmt: skip
-            search = Search(subjects, args.metric, study, identity, args.seed)
+            search = Search(contenders, args.metric, study, identity, args.seed)
             progress.step("search")
-            shape = subjects[search.reference].validation.target.shape
+            shape = contenders[search.reference].validation.target.shape
             shown: dict[str, Any] = {
                 "most": args.max_increase, "windows": f"{shape[1]} windows of {shape[0]} columns"
             }  # fmt: skip
@@ -171,12 +173,13 @@ def run(args: argparse.Namespace) -> int:
             progress.step("test")
             tried = search.tried
             chosen = answer(
-                subjects, search.reference, tried, args.metric, args.max_increase, progress.update
+                contenders, search.reference, tried, args.metric, args.max_increase, progress.update
             )
             tried = settled(tried, chosen.finals)
-        notes = list(dict.fromkeys(note for subject in subjects for note in subject.notes))
+        notes = list(dict.fromkeys(note for one in contenders for note in one.notes))
         notes += search.notes
-        notes += [n for n in dict.fromkeys(first_only(s.family, s.loaded.model) for s in subjects) if n]
+        firsts = dict.fromkeys(first_only(one.source.of_family, one.source.model) for one in contenders)
+        notes += [note for note in firsts if note]
         content = {
             "answer": chosen.to_dict(),
             "tried": [one.to_dict() for one in tried],
@@ -191,9 +194,9 @@ def run(args: argparse.Namespace) -> int:
                 "threads": args.threads,
                 "seed": args.seed,
             },
-            "context": int(subjects[0].validation.context.shape[-1]),
+            "context": int(contenders[0].validation.context.shape[-1]),
             "windows": int(shape[1]),
-            "timed_component": subjects[search.reference].component.name,
+            "timed_component": contenders[search.reference].component.name,
             "notes": notes,
             "date": datetime.date.today().isoformat(),
             "versions": versions(),

@@ -99,12 +99,16 @@ class Compilation:
             scratch=scratch, progress=self._progress, stay=self.source.stay(component),
         )  # fmt: skip
 
+    def forget(self, component: Component) -> None:
+        """Let go of a component's graph, which is traced anew where it is needed again."""
+        self._plain.pop(component.name, None)
+
     def _in_a_row(self, folder: Path, scratch: Path, *, inline: bool) -> list[Built]:
         """The files of all components; each graph is let go of before the next is traced: there may be little room."""
         built = []
         for component in self.source.components:
             built.append(self.merged(component, folder, inline=inline, scratch=scratch))
-            self._plain.pop(component.name)
+            self.forget(component)
         return built
 
     def prove(

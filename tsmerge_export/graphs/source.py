@@ -234,7 +234,7 @@ def _points(model: GraphModel) -> list[Point]:
     if find_blocks(graph):
         raise UnsupportedError(
             f"{model.source}: a state-space model, whose merging cannot be proved from the file alone; give the "
-            "checkpoint (see the families in the README), or --merge none"
+            "checkpoint (see `tsmerge families`), or --merge none"
         )
     softmaxes = sum(node.op_type == "Softmax" for node in graph)
     inside = sum(node.op_type == "Softmax" for outer in graph for node in nodes_inside(outer))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from tests import artefacts
+from tsmerge_export.compile.checkpoint_source import CheckpointSource
 from tsmerge_export.tools.advise import study
 from tsmerge_export.tools.advise.advice import (
     DO_NOT,
@@ -103,14 +103,14 @@ def test_a_length_pays_only_with_all_longer_ones() -> None:
 
 
 def test_the_encoders_share_counts_every_step_of_the_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    family, model = artefacts.family("t5-tiny"), artefacts.model("t5-tiny")
     flops = {"cross": 10, "decoder": 1}
-    monkeypatch.setattr(study, "onnx_of", lambda component, _: component.name)
+    monkeypatch.setattr(study.Compilation, "plain", lambda self, component, folder: component.name)
+    monkeypatch.setattr(study.ir, "to_proto", lambda name: name)
     monkeypatch.setattr(study, "feeds", lambda *args: {})
     monkeypatch.setattr(study, "count", lambda name, _: SimpleNamespace(total=flops[name]))
-    loaded: Any = SimpleNamespace(model=model)
-    assert study._first_share(family, loaded, 100, 1, 64) == pytest.approx(100 / (100 + 10 + 16))
-    assert study._first_share(artefacts.family("bolt-tiny"), loaded, 100, 1, 64) == 1
+    t5, bolt = (CheckpointSource.load(artefacts.model(name)) for name in ("t5-tiny", "bolt-tiny"))
+    assert study._first_share(t5, 100, 1, 64) == pytest.approx(100 / (100 + 10 + 16))
+    assert study._first_share(bolt, 100, 1, 64) == 1
 
 
 def test_lengths_end_at_the_context_and_hold_the_one_asked_about() -> None:

@@ -10,8 +10,8 @@ import torch
 
 from tests import artefacts
 from tsmerge_export.errors import UsageError
+from tsmerge_export.tools.tune.contender import context_of, split
 from tsmerge_export.tools.tune.quality import increase, require_windows
-from tsmerge_export.tools.tune.subject import context_of, split
 from tsmerge_export.verify import cost, metrics
 from tsmerge_export.verify.change import LEAST_WINDOWS
 from tsmerge_export.verify.data import Table, rolling_windows

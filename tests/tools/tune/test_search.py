@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,16 @@ import pytest
 from tests.models import tiny_folder
 from tests.quick import quick_verdicts
 from tsmerge_export.cli import main
+from tsmerge_export.cli.commands import merge_config
+from tsmerge_export.cli.parser import export_parser, tsmerge_parser
 from tsmerge_export.errors import UnsupportedError, UsageError
+from tsmerge_export.report.html.commands import commands
 from tsmerge_export.settings import registry
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.tools.tune import search, space, subject, verdict
+from tsmerge_export.tools.tune import contender, search, space, verdict
 from tsmerge_export.tools.tune.crossover import WORTH
 from tsmerge_export.tools.tune.search import NONE, Search, Tried, identity_of, pareto
+from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.data import Table
 from tsmerge_export.verify.speed import Speedup
 
@@ -87,10 +92,10 @@ def table() -> Table:
     return Table("t", ("a", "b"), wave)
 
 
-def prepared(tmp_path: Path) -> subject.Subject:
-    return subject.prepare(
-        str(tiny_folder(tmp_path / "tiny")), table(), folder=tmp_path, windows=5, batch=2, length=120, threads=1,
-        seed=0, options={},
+def prepared(tmp_path: Path) -> contender.Contender:
+    return contender.prepare(
+        str(tiny_folder(tmp_path / "tiny")), table(), Checks(threads=1), folder=tmp_path, windows=5, batch=2,
+        length=120, options={},
     )  # fmt: skip
 
 
@@ -115,14 +120,14 @@ def test_search_records_continues_and_survives_failures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = prepared(tmp_path)
-    run_of = subject.Subject.run_of
+    run_of = contender.Contender.run_of
 
-    def no_global(self: subject.Subject, merge: MergeConfig) -> Any:
+    def no_global(self: contender.Contender, merge: MergeConfig) -> Any:
         if merge.method == "global":
             raise UnsupportedError("model.onnx: no global here")
         return run_of(self, merge)
 
-    monkeypatch.setattr(subject.Subject, "run_of", no_global)
+    monkeypatch.setattr(contender.Contender, "run_of", no_global)
     monkeypatch.setattr(search, "time_against", always(1.5))
     study, identity = tmp_path / "study.log", identity_of(["tiny"], b"data", "mse", 2, 120, 4)
     first = Search([made], "mse", study, identity)
@@ -202,6 +207,17 @@ def test_command_exports_the_fastest_within_the_budget(
     assert "tsmerge tune tried 7 settings" in page
     assert page.count('class="on-front"') == len(front)
     assert "tsmerge tune tiny --data series.csv" in page
+    # The real parser reads the page's commands back: they ask for what was asked for.
+    given = dict(commands(json.loads(Path("tiny-tuned/report.json").read_text())))
+    asked = tsmerge_parser().parse_args(shlex.split(given["search the setting again"])[1:])
+    wanted = {
+        "models": ["tiny"], "data": "series.csv", "windows": 5, "threads": 1, "length": 120, "batch": 1,
+        "max_increase": 1000.0, "metric": "wql", "output": "tiny-tuned", "seed": 0,
+    }  # fmt: skip
+    assert {name: getattr(asked, name) for name in wanted} == wanted
+    asked = export_parser().parse_args(shlex.split(given["export"])[1:])
+    assert merge_config(asked) == MergeConfig.from_dict(manifest["merge"])
+    assert (asked.model, asked.data, asked.threads, asked.output) == ("tiny", "series.csv", 1, "tiny-tuned")
 
 
 def test_command_says_do_not_merge(folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,12 +243,12 @@ def test_a_crash_of_the_process_is_a_row_and_an_interrupt_is_taken_up_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(subject.Subject, "errors", interrupted)
+        patch.setattr(contender.Contender, "errors", interrupted)
         with pytest.raises(KeyboardInterrupt):
             first.step()
     # What a process leaves that is killed in the middle of a setting: a trial that never ended.
     trial = first._study.ask()
-    trial.suggest_categorical("model", (made.source,))
+    trial.suggest_categorical("model", (made.name,))
     killed = space.suggest(trial, made.points)
 
     again = Search([made], "mse", study, identity)
@@ -284,9 +300,9 @@ def test_columns_without_information_are_left_out_by_name(
 
 
 def test_chronos_t5_is_scored_on_what_its_files_decode(tmp_path: Path) -> None:
-    made = subject.prepare(
-        str(tiny_folder(tmp_path / "t5", "chronos-t5")), table(), folder=tmp_path, windows=3, batch=2, length=64,
-        threads=1, seed=0, options={},
+    made = contender.prepare(
+        str(tiny_folder(tmp_path / "t5", "chronos-t5")), table(), Checks(threads=1), folder=tmp_path, windows=3,
+        batch=2, length=64, options={},
     )  # fmt: skip
     assert made.forecast is not None
     merge = MergeConfig(ratio="1/2")
@@ -301,7 +317,7 @@ def test_chronos_t5_is_scored_on_what_its_files_decode(tmp_path: Path) -> None:
 def test_lengths_are_timed_on_series_of_that_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made, asked = prepared(tmp_path), []
 
-    def by_length(reference: subject.Subject, *_: Any, **__: Any) -> Speedup:
+    def by_length(reference: contender.Contender, *_: Any, **__: Any) -> Speedup:
         asked.append(reference.feed["context"].shape)
         return always(1.5 if asked[-1][1] >= 200 else 0.9)()
 

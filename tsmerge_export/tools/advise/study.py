@@ -11,14 +11,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
+import onnx_ir as ir
 from onnx import inliner
 
-from tsmerge_export import families
-from tsmerge_export.backends.onnxruntime.direct import open_session
-from tsmerge_export.checkpoint import LoadedModel
-from tsmerge_export.compile.build import merge_and_lower
-from tsmerge_export.compile.onnx_export import DEFAULT_OPSET, export_component, prove_dynamic
+from tsmerge_export.compile.checkpoint_source import CheckpointSource
+from tsmerge_export.compile.compilation import Compilation
 from tsmerge_export.console.progress import NoProgress, Progress
 from tsmerge_export.errors import UsageError
 from tsmerge_export.families.base import Arrays, Component, Family, MergePoints
@@ -30,6 +27,7 @@ from tsmerge_export.tools.advise.advice import RATIOS, Column, Figures, Speed, s
 from tsmerge_export.tools.advise.cost_model import CostModel, Work, fit, time_of, work_of
 from tsmerge_export.tools.advise.redundancy import Redundancy, measure
 from tsmerge_export.tools.advise.spectrum import LEAST_STEPS, Spectrum, require_scipy, spectrum_of
+from tsmerge_export.verify.checks import Checks, Told
 from tsmerge_export.verify.data import Table, need_rows, rolling_windows, usable_columns
 
 _SHORTEST = 16  # steps of the shortest length that is looked at
@@ -97,18 +95,15 @@ def lengths_of(context: int, length: int) -> list[int]:
 class _Files:
     """The plain graph and its merged forms, and what they do at a size."""
 
-    def __init__(self, component: Component, model: Any, folder: Path, progress: Progress) -> None:
-        progress.step("export")
-        self._component, self._model = component, model
-        plain = export_component(component, model, opset=DEFAULT_OPSET, folder=folder)
-        prove_dynamic(component, model, plain)
+    def __init__(self, compilation: Compilation, folder: Path) -> None:
+        component = compilation.source.components[0]
+        compilation.plain(component, folder)
         self.paths: dict[str | None, Path] = {}
         for ratio in (None, *RATIOS):
             merge = _NONE if ratio is None else MergeConfig(ratio=ratio)
             place = folder / (merge.method if ratio is None else ratio.replace("/", "of"))
             place.mkdir()
-            built = merge_and_lower(component, plain, merge, inline=False, folder=place, scratch=place)
-            self.paths[ratio] = built.merged
+            self.paths[ratio] = compilation.merged(component, place, merge).merged
         self.flat = {
             ratio: inliner.inline_local_functions(onnx_weights.read(path))
             for ratio, path in self.paths.items()
@@ -118,11 +113,11 @@ class _Files:
         self,
         feed: Callable[[int], Arrays],
         lengths: Sequence[int],
-        threads: int | None,
-        told: Callable[[int, int], None],
+        checks: Checks,
+        told: Told,
     ) -> tuple[CostModel, dict[tuple[str | None, int], Work]]:
         """The cost model of the unmerged file, and the work of every file at every length."""
-        session = open_session(self.paths[None], threads, timed=True)
+        session = checks.open(self.paths[None], timed=True)
         works: dict[tuple[str | None, int], Work] = {}
         times = []
         for number, length in enumerate(lengths):
@@ -133,28 +128,23 @@ class _Files:
         return fit([works[None, length] for length in lengths], times), works
 
 
-def _first_share(family: Family, loaded: LoadedModel, first: int, batch: int, length: int) -> float:
+def _first_share(source: CheckpointSource, first: int, batch: int, length: int) -> float:
     """Share of the first component in the FLOPs of one forecast, where the rest generates step by step."""
-    if family.generation(loaded.model) is None:
+    if source.of_family.generation(source.model) is None:
         return 1.0
-    settings = family.pipeline(loaded.model)
+    settings, compilation = source.of_family.pipeline(source.model), Compilation(source, _NONE)
     rest = 0
-    for component in family.components(loaded.model)[1:]:
-        proto = onnx_of(component, loaded.model)
-        times = int(settings["prediction_length"]) if component.name == "decoder" else 1
-        rest += times * count(proto, feeds(proto, batch, length)).total
+    for component in source.components[1:]:
+        with TemporaryDirectory(prefix="tsmerge-advise-") as folder:
+            proto = ir.to_proto(compilation.plain(component, Path(folder)))
+            times = int(settings["prediction_length"]) if component.name == "decoder" else 1
+            rest += times * count(proto, feeds(proto, batch, length)).total
+        compilation.forget(component)
     return first / (first + rest)
 
 
-def onnx_of(component: Component, model: Any) -> onnx.ModelProto:
-    """The plain export of a component, in memory."""
-    import onnx_ir as ir
-
-    return ir.to_proto(export_component(component, model, opset=DEFAULT_OPSET))
-
-
 def study(
-    loaded: LoadedModel,
+    source: CheckpointSource,
     table: Table,
     *,
     length: int | None = None,
@@ -178,9 +168,8 @@ def study(
     """
     require_scipy()
     progress = progress or NoProgress()
-    family = families.get(loaded.family)
-    component = family.components(loaded.model)[0]
-    horizon, longest = family.horizon(loaded.model), family.context(loaded.model)
+    family, component = source.of_family, source.components[0]
+    horizon, longest = source.horizon, source.longest
     if length is not None and not LEAST_STEPS <= length <= longest:
         raise UsageError(
             f"--length {length}: give {LEAST_STEPS} (fewer have no spectrum) to {longest} steps (what the model reads)"
@@ -193,7 +182,7 @@ def study(
     cut = rolling_windows(table, context, horizon, limit=windows)
     progress.step("data")
     columns, spectra, layers = columns_of(
-        family, component, loaded.model, cut.context, cut.columns, progress.update
+        family, component, source.model, cut.context, cut.columns, progress.update
     )
     left_out = [name for name in cut.columns if name not in spectra]
     notes += [
@@ -210,26 +199,26 @@ def study(
     def feed(steps: int) -> Arrays:
         # Longer than the windows: a window over and over; what merges depends on the length alone.
         repeated = np.tile(pool, -(-steps // context))[:, -steps:]
-        return component.from_series(loaded.model, np.resize(repeated, (batch, steps)))
+        return source.feed(np.resize(repeated, (batch, steps)))
 
     with TemporaryDirectory(prefix="tsmerge-advise-") as folder:
-        files = _Files(component, loaded.model, Path(folder), progress)
+        files = _Files(Compilation(source, _NONE, progress=progress), Path(folder))
         progress.step("speed")
         lengths = lengths_of(longest, context)
-        model, works = files.calibrate(feed, lengths, threads, progress.update)
+        model, works = files.calibrate(feed, lengths, Checks(threads=threads), progress.update)
         shrinking = shrinking_share(onnx_weights.read(files.paths[RATIOS[-1]]), feed(context))
-    points = family.merge_points(loaded.model)
+    points = family.merge_points(source.model)
     speeds = []
     for steps in lengths:
         base = works[None, steps]
         one = {name: value[:1] for name, value in feed(steps).items()}
-        tokens = tokens_at(family, component, loaded.model, one)
+        tokens = tokens_at(family, component, source.model, one)
         for ratio in RATIOS:
             work = works[ratio, steps]
             expected = model.seconds(base) / model.seconds(work)
             left = _left(ratio, tokens, points)
             speeds.append(Speed(ratio, steps, tokens, left, base.flops / work.flops, expected))
-    share = _first_share(family, loaded, works[None, context].flops, batch, context)
+    share = _first_share(source, works[None, context].flops, batch, context)
     figures = Figures(context, batch, tuple(columns), tuple(layers), tuple(speeds), shrinking, share)
     return Study(figures, spectra, tuple(notes))
 

@@ -13,9 +13,9 @@ from typing import Any
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.registry import built_in
+from tsmerge_export.tools.tune.contender import Contender
 from tsmerge_export.tools.tune.quality import Errors, columns_that_compare, increase, require_windows
 from tsmerge_export.tools.tune.space import first_guesses, methods, suggest
-from tsmerge_export.tools.tune.subject import Subject
 from tsmerge_export.verify.speed import Speedup, in_turns, speedup_of
 
 NONE = MergeConfig(method="none")
@@ -75,7 +75,7 @@ class Search:
     """A search over settings of one or more models, kept in a file so that it can be taken up again.
 
     Args:
-        subjects: the models. metric: ``mse`` or ``wql``.
+        contenders: the models. metric: ``mse`` or ``wql``.
         study: journal of the search; one that is there is continued.
         identity: what the figures depend on; a journal made with another is refused.
         seed: of the proposals.
@@ -86,7 +86,12 @@ class Search:
     """
 
     def __init__(
-        self, subjects: Sequence[Subject], metric: str, study: Path, identity: dict[str, Any], seed: int = 0
+        self,
+        contenders: Sequence[Contender],
+        metric: str,
+        study: Path,
+        identity: dict[str, Any],
+        seed: int = 0,
     ) -> None:
         try:
             import optuna
@@ -99,7 +104,7 @@ class Search:
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._optuna = optuna
-        self.subjects, self.metric = list(subjects), metric
+        self.contenders, self.metric = list(contenders), metric
         try:
             self._study = optuna.create_study(
                 storage=JournalStorage(JournalFileBackend(str(study.resolve()))),
@@ -114,29 +119,31 @@ class Search:
         if known is None:
             self._study.set_user_attr("identity", identity)
             for guess in first_guesses():
-                for subject in self.subjects:
-                    self._study.enqueue_trial({**guess, "model": subject.source})
+                for contender in self.contenders:
+                    self._study.enqueue_trial({**guess, "model": contender.name})
         elif known != identity:
             different = sorted(k for k in {*known, *identity} if known.get(k) != identity.get(k))
             raise UsageError(
                 f"{study}: belongs to a search with another {', '.join(different)}; remove it or give another -o"
             )
         self._bury()
-        unmerged = [subject.errors(NONE, subject.validation)[metric] for subject in self.subjects]
-        for subject, errors in zip(self.subjects, unmerged, strict=True):
-            require_windows(subject.data, errors, subject.least(metric, subject.validation))
+        unmerged = [contender.errors(NONE, contender.validation)[metric] for contender in self.contenders]
+        for contender, errors in zip(self.contenders, unmerged, strict=True):
+            require_windows(contender.data, errors, contender.least(metric, contender.validation))
         self.reference = reference_of(unmerged)
         self._base = unmerged[self.reference]
-        self._least = self.subjects[self.reference].least(metric, self.subjects[self.reference].validation)
+        self._least = self.contenders[self.reference].least(
+            metric, self.contenders[self.reference].validation
+        )
         self.unmerged = [
-            self._figures(subject, NONE, errors)
-            for subject, errors in zip(self.subjects, unmerged, strict=True)
+            self._figures(contender, NONE, errors)
+            for contender, errors in zip(self.contenders, unmerged, strict=True)
         ]
 
     @property
     def notes(self) -> list[str]:
         """What takes no part in the figures."""
-        columns = self.subjects[self.reference].validation.columns
+        columns = self.contenders[self.reference].validation.columns
         known = columns_that_compare(self._base, self._least)
         return [
             f"column {name!r}: the unmerged error is next to nothing, left out of the increase"
@@ -163,43 +170,43 @@ class Search:
     def _bury(self) -> None:
         """A setting that a run before this one began and never ended took the process down: a row, and not again."""
         for trial in self._study.get_trials(deepcopy=False, states=(self._optuna.trial.TrialState.RUNNING,)):
-            chosen = {s.source: s for s in self.subjects}.get(trial.params.get("model", ""))
+            chosen = {s.name: s for s in self.contenders}.get(trial.params.get("model", ""))
             if chosen is not None:
                 try:
                     merge = suggest(self._optuna.trial.FixedTrial(trial.params), chosen.points)
                 except ValueError:  # it ended before all of it was proposed
                     continue
-                lost = Tried(chosen.source, merge, 0.0, 0.0, 0.0, "ended the process (crashed or killed)")
+                lost = Tried(chosen.name, merge, 0.0, 0.0, 0.0, "ended the process (crashed or killed)")
                 self._study._storage.set_trial_user_attr(trial._trial_id, "record", lost.to_dict())
             self._study.tell(trial.number, state=self._optuna.trial.TrialState.FAIL)
 
-    def _figures(self, subject: Subject, merge: MergeConfig, errors: Errors) -> Tried:
+    def _figures(self, contender: Contender, merge: MergeConfig, errors: Errors) -> Tried:
         worse = increase(errors, self._base, self._least)
         if not math.isfinite(worse.median):
             raise UnsupportedError("its forecasts are not numbers everywhere")
         speedup = 1.0
-        reference = self.subjects[self.reference]
-        if subject is not reference or merge.active:
-            speedup = time_against(reference, subject, merge, runs=_RUNS, seconds=_SECONDS).value
-        return Tried(subject.source, merge, worse.median, worse.upper, speedup)
+        reference = self.contenders[self.reference]
+        if contender is not reference or merge.active:
+            speedup = time_against(reference, contender, merge, runs=_RUNS, seconds=_SECONDS).value
+        return Tried(contender.name, merge, worse.median, worse.upper, speedup)
 
     def step(self) -> Tried:
         """Try one setting. What fails is recorded with its reason, and the search goes on."""
         trial = self._study.ask()
-        by_source = {subject.source: subject for subject in self.subjects}
-        subject = by_source[trial.suggest_categorical("model", tuple(by_source))]
-        merge = suggest(trial, subject.points)
+        by_source = {contender.name: contender for contender in self.contenders}
+        contender = by_source[trial.suggest_categorical("model", tuple(by_source))]
+        merge = suggest(trial, contender.points)
         known = next(
-            (t for t in self.tried if (t.source, t.merge) == (subject.source, merge) and t.error is None),
+            (t for t in self.tried if (t.source, t.merge) == (contender.name, merge) and t.error is None),
             None,
         )
         try:
             found = known or self._figures(
-                subject, merge, subject.errors(merge, subject.validation)[self.metric]
+                contender, merge, contender.errors(merge, contender.validation)[self.metric]
             )
         except Exception as error:  # whatever a setting runs into is a row of the table
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            found = Tried(subject.source, merge, 0.0, 0.0, 0.0, reason)
+            found = Tried(contender.name, merge, 0.0, 0.0, 0.0, reason)
         except BaseException:  # interrupted: the next run begins with it
             self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
             self._study.enqueue_trial(trial.params)
@@ -225,10 +232,10 @@ class Search:
 
 
 def time_against(
-    reference: Subject, subject: Subject, merge: MergeConfig, *, runs: int, seconds: float
+    reference: Contender, contender: Contender, merge: MergeConfig, *, runs: int, seconds: float
 ) -> Speedup:
     """How many times as fast as the unmerged reference, from one interleaved run."""
-    return speedup_of(*in_turns(reference.call(NONE), subject.call(merge), runs=runs, seconds=seconds))
+    return speedup_of(*in_turns(reference.call(NONE), contender.call(merge), runs=runs, seconds=seconds))
 
 
 def identity_of(

@@ -14,6 +14,7 @@ from typing import Any
 from tsmerge_export.console.figures import change
 from tsmerge_export.errors import UsageError
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.tools.tune.contender import Contender
 from tsmerge_export.tools.tune.crossover import (
     FASTER,
     NOISE,
@@ -26,7 +27,6 @@ from tsmerge_export.tools.tune.crossover import (
 )
 from tsmerge_export.tools.tune.quality import Increase, increase
 from tsmerge_export.tools.tune.search import NONE, Tried, time_against
-from tsmerge_export.tools.tune.subject import Subject
 from tsmerge_export.verify.speed import Speedup, interleaved
 
 _FINALISTS = 3
@@ -145,7 +145,7 @@ def next_to_measure(tried: Sequence[Tried], finals: Sequence[Final], most: float
 
 
 def answer(
-    subjects: Sequence[Subject],
+    contenders: Sequence[Contender],
     reference: int,
     tried: Sequence[Tried],
     metric: str,
@@ -155,7 +155,7 @@ def answer(
     """Measure the finalists on the test split, and say what to do.
 
     Args:
-        subjects, reference, tried: of the search. metric: ``mse`` or ``wql``.
+        contenders, reference, tried: of the search. metric: ``mse`` or ``wql``.
         most: allowed increase on the validation windows, per cent, held against the upper bound. The choice is made
             there, never on the test windows.
         told: called with (finals done, finals in all, as far as is known).
@@ -163,28 +163,28 @@ def answer(
     Raises:
         UsageError: nothing could be measured.
     """
-    by_source = {subject.source: subject for subject in subjects}
-    base = subjects[reference]
+    by_source = {contender.name: contender for contender in contenders}
+    base = contenders[reference]
     base_errors = base.errors(NONE, base.test)[metric]
-    base_tried = next((t for t in tried if t.source == base.source and not t.merge.active), None)
+    base_tried = next((t for t in tried if t.source == base.name and not t.merge.active), None)
     if base_tried is None:
-        raise UsageError(f"{base.source}: could not be measured")
+        raise UsageError(f"{base.name}: could not be measured")
     still = Speedup(1.0, 1.0, 1.0, 0)
     finals = [Final(base_tried, Increase(0.0, 0.0), still, over_eager(base, base, NONE))]
     while (one := next_to_measure(tried, finals, most)) is not None:
         told(len(finals) - 1, max(len(finals), _FINALISTS))
-        subject = by_source[one.source]
-        errors = subject.errors(one.merge, subject.test)[metric]
+        contender = by_source[one.source]
+        errors = contender.errors(one.merge, contender.test)[metric]
         worse = increase(errors, base_errors, base.least(metric, base.test))
-        speed = time_against(base, subject, one.merge, runs=_RUNS, seconds=_SECONDS)
+        speed = time_against(base, contender, one.merge, runs=_RUNS, seconds=_SECONDS)
         worst = None if worse.worst is None else base.test.columns[worse.worst]
-        finals.append(Final(one, worse, speed, over_eager(base, subject, one.merge), worst))
+        finals.append(Final(one, worse, speed, over_eager(base, contender, one.merge), worst))
     fastest = fastest_of(finals, most)
     probe = probe_of(tried, finals, fastest)
     pays = None
     if probe is not None:
-        subject = by_source[probe.tried.source]
-        pays = pays_from(subject, probe.tried.merge, probe.speed if subject is base else None)
+        contender = by_source[probe.tried.source]
+        pays = pays_from(contender, probe.tried.merge, probe.speed if contender is base else None)
     best = min(finals, key=lambda final: (final.tried.increase, -final.speed.value))
     return Answer(finals[0], fastest, best, tuple(finals), pays, tuple(reasons(tried, finals, most)))
 
@@ -203,11 +203,11 @@ def probe_of(tried: Sequence[Tried], finals: Sequence[Final], fastest: Final | N
     return max(merged, key=lambda final: final.speed.value, default=None)
 
 
-def over_eager(reference: Subject, subject: Subject, merge: MergeConfig) -> float | None:
+def over_eager(reference: Contender, contender: Contender, merge: MergeConfig) -> float | None:
     """How many times as fast as the unmerged reference in eager PyTorch; None where that does not run."""
     try:
         with reference.eager() as call:
-            _, eager, found = interleaved(call, subject.call(merge), runs=_RUNS, seconds=_SECONDS)
+            _, eager, found = interleaved(call, contender.call(merge), runs=_RUNS, seconds=_SECONDS)
     except Exception:  # a rival that fails leaves a gap, not an end
         return None
     return eager / found
@@ -257,17 +257,17 @@ def reasons(tried: Sequence[Tried], finals: Sequence[Final], most: float) -> lis
     return [f"do not merge: what stays within {most:g} % is not for certain faster by {worth} or more"]
 
 
-def pays_from(subject: Subject, merge: MergeConfig, known: Speedup | None) -> Crossover:
+def pays_from(contender: Contender, merge: MergeConfig, known: Speedup | None) -> Crossover:
     """The setting at the lengths 16, 32, ... up to the model's own, at the batch of the search.
 
     Args:
         known: its speed-up at the length of the search, over the same model unmerged; None: timed here.
     """
-    context = subject.validation.context.shape[-1]
-    lengths = lengths_to_time(context, subject.family.context(subject.loaded.model))
+    context = contender.validation.context.shape[-1]
+    lengths = lengths_to_time(context, contender.source.longest)
 
     def time(length: int) -> Speedup:
-        other = subject.at_length(length)
+        other = contender.at_length(length)
         return time_against(other, other, merge, runs=_RUNS, seconds=_SECONDS_A_LENGTH)
 
-    return crossover(subject.source, merge, lengths, {context: known or time(context)}, time)
+    return crossover(contender.name, merge, lengths, {context: known or time(context)}, time)

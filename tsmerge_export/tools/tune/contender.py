@@ -1,4 +1,4 @@
-"""One checkpoint in a search: exported once, then merged, scored and timed for every setting that is tried."""
+"""One model in a search: traced once, then merged, scored and timed for every setting that is tried."""
 
 from __future__ import annotations
 
@@ -11,17 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 import torch
 
-from tsmerge_export import families
-from tsmerge_export.backends.onnxruntime.direct import open_session
-from tsmerge_export.checkpoint import LoadedModel, load_model
-from tsmerge_export.compile.build import merge_and_lower
-from tsmerge_export.compile.onnx_export import DEFAULT_OPSET, export_component, prove_dynamic
+from tsmerge_export.compile.checkpoint_source import CheckpointSource
+from tsmerge_export.compile.compilation import Compilation
 from tsmerge_export.errors import UsageError
-from tsmerge_export.families.base import Arrays, Component, Family, Forecast
-from tsmerge_export.merge.apply import refuse_where_nothing_merges
+from tsmerge_export.families.base import Arrays, Component, Forecast
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.tune.quality import Errors
 from tsmerge_export.verify.change import LEAST_WINDOWS
@@ -42,33 +37,39 @@ Run = Callable[[Arrays], Arrays]
 
 
 @dataclass
-class Subject:
-    """A loaded and exported model with the windows that it is judged on.
+class Contender:
+    """A traced model with the windows that it is judged on.
 
     Attributes:
-        source: as the user named it. plain: its first component without merging.
+        name: as the user named it. compilation: its files; the first component is what is merged and timed.
         validation: windows that the search looks at. test: windows that it never sees.
-        feed: inputs of the timed call. threads: of ONNX Runtime.
+        feed: inputs of the timed call. checks: how files are run and sampled. folder: for what is built.
         forecast: where the family generates step by step: its exported decoder around a run of the first component.
         notes: what of the data was left out. data: its name.
     """
 
-    source: str
-    loaded: LoadedModel
-    family: Family
-    component: Component
-    plain: ir.Model
-    points: int
+    name: str
+    source: CheckpointSource
+    compilation: Compilation
     validation: Windows
     test: Windows
     feed: Arrays
-    threads: int | None
+    checks: Checks
     folder: Path
-    seed: int = 0
     forecast: Forecast | None = None
     notes: tuple[str, ...] = ()
     data: str = ""
     runs: dict[MergeConfig, Run] = field(default_factory=dict, repr=False)
+
+    @property
+    def component(self) -> Component:
+        """The one that is merged and timed."""
+        return self.source.components[0]
+
+    @property
+    def points(self) -> int:
+        """Where it can merge."""
+        return self.source.of_family.merge_points(self.source.model).count
 
     def run_of(self, merge: MergeConfig) -> Run:
         """A call of the file merged by ``merge``; the last few are kept open.
@@ -80,25 +81,22 @@ class Subject:
             while len(self.runs) > 3:
                 del self.runs[next(key for key in self.runs if key.active)]
             with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
-                built = merge_and_lower(
-                    self.component,
-                    self.plain,
-                    merge,
-                    inline=False,
-                    folder=Path(scratch),
-                    scratch=Path(scratch),
-                )
+                # What was traced lies in the folder of the search: it is needed again.
+                self.compilation.plain(self.component, self.folder)
+                built = self.compilation.merged(self.component, Path(scratch), merge)
                 names = [spec.name for spec in self.component.outputs]
-                session = open_session(built.merged, self.threads, timed=True)
+                session = self.checks.open(built.merged, timed=True)
             self.runs[merge] = partial(run_named, session, names)
         return self.runs[merge]
 
     def errors(self, merge: MergeConfig, windows: Windows) -> dict[str, Errors]:
         """By metric ``[C, W]``: the error of every window, see :func:`~tsmerge_export.verify.cost.window_errors`."""
         run = self.run_of(merge)
-        with torch_threads(self.threads):
+        with torch_threads(self.checks.threads):
             columns = [
-                window_errors(self.family, self.loaded.model, run, windows, c, self.seed, self.forecast)
+                window_errors(
+                    self.source.of_family, self.source.model, run, windows, c, self.checks.seed, self.forecast
+                )
                 for c in range(len(windows.columns))
             ]
         return {name: np.stack([column[name] for column in columns]) for name in columns[0]}
@@ -107,16 +105,14 @@ class Subject:
         """``[C]``: an error of one window that counts as next to nothing."""
         return next_to_nothing(metric, windows)
 
-    def at_length(self, length: int) -> Subject:
+    def at_length(self, length: int) -> Contender:
         """The same model, its open files shared, timed on series of another length, of as many."""
         context = self.validation.context.shape[-1]
         pool = self.validation.context.reshape(-1, context)
         batch = next(iter(self.feed.values())).shape[0]
         # Longer than the windows: a window over and over.
         repeated = np.tile(pool, -(-length // context))[:, -length:]
-        return replace(
-            self, feed=self.component.from_series(self.loaded.model, np.resize(repeated, (batch, length)))
-        )
+        return replace(self, feed=self.source.feed(np.resize(repeated, (batch, length))))
 
     def call(self, merge: MergeConfig) -> Callable[[], object]:
         """The call that is timed."""
@@ -126,7 +122,7 @@ class Subject:
     @contextmanager
     def eager(self) -> Iterator[Callable[[], object]]:
         """The same call of the unmerged model in eager PyTorch, with sdpa attention where the model has it."""
-        model: Any = self.loaded.model
+        model: Any = self.source.model
         before = getattr(getattr(model, "config", None), "_attn_implementation", None)
         switch = getattr(model, "set_attn_implementation", None)
         tensors = {name: torch.from_numpy(value) for name, value in self.feed.items()}
@@ -135,7 +131,7 @@ class Subject:
             with torch.inference_mode():
                 return self.component.eager(model, tensors)
 
-        with torch_threads(self.threads):
+        with torch_threads(self.checks.threads):
             try:
                 if switch is not None:
                     switch("sdpa")
@@ -184,22 +180,21 @@ def context_of(name: str, rows: int, longest: int, horizon: int, length: int | N
 
 
 def prepare(
-    source: str,
+    name: str,
     table: Table,
+    checks: Checks,
     *,
     folder: Path,
     windows: int | None,
     batch: int,
     length: int | None,
-    threads: int | None,
-    seed: int,
     options: dict[str, Any],
-) -> Subject:
-    """Load and export a model, and cut its windows.
+) -> Contender:
+    """Load and trace a model, and cut its windows.
 
     Args:
-        source: model as for ``tsmerge-export``. table: all rows; the last 20 % are the test split, the 20 % before
-            the end of the rest the validation split.
+        name: model as for ``tsmerge-export``. table: all rows; the last 20 % are the test split, the 20 % before
+            the end of the rest the validation split. checks: how files are run and sampled.
         windows: at most so many per column and split; None is all.
         batch: series per timed call. length: context in steps; None is the longest that model and data allow.
 
@@ -207,39 +202,33 @@ def prepare(
         UsageError: the table is too short, has no column that varies, or ``length`` is more than the model reads.
     """
     table, notes = usable_columns(table)
-    loaded = load_model(source, **options)
-    family = families.get(loaded.family)
-    refuse_where_nothing_merges(family, loaded.model, MergeConfig())
-    component = family.components(loaded.model)[0]
-    horizon, longest = family.horizon(loaded.model), family.context(loaded.model)
+    source = CheckpointSource.load(name, **options)
+    compilation = Compilation(source, MergeConfig())
+    horizon, longest = source.horizon, source.longest
     if length is not None and length > longest:
-        raise UsageError(f"--length {length}: {source} reads at most {longest} steps")
+        raise UsageError(f"--length {length}: {name} reads at most {longest} steps")
     seen = split(table)
     context = context_of(table.name, len(table.values), longest, horizon, length)
     if length is None and context < longest:
         notes.append(f"context {context} instead of {longest}: the data have only {len(table.values)} rows")
-    plain = export_component(component, loaded.model, opset=DEFAULT_OPSET, folder=folder)
-    prove_dynamic(component, loaded.model, plain)
+    compilation.plain(source.components[0], folder)
     validation = rolling_windows(seen, context, horizon, limit=windows)
     pool = validation.context.reshape(-1, context)
-    feed = component.from_series(loaded.model, np.resize(pool, (batch, context)))
-    return Subject(
-        source, loaded, family, component, plain, family.merge_points(loaded.model).count, validation,
-        rolling_windows(table, context, horizon, limit=windows), feed, threads, folder, seed,
-        _decoded(family, loaded, folder, threads), tuple(notes), table.name,
+    return Contender(
+        name, source, compilation, validation, rolling_windows(table, context, horizon, limit=windows),
+        source.feed(np.resize(pool, (batch, context))), checks, folder, _decoded(source, compilation, folder, checks),
+        tuple(notes), table.name,
     )  # fmt: skip
 
 
-def _decoded(family: Family, loaded: LoadedModel, folder: Path, threads: int | None) -> Forecast | None:
+def _decoded(
+    source: CheckpointSource, compilation: Compilation, folder: Path, checks: Checks
+) -> Forecast | None:
     """The components behind the first, where there are any; merging leaves them as they are."""
-    if family.generation(loaded.model) is None:
+    if source.of_family.generation(source.model) is None:
         return None
-    place = Path(tempfile.mkdtemp(dir=folder))
-    built = [
-        merge_and_lower(
-            part, export_component(part, loaded.model, opset=DEFAULT_OPSET, folder=place), MergeConfig(method="none"),
-            inline=False, folder=place, scratch=place,
-        )
-        for part in family.components(loaded.model)[1:]
-    ]  # fmt: skip
-    return decoded_by(family, loaded.model, built, Checks(threads=threads))
+    place, built = Path(tempfile.mkdtemp(dir=folder)), []
+    for part in source.components[1:]:
+        built.append(compilation.merged(part, place, MergeConfig(method="none")))
+        compilation.forget(part)
+    return decoded_by(source.of_family, source.model, built, checks)
