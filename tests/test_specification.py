@@ -69,7 +69,7 @@ def test_every_rule_that_the_code_cites_is_there() -> None:
     ("number", "text"), list(sections()), ids=lambda value: f"R{value}" if value.isdigit() else ""
 )
 def test_the_reference_cites_every_rule_of_its_section(number: str, text: str) -> None:
-    line = re.search(r"^Reference: (.+)$", text, re.MULTILINE)
+    line = re.search(r"^Reference: (.+?)\n\n", text, re.MULTILINE | re.DOTALL)
     assert line
     references = _FILE.findall(line[1])
     assert references
