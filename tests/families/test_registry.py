@@ -22,6 +22,7 @@ from tsmerge_export import families
 from tsmerge_export.cli import main, main_export
 from tsmerge_export.errors import TsmergeError, UnsupportedError
 from tsmerge_export.families import listing, plugins
+from tsmerge_export.settings import entry_points
 
 Capture = pytest.CaptureFixture[str]
 
@@ -64,7 +65,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def _forget() -> None:
-    plugins.found.cache_clear()
+    entry_points.found.cache_clear()
     families.get.cache_clear()
     for name in [name for name in sys.modules if name.startswith(("example_family", "broken_"))]:
         del sys.modules[name]

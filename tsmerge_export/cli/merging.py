@@ -30,7 +30,7 @@ def add_merging(parser: argparse.ArgumentParser) -> None:
     )
     for option in registry.built_in_options():
         group.add_argument(option.flag, metavar=option.metavar, help=_help(option, specs))
-    able = " or ".join(one.name for one in specs if one.causal)
+    able = registry.able(lambda one: one.causal)
     group.add_argument("--min-tokens", type=whole(0), metavar="N", help="leave at least so many; default: 4")
     group.add_argument("--layers", type=layers, metavar="I,J,...", help="layers to merge in; default: all")
     group.add_argument("--positions", metavar="HOW", help="gather (true distances, default) or compact")

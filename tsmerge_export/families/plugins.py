@@ -11,41 +11,30 @@ The object is a subclass of :class:`~tsmerge_export.families.base.Family`. A plu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
-from tsmerge_export.errors import MissingDependencyError, UsageError
+from tsmerge_export.errors import UsageError
+from tsmerge_export.settings import entry_points
+from tsmerge_export.settings.entry_points import one_line, package
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     from tsmerge_export.families.base import Family
+
+__all__ = ["GROUP", "distribution", "found", "load", "matches", "package"]
 
 GROUP = "tsmerge_export.families"
 
 
-@cache
 def found() -> Mapping[str, tuple[EntryPoint, ...]]:
-    """Entry points by name; more than one where packages claim the same name. Nothing is imported."""
-    out: dict[str, tuple[EntryPoint, ...]] = {}
-    for entry in sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, package(entry))):
-        # The same installation can be listed twice, by two folders of the search path.
-        if all(
-            (entry.value, package(entry)) != (other.value, package(other))
-            for other in out.get(entry.name, ())
-        ):
-            out[entry.name] = (*out.get(entry.name, ()), entry)
-    return out
-
-
-def package(entry: EntryPoint) -> str:
-    """The distribution that an entry point belongs to."""
-    return "an unnamed package" if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
+    """See :func:`~tsmerge_export.settings.entry_points.found`."""
+    return entry_points.found(GROUP)
 
 
 def distribution(name: str) -> dict[str, str]:
-    """Name and version of the package that a family comes from; empty for our own."""
-    entry = next(iter(found().get(name, ())), None)
-    return {} if entry is None or entry.dist is None else {entry.dist.name: entry.dist.version}
+    """See :func:`~tsmerge_export.settings.entry_points.distribution`."""
+    return entry_points.distribution(GROUP, name)
 
 
 def load(name: str) -> Family:
@@ -57,24 +46,12 @@ def load(name: str) -> Family:
     """
     from tsmerge_export.families.base import Family
 
-    first, *others = found()[name]
-    label = f"family plug-in {name!r} of {package(first)}"
-    if others:
-        raise UsageError(f"{label}: {package(others[0])} claims the same name; uninstall one of them")
-    try:
-        loaded = first.load()
-        family = loaded() if isinstance(loaded, type) else loaded
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(f"{label}: {error.name} is not installed") from error
-    except Exception as error:  # foreign code: whatever it raises, the user gets one line
-        raise UsageError(
-            f"{label} cannot be loaded: {_one_line(error)}; mend {first.value}, or uninstall it"
-        ) from error
+    family, label, value = entry_points.load(GROUP, "family", name)
     if not isinstance(family, Family):
-        raise UsageError(f"{label}: {first.value} is no subclass of tsmerge_export.families.base.Family")
+        raise UsageError(f"{label}: {value} is no subclass of tsmerge_export.families.base.Family")
     if getattr(family, "name", None) != name:
         raise UsageError(
-            f"{label}: {first.value} calls itself {getattr(family, 'name', None)!r}; the names must agree"
+            f"{label}: {value} calls itself {getattr(family, 'name', None)!r}; the names must agree"
         )
     return family
 
@@ -84,9 +61,5 @@ def matches(family: Family, config: Mapping[str, Any], broken: list[str]) -> boo
     try:
         return bool(family.matches(config))
     except Exception as error:  # foreign code
-        broken.append(f"family plug-in {family.name!r} cannot read this config: {_one_line(error)}")
+        broken.append(f"family plug-in {family.name!r} cannot read this config: {one_line(error)}")
         return False
-
-
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".rstrip(": ")

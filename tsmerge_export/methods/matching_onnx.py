@@ -74,11 +74,19 @@ _END_ONE = """
 """
 
 
-def match_one(similarity: str, causal: bool) -> str:
-    """k = 1: ``rank [B, P]``."""
-    score = _COSINE_ONE
-    if similarity != "cosine":
-        score = LENGTHS + _BY_LENGTH_ONE + scores_by_length(similarity, 2, "score")
+def score_one(similarity: str) -> str:
+    """k = 1: ``score [B, P]`` of each pair."""
+    if similarity == "cosine":
+        return _COSINE_ONE
+    return LENGTHS + _BY_LENGTH_ONE + scores_by_length(similarity, 2, "score")
+
+
+def match_one(score: str, causal: bool = False) -> str:
+    """k = 1: ``rank [B, P]``, by statements that leave ``score [B, P]``, whole numbers of steps.
+
+    These read ``metric``, where the a's and b's begin and end along axis 1, ``start_a``, ``first_b`` and ``end``, and
+    ``some``, ``i1`` and ``i2``: every second token from either start.
+    """
     return _SPAN_ONE + score + _RANK_ONE + (_BEFORE_ONE if causal else _ANY_BEFORE_ONE) + _END_ONE
 
 

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from tsmerge_export.methods.matching_onnx import match_band, match_dense, match_one
+from tsmerge_export.methods.matching_onnx import match_band, match_dense, match_one, score_one
 from tsmerge_export.methods.options import SIMILARITIES
 from tsmerge_export.ops.parts import HEAD, MERGE_ROWS, PLACE, best_of
 from tsmerge_export.ops.schema import Attribute
@@ -85,6 +85,19 @@ BOUNDS = """
   spare = Sub(tokens, least)
   spare_least = Max(spare, i0)
   first_b = Add(first, i1)
+"""
+
+#: r(N), R2.4, from the length alone: with r(N) = 0 nothing is compared.
+COUNT = """
+  fixed = Constant<value_int: int = @r>()
+  ratio_num = Constant<value_int: int = @ratio_num>()
+  ratio_den = Constant<value_int: int = @ratio_den>()
+  share = Mul(tokens, ratio_num)
+  share_floor = Div(share, ratio_den)
+  wanted = Add(share_floor, fixed)
+  removed = Min(wanted, pairs, spare_least)
+  left = Sub(tokens, removed)
+  some = Min(removed, i1)
 """
 
 _SOURCE = """
@@ -169,7 +182,7 @@ def bodies(before: str, after: str = "", *, rank: str = "rank", some: str = "som
     return by_similarity(
         lambda similarity, causal: (
             front
-            + match_one(similarity, causal)
+            + match_one(score_one(similarity), causal)
             + choose
             + (_TARGET_BEFORE if causal else _TARGET_ONE)
             + _ROWS_ONE
@@ -177,6 +190,16 @@ def bodies(before: str, after: str = "", *, rank: str = "rank", some: str = "som
         lambda similarity: front + match_band(similarity) + choose + _INTO + MERGE_ROWS,
         lambda similarity: front + match_dense(similarity) + choose + _INTO + MERGE_ROWS,
     )
+
+
+def neighbours_body(score: str) -> str:
+    """A body that merges the r(N) pairs of neighbours of highest score, for a score of another method's own.
+
+    Args:
+        score: statements as :func:`~tsmerge_export.methods.matching_onnx.match_one` takes them.
+    """
+    front = HEAD + BOUNDS + COUNT + match_one(score)
+    return front + best_of("rank", "some") + _SOURCE + PLACE + _TARGET_ONE + _ROWS_ONE
 
 
 def by_similarity(

@@ -146,7 +146,7 @@ class MergeConfig:
         self._refuse_others(spec)
         self._settle(spec)
         if self.causal and not (spec is not None and spec.causal and self.k == 1):
-            able = " or ".join(one.name for one in map(registry.spec, registry.built_in()) if one.causal)
+            able = registry.able(lambda one: one.causal)
             raise UsageError(
                 f"--causal needs --merge {able} with --k 1, where a token only goes into its direct successor"
             )

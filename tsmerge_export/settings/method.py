@@ -29,6 +29,8 @@ class MethodSpec:
         options: its own settings, in the order of descriptions.
         rules: what must hold between settings; each raises UsageError for a MergeConfig of the method.
         causal: it can merge so that no slot is read from a later token, see ``MergeConfig.causal``.
+        static: its operator has a body whose shapes follow from N alone (``static_body``), so that runtimes which plan
+            lengths beforehand can take it.
         fixed: options that `tsmerge tune` leaves at their defaults.
         guesses: settings that `tsmerge tune` begins with, each over the guesses of the options.
         caption: from settings as ``MergeConfig.to_dict`` has them, a sentence for the picture of the tokens that went;
@@ -45,6 +47,7 @@ class MethodSpec:
     options: tuple[Option, ...] = ()
     rules: tuple[Callable[[MergeConfig], None], ...] = ()
     causal: bool = False
+    static: bool = False
     fixed: frozenset[str] = frozenset()
     guesses: tuple[Mapping[str, Any], ...] = field(default=({},), hash=False)
     caption: Callable[[Mapping[str, Any]], str | None] | None = None

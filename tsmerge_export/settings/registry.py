@@ -12,7 +12,7 @@ where it is asked for, and in nobody else's way. Entry points are looked for onl
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -86,6 +86,11 @@ def options(of: Iterable[MethodSpec]) -> tuple[Option, ...]:
 def built_in_options() -> tuple[Option, ...]:
     """The options of this package's methods."""
     return options(map(spec, _FOLDERS))
+
+
+def able(holds: Callable[[MethodSpec], bool]) -> str:
+    """This package's methods of which something holds, in words: ``local or global``."""
+    return " or ".join(name for name in _FOLDERS if holds(spec(name)))
 
 
 def takers(option: Option, of: Iterable[MethodSpec]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from tsmerge_export.backends.describe import Block
 from tsmerge_export.backends.engines.describe import blocks
 from tsmerge_export.backends.engines.profile import Profile, make_profile
 from tsmerge_export.errors import UnsupportedError, UsageError
+from tsmerge_export.settings import registry
 from tsmerge_export.settings.config import MergeConfig
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
     from tsmerge_export.backends import Providers
     from tsmerge_export.backends.target import Target
-
-_METHODS = ("local", "global", "none")
 
 
 class EngineBackend(Backend):
@@ -53,10 +52,10 @@ class EngineBackend(Backend):
 
     def check(self, target: Target, merge: MergeConfig) -> None:
         """See :meth:`Backend.check`."""
-        if merge.method not in _METHODS:
+        if merge.spec is not None and not merge.spec.static:
             raise UnsupportedError(
                 f"--merge {merge.method} cannot run in {self.name}, which plans lengths and operators beforehand; "
-                "use --merge local or global, or --runtime onnxruntime"
+                f"use --merge {registry.able(lambda one: one.static)}, or --runtime onnxruntime"
             )
 
     def prove(self, part: Part, portable: onnx.ModelProto, scratch: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from onnx import helper, numpy_helper
 from tsmerge_export import ops
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.ops.static import static_body
+from tsmerge_export.settings import registry
 
 #: Types of matrix products, by the name of ``--dtype``.
 DTYPES = {
@@ -28,6 +29,7 @@ _PRODUCTS = ("MatMul", "Gemm")
 
 def check_supported(model: onnx.ModelProto) -> None:
     """Raise UnsupportedError for a merging operator that no TensorRT runtime can take."""
+    able = registry.able(lambda one: one.static)
     for node in model.graph.node:
         if node.domain != ops.DOMAIN:
             continue
@@ -35,11 +37,11 @@ def check_supported(model: onnx.ModelProto) -> None:
         if schema.data_dependent:
             raise UnsupportedError(
                 f"{node.op_type}: how many tokens stay follows from the data, but TensorRT plans lengths from shapes; "
-                "use --merge local or global, or --runtime onnxruntime"
+                f"use --merge {able}, or --runtime onnxruntime"
             )
         if schema.merges and node.op_type != _MERGE:
             raise UnsupportedError(
-                f"{node.op_type} has no form for TensorRT; use --merge local or global, or --runtime onnxruntime"
+                f"{node.op_type} has no form for TensorRT; use --merge {able}, or --runtime onnxruntime"
             )
 
 

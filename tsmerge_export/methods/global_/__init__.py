@@ -13,4 +13,5 @@ METHOD = MethodSpec(
     op_type="LocalMerge",
     options=(*AMOUNT, SIMILARITY),
     rules=(check_amount,),
+    static=True,
 )

@@ -13,6 +13,7 @@ METHOD = MethodSpec(
     op_type="LocalMerge",
     options=(K, *AMOUNT, SIMILARITY),
     rules=(check_amount,),
+    static=True,
     causal=True,
     guesses=({"ratio": "1/10"}, {"ratio": "1/4"}, {"ratio": "1/2"}),
 )

@@ -1,6 +1,6 @@
 """Bodies of ``tsmerge.LocalMerge`` in standard ONNX operators (opset 18 and later).
 
-Specification: :mod:`tsmerge_export.methods.local.reference`. All but the count r(N) is in
+Specification: :mod:`tsmerge_export.methods.local.reference`. Its bodies are those of
 :mod:`tsmerge_export.methods.pairs_onnx`.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import onnx
 
 from tsmerge_export.methods.local.static import static_body
-from tsmerge_export.methods.pairs_onnx import CAUSAL, SIMILARITY, K, bodies, causal_is_near, variant
+from tsmerge_export.methods.pairs_onnx import CAUSAL, COUNT, SIMILARITY, K, bodies, causal_is_near, variant
 from tsmerge_export.ops.schema import AMOUNT, BOUNDS, MERGED, RATIO, TOKENS, Schema, one_amount
 from tsmerge_export.ops.text import parse_body
 
@@ -27,20 +27,7 @@ SCHEMA = Schema(
     rules=(causal_is_near, one_amount),
 )
 
-# r(N), R2.4, from the length alone: with r(N) = 0 nothing is compared.
-_COUNT = """
-  fixed = Constant<value_int: int = @r>()
-  ratio_num = Constant<value_int: int = @ratio_num>()
-  ratio_den = Constant<value_int: int = @ratio_den>()
-  share = Mul(tokens, ratio_num)
-  share_floor = Div(share, ratio_den)
-  wanted = Add(share_floor, fixed)
-  removed = Min(wanted, pairs, spare_least)
-  left = Sub(tokens, removed)
-  some = Min(removed, i1)
-"""
-
-_TEXT = bodies(_COUNT)
+_TEXT = bodies(COUNT)
 
 
 def body(name: str, opset: int) -> onnx.FunctionProto:

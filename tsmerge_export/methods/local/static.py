@@ -17,7 +17,7 @@ from collections.abc import Mapping
 
 import onnx
 
-from tsmerge_export.methods.matching_onnx import match_dense, match_one
+from tsmerge_export.methods.matching_onnx import match_dense, match_one, score_one
 from tsmerge_export.methods.pairs_onnx import BOUNDS, by_similarity, variant
 from tsmerge_export.ops.parts import HEAD
 from tsmerge_export.ops.static import SUFFIX
@@ -173,7 +173,7 @@ _FRONT = HEAD + BOUNDS + _COUNT
 _LOCAL_MERGE = by_similarity(
     lambda similarity, causal: (
         _FRONT
-        + match_one(similarity, causal)
+        + match_one(score_one(similarity), causal)
         + _CHOOSE
         + _PLACE
         + (_TARGET_BEFORE if causal else _TARGET_ONE)
