@@ -25,8 +25,8 @@ from rich.progress import (
 )
 
 from tests.cases import Case, compare_with_oracle, random_case
-from tests.methods import CASES
 from tests.ops.harness import difference, run_case
+from tests.problems import CASES
 
 
 def check(case: Case, plugin: Path | None = None, threads: int = 1) -> tuple[str | None, str | None]:

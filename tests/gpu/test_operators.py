@@ -10,9 +10,9 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from tests.methods import CASES
 from tests.ops.harness import difference, merge_model, run_case, session
 from tests.plugins.native import METHODS, draw
+from tests.problems import CASES
 from tsmerge_export.backends.onnxruntime import native
 
 pytestmark = pytest.mark.gpu

@@ -7,7 +7,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from tests.cases import Case, compare_with_oracle
-from tests.methods import each_method
+from tests.problems import each_method
 from tests.strategies import cases, properties
 from tsmerge_export.merge import unmerge
 

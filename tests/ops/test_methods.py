@@ -6,8 +6,8 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from tests.cases import Case
-from tests.methods import each_method
 from tests.ops.harness import difference, run_case
+from tests.problems import each_method
 from tests.strategies import cases, properties
 
 

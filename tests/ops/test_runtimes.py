@@ -16,8 +16,8 @@ from onnx import parser
 
 from tests import web
 from tests.cases import KINDS, PADDINGS, SPOILS, TOLERANCES, Case
-from tests.methods import each_method
 from tests.ops.harness import add_functions, feed, merge_model, session
+from tests.problems import each_method
 
 Arrays = list[np.ndarray]
 

@@ -18,10 +18,10 @@ import torch
 from rich.progress import track
 
 from tests.cases import Case, random_case
-from tests.methods import CASES
 from tests.ops.harness import difference, run_case
 from tests.plugins.emulated import ROOT
 from tests.plugins.fuzz import NearZero
+from tests.problems import CASES
 
 SOURCES = ROOT / "onnxruntime"
 CUDA_SOURCES = ROOT / "onnxruntime_cuda"
