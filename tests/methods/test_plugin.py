@@ -157,7 +157,7 @@ def test_it_is_exported_proved_read_and_inspected(
     got = tsm.load("out").run({"context": series})["quantiles"]
     np.testing.assert_allclose(got, want.numpy(), atol=1e-5)
 
-    assert main(["inspect", "out"]) == 0
+    assert main(["inspect", "out"]) == 0, capsys.readouterr().err
     assert "r 3, min-tokens 4, protect-last 1, later 0.5" in " ".join(capsys.readouterr().out.split())
 
     # A file that says something else than the settings is caught by its nodes alone.

@@ -28,6 +28,7 @@ class CountedMerge:
     before: int
     after: int
     name: str = ""
+    op_type: str = ""
     layer: int | None = None
     scope: str | None = None
     attributes: dict[str, Any] = field(default_factory=dict)

@@ -65,8 +65,8 @@ def inspect_file(path: Path, *, batch: int = 1, length: int | None = None) -> di
     """Inspect one ONNX file; see :func:`inspect_path` for ``length``.
 
     Returns:
-        JSON-ready: ``name``, ``file``, ``opset``, ``size`` in bytes, ``batch``, ``length``; ``merges`` (per
-        merge node: name, layer, scope, tokens ``before`` and ``after``, whether ``after`` is ``data_dependent``,
+        JSON-ready: ``name``, ``file``, ``opset``, ``size`` in bytes, ``batch``, ``length``; ``merges`` (per merge node:
+        name, op_type, layer, scope, tokens ``before`` and ``after``, whether ``after`` is ``data_dependent``,
         attributes), ``described`` (how many merges there are), ``barriers``, ``nodes`` (count by op type, ``domain::``
         first for other domains);
         ``flops`` (``unmerged``, ``merged``, ``merge_nodes``, ``ratio``, ``uncounted``; ``unmerged`` is None where the
@@ -147,6 +147,7 @@ def _merge(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> dict[
         raise UnsupportedError(f"merge node {node.name!r} does not take tokens [batch, tokens, ..]")
     return {
         "name": node.name,
+        "op_type": node.op_type,
         "layer": int(notes["layer"]) if notes.get("layer", "").isdecimal() else None,
         "scope": notes.get("scope"),
         "before": before[1],
