@@ -17,6 +17,7 @@ import torch
 
 import tsmerge_export as tsm
 from tests.models import tiny_folder
+from tests.quick import quick_verdicts
 from tsmerge_export import ops
 from tsmerge_export.cli import main, main_export
 from tsmerge_export.errors import MissingDependencyError, UsageError, VerdictError
@@ -25,7 +26,7 @@ from tsmerge_export.settings import registry
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.tune import space
 from tsmerge_export.tools.tune.search import identity_of
-from tsmerge_export.verify import corpus, settings
+from tsmerge_export.verify import settings
 
 Capture = pytest.CaptureFixture[str]
 
@@ -133,8 +134,7 @@ def test_it_is_exported_proved_read_and_inspected(
     site: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     tiny_folder(site / "tiny")
-    whole = corpus.cases
-    monkeypatch.setattr(corpus, "cases", lambda *args, **kwargs: list(whole(*args, **kwargs))[::4])
+    quick_verdicts(monkeypatch)
     np.savetxt("series.csv", np.sin(np.arange(400) / 4), header="a", comments="")
     flags = ["--merge", "quiet", "--r", "3", "--later", "0.5,2", "--data", "series.csv", "--threads", "1"]
     assert main_export(["tiny", *flags, "-o", "out"]) == 0
@@ -184,8 +184,7 @@ def test_an_eager_model_that_merges_otherwise_fails_the_verdict(
 ) -> None:
     """Parity compares decisions of this method too: a reference that weighs differently is found out."""
     tiny_folder(site / "tiny")
-    whole = corpus.cases
-    monkeypatch.setattr(corpus, "cases", lambda *args, **kwargs: list(whole(*args, **kwargs))[::6])
+    quick_verdicts(monkeypatch)
     from example_method import reference
 
     right = reference.ranks
