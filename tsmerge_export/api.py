@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from tsmerge_export.backends import Providers
+from tsmerge_export.backends.onnxruntime.place import Place
 from tsmerge_export.backends.target import Target
 from tsmerge_export.bundle import Bundle, check_output
 from tsmerge_export.compile.checkpoint_source import CheckpointSource
@@ -42,6 +44,8 @@ def export(
     target: Target | None = None,
     search: Mapping[str, Any] | None = None,
     graph: GraphOptions | None = None,
+    providers: Providers | None = None,
+    plugin: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """Export a model with merging, prove the result, measure its cost, write a bundle.
@@ -63,6 +67,9 @@ def export(
         search: what `tsmerge tune` tried before it came to this setting (JSON-ready), for the report.
         graph: what an ``.onnx`` or ``.pt2`` file does not tell, see
             :class:`~tsmerge_export.graphs.model.GraphOptions`.
+        providers, plugin: where ONNX Runtime runs what is proved and timed, and the library of native operators for it,
+            as for :func:`tsmerge_export.load`. Parity is with PyTorch on the CPU wherever that is, in float32: CUDA's
+            provider without TF32; times and merge cost are those of the providers as they come.
         progress: told about each step.
 
     Returns:
@@ -73,9 +80,9 @@ def export(
         UsageError, UnsupportedError, MissingDependencyError: the user can mend it; nothing is written.
     """
     watch = Stopwatch(progress or NoProgress())
-    checks = Checks(atol, rtol, threads, seed)
+    checks = Checks(atol, rtol, threads, seed, place=_place(providers, plugin))
     target = target or Target()
-    target.check(merge or MergeConfig(), inline=inline)
+    target.check(merge or MergeConfig(), inline=inline, place=checks.place)
     if not callable(output):
         check_output(output, force)
     options: dict[str, Any] = {"family": family, "config": config, "trust_remote_code": trust_remote_code}
@@ -106,6 +113,8 @@ def validate(
     seed: int = 0,
     trust_remote_code: bool = False,
     inputs: str | Path | None = None,
+    providers: Providers | None = None,
+    plugin: str | Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Repeat both verdicts of a bundle against the model that it was made from.
@@ -121,7 +130,7 @@ def validate(
         UsageError: no bundle, a changed file, or a model of another family.
     """
     progress = progress or NoProgress()
-    checks = Checks(atol, rtol, threads, seed)
+    checks = Checks(atol, rtol, threads, seed, place=_place(providers, plugin))
     bundle = Bundle.open(directory)
     merge = MergeConfig.from_dict(bundle.manifest["merge"])
     options: dict[str, Any] = {"family": family, "config": config, "trust_remote_code": trust_remote_code}
@@ -139,6 +148,13 @@ def validate(
                 f"{source.name} is a {source.family}, the bundle {directory} a {bundle.manifest.get('family')}"
             )
     return Compilation(source, merge, progress=progress).validate(bundle, checks)
+
+
+def _place(providers: Providers | None, plugin: str | Path | None) -> Place:
+    """Tried out: what does not start is said before any slow step."""
+    place = Place.of(providers, plugin)
+    place.try_out()
+    return place
 
 
 def no_effect(source: str | Path, **given: object) -> None:

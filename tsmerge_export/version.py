@@ -6,8 +6,6 @@ import platform
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as _installed
 
-from tsmerge_export.backends.onnxruntime import native
-
 _TOOLS = (
     "torch",
     "transformers",
@@ -19,8 +17,6 @@ _TOOLS = (
     "onnxruntime",
     "numpy",
 )
-#: Among the versions, where a library of native operators stood in for functions of the files: its name and hash.
-NATIVE = "native operators"
 _RUNTIME_BUILDS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
 
 
@@ -37,9 +33,6 @@ def versions() -> dict[str, str]:
         value = next((v for v in map(_find, names) if v), None)
         if value:
             found[name] = value
-    operators = native.description()
-    if operators:
-        found[NATIVE] = operators
     return found
 
 

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 #: Name -> module and class. The first is the default.
 _TABLE = {
-    "onnxruntime": ("onnxruntime.backend", "OnnxRuntime"),
-    "tensorrt": ("tensorrt.backend", "TensorRT"),
-    "tensorrt-rtx": ("tensorrt_rtx.backend", "TensorRTRTX"),
+    "onnxruntime": ("tsmerge_export.backends.onnxruntime.backend", "OnnxRuntime"),
+    "tensorrt": ("tsmerge_export.backends.tensorrt.backend", "TensorRT"),
+    "tensorrt-rtx": ("tsmerge_export.backends.tensorrt_rtx.backend", "TensorRTRTX"),
 }
 RUNTIMES = tuple(_TABLE)
 DEFAULT = RUNTIMES[0]
@@ -42,7 +42,7 @@ def get(name: str) -> Backend:
     """A back end by name. Raises UsageError for an unknown one."""
     check_runtime(name)
     module, kind = _TABLE[name]
-    made: Backend = getattr(import_module(f"{__name__}.{module}"), kind)()
+    made: Backend = getattr(import_module(module), kind)()
     return made
 
 
@@ -54,6 +54,13 @@ def of(manifest: Mapping[str, Any]) -> Backend:
     """
     target = manifest.get("target")
     return get(str(target.get("runtime")) if isinstance(target, Mapping) else DEFAULT)
+
+
+def limits(manifest: Mapping[str, Any]) -> str:
+    """What the verdicts and times of a bundle are worth, by its back end, in a sentence. Raises as :func:`of`."""
+    from tsmerge_export.backends.onnxruntime.place import place_words
+
+    return of(manifest).limits(place_words(manifest))
 
 
 def load(

@@ -125,8 +125,12 @@ class Backend(ABC):
         """A session over a bundle whose hashes were compared; see :func:`tsmerge_export.load`."""
 
     @abstractmethod
-    def limits(self, manifest: Mapping[str, Any]) -> str:
-        """Where verdicts and times of a bundle come from, and what was not run: a sentence of the card."""
+    def limits(self, where: str) -> str:
+        """What verdicts and times of a bundle are worth, and what was not run: a sentence of the card.
+
+        Args:
+            where: they were taken, in words.
+        """
 
     def describe(self, target: Mapping[str, Any]) -> Sequence[Block]:
         """What a bundle holds for it, for people.

@@ -13,6 +13,7 @@ from tsmerge_export.settings.config import MergeConfig
 
 if TYPE_CHECKING:
     from tsmerge_export.backends.base import Backend
+    from tsmerge_export.backends.onnxruntime.place import Place
 
 DTYPES = ("fp32", "fp16", "bf16")
 #: Flags of ``shapes``.
@@ -60,16 +61,17 @@ class Target:
             out += ["--compute-capability", ",".join(self.capabilities)]
         return out if self.plugin is None else [*out, "--plugin", str(self.plugin)]
 
-    def check(self, merge: MergeConfig, *, inline: bool) -> None:
+    def check(self, merge: MergeConfig, *, inline: bool, place: Place | None = None) -> None:
         """Fail on what cannot work, before any work.
+
+        Args:
+            place: where ONNX Runtime proves it.
 
         Raises:
             UsageError: unknown names, or flags (or a library of native operators) without effect.
             UnsupportedError: a method that the runtime cannot run.
             MissingDependencyError: what the runtime needs is not installed.
         """
-        from tsmerge_export.backends.onnxruntime import native
-
         backend = self.backend
         if self.dtype not in DTYPES:
             raise UsageError(f"--dtype {self.dtype}: choose one of {', '.join(DTYPES)}")
@@ -84,7 +86,7 @@ class Target:
                 raise UsageError(
                     f"{flag} has no effect with --runtime {self.runtime}{backend.without[option]}"
                 )
-        # What is proved in ONNX Runtime then are other bodies of the same operators.
-        if inline or self.needs_more:
-            native.refuse("--inline" if inline else f"--runtime {self.runtime}")
+        if place is not None and (inline or backend.beside):
+            # What is proved in ONNX Runtime then are other bodies of the same operators.
+            place.refuse_library("--inline" if inline else f"--runtime {self.runtime}")
         backend.check(self, merge)

@@ -91,6 +91,7 @@ class Described:
     Attributes:
         source: of the model, as it was named. merge: settings, as ``MergeConfig.to_dict()`` gives them.
         graph: of a model from a file. created: date and time, ISO 8601.
+        providers: of ONNX Runtime, in order of preference, that verdicts and times come from.
     """
 
     components: tuple[ComponentEntry, ...]
@@ -104,6 +105,7 @@ class Described:
     verdicts: Verdicts = field(default_factory=Verdicts)
     target: TargetEntry | None = None
     versions: dict[str, str] = field(default_factory=dict)
+    providers: tuple[str, ...] = ("CPUExecutionProvider",)
     created: str | None = None
 
     @property
@@ -118,8 +120,9 @@ class Described:
 
     @property
     def of_target(self) -> dict[str, Any]:
-        """What a back end reads of it: ``target`` as in the JSON, where there is one."""
-        return {} if self.target is None else {"target": plain(self.target)}
+        """What a back end reads of it, as in the JSON: ``providers``, and ``target`` where there is one."""
+        target = {} if self.target is None else {"target": plain(self.target)}
+        return {"providers": list(self.providers), **target}
 
     @property
     def merge_types(self) -> frozenset[str]:

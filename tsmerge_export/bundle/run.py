@@ -17,7 +17,8 @@ class Run:
         data: the table's path. table: the flags that it was read with.
         target: the flags of a runtime beside ONNX Runtime.
         token_mask, protect_first, protect_last, inputs: of a graph from a file.
-        native: the library of native operators that stood in for functions of the files.
+        providers: of ONNX Runtime, as the flag takes them. plugin: the library of native operators that was named.
+        native: that of the environment, which stood in for functions of the files.
     """
 
     output: str = "bundle"
@@ -36,6 +37,8 @@ class Run:
     protect_first: int = 0
     protect_last: int = 0
     inputs: str | None = None
+    providers: str | None = None
+    plugin: str | None = None
     native: str | None = None
 
     def to_dict(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from tsmerge_export.cli.model import add_model_options
+from tsmerge_export.cli.providers import add_provider_options, place_of
 from tsmerge_export.cli.readers import names, whole
 from tsmerge_export.cli.tables import FILES, add_table_options, read_data
 
@@ -29,6 +30,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "--plot", metavar="FILE", help="draw spectra, cosines and speed-ups (png, svg or pdf)"
     )
     add_table_options(parser, "--data")
+    add_provider_options(parser)
     add_model_options(parser)
     parser.set_defaults(run=run)
 
@@ -43,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
         from tsmerge_export.tools.bench.plot import check_plot
 
         check_plot(args.plot)
+    place = place_of(args)
     from tsmerge_export.tools.advise.spectrum import require_scipy
 
     require_scipy()
@@ -61,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
         source = CheckpointSource.load(args.model, progress=progress, **options)
         found = study(
             source, table, length=args.length, batch=args.batch, windows=args.windows, threads=args.threads,
+            place=place,
             progress=progress,
         )  # fmt: skip
     advice = judge(found.figures)
@@ -70,11 +74,11 @@ def run(args: argparse.Namespace) -> int:
         "advice": advice.to_dict() | {"command": command_of(args.model, advice)},
         "figures": found.figures.to_dict(),
         "notes": list(found.notes),
-        "versions": versions(),
+        "versions": versions() | place.versions(),
     }
     write_json(args.json, content)
     print_study(found, advice, args.model, source.components[0].name)
     if args.plot is not None:
-        args.plot.write(lambda place: plot(found, advice, place))
+        args.plot.write(lambda beside: plot(found, advice, beside))
         print(f"plot: {args.plot}")
     return 0

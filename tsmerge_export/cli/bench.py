@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tsmerge_export.cli.merging import add_merging
 from tsmerge_export.cli.model import add_graph_options, add_model_options
+from tsmerge_export.cli.providers import add_provider_options, place_of
 from tsmerge_export.cli.readers import whole
 from tsmerge_export.cli.tables import FILES, add_table_options, read_data
 from tsmerge_export.errors import UsageError
@@ -55,6 +56,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--plot", metavar="FILE", help="draw time against length and batch (png, svg or pdf)")
     add_table_options(parser, "--data")
+    add_provider_options(parser)
     add_model_options(parser)
     add_graph_options(parser)
     parser.set_defaults(run=run)
@@ -77,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
 
             check_source(source)
     rivals, notes = parse_rivals(args.against)
+    place = place_of(args)
     if args.plot is not None:
         from tsmerge_export.tools.bench.plot import check_plot
 
@@ -86,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
     if args.config is not None and len(args.sources) > 1:
         raise UsageError("--config goes with one model only; name one MODEL")
 
+    from tsmerge_export.backends.onnxruntime.place import HERE
     from tsmerge_export.console.progress import BENCH_STEPS, RichProgress
     from tsmerge_export.demo import SAMPLE_SERIES
     from tsmerge_export.graphs.model import GraphOptions
@@ -98,8 +102,10 @@ def run(args: argparse.Namespace) -> int:
     options = {name: getattr(args, name) for name in ("family", "config", "trust_remote_code")}
     settings = {
         "sources": args.sources, "merge": merge.to_dict(), "rivals": rivals, "runs": args.runs, "seconds": args.seconds,
-        "data": args.data, "versions": versions(),
+        "data": args.data, "versions": versions() | place.versions(),
     }  # fmt: skip
+    if place != HERE:
+        settings["place"] = place.to_dict()
     if table.options.words():
         settings["table"] = table.options.words()
     done = earlier_rows(args.json, settings) if args.resume else []
@@ -125,6 +131,7 @@ def run(args: argparse.Namespace) -> int:
             progress=progress,
             done=done,
             told=told,
+            place=place,
         )
     notes += more
     content = {
@@ -133,9 +140,9 @@ def run(args: argparse.Namespace) -> int:
         "complete": True,
         "settings": settings,
     }
-    write_json(args.json, content | {"versions": versions()})
+    write_json(args.json, content | {"versions": settings["versions"]})
     print_rows(rows, merge.describe())
-    print(versions_line())
+    print(versions_line(place))
     for note in (*verdict_lines(rows), *notes):
         print(f"note: {note}")
     if args.plot is not None:

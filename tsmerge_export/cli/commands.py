@@ -5,18 +5,19 @@ from __future__ import annotations
 import argparse
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from tsmerge_export.backends import DEFAULT
+from tsmerge_export.backends.onnxruntime.place import Place
 from tsmerge_export.cli.files import check_files, check_inside, write_json
 from tsmerge_export.cli.handler import raise_if_interrupted
 from tsmerge_export.cli.merging import merge_config
+from tsmerge_export.cli.providers import provider_options
 from tsmerge_export.cli.tables import read_data
-from tsmerge_export.errors import UsageError, VerdictError
+from tsmerge_export.cli.target import target_of
+from tsmerge_export.errors import VerdictError
 from tsmerge_export.files.paths import real_path
 from tsmerge_export.settings.config import DEFAULT_METHOD, MergeConfig
-
-if TYPE_CHECKING:
-    from tsmerge_export.backends.target import Target
 
 
 def default_output(model: str, method: str) -> str:
@@ -32,8 +33,11 @@ def export(args: argparse.Namespace) -> int:
     """``tsmerge-export MODEL``. Returns 0, or 1 when the parity verdict failed."""
     merge = merge_config(args)
     check_files(args)
-    target = _target(args)
-    target.check(merge or MergeConfig(), inline=args.inline)
+    target = target_of(args)
+    place = provider_options(args)
+    if target.runtime != DEFAULT:  # then the library is the target's
+        place["plugin"] = None
+    target.check(merge or MergeConfig(), inline=args.inline, place=Place.of(**place))
     from tsmerge_export.bundle import check_output
 
     if args.output is None and merge is not None:
@@ -66,6 +70,7 @@ def export(args: argparse.Namespace) -> int:
                 graph=GraphOptions(args.token_mask, args.protect_first, args.protect_last, args.inputs),
                 progress=progress,
                 data=data,
+                **place,
                 **_shared(args),
             )
             manifest, report = bundle.manifest, bundle.report
@@ -83,26 +88,6 @@ def export(args: argparse.Namespace) -> int:
     return 0
 
 
-def _target(args: argparse.Namespace) -> Target:
-    """The runtime of the flags. Raises UsageError for shapes or capabilities that cannot be read."""
-    from tsmerge_export.backends.engines.profile import parse_shapes
-    from tsmerge_export.backends.target import SHAPE_FLAGS, Target
-    from tsmerge_export.backends.tensorrt_rtx.engine import parse_capabilities
-
-    given = zip((args.min_shapes, args.opt_shapes, args.max_shapes), SHAPE_FLAGS, strict=True)
-    low, usual, high = (None if text is None else parse_shapes(text, flag) for text, flag in given)
-    if args.plugin is not None and not Path(args.plugin).is_file():
-        raise UsageError(f"--plugin {args.plugin}: no such file")
-    capabilities = () if args.compute_capability is None else parse_capabilities(args.compute_capability)
-    return Target(
-        args.runtime,
-        args.dtype,
-        (low, usual, high),
-        capabilities,
-        None if args.plugin is None else Path(args.plugin),
-    )
-
-
 def _shared(args: argparse.Namespace) -> dict[str, Any]:
     """Arguments that export and validate have in common."""
     names = ("family", "config", "trust_remote_code", "atol", "rtol", "threads", "seed")
@@ -112,6 +97,8 @@ def _shared(args: argparse.Namespace) -> dict[str, Any]:
 def validate(args: argparse.Namespace) -> int:
     """``tsmerge validate DIR MODEL``. Returns 0, or 1 when the parity verdict failed."""
     check_files(args)
+    place = provider_options(args)
+    Place.of(**place)
     data = read_data(args)
     from tsmerge_export.bundle import read_manifest
 
@@ -123,9 +110,16 @@ def validate(args: argparse.Namespace) -> int:
 
     with RichProgress(VALIDATE_STEPS, raise_if_interrupted) as progress:
         verdicts = api.validate(
-            args.bundle, args.model, inputs=args.inputs, progress=progress, data=data, **_shared(args)
+            args.bundle,
+            args.model,
+            inputs=args.inputs,
+            progress=progress,
+            data=data,
+            **place,
+            **_shared(args),
         )
-    write_json(args.json, report_dict({**manifest, "verdicts": verdicts}))
+    providers = list(Place.of(**place).names)
+    write_json(args.json, report_dict({**manifest, "verdicts": verdicts, "providers": providers}))
     print_verdicts(verdicts, title=f"{args.bundle}: {MergeConfig.from_dict(manifest['merge']).describe()}")
     parity = verdicts["parity"]
     if not parity["passed"]:

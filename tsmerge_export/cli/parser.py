@@ -84,6 +84,7 @@ def _fill_export(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--force", action="store_true", help="replace an existing bundle")
     add_target_options(parser)
+    add_provider_options(parser, engines=True)
     add_model_options(parser)
     add_graph_options(parser)
     _add_check_options(parser)
@@ -95,6 +96,7 @@ def _fill_validate(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_model_options(parser)
     _add_check_options(parser)
+    add_provider_options(parser)
     parser.add_argument(
         "--inputs", metavar="FILE", help=".npz with an example of every input of an ONNX file"
     )
@@ -153,7 +155,7 @@ def _fill_forecast(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--threads", type=whole(1), metavar="N", help="threads of the runtime; default: its choice"
     )
-    add_provider_options(parser)
+    add_provider_options(parser, bundles=True)
     parser.set_defaults(run=_run_forecast)
 
 

@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tsmerge_export import backends
+from tsmerge_export.cli.providers import provider_options
+
+if TYPE_CHECKING:
+    from tsmerge_export.backends.target import Target
+
+
+def capabilities(text: str) -> tuple[str, ...]:
+    """Type of ``--compute-capability``: 80 of ``80`` or ``8.0``, commas between."""
+    return tuple(dict.fromkeys(part.strip().replace(".", "") for part in text.split(",")))
 
 
 def add_target_options(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +41,26 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
             help=f"{what} input shapes of an engine",
         )
     group.add_argument(
-        "--compute-capability", metavar="80,86,...", help="GPUs that a TensorRT-RTX engine is built for"
+        "--compute-capability",
+        type=capabilities,
+        default=(),
+        metavar="80,86,...",
+        help="GPUs that a TensorRT-RTX engine is built for",
     )
-    group.add_argument("--plugin", metavar="FILE", help="plugin library for TensorRT (libtsmerge_trt.so)")
+
+
+def target_of(args: argparse.Namespace) -> Target:
+    """The runtime of the flags. Raises UsageError for shapes that cannot be read, or a library that is not there."""
+    from tsmerge_export.backends.engines.profile import parse_shapes
+    from tsmerge_export.backends.target import SHAPE_FLAGS, Target
+
+    given = zip((args.min_shapes, args.opt_shapes, args.max_shapes), SHAPE_FLAGS, strict=True)
+    low, usual, high = (None if text is None else parse_shapes(text, flag) for text, flag in given)
+    plugin = provider_options(args)["plugin"] if args.runtime != backends.DEFAULT else None
+    return Target(
+        args.runtime,
+        args.dtype,
+        (low, usual, high),
+        args.compute_capability,
+        None if plugin is None else Path(plugin),
+    )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tsmerge_export.cli.model import add_model_options
+from tsmerge_export.cli.providers import add_provider_options, place_of, provider_options
 from tsmerge_export.cli.readers import names, whole
 from tsmerge_export.cli.tables import FILES, add_table_options, read_data
 from tsmerge_export.errors import UsageError
@@ -88,6 +89,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="FILE", help="also write everything that was tried as JSON")
     parser.add_argument("--plot", metavar="FILE", help="draw the Pareto front (png, svg or pdf)")
     add_table_options(parser, "--data")
+    add_provider_options(parser)
     add_model_options(parser)
     parser.set_defaults(run=run)
 
@@ -115,6 +117,7 @@ def run(args: argparse.Namespace) -> int:
 
         check_plot(args.plot)
 
+    place = place_of(args)
     from tempfile import TemporaryDirectory
 
     from tsmerge_export.console.progress import TUNE_STEPS, RichProgress
@@ -135,11 +138,11 @@ def run(args: argparse.Namespace) -> int:
     table = read_data(args, source=source, columns=args.column, empty_allowed=True)
     assert table is not None  # --data is required
     options: dict[str, Any] = {n: getattr(args, n) for n in ("family", "config", "trust_remote_code")}
-    checks = Checks(threads=args.threads, seed=args.seed)
+    checks = Checks(threads=args.threads, seed=args.seed, place=place)
     study = Path(f"{output}.tune.log")
     identity = identity_of(
         args.models, source.content, args.metric, args.batch, args.length, args.windows,
-        columns=args.column, threads=args.threads, table=table.options.words(),
+        columns=args.column, threads=args.threads, table=table.options.words(), place=place,
     )  # fmt: skip
     with kept(study), TemporaryDirectory(prefix="tsmerge-tune-") as folder:
         with RichProgress(TUNE_STEPS, raise_if_interrupted) as progress:
@@ -178,6 +181,8 @@ def run(args: argparse.Namespace) -> int:
             tried = settled(tried, chosen.finals)
         notes = list(dict.fromkeys(note for one in contenders for note in one.notes))
         notes += search.notes
+        if not place.on_cpu:
+            notes.append(f"speed-ups over eager PyTorch: that ran on the CPU, the files in {place}")
         firsts = dict.fromkeys(first_only(one.source.of_family, one.source.model) for one in contenders)
         notes += [note for note in firsts if note]
         content = {
@@ -199,14 +204,14 @@ def run(args: argparse.Namespace) -> int:
             "timed_component": contenders[search.reference].component.name,
             "notes": notes,
             "date": datetime.date.today().isoformat(),
-            "versions": versions(),
+            "versions": versions() | place.versions(),
         }
         write_json(args.json, content)
         print_answer(chosen, tried, args.metric, **shown)
         for note in notes:
             print(f"note: {note}")
         if args.plot is not None:
-            args.plot.write(lambda place: plot(tried, chosen, args.metric, args.max_increase, place))
+            args.plot.write(lambda beside: plot(tried, chosen, args.metric, args.max_increase, beside))
             print(f"plot: {args.plot}")
     if chosen.fastest is None:
         print(f"no bundle is written; the search is kept in {study}", flush=True)
@@ -237,6 +242,6 @@ def _export(
     with RichProgress(EXPORT_STEPS, raise_if_interrupted) as progress:
         manifest = api.export(
             chosen.source, chosen.merge, output=output, force=args.force, data=usable_columns(table)[0],
-            threads=args.threads, seed=args.seed, search=search, progress=progress, **options,
+            threads=args.threads, seed=args.seed, search=search, progress=progress, **provider_options(args), **options,
         ).manifest  # fmt: skip
     print_verdicts(manifest["verdicts"], title=f"{manifest['family']}: {chosen.merge.describe()}")

@@ -11,7 +11,6 @@ from typing import Any
 
 import onnx_ir as ir
 
-from tsmerge_export.backends.onnxruntime import native
 from tsmerge_export.backends.target import Target
 from tsmerge_export.bundle import Bundle, BundleWriter
 from tsmerge_export.bundle.run import Run
@@ -143,7 +142,7 @@ class Compilation:
         """
         inlined = bool(bundle.manifest.get("inline")) and self.merge.active
         if inlined:
-            native.refuse("an inlined bundle")
+            checks.place.refuse_library("an inlined bundle")
         with TemporaryDirectory(prefix="tsmerge-") as name:
             folder = Path(name)
             # Built anew: the unmerged rival, and a form that shows its decisions where the bundle's is inlined.
@@ -182,7 +181,7 @@ class Compilation:
             built = self._in_a_row(writer.path, writer.scratch, inline=self.inline)
             share([item.merged for item in built], writer.path)
             verdicts, shown = self.prove(built, checks, show=True)
-            manifest = self._manifest(built, verdicts)
+            manifest = self._manifest(built, verdicts, checks)
             shown["run"] = self._run(output, checks, target).to_dict()
             if search is not None:
                 shown["search"] = dict(search)
@@ -203,7 +202,9 @@ class Compilation:
             texts(writer.path, manifest | shown | {"seconds": self._progress.seconds}, self.source.sizes)
             return writer.commit(manifest)
 
-    def _manifest(self, built: Sequence[Built], verdicts: Mapping[str, Any]) -> dict[str, Any]:
+    def _manifest(
+        self, built: Sequence[Built], verdicts: Mapping[str, Any], checks: Checks
+    ) -> dict[str, Any]:
         return {
             "source": self.source.name,
             "family": self.source.family,
@@ -214,7 +215,8 @@ class Compilation:
             "components": [item.to_dict() for item in built],
             **self.source.entries(),
             "verdicts": verdicts,
-            "versions": self.source.versions(),
+            "versions": self.source.versions() | checks.place.versions(),
+            "providers": list(checks.place.names),
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
 
@@ -228,5 +230,5 @@ class Compilation:
             threads=checks.threads,
             seed=checks.seed,
             target=() if target is None else tuple(target.flags()),
-            native=native.run_entry().get("native"),
+            **checks.place.run_entry(),
         )

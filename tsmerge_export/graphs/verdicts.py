@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.errors import VerdictError
 from tsmerge_export.families.base import Arrays
 from tsmerge_export.graphs.feeds import KINDS, Sizes, kinds_for, make
@@ -187,7 +188,9 @@ def parity(
     names = [spec.name for spec in model.component.outputs]
     tolerance = checks.tolerance(FAMILY)
     reference = reference_of(model, merge, built, checks.threads)
-    original = checks.open(model.original)
+    original = open_session(
+        model.original, checks.threads
+    )  # the reference: on the CPU wherever the file runs
     with torch_threads(checks.threads):
         _prove_reference(model, original, checks.threads, tolerance)
         report = ParityReport(built.component.name, tolerance)

@@ -156,7 +156,7 @@ def _limits(merge: MergeConfig, report: Report) -> str:
     )
     if any(name in SCHEMAS and SCHEMAS[name].data_dependent for name in report.merge_types):
         causal += " How many tokens merge is decided over the whole batch: a forecast depends on the series beside it."
-    said = backends.of(report.of_target).limits(report.of_target)
+    said = backends.limits(report.of_target)
     return f"## Limits\n\n{said}{causal} The figures above hold for that data and that machine; measure on your own."
 
 

@@ -54,6 +54,7 @@ def report_dict(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "verdicts",
         "target",
         "versions",
+        "providers",
         "created",
         *REPORT_ONLY,
     )

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
+from tsmerge_export.backends.onnxruntime.apart import first_open
 from tsmerge_export.onnx_model import weights as onnx_weights
-from tsmerge_export.untrusted import trial
 from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.decisions import Tap, tap
 
@@ -47,7 +47,7 @@ class OnnxArtefact:
     ) -> None:
         self._names = list(names)
         self._values_from = values_from
-        trial.first_open(file)
+        first_open(file)
         self._session = checks.open(file)
         proto = onnx_weights.read(with_decisions or file)
         self.taps: Sequence[Tap] = tap(proto)

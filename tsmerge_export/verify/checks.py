@@ -10,6 +10,7 @@ import onnx
 import onnxruntime as ort
 
 from tsmerge_export.backends.onnxruntime.direct import open_session
+from tsmerge_export.backends.onnxruntime.place import HERE, Place
 from tsmerge_export.backends.onnxruntime.session import GraphSession
 from tsmerge_export.errors import UsageError
 from tsmerge_export.verify import corpus, tolerances
@@ -32,6 +33,9 @@ class Checks:
         seed: of the parity corpus, of generated inputs and of sampling.
         cases: series for parity instead of the corpus; a graph from a file has none.
         quick: few cases, and one timing: for tests of anything but the verdicts. What comes out proves little.
+        place: where ONNX Runtime runs the files. Parity holds what it computes there against PyTorch on the CPU, within
+            the same tolerances, in float32 proper (:meth:`~.place.Place.exact`); times and merge cost are those of the
+            providers as a user has them. The reference of a graph from a file runs on the CPU.
 
     Raises:
         UsageError: a number is out of range.
@@ -43,6 +47,7 @@ class Checks:
     seed: int = 0
     cases: Sequence[corpus.Case] | None = None
     quick: bool = False
+    place: Place = HERE
 
     def __post_init__(self) -> None:
         tolerances.check_range(self.atol, self.rtol)
@@ -81,7 +86,9 @@ class Checks:
 
     def open(self, source: Path | onnx.ModelProto, *, timed: bool = False) -> ort.InferenceSession:
         """A file, or a model in memory, in ONNX Runtime; see :func:`~.direct.open_session`."""
-        return open_session(source, self.threads, timed=timed)
+        return open_session(
+            source, self.threads, timed=timed, place=self.place if timed else self.place.exact()
+        )
 
     def forecaster(self, file: Path, *, quiet: bool = False) -> GraphSession:
         """A file as a forecaster runs it.
@@ -90,11 +97,14 @@ class Checks:
             quiet: idle threads do not spin, which would take the cores from what is timed or run beside it. Such a
                 session is always in this process: it is for files that have been proved.
         """
+        place = self.place if quiet else self.place.exact()
         if not quiet:
-            return GraphSession(file, threads=self.threads)
+            return GraphSession(file, threads=self.threads, providers=place.providers, plugin=place.plugin)
         options = ort.SessionOptions()
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        return GraphSession(file, threads=self.threads, options=options)
+        return GraphSession(
+            file, threads=self.threads, options=options, providers=place.providers, plugin=place.plugin
+        )
 
 
 #: As a user gets them who says nothing.

@@ -114,7 +114,7 @@ def make(
         "series": series,
         "tokens": tokens,
         "merge_share": merge_share(
-            with_decisions or merged, component.from_series(model, batch), checks.threads
+            with_decisions or merged, component.from_series(model, batch), checks.threads, checks.place
         ),
     }
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from tsmerge_export.errors import MissingDependencyError
 from tsmerge_export.families.base import Component, Family
 from tsmerge_export.merge.apply import merging
 from tsmerge_export.merge.plan import MergeStep
@@ -136,7 +137,9 @@ def _telling_cases(
 
 
 def unreadable(name: str, artefact: Path, tolerance: Tolerance, error: Exception) -> ParityReport:
-    """The report of a file that cannot be opened."""
+    """The report of a file that cannot be opened. Raises MissingDependencyError: that says nothing about the file."""
+    if isinstance(error, MissingDependencyError):
+        raise error
     failed = CaseResult(artefact.name, False, 0, failures=[f"the file cannot be loaded: {_one_line(error)}"])
     return ParityReport(name, tolerance, [failed])
 

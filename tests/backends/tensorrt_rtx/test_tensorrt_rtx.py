@@ -23,6 +23,7 @@ from tsmerge_export.backends.tensorrt_rtx import engine as tensorrt_rtx
 from tsmerge_export.backends.tensorrt_rtx.backend import TensorRTRTX
 from tsmerge_export.backends.tensorrt_rtx.form import standard_form
 from tsmerge_export.bundle import sha256
+from tsmerge_export.cli.target import capabilities
 from tsmerge_export.compile.checkpoint_source import CheckpointSource
 from tsmerge_export.compile.compilation import Compilation
 from tsmerge_export.compile.hand_over import removed_at
@@ -110,9 +111,11 @@ def test_more_than_topk_can_choose_is_refused() -> None:
 
 
 def test_capabilities() -> None:
-    assert tensorrt_rtx.parse_capabilities("80, 8.6,86") == ("80", "86")
-    with pytest.raises(UsageError, match="'90' is none that TensorRT-RTX builds for"):
-        tensorrt_rtx.parse_capabilities("80,90")
+    assert capabilities("80, 8.6,86") == ("80", "86")
+    with pytest.raises(
+        UsageError, match="--compute-capability 80,90: '90' is none that TensorRT-RTX builds for"
+    ):
+        Target("tensorrt-rtx", capabilities=("80", "90")).check(MergeConfig(), inline=False)
 
 
 def test_missing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import onnx
 import pytest
 from onnx import parser
 
+from tsmerge_export.backends.onnxruntime.place import HERE
 from tsmerge_export.errors import UsageError
 from tsmerge_export.tools.bench import worker
 from tsmerge_export.tools.bench.candidate import Candidate, parse_rivals
@@ -38,6 +39,7 @@ def test_protocol(graph: Path) -> None:
         "component": "model",
         "inputs": str(graph.with_name("inputs.npz")),
         "threads": 1,
+        "place": HERE.to_dict(),
     }
     answers, before = io.StringIO(), worker.peak_bytes()
     worker.serve(io.StringIO(json.dumps(order) + "\nrun\nrun\nstop\nrun\n"), answers)

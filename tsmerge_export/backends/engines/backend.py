@@ -90,9 +90,9 @@ class EngineBackend(Backend):
         """Name of the form's file."""
         return f"{part.name}.{self.ending}.onnx"
 
-    def limits(self, manifest: Mapping[str, Any]) -> str:
+    def limits(self, where: str) -> str:
         """See :meth:`Backend.limits`."""
-        return "Verdicts and times are those of ONNX Runtime on the CPU; no GPU speed is claimed."
+        return f"Verdicts and times are those of {where}; no speed of an engine is claimed."
 
     def describe(self, target: Mapping[str, Any]) -> Sequence[Block]:
         """See :meth:`Backend.describe`."""

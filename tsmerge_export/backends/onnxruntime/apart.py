@@ -18,7 +18,10 @@ from numpy.typing import NDArray
 
 from tsmerge_export.bundle import TensorInfo
 from tsmerge_export.errors import TsmergeError, UnsupportedError
+from tsmerge_export.untrusted import isolated
 from tsmerge_export.untrusted.isolated import Answer, Child, Limits
+from tsmerge_export.untrusted.onnx_risk import risk
+from tsmerge_export.untrusted.onnx_wire import read_model
 
 
 class GraphApart:
@@ -80,6 +83,17 @@ class GraphApart:
                 self._end()
                 self._child = None
                 raise
+
+
+def first_open(path: Path) -> None:
+    """Let ONNX Runtime open a graph apart first; bundles of others are validated, too.
+
+    Raises:
+        UnsupportedError: it did not open there.
+    """
+    if isolated.inside or risk(read_model(path)) is None:
+        return
+    GraphApart(path, {"threads": 1})
 
 
 _open: dict[str, Any] = {}

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tsmerge_export.backends.base import Backend, Part, Told
-from tsmerge_export.backends.onnxruntime import native
 from tsmerge_export.settings.config import MergeConfig
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ class OnnxRuntime(Backend):
         "dtype": _USELESS,
         "shapes": _USELESS,
         "capabilities": _USELESS,
-        "plugin": f"; set {native.VARIABLE}",
+        "plugin": ", where it goes with the providers",
     }
 
     def check(self, target: Target, merge: MergeConfig) -> None:
@@ -58,6 +57,6 @@ class OnnxRuntime(Backend):
             bundle, threads=threads, providers=chosen.providers, files=chosen.files, plugin=chosen.operators
         )
 
-    def limits(self, manifest: Mapping[str, Any]) -> str:
-        """Where it was run."""
-        return "Verdicts and times are those of ONNX Runtime on the CPU."
+    def limits(self, where: str) -> str:
+        """All of it was run there."""
+        return f"Verdicts and times are those of {where}."

@@ -7,8 +7,8 @@ from pathlib import Path
 import onnx
 import onnxruntime as ort
 
-from tsmerge_export.backends.onnxruntime import native
 from tsmerge_export.backends.onnxruntime.bounded import session_class
+from tsmerge_export.backends.onnxruntime.place import HERE, Place
 from tsmerge_export.onnx_model import weights as onnx_weights
 from tsmerge_export.untrusted.onnx_scan import check_file
 
@@ -21,9 +21,9 @@ def open_session(
     profile: Path | None = None,
     level: ort.GraphOptimizationLevel | None = None,
     arena: bool = True,
-    plugin: Path | None = None,
+    place: Place = HERE,
 ) -> ort.InferenceSession:
-    """ONNX Runtime on the CPU, with its default optimisations unless ``level`` says otherwise.
+    """ONNX Runtime, by default on the CPU, with its default optimisations unless ``level`` says otherwise.
 
     With the native operators, where the environment names their library: what runs is what is proved.
 
@@ -34,7 +34,10 @@ def open_session(
             from the candidate that runs next. Otherwise they never spin, which leaves the cores to PyTorch.
         arena: keep memory for the next run; not worth it where there are many small sessions.
         profile: prefix of the profile that ``end_profiling`` writes.
-        plugin: the library of native operators; by default the environment's.
+        place: providers and the library of native operators.
+
+    Raises:
+        MissingDependencyError: the provider does not start. What ONNX Runtime raises for the model.
     """
     options = ort.SessionOptions()
     options.log_severity_level = 4
@@ -48,18 +51,16 @@ def open_session(
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
-    native.register(options, plugin)
-    providers = ["CPUExecutionProvider"]
     if isinstance(source, Path):
         kind = session_class(name for _, name in check_file(source).kinds())
-        return kind(str(source), options, providers=providers)
+        return place.start(kind, str(source), options)
     blocks = [*onnx_weights.graphs(source.graph), *source.functions]
     kind = session_class(node.op_type for block in blocks for node in block.node)
     if not onnx_weights.is_large(source):
-        return kind(source.SerializeToString(), options, providers=providers)
+        return place.start(kind, source.SerializeToString(), options)
     light, arrays = onnx_weights.apart(source)
     weights = [ort.OrtValue.ortvalue_from_numpy(array) for array in arrays.values()]
     options.add_external_initializers(list(arrays), weights)
-    session = kind(light.SerializeToString(), options, providers=providers)
+    session = place.start(kind, light.SerializeToString(), options)
     session.tsmerge_weights = weights, arrays  # it uses their memory
     return session

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError, first_line
+from tsmerge_export.errors import MissingDependencyError, UnsupportedError, first_line
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -38,6 +38,8 @@ class Library:
 CPU_LIBRARY = Library("libtsmerge_ort.so", "TSMERGE_ORT_PLUGIN", "plugins/onnxruntime")
 #: For sessions whose first provider is CUDA's.
 CUDA_LIBRARY = Library("libtsmerge_ort_cuda.so", "TSMERGE_ORT_CUDA_PLUGIN", "plugins/onnxruntime_cuda")
+#: Among the versions of a bundle, where a library stood in for functions of the files.
+NATIVE = "native operators"
 VARIABLE, LIBRARY = CPU_LIBRARY.variable, CPU_LIBRARY.file
 
 
@@ -90,28 +92,6 @@ def register(
         raise UnsupportedError(f"{path}: ONNX Runtime cannot load it: {reason}") from error
 
 
-def refuse(what: str) -> None:
-    """Fail where the library must not run: what is proved there are other bodies of the same operators.
-
-    Args:
-        what: flags or a form of files, for the message.
-
-    Raises:
-        UsageError: the environment names a library.
-    """
-    if os.environ.get(VARIABLE):
-        raise UsageError(f"{VARIABLE} has no effect with {what}, whose operators are other ones; unset it")
-
-
-def description() -> str | None:
-    """Name and content of the library that the environment names, for the versions of a bundle."""
-    path = find_library()
-    if path is None:
-        return None
-    return f"{path.name}, SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
-
-
-def run_entry() -> dict[str, str]:
-    """Where that library is, for the commands of a report; empty where there is none."""
-    path = find_library()
-    return {} if path is None else {"native": str(path)}
+def description(library: Path) -> str:
+    """Name and content of a library, for the versions of a bundle."""
+    return f"{library.name}, SHA-256 {hashlib.sha256(library.read_bytes()).hexdigest()[:16]}"

@@ -7,19 +7,17 @@ the registering plugin library is known; else every provider runs the portable f
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tsmerge_export.backends import Providers
 from tsmerge_export.backends.onnxruntime import native
+from tsmerge_export.backends.onnxruntime.place import CPU, CUDA, TENSORRT, name_of, names
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.errors import MissingDependencyError, UsageError
 
-TENSORRT = "TensorrtExecutionProvider"
-CUDA = "CUDAExecutionProvider"
-CPU = "CPUExecutionProvider"
 LIBRARIES = "trt_extra_plugin_lib_paths"
 REGISTERED = "libtsmerge_trt_registered.so"
 #: Environment variable with the registering library.
@@ -34,15 +32,6 @@ class Chosen:
     providers: Providers | None
     files: Mapping[str, Path] = field(default_factory=dict)
     operators: str | Path | None = None
-
-
-def _name(entry: Any) -> Any:
-    return entry[0] if isinstance(entry, (tuple, list)) and entry else entry
-
-
-def names(providers: Sequence[Any]) -> list[Any]:
-    """Their names, without the options."""
-    return [_name(entry) for entry in providers]
 
 
 def with_plugin(providers: Providers | None, bundle: Bundle, plugin: str | Path | None = None) -> Chosen:
@@ -60,7 +49,7 @@ def with_plugin(providers: Providers | None, bundle: Bundle, plugin: str | Path 
     entries = [providers] if isinstance(providers, str) else list(providers or ())
     first = entries[0] if entries else None
     options: dict[str, Any] = dict(first[1]) if isinstance(first, (tuple, list)) and len(first) == 2 else {}
-    if _name(first) != TENSORRT:
+    if name_of(first) != TENSORRT:
         if plugin is not None and native.for_providers(names(entries)) is None:
             raise UsageError(
                 f"plugin has no effect unless {TENSORRT} or {CUDA} is the first of providers, or {CPU} the only one"

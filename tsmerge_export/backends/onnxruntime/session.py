@@ -12,13 +12,11 @@ from numpy.typing import NDArray
 from tsmerge_export.backends import Providers
 from tsmerge_export.backends.arrays import prepare
 from tsmerge_export.backends.components import BundleSession, names_of
-from tsmerge_export.backends.onnxruntime import native
 from tsmerge_export.backends.onnxruntime.apart import GraphApart
-from tsmerge_export.backends.onnxruntime.providers import CPU, names
+from tsmerge_export.backends.onnxruntime.place import Place, installed
 from tsmerge_export.bundle import Bundle, TensorInfo
-from tsmerge_export.console.missing import how_to_install
 from tsmerge_export.console.one_line import called
-from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError, first_line
+from tsmerge_export.errors import TsmergeError, UnsupportedError, UsageError, first_line
 from tsmerge_export.untrusted import isolated
 from tsmerge_export.untrusted.onnx_risk import risk
 from tsmerge_export.untrusted.onnx_scan import check_file
@@ -39,40 +37,6 @@ _DTYPES = {
 }
 
 
-def _onnxruntime() -> Any:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise MissingDependencyError(how_to_install("onnxruntime")) from None
-    onnxruntime.set_default_logger_severity(4)
-    return onnxruntime
-
-
-def check_providers(providers: Providers | None) -> list[str | tuple[str, dict[str, Any]]]:
-    """The providers to use, default the CPU.
-
-    Raises:
-        UsageError: not a list of names or (name, options).
-        MissingDependencyError: the installed ONNX Runtime does not have one of them.
-    """
-    if providers is None:
-        return [CPU]
-    chosen = [providers] if isinstance(providers, str) else list(providers)
-    available = _onnxruntime().get_available_providers()
-    for entry in chosen:
-        pair = isinstance(entry, (tuple, list)) and len(entry) == 2 and isinstance(entry[1], Mapping)
-        name = entry[0] if pair else entry
-        if not isinstance(name, str):
-            raise UsageError(f"providers: {entry!r} is neither a provider's name nor (name, options)")
-        if name not in available:
-            raise MissingDependencyError(
-                f"provider {name} is not in this ONNX Runtime; it has {', '.join(available)}"
-            )
-    if not chosen:
-        raise UsageError("providers is empty; leave it out for the CPU")
-    return [entry if isinstance(entry, str) else (entry[0], dict(entry[1])) for entry in chosen]
-
-
 class GraphSession:
     """One ONNX file in ONNX Runtime.
 
@@ -82,7 +46,7 @@ class GraphSession:
     Args:
         path: the file. A bundle's hashes say that it is as it was written, not who wrote it.
         threads: threads inside an operator, >= 1; operators run one after another.
-        providers: see :func:`check_providers`.
+        providers: see :func:`~.place.check_providers`.
         options: ONNX Runtime session options to start from (profiling, optimisation level); they reach no other
             process, so that with them every graph is run in this one.
         plugin: the library of native operators, see :mod:`tsmerge_export.backends.onnxruntime.native`;
@@ -104,7 +68,7 @@ class GraphSession:
         options: onnxruntime.SessionOptions | None = None,
         plugin: str | Path | None = None,
     ) -> None:
-        ort = _onnxruntime()
+        ort = installed()
         own_options = options is not None
         options = ort.SessionOptions() if options is None else options
         options.inter_op_num_threads = 1
@@ -115,38 +79,31 @@ class GraphSession:
             options.intra_op_num_threads = threads
         if not Path(path).is_file():
             raise UsageError(f"{path}: no such file")
-        chosen = check_providers(providers)
+        place = Place.of(providers, plugin)
         found = check_file(Path(path))
         self._path = Path(path)
         self._session: Any = None
         self._apart: GraphApart | None = None
         self._why = None if isolated.inside or own_options else _risk(Path(path))
         if self._why is not None:
-            library = None if plugin is None else str(Path(plugin).resolve())
-            settings = {"threads": threads, "providers": chosen, "plugin": library}
-            self._apart = GraphApart(Path(path), settings)
+            self._apart = GraphApart(Path(path), {"threads": threads, **place.to_dict()})
             self.inputs, self.outputs = self._apart.inputs, self._apart.outputs
             return
-        native.register(options, plugin, names(chosen))
         from tsmerge_export.backends.onnxruntime.bounded import session_class
 
         kind = session_class(name for _, name in found.kinds())
         try:
-            self._session = kind(os.fspath(path), options, providers=chosen)
+            self._session = place.start(kind, os.fspath(path), options)
             # Names that are no text raise, too.
             self.inputs = tuple(_info(arg) for arg in self.ort.get_inputs())
             self.outputs = tuple(_info(arg) for arg in self.ort.get_outputs())
+        except TsmergeError:
+            raise
         except Exception as error:  # ONNX Runtime has no common base class for its errors
             reason = first_line(error)
             raise UnsupportedError(
                 f"{path}: ONNX Runtime {ort.__version__} cannot load it: {reason}"
             ) from error
-        wanted = names(chosen)[0]
-        if wanted not in self.ort.get_providers():  # ONNX Runtime would go on without it
-            raise MissingDependencyError(
-                f"ONNX Runtime could not start {wanted}: its libraries or its device are missing; "
-                "install them, or choose another of providers"
-            )
 
     def __repr__(self) -> str:
         return called("GraphSession", **names_of(self))

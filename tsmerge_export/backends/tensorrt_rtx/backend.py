@@ -30,11 +30,12 @@ class TensorRTRTX(EngineBackend):
 
     def check(self, target: Target, merge: MergeConfig) -> None:
         """See :meth:`Backend.check`."""
-        from tsmerge_export.backends.tensorrt_rtx.engine import check_installed
+        from tsmerge_export.backends.tensorrt_rtx.engine import check_capabilities, check_installed
 
         super().check(target, merge)
         if target.dtype == "bf16":
             raise UnsupportedError("--dtype bf16 is not proved with --runtime tensorrt-rtx; use fp16 or fp32")
+        check_capabilities(target.capabilities)
         check_installed()
 
     def static(self, portable: onnx.ModelProto) -> onnx.ModelProto:

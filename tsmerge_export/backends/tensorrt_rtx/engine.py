@@ -54,16 +54,14 @@ def check_installed() -> None:
         raise MissingDependencyError(how_to_install("tensorrt_rtx"))
 
 
-def parse_capabilities(text: str) -> tuple[str, ...]:
-    """Read ``80,8.6,120``. Raises UsageError for one that TensorRT-RTX cannot build for ahead of time."""
-    found = tuple(dict.fromkeys(part.strip().replace(".", "") for part in text.split(",")))
-    for name in found:
+def check_capabilities(names: Sequence[str]) -> None:
+    """Raise UsageError for one that TensorRT-RTX cannot build for ahead of time."""
+    for name in names:
         if name not in CAPABILITIES:
             raise UsageError(
-                f"--compute-capability {text}: {name!r} is none that TensorRT-RTX builds for; "
+                f"--compute-capability {','.join(names)}: {name!r} is none that TensorRT-RTX builds for; "
                 f"choose among {', '.join(CAPABILITIES)}"
             )
-    return found
 
 
 def build_engine(

@@ -70,6 +70,7 @@ def _settings(report: Report) -> list[Html]:
         ("data", run.data or (f"example {run.inputs}" if run.inputs else _own_data(report))),
         ("threads", str(run.threads or "the runtime's choice")),
         ("seed", str(run.seed)),
+        ("providers", ", ".join(report.providers)),
     ]
     versions = list(report.versions.items())
     return [
@@ -109,7 +110,7 @@ def _laid_out(block: Block) -> Html:
 
 
 def _limits(report: Report) -> str:
-    said = [backends.of(report.of_target).limits(report.of_target)]
+    said = [backends.limits(report.of_target)]
     types = report.merge_types
     if types:
         said.append(

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tsmerge_export.backends.engines.profile import parse_shapes
-from tsmerge_export.backends.onnxruntime.native import VARIABLE
+from tsmerge_export.backends.onnxruntime.native import NATIVE, VARIABLE
+from tsmerge_export.backends.onnxruntime.place import SHORT
 from tsmerge_export.backends.target import SHAPE_FLAGS as SHAPES
 from tsmerge_export.bundle.report import Report, as_report
 from tsmerge_export.bundle.run import Run
@@ -16,7 +17,6 @@ from tsmerge_export.checkpoint import IN_MEMORY
 from tsmerge_export.settings import registry
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.option import GENERAL, flag, text
-from tsmerge_export.version import NATIVE
 
 GRAPH = "onnx"  # the family of models that come as a file
 _NOT_INSTALLED = ("python", "tsmerge-export", NATIVE)
@@ -75,19 +75,11 @@ def commands(content: Report | Mapping[str, Any]) -> list[tuple[str, str]]:
         out += [("export", shlex.join(words)), ("repeat the verdicts", shlex.join(again))]
     out += [
         ("where it merges", shlex.join(["tsmerge", "inspect", bundle])),
-        ("speed over batches", shlex.join(["tsmerge", "bench", bundle, *_sizes(report)])),
+        ("speed over batches", shlex.join(["tsmerge", "bench", bundle, *_sizes(report), *_where(run)])),
     ]
     if run.data and not (report.search or in_memory or is_file) and report.setting.active:
-        tune = [
-            "tsmerge",
-            "tune",
-            model,
-            *_flag("--data", run.data),
-            *run.table,
-            *loading,
-            "--max-increase",
-            "3%",
-        ]
+        tune = ["tsmerge", "tune", model, *_flag("--data", run.data), *run.table, *loading, *_where(run)]
+        tune += ["--max-increase", "3%"]
         out.append(("find a better setting", shlex.join([*tune, *_output(f"{run.output}-tuned")])))
     return out
 
@@ -111,7 +103,12 @@ def _place(name: str) -> str:
 def _checks(run: Run) -> list[str]:
     """The flags of how the verdicts are found."""
     out = [*_flag("--atol", run.atol), *_flag("--rtol", run.rtol), *_flag("--threads", run.threads)]
-    return out + _flag("--seed", run.seed or None)
+    return [*out, *_flag("--seed", run.seed or None), *_where(run)]
+
+
+def _where(run: Run) -> list[str]:
+    """The flags of where ONNX Runtime runs."""
+    return [*_flag("--providers", run.providers), *_flag("--plugin", run.plugin)]
 
 
 def _graph_flags(report: Report) -> list[str]:
@@ -143,12 +140,17 @@ def _install(found: Mapping[str, str]) -> str:
 
 
 def _options(run: Run) -> str:
+    providers = (
+        None if run.providers is None else [SHORT.get(word, word) for word in run.providers.split(",")]
+    )
     given = {
         "data": run.data,
         "atol": run.atol,
         "rtol": run.rtol,
         "threads": run.threads,
         "seed": run.seed or None,
+        "providers": providers,
+        "plugin": run.plugin,
     }
     return "".join(f", {name}={value!r}" for name, value in given.items() if value is not None)
 
@@ -203,6 +205,7 @@ def _tune(search: Search, exported: Run) -> str:
         words += _flag("--column", ",".join(identity.columns))
     words += [*_flag("--family", exported.family), *_flag("--config", exported.config)]
     words += ["--trust-remote-code"] if exported.trust_remote_code else []
+    words += _where(exported)
     words += ["--max-increase", f"{search.max_increase_percent:g}%", "--metric", identity.metric]
     if run.budget_seconds:
         words += ["--budget", f"{run.budget_seconds:g}s"]

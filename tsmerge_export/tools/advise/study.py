@@ -14,6 +14,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnx import inliner
 
+from tsmerge_export.backends.onnxruntime.place import HERE, Place
 from tsmerge_export.compile.checkpoint_source import CheckpointSource
 from tsmerge_export.compile.compilation import Compilation
 from tsmerge_export.console.progress import NoProgress, Progress
@@ -151,6 +152,7 @@ def study(
     batch: int = 8,
     windows: int | None = 16,
     threads: int | None = None,
+    place: Place = HERE,
     progress: Progress | None = None,
 ) -> Study:
     """Look at a model and a table; no forecast is made and nothing is searched.
@@ -159,7 +161,7 @@ def study(
         table: series; the windows are the contexts of its last fifth.
         length: context in steps; None is the longest that model and data allow.
         batch: series per call, for the foretold speed. windows: at most so many per column; None is all.
-        threads: of ONNX Runtime when the unmerged file is timed.
+        threads: of ONNX Runtime when the unmerged file is timed. place: where it is.
         progress: told about each step.
 
     Raises:
@@ -205,7 +207,7 @@ def study(
         files = _Files(Compilation(source, _NONE, progress=progress), Path(folder))
         progress.step("speed")
         lengths = lengths_of(longest, context)
-        model, works = files.calibrate(feed, lengths, Checks(threads=threads), progress.update)
+        model, works = files.calibrate(feed, lengths, Checks(threads=threads, place=place), progress.update)
         shrinking = shrinking_share(onnx_weights.read(files.paths[RATIOS[-1]]), feed(context))
     points = family.merge_points(source.model)
     speeds = []

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tsmerge_export.backends.onnxruntime.place import HERE, Place
 from tsmerge_export.bundle import MANIFEST, Bundle
 from tsmerge_export.console.progress import NoProgress, Progress
 from tsmerge_export.errors import UsageError
@@ -128,6 +129,7 @@ def bench(
     progress: Progress | None = None,
     done: Sequence[Row] = (),
     told: Callable[[list[Row]], None] | None = None,
+    place: Place = HERE,
 ) -> tuple[list[Row], list[str]]:
     """Time models and bundles against each other and against their rivals.
 
@@ -143,6 +145,7 @@ def bench(
         progress: told about each step.
         done: rows of an earlier run with the same settings; their sizes are not measured again.
         told: called after every size with the rows so far.
+        place: of the files in ONNX Runtime; rivals run on the CPU.
 
     Returns:
         The rows, and notes on what was left out.
@@ -169,6 +172,9 @@ def bench(
             else:
                 groups.append(of_bundle(path))
         notes += dict.fromkeys(note for group in groups for note in group.notes)
+        others = [c.name for group in groups for c in group.candidates if c.kind != UNMERGED]
+        if others and not place.on_cpu:
+            notes.append(f"{' and '.join(dict.fromkeys(others))}: run on the CPU, the files in {place}")
         progress.step("bench")
         sizes = []
         for group in groups:
@@ -181,8 +187,8 @@ def bench(
         if not sizes:
             raise UsageError(f"--length {','.join(map(str, lengths))}: {notes[-1]}")
         for number, (group, batch, length, count_of_threads) in enumerate(sizes):
-            place = (group.name, batch, length, count_of_threads)
-            known = [row for row in done if (row.group, row.batch, row.length, row.threads) == place]
+            size = (group.name, batch, length, count_of_threads)
+            known = [row for row in done if (row.group, row.batch, row.length, row.threads) == size]
             if {row.candidate for row in known} == {candidate.name for candidate in group.candidates}:
                 rows += known
                 continue
@@ -190,7 +196,9 @@ def bench(
             def update(turn: int, turns: int, before: int = number, total: int = len(sizes)) -> None:
                 progress.update(before * turns + turn, total * turns)
 
-            rows += _measure(group, table, batch, length, count_of_threads, root, runs, seconds, update)
+            rows += _measure(
+                group, table, batch, length, count_of_threads, root, runs, seconds, update, place
+            )
             if told is not None:
                 told(rows)
     return rows, notes
@@ -206,6 +214,7 @@ def _measure(
     runs: int,
     seconds: float,
     update: Any,
+    place: Place,
 ) -> list[Row]:
     inputs = group.inputs(series_of(table, batch, length))
     stored = folder / "inputs.npz"
@@ -217,6 +226,7 @@ def _measure(
         threads,
         runs=runs,
         seconds=seconds,
+        place=place,
         progress=update,
     )
     base = next((t for t in timings if t.candidate.name == UNMERGED and t.seconds), None)
@@ -224,7 +234,7 @@ def _measure(
     if base is not None:
         counted = count(onnx_weights.read(Path(base.candidate.source)), inputs)
         base_flops = None if counted.uncounted else counted.total  # of a file with fused operators
-    return [_row(timing, base, base_flops, inputs, batch, length, threads) for timing in timings]
+    return [_row(timing, base, base_flops, inputs, batch, length, threads, place) for timing in timings]
 
 
 def _row(
@@ -235,11 +245,12 @@ def _row(
     batch: int,
     length: int,
     threads: int,
+    place: Place,
 ) -> Row:
     candidate, times = timing.candidate, timing.seconds
-    place = (candidate.group, candidate.name, batch, length, threads)
+    size = (candidate.group, candidate.name, batch, length, threads)
     if timing.error is not None or not times:
-        return Row(*place, error=timing.error or "no run was timed")
+        return Row(*size, error=timing.error or "no run was timed")
     p50, p90, p99 = (float(v) for v in np.percentile(times, (50, 90, 99)))
     found: dict[str, Any] = {
         "runs": len(times),
@@ -256,7 +267,7 @@ def _row(
         found["gflops"] = base_flops / 1e9
     if candidate.merged:
         file = Path(candidate.source)
-        found["merge_share"] = merge_share(file, inputs, threads)
+        found["merge_share"] = merge_share(file, inputs, threads, place)
         model = onnx_weights.read(file)
         flops = count(model, inputs).total
         found["gflops"] = flops / 1e9
@@ -266,4 +277,4 @@ def _row(
             found["flop_ideal"] = base_flops / flops
         if base_flops is not None and "ratio" in found:
             found["efficiency"] = found["ratio"] / found["flop_ideal"]
-    return Row(*place, **found)
+    return Row(*size, **found)

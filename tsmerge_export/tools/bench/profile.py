@@ -15,25 +15,31 @@ from onnx import inliner
 
 from tsmerge_export.backends.onnxruntime import native
 from tsmerge_export.backends.onnxruntime.direct import open_session
+from tsmerge_export.backends.onnxruntime.place import HERE, Place
 from tsmerge_export.onnx_model import weights as onnx_weights
 from tsmerge_export.ops import DOMAIN
 
 _RUNS = 5
 
 
-def merge_share(path: Path, inputs: Mapping[str, NDArray[Any]], threads: int | None) -> float | None:
+def merge_share(
+    path: Path, inputs: Mapping[str, NDArray[Any]], threads: int | None, place: Place = HERE
+) -> float | None:
     """Share of node time in what merging adds: the ``tsmerge`` operators and whatever lets other values follow.
 
     The functions are inlined first and every node is renamed, so that the profiler's events can be told apart.
 
     Args:
         path: a merged file with its functions. inputs: of one run.
-        threads: of ONNX Runtime; None is its choice.
+        threads: of ONNX Runtime; None is its choice. place: where it runs.
 
     Returns:
-        A number from 0 to 1, or None for a file without merge nodes (also one whose functions are inlined).
+        A number from 0 to 1, or None for a file without merge nodes (also one whose functions are inlined), and off the
+        CPU, where the profiler's times are those of launching a kernel, not of running it.
     """
-    events = _events(path, inputs, threads, _RUNS)
+    if not place.on_cpu:
+        return None
+    events = _events(path, inputs, threads, _RUNS, place)
     if events is None:
         return None
     spent = {"merge": 0, "plain": 0}
@@ -67,7 +73,7 @@ def largest_merge_value(
 
 
 def _events(
-    path: Path, inputs: Mapping[str, NDArray[Any]], threads: int | None, runs: int
+    path: Path, inputs: Mapping[str, NDArray[Any]], threads: int | None, runs: int, place: Place = HERE
 ) -> list[dict[str, Any]] | None:
     """ONNX Runtime's profile of so many runs: one event per executed node, named ``merge#``, ``plain#``, or in a
     subgraph ``branch_merge#``, ``branch_plain#``; None for a file without merge nodes."""
@@ -75,7 +81,7 @@ def _events(
     if not any(node.domain == DOMAIN for node in before.graph.node):
         return None
     plain = {node.name for node in before.graph.node if not _added(node)}
-    if native.find_library() is not None:  # the inliner leaves what has no function
+    if place.library() is not None:  # the inliner leaves what has no function
         kept = [function for function in before.functions if function.name not in native.OPERATORS]
         del before.functions[:]
         before.functions.extend(kept)
@@ -87,7 +93,7 @@ def _events(
             for attribute in node.attribute:
                 for number, inner in enumerate(attribute.g.node):
                     inner.name = f"branch_{part}#{index}.{number}"
-        session = open_session(proto, threads, timed=True, profile=Path(folder) / "profile")
+        session = open_session(proto, threads, timed=True, profile=Path(folder) / "profile", place=place)
         for _ in range(runs):
             session.run(None, dict(inputs))
         events = json.loads(Path(session.end_profiling()).read_text())

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tsmerge_export.backends.onnxruntime.place import HERE, Place
 from tsmerge_export.errors import UsageError
 from tsmerge_export.tools.bench.candidate import Candidate
 from tsmerge_export.untrusted.isolated import Ended, LineProcess
@@ -30,11 +31,14 @@ class Timing:
 class Worker:
     """The process of one candidate; see :mod:`~tsmerge_export.tools.bench.worker` for the protocol."""
 
-    def __init__(self, candidate: Candidate, component: str, inputs: Path, threads: int) -> None:
+    def __init__(
+        self, candidate: Candidate, component: str, inputs: Path, threads: int, place: Place = HERE
+    ) -> None:
         self.timing = Timing(candidate)
         self._process = LineProcess("from tsmerge_export.tools.bench import worker; worker.main()")
         order = {
             "candidate": candidate.to_dict(), "component": component, "inputs": str(inputs), "threads": threads,
+            "place": place.to_dict(),
         }  # fmt: skip
         self.ask(json.dumps(order))
 
@@ -67,6 +71,7 @@ def interleave(
     *,
     runs: int = 20,
     seconds: float = 60.0,
+    place: Place = HERE,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Timing]:
     """Time all candidates at one size.
@@ -77,6 +82,7 @@ def interleave(
         inputs: ``.npz`` of the component's inputs.
         threads: of every candidate.
         runs: timed turns. seconds: no new turn after that long, yet at least 5.
+        place: of the candidates in ONNX Runtime.
         progress: called with (turns done, turns in all).
 
     Returns:
@@ -88,7 +94,7 @@ def interleave(
     total = runs + _WARM_UP
     try:
         for candidate in candidates:
-            workers.append(Worker(candidate, component, inputs, threads))
+            workers.append(Worker(candidate, component, inputs, threads, place))
             if progress is not None:
                 progress(0, total)
         begin = time.monotonic()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
+from tsmerge_export.backends.onnxruntime.place import HERE, Place
 from tsmerge_export.console.figures import pays
 from tsmerge_export.console.terminal import print_table
 from tsmerge_export.tools.bench.compare import Row
@@ -69,7 +70,8 @@ def verdict_lines(rows: Sequence[Row]) -> list[str]:
     return [line for line in found if line is not None]
 
 
-def versions_line() -> str:
-    """The machine and the versions of what was timed."""
-    known = ", ".join(f"{name} {number}" for name, number in versions().items())
-    return f"{platform.machine()}, {os.cpu_count()} cores, {known}"
+def versions_line(place: Place = HERE) -> str:
+    """The machine and the versions of what was timed, and where ONNX Runtime ran where that is not the CPU alone."""
+    known = ", ".join(f"{name} {number}" for name, number in (versions() | place.versions()).items())
+    where = "" if place.on_cpu else f", {place}"
+    return f"{platform.machine()}, {os.cpu_count()} cores, {known}{where}"

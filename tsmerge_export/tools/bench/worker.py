@@ -1,8 +1,8 @@
 """The process of one candidate: loads it, runs it whenever a line arrives, and reports its own peak memory at the end.
 
-The first line on stdin is JSON (``candidate``, ``inputs``: an .npz file, ``threads``); then ``run`` or ``stop``. Every
-line gets one JSON line back: ``{"ready": true}``, ``{"seconds": s}``, ``{"peak": bytes}``, or ``{"error": text}`` after
-which the process ends.
+The first line on stdin is JSON (``candidate``, ``inputs``: an .npz file, ``threads``, ``place``); then ``run`` or
+``stop``. Every line gets one JSON line back: ``{"ready": true}``, ``{"seconds": s}``, ``{"peak": bytes}``, or
+``{"error": text}`` after which the process ends.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from tsmerge_export.backends.onnxruntime.place import Place
 from tsmerge_export.untrusted.isolated import own_channel
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -34,10 +35,10 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _onnxruntime(source: str, inputs: Arrays, threads: int) -> Callable[[], object]:
+def _onnxruntime(source: str, inputs: Arrays, threads: int, place: Place) -> Callable[[], object]:
     from tsmerge_export.backends.onnxruntime.direct import open_session
 
-    session = open_session(Path(source), threads, timed=True)
+    session = open_session(Path(source), threads, timed=True, place=place)
     return lambda: session.run(None, inputs)
 
 
@@ -80,7 +81,7 @@ def prepare(order: dict[str, Any]) -> Callable[[], object]:
         inputs = {name: stored[name] for name in stored.files}
     source, kind = candidate["source"], candidate["kind"]
     if kind == "onnxruntime":
-        return _onnxruntime(source, inputs, threads)
+        return _onnxruntime(source, inputs, threads, Place.from_dict(order["place"]))
     if kind == "openvino":
         return _openvino(source, inputs, threads)
     return _torch(source, inputs, threads, candidate["options"], order["component"], kind == "compile")

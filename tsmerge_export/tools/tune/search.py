@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tsmerge_export.backends.onnxruntime.place import HERE, Place
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.registry import built_in
@@ -249,6 +250,7 @@ def identity_of(
     columns: Sequence[str] | None = None,
     threads: int | None = None,
     table: Sequence[str] = (),
+    place: Place = HERE,
 ) -> dict[str, Any]:
     """What the figures of a search depend on, besides the machine.
 
@@ -257,6 +259,7 @@ def identity_of(
     """
     return {
         **({"table": list(table)} if table else {}),
+        **({"place": place.to_dict()} if place != HERE else {}),
         **({"methods": list(methods())} if methods() != built_in() else {}),
         "models": list(sources),
         "data": hashlib.sha256(data).hexdigest(),
