@@ -41,7 +41,7 @@ from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.compile.checkpoint_source import CheckpointSource
 from tsmerge_export.compile.compilation import Compilation
 from tsmerge_export.families import get
-from tsmerge_export.onnx_model.flops import count
+from tsmerge_export.inspection.flops import count
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.bench import cores
 from tsmerge_export.tools.bench.profile import merge_share

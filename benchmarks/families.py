@@ -39,7 +39,7 @@ from tsmerge_export.compile.checkpoint_source import CheckpointSource
 from tsmerge_export.compile.compilation import Compilation
 from tsmerge_export.errors import TsmergeError
 from tsmerge_export.families.base import Arrays, Component, Family
-from tsmerge_export.onnx_model.flops import count
+from tsmerge_export.inspection.flops import count
 from tsmerge_export.settings.config import MergeConfig
 
 LENGTHS = (128, 512, 2048)

@@ -17,7 +17,7 @@ from tests.forecast.upstream import walks
 from tests.models import BOLT
 from tsmerge_export import families
 from tsmerge_export.errors import UsageError
-from tsmerge_export.onnx_model.inspect import inspect_file
+from tsmerge_export.inspection.inspect import inspect_file
 from tsmerge_export.settings.config import MergeConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:the model was made for", "ignore:We recommend")

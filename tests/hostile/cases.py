@@ -19,7 +19,7 @@ from tsmerge_export.compile.compilation import Compilation
 from tsmerge_export.console.progress import NoProgress
 from tsmerge_export.errors import TsmergeError, UnsupportedError, UsageError
 from tsmerge_export.graphs.source import GraphSource
-from tsmerge_export.onnx_model.inspect import inspect_path
+from tsmerge_export.inspection.inspect import inspect_path
 from tsmerge_export.report.write import write_texts
 from tsmerge_export.verify.checks import Checks
 

@@ -28,7 +28,7 @@ from tsmerge_export import api, ops
 from tsmerge_export.backends.onnxruntime.session import GraphSession
 from tsmerge_export.checkpoint.onnx_file import read_onnx
 from tsmerge_export.errors import TsmergeError, UnsupportedError, UsageError
-from tsmerge_export.onnx_model.inspect import inspect_path
+from tsmerge_export.inspection.inspect import inspect_path
 from tsmerge_export.tools.bench.worker import peak_bytes
 from tsmerge_export.untrusted import isolated
 from tsmerge_export.untrusted.onnx_risk import risk

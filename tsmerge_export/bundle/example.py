@@ -12,7 +12,7 @@ Numbers = tuple[float | None, ...]
 
 @dataclass(frozen=True)
 class Products:
-    """Floating point operations in matrix products, see :func:`tsmerge_export.onnx_model.flops.savings`."""
+    """Floating point operations in matrix products, see :func:`tsmerge_export.inspection.flops.savings`."""
 
     unmerged: float | None = None
     merged: float | None = None
@@ -37,7 +37,7 @@ class CountedMerge:
 
 @dataclass(frozen=True)
 class Counted:
-    """What ``inspect`` finds in one file, see :func:`tsmerge_export.onnx_model.inspect.inspect_file`."""
+    """What ``inspect`` finds in one file, see :func:`tsmerge_export.inspection.inspect.inspect_file`."""
 
     name: str = ""
     file: str = ""

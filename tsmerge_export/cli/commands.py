@@ -131,7 +131,7 @@ def validate(args: argparse.Namespace) -> int:
 def inspect(args: argparse.Namespace) -> int:
     """``tsmerge inspect FILE|DIR``."""
     check_files(args)
-    from tsmerge_export.onnx_model.inspect import inspect_path
+    from tsmerge_export.inspection.inspect import inspect_path
     from tsmerge_export.report.text import print_inspection
 
     found = inspect_path(args.path, batch=args.batch, length=args.length)

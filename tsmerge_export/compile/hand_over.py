@@ -16,7 +16,7 @@ from tsmerge_export.compile.onnx_export import EXAMPLE
 from tsmerge_export.console.progress import Progress
 from tsmerge_export.errors import VerdictError
 from tsmerge_export.families.base import TensorSpec
-from tsmerge_export.onnx_model.inspect import inspect_file
+from tsmerge_export.inspection.inspect import inspect_file
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import parity
 from tsmerge_export.verify.built import Built

@@ -1,1 +1,1 @@
-"""ONNX models: weights in and beside the file, floating-point operations."""
+"""ONNX models: weights in and beside the file."""

@@ -210,7 +210,7 @@ def _giga(value: float | None) -> str:
 
 
 def print_inspection(found: Mapping[str, Any]) -> None:
-    """Print what :func:`tsmerge_export.onnx_model.inspect.inspect_path` found."""
+    """Print what :func:`tsmerge_export.inspection.inspect.inspect_path` found."""
     from tsmerge_export import ops
 
     console = terminal.console()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tsmerge_export.errors import UnsupportedError
-from tsmerge_export.onnx_model.inspect import inspect_file
+from tsmerge_export.inspection.inspect import inspect_file
 from tsmerge_export.report.html import report_page
 from tsmerge_export.report.model_card import model_card
 from tsmerge_export.report.text import json_text, report_dict

@@ -14,7 +14,7 @@ import onnx
 from torch import nn
 
 from tsmerge_export.families.base import Arrays, Component, Family, Forecasts
-from tsmerge_export.onnx_model import flops
+from tsmerge_export.inspection import flops
 from tsmerge_export.onnx_model import weights as onnx_weights
 from tsmerge_export.ops import DOMAIN, merge_op_types
 from tsmerge_export.tools.bench.profile import merge_share
@@ -153,7 +153,7 @@ def read_tokens(
         ``special`` (both None where they do not follow from the counts, see :func:`steps_per_token`), ``size`` ``[N]``
         before the first merge (0 is padding), and ``layers``: for each merge ``layer``, ``kept [M]``, ``target`` (one
         entry per input token) and ``size [M]``, as the operator gives them; and ``flops`` over the same series (see
-        :func:`tsmerge_export.onnx_model.flops.savings`). None where the file has no merge nodes.
+        :func:`tsmerge_export.inspection.flops.savings`). None where the file has no merge nodes.
     """
     proto = onnx_weights.read(artefact)
     nodes = [n for n in proto.graph.node if n.domain == DOMAIN and n.op_type in merge_op_types()]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tsmerge_export.errors import UnsupportedError
-from tsmerge_export.onnx_model.inspect import inspect_file
+from tsmerge_export.inspection.inspect import inspect_file
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify.cost import CostReport
 
@@ -32,7 +32,7 @@ def beyond(merge: MergeConfig, artefact: Path, length: int | None, batch: int = 
 
 
 def capped(merges: Sequence[Mapping[str, Any]], length: int) -> str | None:
-    """:func:`beyond` for merges as :func:`~tsmerge_export.onnx_model.inspect.inspect_file` counts them."""
+    """:func:`beyond` for merges as :func:`~tsmerge_export.inspection.inspect.inspect_file` counts them."""
     asked = [int(one["attributes"]["r"]) for one in merges]
     gone = [int(one["before"]) - int(one["after"]) for one in merges]
     if all(wanted <= went for wanted, went in zip(asked, gone, strict=True)):

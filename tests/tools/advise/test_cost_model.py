@@ -8,7 +8,7 @@ import pytest
 from onnx import parser
 
 from tests import artefacts
-from tsmerge_export.onnx_model.flops import shrinking_share
+from tsmerge_export.inspection.flops import shrinking_share
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.advise.cost_model import Work, fit, time_of, work_of
 

@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from tsmerge_export.onnx_model.flops import count
+from tsmerge_export.inspection.flops import count
 
 # Nodes that write nothing: ONNX Runtime folds them, or hands the buffer on.
 _FREE = ("Constant", "Flatten", "Identity", "Reshape", "Shape", "Squeeze", "Unsqueeze")

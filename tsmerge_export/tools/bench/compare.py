@@ -18,8 +18,8 @@ from tsmerge_export.console.progress import NoProgress, Progress
 from tsmerge_export.errors import UsageError
 from tsmerge_export.families.base import Arrays
 from tsmerge_export.graphs.model import GraphOptions
+from tsmerge_export.inspection.flops import count, without_merging
 from tsmerge_export.onnx_model import weights as onnx_weights
-from tsmerge_export.onnx_model.flops import count, without_merging
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.bench.candidate import UNMERGED
 from tsmerge_export.tools.bench.group import Group, of_bundle, of_model

@@ -18,7 +18,7 @@ from tsmerge_export.console.progress import Progress
 from tsmerge_export.families.base import Arrays, Family
 from tsmerge_export.graphs.model import FAMILY, GraphOptions, is_graph_file
 from tsmerge_export.graphs.source import GraphSource
-from tsmerge_export.onnx_model import flops
+from tsmerge_export.inspection import flops
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.bench.candidate import MERGED, UNMERGED, Candidate
 

@@ -12,7 +12,7 @@ import onnx
 from tsmerge_export import ops
 from tsmerge_export.bundle import Bundle, ComponentInfo
 from tsmerge_export.errors import UnsupportedError, UsageError
-from tsmerge_export.onnx_model import flops
+from tsmerge_export.inspection import flops
 from tsmerge_export.untrusted import trial
 from tsmerge_export.untrusted.isolated import within_memory
 
@@ -77,7 +77,7 @@ def inspect_file(path: Path, *, batch: int = 1, length: int | None = None) -> di
     """
     model = flops.load_graph(path)
     request = {"path": str(path), "batch": batch, "length": length}
-    apart = trial.check(model, "tsmerge_export.onnx_model.inspect:task", str(path), request)
+    apart = trial.check(model, "tsmerge_export.inspection.inspect:task", str(path), request)
     if apart is not None:
         return apart
     refused: UnsupportedError | None = None

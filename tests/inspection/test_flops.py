@@ -13,8 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from tsmerge_export.errors import UnsupportedError, UsageError
-from tsmerge_export.onnx_model import flops
-from tsmerge_export.onnx_model.inspect import inspect_file, inspect_path
+from tsmerge_export.inspection import flops
+from tsmerge_export.inspection.inspect import inspect_file, inspect_path
 
 FUNCTION = """
 <domain: "tsmerge", opset_import: ["" : 18]>
