@@ -7,6 +7,7 @@ from itertools import product
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from tests import artefacts, web
@@ -212,7 +213,11 @@ def test_inlined_form_runs_in_openvino(name: str, merge: MergeConfig) -> None:
             assert_close(got[value.name], want)
 
 
-@pytest.mark.parametrize("opset", [pytest.param(20, marks=pytest.mark.slow), 23])
+#: 23; or 21, the newest that ONNX Runtime 1.20 loads, where it is older than 1.23.
+NEWEST = 23 if tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= (1, 23) else 21
+
+
+@pytest.mark.parametrize("opset", [pytest.param(20, marks=pytest.mark.slow), NEWEST])
 def test_newer_opsets(opset: int) -> None:
     import tempfile
     from pathlib import Path

@@ -25,7 +25,8 @@ STEPS = ("load", "export", "rewrite", "lower", "parity", "cost", "bundle", "comm
 _CHILDREN = """
 import json, os, signal, sys, time
 import torch
-from tsmerge_export import api, bundle, checkpoint, cli, families
+from tsmerge_export import api, checkpoint, cli, families
+from tsmerge_export.bundle import writer
 from tsmerge_export.compile import build
 from tsmerge_export.console import progress
 from tsmerge_export.verify import corpus, cost
@@ -38,7 +39,7 @@ exported = build.export_component(families.get(loaded.family).components(loaded.
 build.export_component = lambda *args, **kwargs: exported.clone()  # once for all children: it is the slow step
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits that it is ignored
 signal_at = [None, None]
-cases, step, sync = corpus.cases, progress.RichProgress.step, bundle.fsync_tree
+cases, step, sync = corpus.cases, progress.RichProgress.step, writer.fsync_tree
 
 def announced(self, name):
     step(self, name)
@@ -52,7 +53,7 @@ def synced(*args, **kwargs):
         os.kill(os.getpid(), signal_at[1])
 
 progress.RichProgress.step = announced
-bundle.fsync_tree = synced
+writer.fsync_tree = synced
 # The rigour of the verdicts is not the subject.
 corpus.cases = lambda *args, **kwargs: list(cases(*args, **kwargs))[:2]
 cost.interleaved = lambda *args, **kwargs: (1, 1.0, 1.0)
