@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from dataclasses import fields
 from fractions import Fraction
 from typing import Any
 
 import pytest
 
+from tsmerge_export import ops
 from tsmerge_export.errors import UsageError
 from tsmerge_export.merge.plan import METHODS, make_plan
+from tsmerge_export.methods.method import Place
 from tsmerge_export.settings import registry
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.option import GENERAL, Choices
 
 
 def amounts(config: MergeConfig, points: int) -> dict[int, tuple[Any, ...]]:
@@ -99,3 +105,55 @@ def test_every_method_that_has_settings_can_be_planned() -> None:
     assert registry.names() == tuple(METHODS)
     for method in METHODS:
         assert len(make_plan(MergeConfig(method=method), 3)) == 3
+
+
+def test_the_constructor_names_what_the_methods_describe() -> None:
+    """Its own arguments are for readers and type checkers; what they mean, the methods say."""
+    described = {option.name: option.absent for option in registry.built_in_options()}
+    arguments = {entry.name: entry.default for entry in fields(MergeConfig)}
+    for name in ("method", "options", *GENERAL):
+        del arguments[name]
+    assert arguments == described
+
+
+@pytest.mark.parametrize("name", registry.built_in())
+def test_a_description_agrees_with_what_it_names(name: str) -> None:
+    spec, method = registry.spec(name), METHODS[name]
+    schema = ops.schema(spec.op_type)
+    assert (method.name, method.op_type, schema.op_type) == (name, spec.op_type, spec.op_type)
+    assert spec.static == hasattr(ops.operator(spec.op_type), "static_body")
+    attributes = method.attributes(MergeConfig(name), Place(0, 2, 0, 2))
+    schema.check(attributes)
+    assert (
+        spec.causal == ("causal" in {attribute.name for attribute in schema.attributes}) or name == "global"
+    )
+    for option in spec.options:
+        search = option.search
+        values = (
+            ()
+            if search is None
+            else search.values
+            if isinstance(search, Choices)
+            else (search.low, search.high)
+        )
+        for value in values:
+            assert MergeConfig(name, **{option.name: value}).get(option.name) == option.settle(value)
+
+
+def test_options_that_methods_share_are_one_object() -> None:
+    known: dict[str, Any] = {}
+    for name in registry.built_in():
+        for option in registry.spec(name).options:
+            assert known.setdefault(option.name, option) is option
+
+
+def test_describing_methods_takes_the_standard_library_alone() -> None:
+    code = (
+        "import sys; sys.modules.update(torch=None, onnx=None, numpy=None)\n"
+        "from tsmerge_export.settings import registry\n"
+        "assert [one.name for one in registry.specs()] == list(registry.names())\n"
+        "from tsmerge_export.settings.config import MergeConfig\n"
+        "print(MergeConfig('ssm', prune_share='1/3').describe())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "ssm ratio=1/4 prune-share=1/3 min-tokens=4 positions=gather\n"

@@ -16,7 +16,7 @@ from tsmerge_export.errors import UsageError
 from tsmerge_export.settings import registry
 from tsmerge_export.settings.method import MethodSpec
 from tsmerge_export.settings.option import AUTO, GENERAL, Option, flag, plain, text
-from tsmerge_export.settings.parse import parse_threshold, whole
+from tsmerge_export.settings.parse import whole
 
 Positions = Literal["gather", "compact"]
 
@@ -264,7 +264,7 @@ class MergeConfig:
 
     def threshold_of(self, turn: int) -> float:
         """The threshold of the ``turn``-th merging layer, from 0."""
-        return parse_threshold(self.at("threshold", turn))
+        return float(self.at("threshold", turn))
 
     def check_turns(self, turns: int) -> None:
         """Raise UsageError where a list of settings is not as long as there are merging layers."""

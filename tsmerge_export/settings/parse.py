@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from tsmerge_export.errors import UsageError
 
 _MAX_RATIO = Fraction(1, 2)
-_MAX_DENOMINATOR = 1_000_000
+#: Shares have no larger one: an operator's attributes hold both parts.
+MAX_DENOMINATOR = 1_000_000
 
 ValueT = TypeVar("ValueT")
 
@@ -40,24 +41,11 @@ def parse_ratio(value: str | float | Fraction) -> Fraction:
         raise UsageError(
             f"--ratio {value} is out of range; it must be above 0 and at most 1/2 (every second token)"
         )
-    if ratio.denominator > _MAX_DENOMINATOR:
+    if ratio.denominator > MAX_DENOMINATOR:
         raise UsageError(
             f"--ratio {value} has more than six decimals; write it as a simple fraction such as 1/3"
         )
     return ratio
-
-
-def parse_share(value: str | float | Fraction, flag: str = "--prune-share") -> Fraction:
-    """Read the share of tokens to prune as an exact fraction from 0 to 1. Raises UsageError for anything else."""
-    try:
-        share = value if isinstance(value, Fraction) else Fraction(str(value).strip())
-    except (ValueError, ZeroDivisionError):
-        raise UsageError(f"{flag} {value} is not a number; write it as 1/2 or 0.5") from None
-    if not 0 <= share <= 1:
-        raise UsageError(f"{flag} {value} is out of range; it must be from 0 (merge all) to 1 (prune all)")
-    if share.denominator > _MAX_DENOMINATOR:
-        raise UsageError(f"{flag} {value} has more than six decimals; write it as a fraction such as 1/3")
-    return share
 
 
 def parse_k(value: str | int) -> int | None:
@@ -89,11 +77,6 @@ def number(flag: str, value: Any, least: float, most: float) -> float:
     if isinstance(value, bool) or not math.isfinite(found) or not least <= found <= most:
         raise UsageError(f"{flag} {value} is out of range; it must be from {least:g} to {most:g}")
     return found
-
-
-def parse_threshold(value: Any) -> float:
-    """Read a threshold of cosine similarity: a number from -1 to 1. Raises UsageError for anything else."""
-    return number("--threshold", value, -1, 1)
 
 
 def per_layer(value: Any, read: Callable[[Any], ValueT]) -> ValueT | tuple[ValueT, ...]:

@@ -1,11 +1,19 @@
 """Dynamic merging: as many near tokens as are alike (arXiv 2405.17951, section 3)."""
 
+from typing import Any
+
 from tsmerge_export.methods.options import SIMILARITY, K
 from tsmerge_export.settings.method import MethodSpec
 from tsmerge_export.settings.option import Option, Span
-from tsmerge_export.settings.parse import parse_threshold
+from tsmerge_export.settings.parse import number
 
 DEFAULT_THRESHOLD = 0.9
+
+
+def parse_threshold(value: Any) -> float:
+    """Read a threshold of cosine similarity: a number from -1 to 1. Raises UsageError for anything else."""
+    return number("--threshold", value, -1, 1)
+
 
 THRESHOLD = Option(
     "threshold",

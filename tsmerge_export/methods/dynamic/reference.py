@@ -13,13 +13,12 @@ from torch import Tensor
 
 from tsmerge_export.errors import UsageError
 from tsmerge_export.methods.combine import Merged, identity
-from tsmerge_export.methods.dynamic import DEFAULT_THRESHOLD
+from tsmerge_export.methods.dynamic import DEFAULT_THRESHOLD, parse_threshold
 from tsmerge_export.methods.matching import check_tokens, match, merge_best, read_matching
 from tsmerge_export.methods.method import Attributes, Evidence, Method, Place
 from tsmerge_export.methods.pair_attributes import pair_attributes, pair_options, ranks_of
 from tsmerge_export.methods.similarity import RANK_NAN, RANK_PADDING, SCORE_STEP, in_steps
 from tsmerge_export.settings.config import MergeConfig, tokens_removed
-from tsmerge_export.settings.parse import parse_threshold
 
 # Between every cosine, rounding errors included, and RANK_PADDING.
 _ABOVE_COSINES = 1.5

@@ -50,10 +50,9 @@ from tsmerge_export.methods.similarity import (
     cosine,
     norm,
 )
-from tsmerge_export.methods.ssm import DEFAULT_PRUNE_SHARE
+from tsmerge_export.methods.ssm import DEFAULT_PRUNE_SHARE, parse_share
 from tsmerge_export.methods.ssm.evidence import Links, allows, margin
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.settings.parse import parse_share
 
 # Ranks of importance that are none; importance lies between 0 and 1.
 _NOT_FINITE = -1.0
