@@ -1,7 +1,7 @@
 """The fenced blocks of README and pages.
 
-An info string may end with ``slow`` (run with the slow tests) or ``skip="a reason"`` (not run, but its
-flags are checked).
+An info string may end with ``slow`` (run with the slow tests), ``needs="module"`` (run where that is installed) or
+``skip="a reason"`` (not run, but its flags are checked).
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ PAGES = [ROOT / "README.md", *DOCS, *sorted((ROOT / "plugins").glob("*/*.md"))]
 _FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"(?<!`)`([^`\n]+(?:\n[^`\n]+)?)`(?!`)")
 _SKIP = re.compile(r'skip="([^"]+)"')
+_NEEDS = re.compile(r'needs="([^"]+)"')
 
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block. ``line`` is that of its fence, ``skip`` the reason why it is not run, if any."""
+    """One fenced block. ``line`` is that of its fence, ``skip`` why it is not run, ``needs`` a module, if any."""
 
     page: Path
     line: int
@@ -31,6 +32,7 @@ class Block:
     text: str
     slow: bool
     skip: str | None
+    needs: str | None
 
     @property
     def name(self) -> str:
@@ -56,10 +58,10 @@ def blocks_of(page: Path) -> list[Block]:
     out = []
     for match in _FENCE.finditer(text):
         language, _, info = match[1].strip().partition(" ")
-        reason = _SKIP.search(info)
+        reason, module = _SKIP.search(info), _NEEDS.search(info)
         slow = "slow" in _SKIP.sub("", info).split()
         line = text.count("\n", 0, match.start()) + 1
-        out.append(Block(page, line, language, match[2], slow, reason[1] if reason else None))
+        out.append(Block(page, line, language, match[2], slow, reason and reason[1], module and module[1]))
     return out
 
 

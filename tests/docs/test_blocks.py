@@ -128,6 +128,9 @@ def names_for_python(world: Path, text: str) -> dict[str, Any]:
 def run_page(page: Path, world: Path, here: Path, monkeypatch: pytest.MonkeyPatch, slow: bool) -> None:
     monkeypatch.chdir(here)
     blocks = [b for b in BLOCKS if b.page == page and b.slow == slow and not b.skip]
+    for block in blocks:
+        if block.needs:
+            pytest.importorskip(block.needs)
     scope = names_for_python(world, "".join(b.text for b in blocks))
     for block in blocks:
         try:
