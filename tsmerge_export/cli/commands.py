@@ -50,6 +50,7 @@ def export(args: argparse.Namespace) -> int:
     data = read_data(args)
 
     from tsmerge_export import api
+    from tsmerge_export.bundle.report import as_report
     from tsmerge_export.console.progress import EXPORT_STEPS, RichProgress
     from tsmerge_export.graphs.model import GraphOptions
     from tsmerge_export.report.target import print_target
@@ -73,18 +74,19 @@ def export(args: argparse.Namespace) -> int:
                 **place,
                 **_shared(args),
             )
-            manifest, report = bundle.manifest, bundle.report
+            content = bundle.report
         except VerdictError as error:
             if not error.manifest:
                 raise
-            failed, manifest, report = error, error.manifest, report_dict(error.manifest)
-    write_json(args.json, report)
-    title = f"{manifest['family']}: {MergeConfig.from_dict(manifest['merge']).describe()}"
-    print_verdicts(manifest["verdicts"], title="\n".join([title, *manifest.get("notes", ())]))
+            failed, content = error, report_dict(error.manifest)
+    write_json(args.json, content)
+    report = as_report(content)
+    title = f"{report.family}: {report.setting.describe()}"
+    print_verdicts(report.verdicts, title="\n".join([title, *report.notes]))
     if failed is not None:
         raise failed
-    print_target(manifest)
-    print(f"bundle: {args.output or default_output(args.model, manifest['merge']['method'])}", flush=True)
+    print_target(report.of_target)
+    print(f"bundle: {args.output or default_output(args.model, report.setting.method)}", flush=True)
     return 0
 
 
@@ -105,6 +107,7 @@ def validate(args: argparse.Namespace) -> int:
     manifest = read_manifest(Path(args.bundle))
 
     from tsmerge_export import api
+    from tsmerge_export.bundle.report import as_report
     from tsmerge_export.console.progress import VALIDATE_STEPS, RichProgress
     from tsmerge_export.report.text import print_verdicts, report_dict
 
@@ -119,12 +122,13 @@ def validate(args: argparse.Namespace) -> int:
             **_shared(args),
         )
     providers = list(Place.of(**place).names)
-    write_json(args.json, report_dict({**manifest, "verdicts": verdicts, "providers": providers}))
-    print_verdicts(verdicts, title=f"{args.bundle}: {MergeConfig.from_dict(manifest['merge']).describe()}")
-    parity = verdicts["parity"]
-    if not parity["passed"]:
-        first = next(iter(parity["failures"]), "no row was compared")
-        raise VerdictError(f"{args.bundle}: parity failed: {first}")
+    content = report_dict({**manifest, "verdicts": verdicts, "providers": providers})
+    write_json(args.json, content)
+    report = as_report(content)
+    print_verdicts(report.verdicts, title=f"{args.bundle}: {report.setting.describe()}")
+    parity = report.verdicts.parity
+    if parity is not None and not parity.passed:
+        raise VerdictError(f"{args.bundle}: parity failed: {parity.first_failure}")
     return 0
 
 

@@ -240,8 +240,8 @@ def _export(
     from tsmerge_export.tables.table import usable_columns
 
     with RichProgress(EXPORT_STEPS, raise_if_interrupted) as progress:
-        manifest = api.export(
+        contents = api.export(
             chosen.source, chosen.merge, output=output, force=args.force, data=usable_columns(table)[0],
             threads=args.threads, seed=args.seed, search=search, progress=progress, **provider_options(args), **options,
-        ).manifest  # fmt: skip
-    print_verdicts(manifest["verdicts"], title=f"{manifest['family']}: {chosen.merge.describe()}")
+        ).contents  # fmt: skip
+    print_verdicts(contents.verdicts, title=f"{contents.family}: {chosen.merge.describe()}")

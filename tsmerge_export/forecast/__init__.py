@@ -59,7 +59,7 @@ def pipeline(
     check_runtime(runtime)
     whole("memory", memory, 1, 2**62)
     bundle = Bundle.open(directory.path if isinstance(directory, Bundle) else directory)
-    family = bundle.manifest.get("family")
+    family = bundle.contents.family
     if family not in _FORECASTERS:
         raise UnsupportedError(
             f"{bundle.path}: a bundle of {family} is no forecaster; supported are {', '.join(_FORECASTERS)}"

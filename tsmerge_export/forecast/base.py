@@ -44,8 +44,8 @@ class Forecaster(ABC):
     def __init__(self, bundle: Bundle, session: Session, *, memory: int, progress: Progress) -> None:
         self.bundle, self.session, self.progress = bundle, session, progress
         self._memory = memory
-        settings = bundle.manifest.get("pipeline")
-        if not isinstance(settings, dict):
+        settings = bundle.contents.pipeline
+        if settings is None:
             raise UsageError(
                 f"{bundle.path}: its manifest has no pipeline settings; export it again with this version"
             )
@@ -59,7 +59,7 @@ class Forecaster(ABC):
             raise UsageError(
                 f"{bundle.path}: its pipeline settings are incomplete; export it again"
             ) from None
-        merges = any(component.get("merges") for component in bundle.manifest["components"])
+        merges = any(part.merges for part in bundle.contents.components)
         # Patches that overlap give a series in front of which there is padding more tokens.
         self._padding_counts = merges or settings.get("patch_stride", self._patch) != self._patch
 
@@ -211,7 +211,7 @@ class Forecaster(ABC):
         if steps > self._horizon:
             raise UsageError(
                 f"prediction_length {steps} is longer than the model's own {self._horizon}, "
-                f"and {self.bundle.manifest.get('family')} does not go on behind it"
+                f"and {self.bundle.contents.family} does not go on behind it"
             )
         return steps
 

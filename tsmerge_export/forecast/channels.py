@@ -24,8 +24,7 @@ _BYTES_PER_STEP = 2048
 
 def forecaster(bundle: Bundle, session: Session, *, memory: int, progress: Progress) -> Forecaster:
     """By what the bundle's model gives: points or the parameters of a distribution."""
-    settings = bundle.manifest.get("pipeline")
-    sampled = isinstance(settings, dict) and settings.get("distribution") is not None
+    sampled = (bundle.contents.pipeline or {}).get("distribution") is not None
     make = _Samples if sampled else _Points
     return make(bundle, session, memory=memory, progress=progress)
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import onnx
 
 from tsmerge_export import backends
 from tsmerge_export.backends.base import Backend
 from tsmerge_export.bundle import Bundle
-from tsmerge_export.errors import MissingDependencyError, UsageError
+from tsmerge_export.errors import MissingDependencyError
 from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.verify import settings
 from tsmerge_export.version import versions
@@ -31,20 +30,15 @@ def faults(bundle: Bundle, plan: Mapping[int, MergeStep]) -> list[str]:
     whole form must be what the portable file lowers to.
 
     Raises:
-        UsageError: the manifest's account of the forms cannot be read.
+        UsageError: a back end that is not known, or a file that the manifest does not list.
     """
-    target = bundle.manifest.get("target")
-    if not target:
+    target = bundle.contents.target
+    if target is None:
         return []
-    try:
-        names = {str(name): str(entry["onnx"]) for name, entry in target["components"].items()}
-        backend, dtype = backends.get(str(target["runtime"])), str(target["dtype"])
-    except (AttributeError, KeyError, TypeError):
-        raise UsageError(
-            f"{bundle.path}: its manifest does not describe the target's files; export it again"
-        ) from None
+    backend, dtype = backends.get(target.runtime), target.dtype
     out = []
-    for name, file in names.items():
+    for name, part in target.components.items():
+        file = part.onnx
         form, portable = bundle.file(file), bundle.component(name).file
         if backend.node is not None:
             out += [f"{file}: {fault}" for fault in settings.faults(form, plan)]
@@ -56,9 +50,8 @@ def faults(bundle: Bundle, plan: Mapping[int, MergeStep]) -> list[str]:
 
 
 def _same_writers(bundle: Bundle) -> bool:
-    made: Any = bundle.manifest.get("versions") or {}
-    now = versions()
-    return isinstance(made, Mapping) and all(made.get(name) == now.get(name) for name in _WRITERS)
+    made, now = bundle.contents.versions, versions()
+    return all(made.get(name) == now.get(name) for name in _WRITERS)
 
 
 def _follows(form: Path, portable: Path, backend: Backend, dtype: str) -> bool:
