@@ -78,6 +78,10 @@ def _read(kind: Any, value: Any, file: str, field: str) -> Any:
         return _read_fields(kind, value, file, field)
     if origin is tuple:
         item = get_args(kind)[0]
+        if _is_basic(item) and all(
+            _fits(item, one) for one in value
+        ):  # thousands of numbers: no name for each
+            return tuple(map(float, value)) if item is float else tuple(value)
         return tuple(_read(item, one, file, f"{field}[{index}]") for index, one in enumerate(value))
     if origin is dict:
         item = get_args(kind)[1]
@@ -99,6 +103,13 @@ def _below(field: str, name: str) -> str:
     if not name.isidentifier():
         return f"{field}[{short(name)}]"
     return f"{field}.{name}" if field else name
+
+
+@cache
+def _is_basic(kind: Any) -> bool:
+    """Whether values of a type are kept as JSON has them, or are numbers."""
+    parts = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+    return all(part in _WORDS for part in parts)
 
 
 def _fits(kind: Any, value: Any) -> bool:
