@@ -43,7 +43,15 @@ FAMILY = dataclasses.replace(
     SHARED, data="my data.csv", table=TABLE, target=TENSORRT, family="chronos-bolt", config="c.json",
     trust_remote_code=True,
 )  # fmt: skip
-GRAPH = dataclasses.replace(SHARED, token_mask="m", protect_first=1, protect_last=2, inputs="x y.npz")
+GRAPH = dataclasses.replace(
+    SHARED,
+    token_mask="m",
+    protect_first=1,
+    protect_last=2,
+    inputs="x y.npz",
+    providers="CUDAExecutionProvider,CPUExecutionProvider",
+    plugin="a lib.so",
+)
 ODD = Run(output="-out", data="-x.csv", seed=0)
 
 #: Kind of source -> its name, family and run.
@@ -75,9 +83,12 @@ def report(source: str, family: str, run: Run, **more: Any) -> Report:
 def read_back(args: Any, run: Run) -> Run:
     """The run that a parsed command asks for."""
     flags = {"output": args.output} if hasattr(args, "output") else {"output": run.output}
+    other = {"output", "table", "target", "native", "opset"} | ({"plugin"} if run.target else set())
     for field in dataclasses.fields(Run):
-        if field.name not in ("output", "table", "target", "native", "opset"):
+        if field.name not in other:  # a runtime's own plug-in is among its flags
             flags[field.name] = getattr(args, field.name, getattr(run, field.name))
+    if flags["providers"] is not None:
+        flags["providers"] = ",".join(flags["providers"])
     return dataclasses.replace(run, **flags)
 
 
