@@ -58,7 +58,7 @@ def test_quick_is_little_but_of_several_kinds_and_lengths() -> None:
     assert not quick.whole
 
 
-def test_sessions_get_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sessions_get_the_threads_and_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "m.onnx"
     model = parser.parse_model(
         '<ir_version: 8, opset_import: ["": 18]> g (float[n] x) => (float[n] y) { y = Neg (x) }'
@@ -70,10 +70,13 @@ def test_sessions_get_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     seen = []
 
     class Seen:
-        def __init__(self, path: Path, threads: int | None = None, options: object = None) -> None:
-            seen.append((path, threads, options is not None))
+        def __init__(
+            self, path: Path, threads: int | None = None, options: object = None, **place: object
+        ) -> None:
+            seen.append((path, threads, options is not None, place))
 
     monkeypatch.setattr(module, "GraphSession", Seen)
     checks.forecaster(file)
     checks.forecaster(file, quiet=True)
-    assert seen == [(file, 3, False), (file, 3, True)]
+    where = {"providers": ["CPUExecutionProvider"], "plugin": None}
+    assert seen == [(file, 3, False, where), (file, 3, True, where)]
