@@ -13,7 +13,7 @@ from onnx import inliner
 from tests.verify import standin
 from tsmerge_export.errors import UsageError
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.verify import corpus, parity
+from tsmerge_export.verify import corpus, eager, parity
 from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.decisions import Verdict
 from tsmerge_export.verify.parity import ParityReport, combine, compare_row
@@ -30,7 +30,7 @@ CASES = [
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> standin.Model:
-    monkeypatch.setattr(parity, "merging", standin.merging)
+    monkeypatch.setattr(eager, "merging", standin.merging)
     return standin.Model()
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,11 +25,12 @@ from tsmerge_export.verify.artefact import OnnxArtefact
 from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import Checks, Told
 from tsmerge_export.verify.cost import run_named, tokens_left
+from tsmerge_export.verify.eager import Expected
 from tsmerge_export.verify.parity import (
     CaseResult,
     ParityReport,
-    compare_case,
     compare_row,
+    judge_cases,
     unreadable,
 )
 from tsmerge_export.verify.speed import SpeedReport, interleaved
@@ -42,6 +43,10 @@ _TIMED_LENGTHS = (512, 256, 128)
 _QUICK_LENGTHS = (40,)
 _TIMED_BATCHES = (8, 4, 2, 1)
 _MOST_WORK = 2**24  # several lengths in one input (time and variates) multiply
+
+
+#: How many rows of a batch some inputs are compared as.
+Rows = Callable[[Arrays], int]
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ def _more_sizes(model: GraphModel, session: Any) -> Iterator[Sizes]:
             yield sizes
 
 
-def _cases(model: GraphModel, session: Any, checks: Checks) -> list[_Case]:
+def _cases(model: GraphModel, session: Any, checks: Checks, rows: Rows) -> list[_Case]:
     """Every kind of values, and random ones at every size, the shortest included."""
     sizes = [*_more_sizes(model, session), *model.sizes]
     turns = [(KINDS[0], own) for own in [*sizes, *model.short]]
@@ -81,9 +86,9 @@ def _cases(model: GraphModel, session: Any, checks: Checks) -> list[_Case]:
     for kind, own in turns:
         feeds = make(model.inputs, own, kind, checks.seed + 1)
         what = " ".join([kind.name, *(f"{dim}={size}" for dim, size in own.items())])
-        found.append(_Case(what, kind.degenerate, _batch(model, feeds), feeds))
+        found.append(_Case(what, kind.degenerate, rows(feeds), feeds))
     if model.given is not None:
-        found.append(_Case("--inputs", False, _batch(model, model.given), model.given))
+        found.append(_Case("--inputs", False, rows(model.given), model.given))
     return found
 
 
@@ -149,7 +154,12 @@ def planned(model: GraphModel, merge: MergeConfig) -> tuple[list[Point], dict[in
 
 
 def _telling_cases(
-    model: GraphModel, merge: MergeConfig, session: Any, results: Sequence[CaseResult], seed: int
+    model: GraphModel,
+    merge: MergeConfig,
+    session: Any,
+    results: Sequence[CaseResult],
+    seed: int,
+    rows: Rows,
 ) -> list[_Case]:
     """Random values at numbers of tokens that tell the settings from those beside them, see :mod:`.lengths`."""
     points, plan = planned(model, merge)
@@ -163,7 +173,7 @@ def _telling_cases(
         feeds = make(model.inputs, sizes, KINDS[0], seed + 1)
         if _runs(session, feeds):
             what = " ".join([KINDS[0].name, *(f"{name}={size}" for name, size in sizes.items())])
-            found.append(_Case(what, KINDS[0].degenerate, _batch(model, feeds), feeds))
+            found.append(_Case(what, KINDS[0].degenerate, rows(feeds), feeds))
     return found
 
 
@@ -201,22 +211,25 @@ def parity(
         if built.decisions is None and merge.active:
             report.faults += settings.faults(built.merged, planned(model, merge)[1])
         report.faults += faults
-        todo = _cases(model, original, checks)
-        if _rows_mix(model, original):  # then a decision that flips in one row changes the others
-            todo = [replace(case, batch=1) for case in todo]
-        usual, removed, done = len(todo), 0, 0
-        while done < len(todo):
-            case = todo[done]
+        # Where rows mix, a decision that flips in one row changes the others: all are compared as one.
+        mixed = _rows_mix(model, original)
+
+        def rows(feeds: Arrays) -> int:
+            return 1 if mixed else _batch(model, feeds)
+
+        removed = 0
+
+        def expected(case: _Case) -> Expected:
+            nonlocal removed
             want, decided = reference.run(case.feeds)
-            result = compare_case(
-                case, by_row(want, case.batch), decided, _ByRow(artefact, case.batch), case.feeds, tolerance
-            )
-            report.cases.append(result)
             removed += sum(int(made.target.shape[1] - made.kept.shape[1]) for made in decided)
-            done += 1
-            progress(done, len(todo))
-            if done == usual and merge.active and checks.whole:
-                todo += _telling_cases(model, merge, original, report.cases, checks.seed)
+            return Expected(case.feeds, by_row(want, case.batch), decided)
+
+        by_rows = _ByRow(artefact, rows)
+        judge_cases(report, expected, by_rows, _cases(model, original, checks, rows), progress)
+        if merge.active and checks.whole:
+            more = _telling_cases(model, merge, original, report.cases, checks.seed, rows)
+            judge_cases(report, expected, by_rows, more)
     if merge.active and not removed:
         model.notes.append(
             "no token was removed in any case that was compared: there are too few, or all are protected"
@@ -227,17 +240,17 @@ def parity(
 class _ByRow:
     """An artefact whose outputs all have a batch."""
 
-    def __init__(self, artefact: OnnxArtefact, batch: int) -> None:
-        self._artefact, self._batch = artefact, batch
+    def __init__(self, artefact: OnnxArtefact, rows: Rows) -> None:
+        self._artefact, self._rows = artefact, rows
         self.taps = artefact.taps
 
     def run(self, inputs: Arrays) -> Arrays:
-        return by_row(self._artefact.run(inputs), self._batch)
+        return by_row(self._artefact.run(inputs), self._rows(inputs))
 
     def tapped(self, inputs: Arrays) -> Arrays:
         found = self._artefact.tapped(inputs)
         decisions = {name for tap in self.taps for name in (tap.kept, tap.target)}
-        plain = by_row({k: v for k, v in found.items() if k not in decisions}, self._batch)
+        plain = by_row({k: v for k, v in found.items() if k not in decisions}, self._rows(inputs))
         return plain | {name: found[name] for name in decisions}
 
 

@@ -13,6 +13,7 @@ from tsmerge_export.verify import corpus
 from tsmerge_export.verify.artefact import OnnxArtefact, Outputs
 from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import USUAL, Checks
+from tsmerge_export.verify.eager import eager_reference
 from tsmerge_export.verify.parity import ParityReport, judge_cases, unreadable
 
 
@@ -74,10 +75,10 @@ def check(
     except Exception as error:  # ONNX Runtime and onnx raise types of their own
         last = next(item.merged for item in built if item.component.name == component.name)
         return unreadable(component.name, last, tolerance, error)
-    return judge_cases(
-        component, model, merge, chain, _cases(family.context(model), checks), tolerance,
-        threads=checks.threads, noisy=checks.noisy(), progress=progress,
-    )  # fmt: skip
+    report, todo = ParityReport(component.name, tolerance), _cases(family.context(model), checks)
+    with eager_reference(component, model, merge, threads=checks.threads, noisy=checks.noisy()) as reference:
+        judge_cases(report, reference, chain, todo, progress)
+    return report
 
 
 def _cases(context: int, checks: Checks) -> Sequence[corpus.Case]:

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import nn
 
 from tsmerge_export.errors import MissingDependencyError
 from tsmerge_export.families.base import Component, Family
-from tsmerge_export.merge.apply import merging
 from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import corpus, decisions, lengths, noise, settings, tolerances
 from tsmerge_export.verify.artefact import Artefact, OnnxArtefact, Outputs
 from tsmerge_export.verify.checks import USUAL, Checks
-from tsmerge_export.verify.decisions import Decision, Verdict
+from tsmerge_export.verify.decisions import Verdict
+from tsmerge_export.verify.eager import Expected, eager_reference, run_eager
 from tsmerge_export.verify.parity_report import CaseResult, ParityReport, combine
-from tsmerge_export.verify.threads import torch_threads
 from tsmerge_export.verify.tolerances import Tolerance
 
-__all__ = ["CaseResult", "ParityReport", "check", "combine", "compare_case", "compare_row", "judge_cases"]
+__all__ = ["CaseResult", "ParityReport", "check", "combine", "compare_row", "judge_cases", "run_eager"]
 
 # Absolute errors are only comparable between rows of ordinary magnitude; larger ones count in max_rel alone.
 _ORDINARY_SCALE = 1e3
@@ -42,6 +39,9 @@ class CaseName(Protocol):
 
     @property
     def batch(self) -> int: ...
+
+
+C = TypeVar("C", bound=CaseName)
 
 
 def check(
@@ -93,19 +93,14 @@ def check(
         )
     except Exception as error:  # ONNX Runtime raises its own types, one per status code
         return unreadable(component.name, artefact, tolerance, error)
-    noisy, threads = checks.noisy(dtype), checks.threads
-    report = judge_cases(
-        component, model, merge, opened, todo, tolerance, threads=threads, noisy=noisy, progress=progress
-    )
-    if not plan:
-        return report
-    if with_decisions is None:
-        report.faults += settings.faults(artefact, plan)
-    if checks.whole:
-        more = _telling_cases(plan, todo, report.cases, family.context(model), checks.seed)
-        report.cases += judge_cases(
-            component, model, merge, opened, more, tolerance, threads=threads, noisy=noisy
-        ).cases
+    report, noisy = ParityReport(component.name, tolerance), checks.noisy(dtype)
+    with eager_reference(component, model, merge, threads=checks.threads, noisy=noisy) as reference:
+        judge_cases(report, reference, opened, todo, progress)
+        if plan and with_decisions is None:
+            report.faults += settings.faults(artefact, plan)
+        if plan and checks.whole:
+            more = _telling_cases(plan, todo, report.cases, family.context(model), checks.seed)
+            judge_cases(report, reference, opened, more)
     return report
 
 
@@ -145,48 +140,28 @@ def unreadable(name: str, artefact: Path, tolerance: Tolerance, error: Exception
 
 
 def judge_cases(
-    component: Component,
-    model: nn.Module,
-    merge: MergeConfig,
+    report: ParityReport,
+    reference: Callable[[C], Expected],
     artefact: Artefact,
-    todo: Sequence[corpus.Case],
-    tolerance: Tolerance,
-    *,
-    threads: int | None = None,
-    noisy: bool = False,
+    todo: Sequence[C],
     progress: Callable[[int, int], None] | None = None,
-) -> ParityReport:
-    """The comparison of :func:`check`, case by case, of an artefact that is open.
+) -> None:
+    """The comparison of :func:`check`, case by case, of an artefact that is open; the results go into the report.
 
-    ``noisy``: a row beyond the tolerance may be within the model's own float32 noise, which is then measured; not any
-    more where the report has failed already.
+    Noise is measured no more where the report has failed already.
     """
-    report = ParityReport(component.name, tolerance)
-    was_training = model.training
-    model.eval()
-    try:
-        with torch_threads(threads):
-            for done, case in enumerate(todo):
-                inputs = component.from_series(model, case.series())
-                want, decided = run_eager(component, model, merge, inputs)
-                measured = None
-                if noisy and not any(case.failures for case in report.cases):
-                    measured = cache(partial(noise.measure, component, model, merge, inputs, merging))
-                result = compare_case(case, want, decided, artefact, inputs, tolerance, measured)
-                report.cases.append(result)
-                if progress is not None:
-                    progress(done + 1, len(todo))
-    finally:
-        model.train(was_training)
-    return report
+    for done, case in enumerate(todo):
+        expected = reference(case)
+        measured = None if any(result.failures for result in report.cases) else expected.noise
+        report.cases.append(compare_case(case, expected, artefact, report.tolerance, measured))
+        if progress is not None:
+            progress(done + 1, len(todo))
 
 
 def compare_case(
     case: CaseName,
-    want: Outputs,
-    decided: Sequence[Decision],
+    expected: Expected,
     artefact: Artefact,
-    inputs: Outputs,
     tolerance: Tolerance,
     measured: Callable[[], noise.Noise] | None = None,
 ) -> CaseResult:
@@ -194,10 +169,10 @@ def compare_case(
 
     ``measured`` gives the float32 noise of the case, where rows may be within it.
     """
-    taps = artefact.taps
+    taps, decided = artefact.taps, expected.decided
     try:
-        got = artefact.run(inputs)
-        seen = artefact.tapped(inputs) if taps else got
+        got = artefact.run(expected.inputs)
+        seen = artefact.tapped(expected.inputs) if taps else got
     except Exception as error:  # ONNX Runtime raises its own types, one per status code
         result = CaseResult(case.name, case.degenerate, case.batch)
         result.failures.append(f"ONNX Runtime failed: {_one_line(error)}")
@@ -208,22 +183,11 @@ def compare_case(
     tied = decisions.near_tie(decided, tolerances.SCORE_NOISE, rows)
     counts = decisions.count_tie(decided, tolerances.SCORE_NOISE, rows)
     verdict, tied = (decisions.fold_rows(value, case.batch) for value in (verdict, tied))
-    result = judge(case, want, got, seen, verdict, tied, tolerance, count_tied=counts, measured=measured)
+    result = judge(
+        case, expected.outputs, got, seen, verdict, tied, tolerance, count_tied=counts, measured=measured
+    )
     result.tokens = [int(each.target.shape[1]) for each in decided]
     return result
-
-
-def run_eager(
-    component: Component, model: nn.Module, merge: MergeConfig, inputs: Outputs
-) -> tuple[Outputs, list[Decision]]:
-    """Run the original module with merging applied: its outputs, and the decision of every merge layer."""
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in inputs.items()}
-    # Always: a merge that the caller has applied must not leak in.
-    with torch.no_grad(), merging(model, merge) as run:
-        run.record = True
-        outputs = component.eager(model, tensors)
-        steps = decisions.from_steps(run.steps)
-    return {name: value.numpy() for name, value in outputs.items()}, steps
 
 
 def _one_line(error: Exception) -> str:
