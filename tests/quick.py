@@ -13,3 +13,8 @@ from tsmerge_export.verify.checks import Checks
 def quick_verdicts(patch: pytest.MonkeyPatch) -> None:
     """``export`` and ``validate`` take few cases and one timing, which no flag of theirs says."""
     patch.setattr(api, "Checks", partial(Checks, quick=True))
+
+
+def untimed_verdicts(patch: pytest.MonkeyPatch) -> None:
+    """``export`` and ``validate`` take all cases, but one timing."""
+    patch.setattr(api, "Checks", partial(Checks, timed=False))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.graphs.test_export import bundle_of, little_time  # noqa: F401 (a fixture that applies by itself)
+from tests.graphs.bundles import bundle_of
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.graphs.attention_models import LAYERS, build, export
-from tests.graphs.test_export import bundle_of, little_time  # noqa: F401 (a fixture that applies by itself)
+from tests.graphs.bundles import bundle_of
 from tsmerge_export import Bundle
 from tsmerge_export.errors import UnsupportedError, VerdictError
 from tsmerge_export.graphs.model import GraphOptions, load_graph_model

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import tsmerge_export as tsm
-from tests.graphs.test_export import bundle_of
+from tests.graphs.bundles import bundle_of
 from tsmerge_export import MergeConfig
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 import torch
 
 import tsmerge_export as tsm
+from tests.graphs.bundles import bundle_of
 from tests.graphs.models import MODELS, build, export, save_program
 from tests.verify.bundles import save_again
 from tsmerge_export import api
@@ -23,25 +23,8 @@ from tsmerge_export.graphs import verdicts
 from tsmerge_export.graphs.model import GraphOptions, load_graph_model
 from tsmerge_export.rewrite.align import Aligner
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.verify import lengths, speed
+from tsmerge_export.verify import lengths
 from tsmerge_export.verify.checks import Checks
-
-
-@pytest.fixture(scope="module", autouse=True)
-def little_time() -> Iterator[None]:
-    """Speed is not what is tested here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(speed, "_LEAST_RUNS", 1)
-        patch.setattr(verdicts, "_TIMED_LENGTHS", (40,))
-        patch.setattr(verdicts.cost, "__kwdefaults__", {**verdicts.cost.__kwdefaults__, "runs": 1})
-        yield
-
-
-def bundle_of(file: Path, merge: MergeConfig | None = None, **options: Any) -> tsm.Bundle:
-    graph = GraphOptions(**options)
-    merge = merge or MergeConfig(ratio="1/4", min_tokens=2)
-    return api.export(file, merge, output=file.with_suffix(""), graph=graph, threads=1, force=True)
-
 
 # name, how it is exported, merge points, barriers: the encoder's convolutions and what reads single tokens at the end
 CASES: list[tuple[str, dict[str, Any], int, list[str]]] = [

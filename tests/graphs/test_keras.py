@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from tests.graphs.test_export import bundle_of
+from tests.graphs.bundles import bundle_of
 from tsmerge_export import MergeConfig
 
 WIDTH, HEADS, EACH = 12, 2, 4

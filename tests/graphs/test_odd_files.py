@@ -12,7 +12,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper, reference
 
-from tests.graphs.test_export import bundle_of, little_time  # noqa: F401
+from tests.graphs.bundles import bundle_of
 from tsmerge_export import api
 from tsmerge_export.checkpoint import load_model
 from tsmerge_export.checkpoint.onnx_file import read_onnx

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.graphs.test_export import bundle_of
+from tests.graphs.bundles import bundle_of
 from tsmerge_export import MergeConfig
 from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.errors import UnsupportedError

@@ -54,7 +54,8 @@ def test_quick_is_little_but_of_several_kinds_and_lengths() -> None:
     found = quick.corpus(512)
     assert len(found) <= len(Checks().corpus(512)) / 10
     assert len({case.entry for case in found}) >= 4 and len({case.length for case in found}) >= 4
-    assert (quick.runs(20), Checks().runs(20)) == (1, 20)
+    assert (quick.runs(20), Checks(timed=False).runs(20), Checks().runs(20)) == (1, 1, 20)
+    assert Checks(timed=False).corpus(512) == Checks().corpus(512)
     assert not quick.whole
 
 

@@ -40,7 +40,7 @@ from tsmerge_export.verify.tolerances import Tolerance
 AGAINST = "the original graph, run operator by operator with the reference merging"
 DATA = "generated inputs"
 _TIMED_LENGTHS = (512, 256, 128)
-_QUICK_LENGTHS = (40,)
+_SHORT_LENGTHS = (40,)  # where speed is not looked at
 _TIMED_BATCHES = (8, 4, 2, 1)
 _MOST_WORK = 2**24  # several lengths in one input (time and variates) multiply
 
@@ -281,7 +281,7 @@ def cost(
     names = [spec.name for spec in model.component.outputs]
     before = checks.open(model.original, timed=True)
     after = checks.open(built.merged, timed=True)
-    timed = _timed(model, before, _QUICK_LENGTHS if checks.quick else _TIMED_LENGTHS)
+    timed = _timed(model, before, _TIMED_LENGTHS if checks.times else _SHORT_LENGTHS)
     moved: dict[str, list[float]] = {name: [] for name in names}
     for kind in KINDS[:1] if model.given is not None else (KINDS[0], KINDS[1], KINDS[4]):
         feeds = model.given if model.given is not None else make(model.inputs, timed, kind, checks.seed)

@@ -32,7 +32,8 @@ class Checks:
         threads: for ONNX Runtime and PyTorch; None is what suits the machine.
         seed: of the parity corpus, of generated inputs and of sampling.
         cases: series for parity instead of the corpus; a graph from a file has none.
-        quick: few cases, and one timing: for tests of anything but the verdicts. What comes out proves little.
+        timed: whether speed is measured in earnest, by many calls of usual inputs; False: one call.
+        quick: few cases, and not timed: for tests of anything but the verdicts. What comes out proves little.
         place: where ONNX Runtime runs the files. Parity holds what it computes there against PyTorch on the CPU, within
             the same tolerances, in float32 proper (:meth:`~.place.Place.exact`); times and merge cost are those of the
             providers as a user has them. The reference of a graph from a file runs on the CPU.
@@ -46,6 +47,7 @@ class Checks:
     threads: int | None = None
     seed: int = 0
     cases: Sequence[corpus.Case] | None = None
+    timed: bool = True
     quick: bool = False
     place: Place = HERE
 
@@ -78,9 +80,14 @@ class Checks:
         """Whether parity runs on all that it has, so that more may be added."""
         return self.cases is None and not self.quick
 
+    @property
+    def times(self) -> bool:
+        """Whether speed is measured in earnest."""
+        return self.timed and not self.quick
+
     def runs(self, usual: int) -> int:
         """Timed calls."""
-        return 1 if self.quick else usual
+        return usual if self.times else 1
 
     # Every session of a verdict is opened here: by what says where it runs.
 
