@@ -161,7 +161,7 @@ class Compilation:
         output: str | Path | Callable[[str], str | Path],
         checks: Checks,
         *,
-        texts: Texts,
+        texts: Texts | None = None,
         force: bool = False,
         target: Target | None = None,
         search: Mapping[str, Any] | None = None,
@@ -199,7 +199,8 @@ class Compilation:
                 )  # fmt: skip
             self._progress.step("bundle")
             self._progress.stop()
-            texts(writer.path, manifest | shown | {"seconds": self._progress.seconds}, self.source.sizes)
+            if texts is not None:
+                texts(writer.path, manifest | shown | {"seconds": self._progress.seconds}, self.source.sizes)
             return writer.commit(manifest)
 
     def _manifest(
