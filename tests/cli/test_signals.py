@@ -27,7 +27,7 @@ import json, os, signal, sys, time
 import torch
 from tsmerge_export import api, checkpoint, cli, families
 from tsmerge_export.bundle import writer
-from tsmerge_export.compile import build
+from tsmerge_export.compile import checkpoint_source
 from tsmerge_export.console import progress
 from tsmerge_export.verify import corpus, cost
 import tsmerge_export.families.chronos_bolt
@@ -35,8 +35,8 @@ import tsmerge_export.families.chronos_bolt
 model, root = sys.argv[1:]
 torch.set_num_threads(1)  # no pool of threads that a fork would lose
 loaded = checkpoint.load_model(model)
-exported = build.export_component(families.get(loaded.family).components(loaded.model)[0], loaded.model)
-build.export_component = lambda *args, **kwargs: exported.clone()  # once for all children: it is the slow step
+exported = checkpoint_source.export_component(families.get(loaded.family).components(loaded.model)[0], loaded.model)
+checkpoint_source.export_component = lambda *args, **kwargs: exported.clone()  # once for all children: it is the slow step
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits that it is ignored
 signal_at = [None, None]
 cases, step, sync = corpus.cases, progress.RichProgress.step, writer.fsync_tree
