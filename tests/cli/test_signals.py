@@ -36,7 +36,7 @@ model, root = sys.argv[1:]
 torch.set_num_threads(1)  # no pool of threads that a fork would lose
 loaded = checkpoint.load_model(model)
 exported = checkpoint_source.export_component(families.get(loaded.family).components(loaded.model)[0], loaded.model)
-checkpoint_source.export_component = lambda *args, **kwargs: exported.clone()  # once for all children: it is the slow step
+checkpoint_source.export_component = lambda *args, **kwargs: exported.clone()  # the slow step: once for all
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits that it is ignored
 signal_at = [None, None]
 cases, step, sync = corpus.cases, progress.RichProgress.step, writer.fsync_tree
