@@ -228,7 +228,7 @@ def test_without_the_package_there_is_no_such_method_or_flag(tmp_path: Path, cap
 
 
 def test_help_and_flags(site: Path, capsys: Capture) -> None:
-    assert main_export(["--help"]) == 0
+    assert main_export(["--merge", "quiet", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "--merge quiet: all but the r pairs of neighbours" in text
     assert "--later W how much the later token of a pair counts" in text

@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from tsmerge_export.cli.readers import layers, whole
 from tsmerge_export.errors import UsageError
 from tsmerge_export.settings import entry_points, registry
-from tsmerge_export.settings.config import DEFAULT_METHOD, MergeConfig
 from tsmerge_export.settings.method import MethodSpec
 from tsmerge_export.settings.option import AUTO, GENERAL, Option, flag
+
+if TYPE_CHECKING:
+    from tsmerge_export.settings.config import MergeConfig
 
 _MERGE = "--merge"
 #: In front of the name of a plug-in's option, so that it is none of the command's own arguments.
@@ -25,8 +28,8 @@ def add_merging(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         _MERGE,
         metavar="METHOD",
-        help=f"{', '.join(registry.built_in())} or {registry.NONE}; default: {DEFAULT_METHOD}, or {registry.NONE} "
-        "where the family advises against it",
+        help=f"{', '.join(registry.built_in())} or {registry.NONE}; default: {registry.DEFAULT}, or {registry.NONE} "
+        "where the family advises against it; a plug-in's method is told by --merge NAME --help",
     )
     for option in registry.built_in_options():
         group.add_argument(option.flag, metavar=option.metavar, help=_help(option, specs))
@@ -54,10 +57,10 @@ def add_merging(parser: argparse.ArgumentParser) -> None:
 
 
 def add_plugged(parser: argparse.ArgumentParser, args: Sequence[str]) -> None:
-    """Add the options of the plug-in's method that ``args`` name; where they ask for help, those of all plug-ins.
+    """Add the options of the plug-in's method that ``args`` name, to be read, or told with ``--help``.
 
     Does nothing in a command without the flags of :func:`add_merging`. Packages are looked through only where a method
-    that is none of ours is named.
+    that is none of ours is named: that takes as long as all the rest of a ``--help``.
 
     Raises:
         UsageError: the plug-in is broken, or an option of it has the name of another flag of the command.
@@ -66,10 +69,7 @@ def add_plugged(parser: argparse.ArgumentParser, args: Sequence[str]) -> None:
         return
     ours = (*registry.built_in(), registry.NONE)
     named = [name for name in _methods_in(args) if name not in ours]
-    if {"-h", "--help"} & set(args):
-        plugged = [one for one in registry.specs() if one.name not in ours]
-    else:
-        plugged = [registry.spec(name) for name in named if name in entry_points.found(registry.GROUP)]
+    plugged = [registry.spec(name) for name in named if name in entry_points.found(registry.GROUP)]
     known = {option.name for option in registry.built_in_options()}
     for one in plugged:
         group = parser.add_argument_group(
@@ -94,13 +94,15 @@ def merge_config(args: argparse.Namespace) -> MergeConfig | None:
     Raises:
         UsageError: out of range, contradicting, or without effect.
     """
+    from tsmerge_export.settings.config import MergeConfig
+
     names = (*(option.name for option in registry.built_in_options()), *GENERAL)
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     own = {name: value for name, value in vars(args).items() if name.startswith(_OWN) and value is not None}
     given |= {name.removeprefix(_OWN): value for name, value in own.items()}
     if args.merge is None and not given:
         return None
-    method = args.merge or DEFAULT_METHOD
+    method = args.merge or registry.DEFAULT
     if method == registry.NONE:
         if given:
             raise UsageError(f"{flag(next(iter(given)))} has no effect with --merge none; leave it out")

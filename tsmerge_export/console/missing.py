@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from importlib.metadata import PackageNotFoundError, requires
 
 _PACKAGE = "tsmerge-export"
 #: Modules whose distribution has another name.
@@ -31,6 +30,8 @@ def how_to_install(module: str) -> str:
 
 def _extras() -> dict[str, str]:
     """Distribution -> the smallest extra that asks for it; none where this package runs from its source tree."""
+    from importlib.metadata import PackageNotFoundError, requires  # slow to import, and mostly all is there
+
     try:
         found = requires(_PACKAGE) or []
     except PackageNotFoundError:

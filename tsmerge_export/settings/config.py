@@ -23,7 +23,7 @@ Positions = Literal["gather", "compact"]
 Schedule = Literal["constant", "linear"]
 Metric = Literal["x", "key", "hidden"]
 
-DEFAULT_METHOD = "local"
+DEFAULT_METHOD = registry.DEFAULT
 _MAX_RATIO = Fraction(1, 2)
 
 ClassT = TypeVar("ClassT", bound=type)

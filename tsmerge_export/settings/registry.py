@@ -33,6 +33,8 @@ _FOLDERS = {
     "ssm": "tsmerge_export.methods.ssm",
 }
 
+#: The method where nobody says which.
+DEFAULT = "local"
 #: The method that merges nothing.
 NONE = "none"
 
