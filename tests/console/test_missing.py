@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tsmerge_export.console import missing
 from tsmerge_export.console.missing import how_to_install
 
 REQUIRES = [
@@ -39,7 +38,7 @@ REQUIRES = [
     ],
 )
 def test_the_smallest_extra_that_asks_for_it(module: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(missing, "requires", lambda _: REQUIRES)
+    monkeypatch.setattr("importlib.metadata.requires", lambda _: REQUIRES)
     assert how_to_install(module) == f"{module.partition('.')[0]} is not installed; pip install {what}"
 
 
@@ -47,7 +46,7 @@ def test_from_a_source_tree(monkeypatch: pytest.MonkeyPatch) -> None:
     def requires(_: str) -> list[str]:
         raise PackageNotFoundError
 
-    monkeypatch.setattr(missing, "requires", requires)
+    monkeypatch.setattr("importlib.metadata.requires", requires)
     assert how_to_install("torch") == "torch is not installed; pip install torch"
 
 
