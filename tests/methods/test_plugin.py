@@ -255,7 +255,7 @@ def test_tune_searches_it(site: Path) -> None:
         space.suggest(First("quiet"), 2).describe().startswith("quiet ratio=1/20 schedule=constant later=0.5")
     )
     guesses = [guess for guess in space.first_guesses() if guess["method"] == "quiet"]
-    assert [(guess["ratio"], guess["later"]) for guess in guesses] == [("1/4", 1.0)]
+    assert [(guess["ratio"], guess["quiet: later"]) for guess in guesses] == [("1/4", 1.0)]
     assert identity_of(["m"], b"", "wql", 1, None, None)["methods"][-1] == "quiet"
 
 
@@ -334,3 +334,15 @@ def test_two_packages_with_one_name_and_the_name_of_a_built_in_method(site: Path
         MergeConfig("quiet")
     assert registry.spec("local").op_type == "LocalMerge"
     assert registry.names().count("local") == 1
+
+
+def test_two_packages_with_one_operator(site: Path) -> None:
+    (site / "broken_second.py").write_text(
+        "from dataclasses import replace\nfrom example_method import METHOD\n"
+        "METHOD = replace(METHOD, name='second', operator='broken_second')\n"
+    )
+    install(site, "broken_second", "second = broken_second:METHOD")
+    _forget()
+    with pytest.raises(UsageError, match="QuietMerge is an operator of --merge quiet and --merge second"):
+        ops.schema("QuietMerge")
+    assert ops.schema("LocalMerge").merges

@@ -38,12 +38,22 @@ class Operator(Protocol):
 
 
 def operator(op_type: str) -> Operator:
-    """The module of an operator. Raises UnsupportedError for a name that the domain does not have."""
+    """The module of an operator.
+
+    Raises:
+        UnsupportedError: the domain does not have it. UsageError: a plug-in's module is none, or two plug-ins have it.
+    """
     if op_type in _OF_ALL:
         return cast(Operator, import_module(_OF_ALL[op_type]))
-    for one in (*map(registry.spec, registry.built_in()), *registry.specs()):
-        if one.op_type == op_type:
-            return _of(one)
+    for ours in map(registry.spec, registry.built_in()):
+        if ours.op_type == op_type:
+            return _of(ours)
+    plugged = {one.operator: one for one in registry.specs() if one.op_type == op_type}
+    if len(plugged) > 1:
+        both = " and ".join(f"--merge {one.name}" for one in plugged.values())
+        raise UsageError(f"{op_type} is an operator of {both}, and not the same; uninstall one of them")
+    for one in plugged.values():
+        return _of(one)
     raise UnsupportedError(f"{DOMAIN}.{op_type} is not an operator; the domain has: {', '.join(SCHEMAS)}")
 
 

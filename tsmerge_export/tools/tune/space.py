@@ -49,7 +49,7 @@ def suggest(trial: Trial, points: int) -> MergeConfig:
     settings = {name: trial.suggest_categorical(name, choices) for name, choices in _GENERAL.items()}
     settings["layers"] = layers_of(trial.suggest_categorical("where", _WHERE), points)
     for option in _searched(registry.spec(method)):
-        settings[option.name] = _propose(trial, option)
+        settings[option.name] = _propose(trial, _name(option, method), option)
     return MergeConfig(method=method, **settings)
 
 
@@ -57,8 +57,10 @@ def first_guesses() -> list[dict[str, Any]]:
     """Settings to begin with: local merging from a little to much, then each method once."""
     out = []
     for one in registry.specs():
-        usual = {option.name: option.search.guess for option in _searched(one) if option.search}
-        out += [{**_PLAIN, **usual, "method": one.name, **guess} for guess in one.guesses]
+        guessed = {option.name: option.search.guess for option in _searched(one) if option.search}
+        for guess in one.guesses:
+            own = {_name(option, one.name): {**guessed, **guess}[option.name] for option in _searched(one)}
+            out.append({**_PLAIN, "method": one.name, **own})
     return out
 
 
@@ -66,10 +68,15 @@ def _searched(one: MethodSpec) -> list[Option]:
     return [option for option in one.options if option.search is not None and option.name not in one.fixed]
 
 
-def _propose(trial: Trial, option: Option) -> Any:
+def _name(option: Option, method: str) -> str:
+    """The name of an option in a search: two packages may have different options of one name."""
+    return option.name if option in registry.built_in_options() else f"{method}: {option.name}"
+
+
+def _propose(trial: Trial, name: str, option: Option) -> Any:
     search = option.search
     assert search is not None
     if isinstance(search, Span):
-        found = trial.suggest_float(option.name, search.low, search.high, step=search.step)
+        found = trial.suggest_float(name, search.low, search.high, step=search.step)
         return round(found, search.digits)
-    return trial.suggest_categorical(option.name, search.values)
+    return trial.suggest_categorical(name, search.values)
