@@ -63,3 +63,12 @@ def test_the_locks_agree(name: str) -> None:
     """An environment that ``make demo`` made is no other one after ``make test``."""
     whole = {(requirement.name, str(requirement.specifier)) for requirement, _ in pins("tests")}
     assert {(requirement.name, str(requirement.specifier)) for requirement, _ in pins(name)} <= whole
+
+
+def test_the_environment_of_the_site_is_locked_by_hash() -> None:
+    """It stands alone: nothing of pyproject.toml is in it."""
+    locked = dict(pins("docs"))
+    assert all("--hash=sha256:" in hashes for hashes in locked.values())
+    names = {canonicalize_name(requirement.name) for requirement in locked}
+    assert set(listed("docs.in")) <= names
+    assert "torch" not in names and "onnxruntime" not in names
