@@ -132,7 +132,7 @@ def validate(
     progress = progress or NoProgress()
     checks = Checks(atol, rtol, threads, seed, place=_place(providers, plugin))
     bundle = Bundle.open(directory)
-    merge = MergeConfig.from_dict(bundle.manifest["merge"])
+    merge = bundle.merge
     options: dict[str, Any] = {"family": family, "config": config, "trust_remote_code": trust_remote_code}
     if is_graph_file(model):
         no_effect(model, data=data, **options)
@@ -141,11 +141,11 @@ def validate(
         if inputs is not None:
             raise UsageError("--inputs is for .onnx and .pt2 files; leave it out")
         source = CheckpointSource.load(
-            model, opset=bundle.manifest.get("opset"), data=data, progress=progress, **options
+            model, opset=bundle.contents.opset, data=data, progress=progress, **options
         )
-        if source.family != bundle.manifest.get("family"):
+        if source.family != bundle.contents.family:
             raise UsageError(
-                f"{source.name} is a {source.family}, the bundle {directory} a {bundle.manifest.get('family')}"
+                f"{source.name} is a {source.family}, the bundle {directory} a {bundle.contents.family}"
             )
     return Compilation(source, merge, progress=progress).validate(bundle, checks)
 

@@ -140,7 +140,7 @@ class Compilation:
         Raises:
             UsageError: its forms for other runtimes cannot be read.
         """
-        inlined = bool(bundle.manifest.get("inline")) and self.merge.active
+        inlined = bundle.contents.inline and self.merge.active
         if inlined:
             checks.place.refuse_library("an inlined bundle")
         with TemporaryDirectory(prefix="tsmerge-") as name:

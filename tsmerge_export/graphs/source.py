@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from tsmerge_export.backends.target import Target
 from tsmerge_export.bundle import Bundle
+from tsmerge_export.bundle.manifest import GraphEntry
 from tsmerge_export.bundle.run import Run
 from tsmerge_export.compile.source import Cost
 from tsmerge_export.console.progress import NoProgress, Progress
@@ -80,20 +81,15 @@ class GraphSource:
         Raises:
             UsageError: the bundle is of no such file.
         """
-        if bundle.manifest.get("family") != FAMILY:
+        if bundle.contents.family != FAMILY:
             raise UsageError(
-                f"{bundle.path}: was made from a {bundle.manifest.get('family')}, not from a file such as {path}"
+                f"{bundle.path}: was made from a {bundle.contents.family}, not from a file such as {path}"
             )
-        kept = bundle.manifest.get("graph") or {}
-        options = GraphOptions(
-            kept.get("token_mask") or "none",
-            kept.get("protect_first", 0),
-            kept.get("protect_last", 0),
-            inputs,
-        )
+        kept = bundle.contents.graph or GraphEntry()
+        options = GraphOptions(kept.token_mask or "none", kept.protect_first, kept.protect_last, inputs)
         made = bundle.components[0]
         ends = [[item.name for item in each] for each in (made.inputs, made.outputs)]
-        return cls(path, options, opset=bundle.manifest.get("opset"), ends=ends, progress=progress)
+        return cls(path, options, opset=bundle.contents.opset, ends=ends, progress=progress)
 
     @cached_property
     def model(self) -> GraphModel:

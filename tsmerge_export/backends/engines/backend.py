@@ -11,6 +11,8 @@ from tsmerge_export.backends.base import Backend, Part, Told
 from tsmerge_export.backends.describe import Block
 from tsmerge_export.backends.engines.describe import blocks
 from tsmerge_export.backends.engines.profile import Profile, make_profile
+from tsmerge_export.bundle import Manifest
+from tsmerge_export.bundle.target import TargetEntry
 from tsmerge_export.errors import UnsupportedError, UsageError
 from tsmerge_export.settings import registry
 from tsmerge_export.settings.config import MergeConfig
@@ -105,11 +107,11 @@ def refuse_options(name: str, threads: int | None, providers: Providers | None) 
         raise UsageError(f"threads and providers have no effect with runtime {name}; leave them out")
 
 
-def entry_of(manifest: Mapping[str, Any], runtime: str) -> dict[str, Any]:
+def entry_of(manifest: Manifest, runtime: str) -> TargetEntry:
     """The manifest's account of a target. Raises UsageError when the bundle was made for another runtime."""
-    target = manifest.get("target")
-    if not isinstance(target, dict) or target.get("runtime") != runtime:
-        made = target.get("runtime") if isinstance(target, dict) else "onnxruntime"
+    target = manifest.target
+    if target is None or target.runtime != runtime:
+        made = "onnxruntime" if target is None else target.runtime
         raise UsageError(f"the bundle was made for {made}; export it with --runtime {runtime}")
     return target
 

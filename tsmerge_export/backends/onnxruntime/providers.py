@@ -16,6 +16,7 @@ from tsmerge_export.backends import Providers
 from tsmerge_export.backends.onnxruntime import native
 from tsmerge_export.backends.onnxruntime.place import CPU, CUDA, TENSORRT, name_of, names
 from tsmerge_export.bundle import Bundle
+from tsmerge_export.bundle.target import TargetEntry
 from tsmerge_export.errors import MissingDependencyError, UsageError
 
 LIBRARIES = "trt_extra_plugin_lib_paths"
@@ -58,8 +59,8 @@ def with_plugin(providers: Providers | None, bundle: Bundle, plugin: str | Path 
     library = plugin or options.get(LIBRARIES) or os.environ.get(VARIABLE)
     if not library:
         return Chosen(providers)
-    target = bundle.manifest.get("target")
-    if not isinstance(target, Mapping) or target.get("runtime") != "tensorrt":
+    target = bundle.contents.target
+    if target is None or target.runtime != "tensorrt":
         raise UsageError(
             "the bundle has no plugin form; export it with --runtime tensorrt, or leave the plugin out"
         )
@@ -69,18 +70,18 @@ def with_plugin(providers: Providers | None, bundle: Bundle, plugin: str | Path 
                 f"the plugin library {path} does not exist; build plugins/local_merge"
             )
     options = {**_shapes(target), **options, LIBRARIES: str(library)}
-    files = {component: bundle.file(entry["onnx"]) for component, entry in target["components"].items()}
+    files = {component: bundle.file(entry.onnx) for component, entry in target.components.items()}
     return Chosen([(TENSORRT, options), *entries[1:]], files)
 
 
-def _shapes(target: Mapping[str, Any]) -> dict[str, str]:
+def _shapes(target: TargetEntry) -> dict[str, str]:
     """The provider's range of shapes; it takes one for all sessions, so only of a bundle with one component."""
-    if len(target["components"]) != 1:
+    if len(target.components) != 1:
         return {}
-    (entry,) = target["components"].values()
+    (entry,) = target.components.values()
     return {
         f"trt_profile_{which}_shapes": ",".join(
-            f"{name}:{'x'.join(map(str, sizes[which]))}" for name, sizes in entry["profile"].items()
+            f"{name}:{'x'.join(map(str, getattr(sizes, which)))}" for name, sizes in entry.profile.items()
         )
         for which in ("min", "opt", "max")
     }

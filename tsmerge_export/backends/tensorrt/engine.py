@@ -22,6 +22,7 @@ from tsmerge_export.backends.engines.backend import entry_of
 from tsmerge_export.backends.engines.profile import Profile
 from tsmerge_export.backends.tensorrt.names import PLUGIN, PLUGIN_NAMESPACE, PLUGIN_VERSION
 from tsmerge_export.bundle import Bundle, ComponentInfo, TensorInfo
+from tsmerge_export.bundle.target import TargetPart
 from tsmerge_export.console.missing import how_to_install
 from tsmerge_export.console.one_line import called
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError
@@ -181,32 +182,26 @@ class TensorrtSession(BundleSession[EngineSession]):
     """A bundle in TensorRT: one engine per component that merges, from the bundle or built now from its plugin form."""
 
     def __init__(self, bundle: Bundle, plugin: str | Path | None = None) -> None:
-        target = entry_of(bundle.manifest, "tensorrt")
+        target = entry_of(bundle.contents, "tensorrt")
         library = find_plugin(plugin)
         require(library)
         sessions = {
-            c.name: _open(bundle, c, target["components"][c.name], library)
+            c.name: _open(bundle, c, target.components[c.name], library)
             for c in bundle.components
-            if c.name in target["components"]
+            if c.name in target.components
         }
         super().__init__(bundle, sessions)
 
 
-def _open(
-    bundle: Bundle, component: ComponentInfo, entry: Mapping[str, Any], library: Path | None
-) -> EngineSession:
+def _open(bundle: Bundle, component: ComponentInfo, entry: TargetPart, library: Path | None) -> EngineSession:
     import tempfile
 
-    engine = bundle.file(entry["engine"]) if entry.get("engine") else None
-    if engine is not None:
-        return EngineSession(engine, component.inputs, component.outputs, library)
-    shapes = {
-        name: tuple(tuple(sizes[key]) for key in ("min", "opt", "max"))
-        for name, sizes in entry["profile"].items()
-    }
+    if entry.engine:
+        return EngineSession(bundle.file(entry.engine), component.inputs, component.outputs, library)
+    shapes = {name: (sizes.min, sizes.opt, sizes.max) for name, sizes in entry.profile.items()}
     with tempfile.TemporaryDirectory(prefix="tsmerge-") as folder:
         built = Path(folder, "model.engine")
-        build_engine(bundle.file(entry["onnx"]), built, Profile(shapes), library)  # type: ignore[arg-type]
+        build_engine(bundle.file(entry.onnx), built, Profile(shapes), library)
         return EngineSession(built, component.inputs, component.outputs, library)
 
 

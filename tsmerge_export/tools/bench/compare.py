@@ -71,14 +71,14 @@ class Row:
 
 def _add_bundle(path: str, groups: Sequence[Group]) -> None:
     bundle = Bundle.open(path)
-    mine = [s for s in groups if s.family == bundle.manifest.get("family")]
+    mine = [s for s in groups if s.family == bundle.contents.family]
     if len(mine) != 1:
         wanted = "exactly one" if mine else "a"
         raise UsageError(
-            f"{path}: is a bundle; name {wanted} {bundle.manifest.get('family')} model beside it, to compare with"
+            f"{path}: is a bundle; name {wanted} {bundle.contents.family} model beside it, to compare with"
         )
     info = bundle.component(mine[0].component)
-    merge = MergeConfig.from_dict(bundle.manifest["merge"])
+    merge = bundle.merge
     name = f"bundle {path}"
     mine[0].add(name, "onnxruntime", bundle.path / info.file, merged=merge.active)
 

@@ -122,7 +122,7 @@ def of_bundle(path: str) -> Group:
         UsageError: no bundle, or a changed file.
     """
     bundle = Bundle.open(path)
-    info, family = bundle.components[0], str(bundle.manifest.get("family"))
+    info, family = bundle.components[0], str(bundle.contents.family)
 
     def inputs(series: npt.NDArray[np.float32]) -> Arrays:
         """The series themselves where the file reads series and nothing else; otherwise generated."""
@@ -131,13 +131,12 @@ def of_bundle(path: str) -> Group:
         return flops.feeds(flops.load_graph(info.file), *series.shape)
 
     group = Group(path, family, info.name, inputs)
-    merge = MergeConfig.from_dict(bundle.manifest["merge"])
-    group.add(f"bundle {path}", "onnxruntime", info.file, merged=merge.active)
+    group.add(f"bundle {path}", "onnxruntime", info.file, merged=bundle.merge.active)
     others = [part.name for part in bundle.components[1:]]
     if others:
         group.notes.append(f"{path}: times are those of {info.name} alone; it also has {', '.join(others)}")
     group.notes.append(
         f"{path}: alone, there is nothing to compare it with; name its model too "
-        f"({bundle.manifest.get('source')}) for speed-ups"
+        f"({bundle.contents.source}) for speed-ups"
     )
     return group
