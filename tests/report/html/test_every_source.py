@@ -78,7 +78,7 @@ def test_a_model_in_memory(folder: Path) -> None:
     assert merge == MERGE and options == wanted
 
 
-@pytest.mark.parametrize("suffix", ["onnx", "pt2"])
+@pytest.mark.parametrize("suffix", ["onnx", pytest.param("pt2", marks=pytest.mark.slow)])
 def test_a_graph(folder: Path, suffix: str) -> None:
     file = f"a model.{suffix}"
     if suffix == "onnx":
