@@ -44,7 +44,7 @@ class Matching(NamedTuple):
 
     Attributes:
         k: neighbourhood, |i - j| < k; None is all.
-        similarity: one of config.SIMILARITIES.
+        similarity: one of options.SIMILARITIES.
         causal: the slot of a token that merges will be read from the token before it (see
             :func:`~tsmerge_export.methods.local.reference.local_merge`); needs k = 1 and protect_first >= 1.
         protect_first, protect_last: so many tokens at either end take no part.

@@ -37,7 +37,7 @@ def similarity_of(kind: str, dot: Tensor, square_a: Tensor, square_b: Tensor, sc
     In l2 and dot every pair with a token whose squared norm is not finite is not a number (R3.7).
 
     Args:
-        kind: one of config.SIMILARITIES. dot: products u.v. square_a, square_b: squared norms, that broadcast to it.
+        kind: one of options.SIMILARITIES. dot: products u.v. square_a, square_b: squared norms, that broadcast to it.
         scale: S, that broadcasts to it, from :func:`scale_of`; unused by the cosine. All float32.
     """
     if kind == "cosine":

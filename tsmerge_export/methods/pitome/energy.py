@@ -28,7 +28,7 @@ from tsmerge_export.methods.similarity import RANK_INTO_PADDING, RANK_NAN, SCORE
 
 
 class Kernel(NamedTuple):
-    """f_m: what the energy of a token sums over the others; ``energy`` is one of config.ENERGIES."""
+    """f_m: what the energy of a token sums over the others; ``energy`` is one of ENERGIES."""
 
     margin: float
     alpha: float
