@@ -12,6 +12,7 @@ import pytest
 from tests import artefacts
 from tests.models import tiny_folder
 from tests.quick import quick_verdicts
+from tsmerge_export.backends.onnxruntime.place import HERE
 from tsmerge_export.cli import main, main_export
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.bench.candidate import Candidate
@@ -29,7 +30,7 @@ def test_figures_of_a_row() -> None:
     rng = np.random.default_rng(0)
     base = Timing(Candidate("onnxruntime", "onnxruntime", "g", "", {}), list(rng.uniform(2, 3, 21)))
     other = Timing(Candidate("eager", "eager", "g", "", {}), list(rng.uniform(4, 6, 21)), peak=3 * 2**20)
-    row = _row(other, base, 100, {}, 4, 512, 2)
+    row = _row(other, base, 100, {}, 4, 512, 2, HERE)
     times = np.sort(other.seconds)
     assert (row.group, row.candidate, row.batch, row.length, row.threads) == ("g", "eager", 4, 512, 2)
     assert row.runs == 21
@@ -42,7 +43,7 @@ def test_figures_of_a_row() -> None:
     assert row.ratio == pytest.approx(np.median(ratios))
     assert row.fastest == pytest.approx(min(base.seconds) / times[0])
     assert row.flop_ideal is None
-    failed = _row(Timing(other.candidate, error="boom"), base, 100, {}, 4, 512, 2)
+    failed = _row(Timing(other.candidate, error="boom"), base, 100, {}, 4, 512, 2, HERE)
     assert (failed.error, failed.p50_ms, failed.ratio) == ("boom", None, None)
 
 
