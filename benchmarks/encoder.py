@@ -38,13 +38,13 @@ from rich.progress import Progress
 from rich.table import Table
 
 from tsmerge_export.backends.onnxruntime.direct import open_session
+from tsmerge_export.backends.onnxruntime.profile import merge_share
 from tsmerge_export.compile.checkpoint_source import CheckpointSource
 from tsmerge_export.compile.compilation import Compilation
 from tsmerge_export.families import get
 from tsmerge_export.inspection.flops import count
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.bench import cores
-from tsmerge_export.tools.bench.profile import merge_share
 
 TOKENS, WIDTH = 512, 512
 CONFIG = {

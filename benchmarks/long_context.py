@@ -38,6 +38,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from tsmerge_export.backends.onnxruntime.portable import to_portable
+from tsmerge_export.backends.onnxruntime.profile import largest_merge_value
 from tsmerge_export.compile.checkpoint_source import CheckpointSource
 from tsmerge_export.console.progress import NoProgress
 from tsmerge_export.families import get
@@ -45,7 +46,6 @@ from tsmerge_export.onnx_model.weights import write_model
 from tsmerge_export.rewrite.merge_graph import merge_graph
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.bench.candidate import Candidate
-from tsmerge_export.tools.bench.profile import largest_merge_value
 from tsmerge_export.tools.bench.run import interleave
 
 LAYERS, WIDTH = 10, 512

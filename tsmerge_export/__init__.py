@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from tsmerge_export.backends.target import Target
     from tsmerge_export.bundle import Bundle
     from tsmerge_export.checkpoint import load_model, save_checkpoint
+    from tsmerge_export.eager.apply import apply, merging, remove
     from tsmerge_export.forecast import pipeline
-    from tsmerge_export.merge.apply import apply, merging, remove
     from tsmerge_export.settings.config import MergeConfig
 
 _HOMES = {
     "Bundle": "bundle",
     "MergeConfig": "settings.config",
     "Target": "backends.target",
-    "apply": "merge.apply",
+    "apply": "eager.apply",
     "export": "api",
     "load": "backends",
     "load_model": "checkpoint",
-    "merging": "merge.apply",
+    "merging": "eager.apply",
     "pipeline": "forecast",
-    "remove": "merge.apply",
+    "remove": "eager.apply",
     "save_checkpoint": "checkpoint",
 }
 

@@ -54,7 +54,7 @@ def export(
         model: folder, hub id, ``.pt`` file, or an eager module of a known family; or any transformer as an ``.onnx`` or
             ``.pt2`` file.
         merge: settings; None is what the family says is safe, which may be not to merge (see
-            :mod:`~tsmerge_export.merge.default`); the manifest's ``merge`` says what became of it, ``notes`` why.
+            :mod:`~tsmerge_export.eager.default`); the manifest's ``merge`` says what became of it, ``notes`` why.
         output: folder to make, or a function that names it after the method. force: replace a bundle that is there.
         family, config, trust_remote_code: see :func:`~tsmerge_export.checkpoint.load_model`.
         opset: 18 to 23; None is 18. An ``.onnx`` file keeps its own.

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,12 @@ def test_what_transformers_thinks_of_a_config_is_not_shown(
     (bolt / "config.json").write_text(json.dumps({**config, "eos_token_id": 5}))  # of a vocabulary of two
     assert same(load_model(bolt).model, tiny("chronos-bolt").state_dict())
     assert not caplog.records
+    config["chronos_config"]["quantiles"] = []  # torch warns of weights without an element
+    (bolt / "config.json").write_text(json.dumps(config))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UsageError, match="the config says"):
+            load_model(bolt)
 
 
 def test_loading_leaves_the_callers_random_state_alone(folders: dict[str, Path]) -> None:

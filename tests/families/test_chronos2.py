@@ -14,9 +14,9 @@ from tests.families.harness import CORPUS, NOTHING, OTHERS, Subject, describe
 from tests.models import CHRONOS2
 from tsmerge_export import families
 from tsmerge_export.backends.onnxruntime.direct import open_session
+from tsmerge_export.eager.apply import current_run
 from tsmerge_export.errors import UsageError
 from tsmerge_export.merge import local_merge, unmerge
-from tsmerge_export.merge.apply import current_run
 from tsmerge_export.settings.config import MergeConfig
 
 CHRONOS_2 = Subject("chronos-2")

@@ -17,9 +17,9 @@ from tests.models import PATCHTST
 from tsmerge_export import families
 from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.cli import main_export
+from tsmerge_export.eager.apply import apply
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.merge import local_merge, unmerge
-from tsmerge_export.merge.apply import apply
 from tsmerge_export.settings.config import MergeConfig
 
 FLATTEN = Subject("patchtst", PATCHTST)

@@ -16,8 +16,8 @@ import torch
 from tsmerge_export import families
 from tsmerge_export.compile.checkpoint_source import CheckpointSource
 from tsmerge_export.compile.compilation import Compilation
+from tsmerge_export.eager.apply import plan_of
 from tsmerge_export.families.base import Family
-from tsmerge_export.merge.apply import plan_of
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import corpus, generation, parity
 from tsmerge_export.verify.checks import Checks

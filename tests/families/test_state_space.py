@@ -24,10 +24,10 @@ from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.cli import main, main_export
 from tsmerge_export.compile.build import merge_and_lower
 from tsmerge_export.compile.onnx_export import eager_outputs, prove_dynamic
+from tsmerge_export.eager.apply import current_run
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.families.base import Component
 from tsmerge_export.merge import local_merge, ssm_merge, unmerge
-from tsmerge_export.merge.apply import current_run
 from tsmerge_export.rewrite.blocks import find_blocks
 from tsmerge_export.rewrite.merge_graph import merge_graph
 from tsmerge_export.settings.config import MergeConfig

@@ -17,11 +17,11 @@ from tsmerge_export import api
 from tsmerge_export.checkpoint import load_model
 from tsmerge_export.checkpoint.onnx_file import read_onnx
 from tsmerge_export.errors import UnsupportedError, UsageError
-from tsmerge_export.graphs.feeds import read_inputs
 from tsmerge_export.graphs.model import GraphOptions, load_graph_model
 from tsmerge_export.graphs.prepare import prepare
 from tsmerge_export.graphs.sizes import find_sizes
 from tsmerge_export.graphs.unfuse import unfuse
+from tsmerge_export.inspection.feeds import read_inputs
 from tsmerge_export.settings.config import MergeConfig
 
 WIDTH = 8

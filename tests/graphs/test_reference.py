@@ -15,11 +15,11 @@ from tests.rewrite.encoders import Encoder, export
 from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.families.base import Arrays
-from tsmerge_export.graphs.feeds import make, read_inputs
-from tsmerge_export.graphs.measure import measure
 from tsmerge_export.graphs.prepare import prepare
 from tsmerge_export.graphs.reference import Reference, Where
 from tsmerge_export.graphs.sizes import find_sizes
+from tsmerge_export.inspection.feeds import make, read_inputs
+from tsmerge_export.inspection.measure import measure
 from tsmerge_export.merge.plan import make_plan
 from tsmerge_export.rewrite.points import find_points
 from tsmerge_export.settings.config import MergeConfig

@@ -16,12 +16,12 @@ from tsmerge_export.compile.build import merge_and_lower
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.families.base import TensorSpec
 from tsmerge_export.graphs import verdicts
-from tsmerge_export.graphs.feeds import Input, read_inputs
-from tsmerge_export.graphs.measure import measure
 from tsmerge_export.graphs.model import GraphModel, GraphOptions, load_graph_model
 from tsmerge_export.graphs.prepare import prepare
 from tsmerge_export.graphs.sizes import find_sizes
 from tsmerge_export.graphs.windows import windows
+from tsmerge_export.inspection.feeds import Input, read_inputs
+from tsmerge_export.inspection.measure import measure
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify.checks import Checks
 

@@ -26,6 +26,7 @@ from tests.plugins.emulated import ROOT
 from tests.plugins.native import CUDA_SOURCES, METHODS, SOURCES, build
 from tests.plugins.native import main as main_search
 from tsmerge_export.backends.onnxruntime import native
+from tsmerge_export.backends.onnxruntime.profile import merge_share
 from tsmerge_export.backends.onnxruntime.session import GraphSession
 from tsmerge_export.cli import main
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError
@@ -33,7 +34,6 @@ from tsmerge_export.merge import local_merge
 from tsmerge_export.ops import schema
 from tsmerge_export.report.html.commands import commands
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.tools.bench.profile import merge_share
 
 #: Settings of LocalMerge; r is left out.
 PLAIN = {

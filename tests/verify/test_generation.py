@@ -16,7 +16,7 @@ from tests import artefacts
 from tests.forecast import upstream
 from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.compile.onnx_export import prove_dynamic
-from tsmerge_export.merge.apply import merging
+from tsmerge_export.eager.apply import merging
 from tsmerge_export.rewrite.insert import RewriteReport
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import generation, parity

@@ -17,7 +17,7 @@ from tests.families.harness import Subject
 from tests.models import CONFIGS, TST
 from tests.verify import standin
 from tsmerge_export import families
-from tsmerge_export.merge.apply import merging
+from tsmerge_export.eager.apply import merging
 from tsmerge_export.merge.run import MergeRun
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import corpus, noise, parity, tolerances

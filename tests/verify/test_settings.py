@@ -16,7 +16,7 @@ from tests.verify.bundles import save_again
 from tsmerge_export import api
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.compile.compilation import Compilation
-from tsmerge_export.merge.apply import plan_of
+from tsmerge_export.eager.apply import plan_of
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import forms, parity, settings
 from tsmerge_export.verify.built import Built

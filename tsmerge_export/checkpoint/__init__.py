@@ -6,6 +6,7 @@ file is executed, shard names stay inside their folder, and sizes are capped (:m
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -151,8 +152,9 @@ def _build(
         raise UnsupportedError(f"{source}: {error}") from None
     try:
         # Random initialisation must not disturb the caller's generator.
-        # What transformers thinks of a config is either an error or nothing that concerns the result.
-        with torch.random.fork_rng(devices=[]), quiet("transformers"):
+        # What libraries think of a config is either an error or nothing that concerns the result.
+        with torch.random.fork_rng(devices=[]), quiet("transformers"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             model = chosen.build(settings)
     except (UsageError, UnsupportedError) as error:
         raise type(error)(f"{source}: {error}") from None

@@ -22,11 +22,11 @@ from tsmerge_export.compile.onnx_export import DEFAULT_OPSET, EXAMPLE, export_co
 from tsmerge_export.compile.source import Cost
 from tsmerge_export.console.progress import NoProgress, Progress
 from tsmerge_export.demo import SAMPLE_SERIES
+from tsmerge_export.eager.apply import plan_of, refuse_where_nothing_merges, remove
+from tsmerge_export.eager.default import Settled, settle
 from tsmerge_export.errors import UsageError
 from tsmerge_export.families import plugins
 from tsmerge_export.families.base import Arrays, Component
-from tsmerge_export.merge.apply import plan_of, refuse_where_nothing_merges, remove
-from tsmerge_export.merge.default import Settled, settle
 from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import cost, example, generation, parity, remarks

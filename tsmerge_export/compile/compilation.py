@@ -18,9 +18,9 @@ from tsmerge_export.compile.build import merge_and_lower
 from tsmerge_export.compile.shared_weights import share
 from tsmerge_export.compile.source import Source
 from tsmerge_export.console.progress import NoProgress, Progress, Stopwatch
+from tsmerge_export.eager.default import Settled
 from tsmerge_export.errors import VerdictError
 from tsmerge_export.families.base import Component
-from tsmerge_export.merge.default import Settled
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import forms
 from tsmerge_export.verify.built import Built
@@ -35,7 +35,7 @@ class Compilation:
 
     Args:
         source: the model.
-        merge: None is what is safe for it, see :mod:`~tsmerge_export.merge.default`.
+        merge: None is what is safe for it, see :mod:`~tsmerge_export.eager.default`.
         inline: write merge functions in place, for runtimes that do not expand functions.
         progress: told about each step. A stopwatch has also what came before, the loading of the source.
 

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from torch import nn
 
 from tsmerge_export.families.base import Arrays, Component
-from tsmerge_export.graphs.measure import Lengths, every_value, shape_of
+from tsmerge_export.inspection.measure import Lengths, every_value, shape_of
 from tsmerge_export.rewrite.dims import all_values, dims
 
 # Batch and steps of the runs: no two share a number, and none is large, since values of [B, H, N, N] are kept.

@@ -14,8 +14,8 @@ import onnx_ir as ir
 from tsmerge_export.backends.target import Target
 from tsmerge_export.bundle.run import Run
 from tsmerge_export.console.progress import Progress
+from tsmerge_export.eager.default import Settled
 from tsmerge_export.families.base import Arrays, Component
-from tsmerge_export.merge.default import Settled
 from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify.built import Built

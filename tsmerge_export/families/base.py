@@ -6,12 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tsmerge_export.merge.applied import Handle
 from tsmerge_export.merge.run import MergeRun
 
 Arrays = dict[str, NDArray[Any]]
@@ -33,13 +34,6 @@ class Forecasts:
 
     levels: tuple[float, ...]
     draw: Drawn
-
-
-class Handle(Protocol):
-    """What :meth:`Family.instrument` returns: a hook's handle, or whatever else takes a change back."""
-
-    def remove(self) -> None:
-        """Take it back."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +113,7 @@ SAFE = Fraction(81, 100)
 @dataclass(frozen=True)
 class Default:
     """What merging does to a model of the family when nobody says how much: data, of which
-    :mod:`tsmerge_export.merge.default` makes a setting.
+    :mod:`tsmerge_export.eager.default` makes a setting.
 
     Attributes:
         kept: share of the tokens that all merging layers together leave at least.

@@ -34,7 +34,7 @@ from tsmerge_export.families.t5_stack import (
     weighed_cross_attention,
 )
 from tsmerge_export.forecast.tokenizer import settings_of
-from tsmerge_export.merge.apply import current_run
+from tsmerge_export.merge.applied import run_of
 from tsmerge_export.merge.run import MergeRun
 
 _QUANTILES = tuple(i / 10 for i in range(1, 10))
@@ -86,7 +86,7 @@ class _Encoder(Component):
 
     def eager(self, model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         hidden = model.encoder(**inputs).last_hidden_state
-        run = current_run(model)
+        run = run_of(model)
         mask = inputs["attention_mask"]
         mask = mask if run is None else run.align(mask, 1)
         proportion = None if run is None else run.proportion(len(mask))

@@ -23,7 +23,7 @@ from tsmerge_export.families.lagged_decoder import (
     point_forecast,
 )
 from tsmerge_export.forecast.lagged_decoder import encoder_inputs
-from tsmerge_export.merge.apply import current_run
+from tsmerge_export.merge.applied import run_of
 from tsmerge_export.merge.run import MergeRun
 
 
@@ -139,7 +139,7 @@ class Encoder(Component):
             # The whole model, for its outputs are the original's; the decoder sees one empty step.
             found = model.model(**given, use_cache=False)
         hidden = found.encoder_last_hidden_state
-        run = current_run(model)
+        run = run_of(model)
         proportion = None if run is None else run.proportion(len(hidden))
         return {
             "last_hidden_state": hidden,

@@ -18,12 +18,12 @@ from tsmerge_export.checkpoint.limits import check_model_bytes
 from tsmerge_export.checkpoint.onnx_file import read_onnx
 from tsmerge_export.errors import TsmergeError, UnsupportedError, UsageError, VerdictError, first_line
 from tsmerge_export.families.base import Arrays, Component, Hints, TensorSpec
-from tsmerge_export.graphs.feeds import FIRST_AXIS, TOKEN_MASK, Input, Sizes, make, read_inputs
 from tsmerge_export.graphs.first_load import first_load
-from tsmerge_export.graphs.measure import measure
 from tsmerge_export.graphs.prepare import opset_of, prepare
 from tsmerge_export.graphs.sizes import Found, find_sizes
 from tsmerge_export.graphs.windows import beyond
+from tsmerge_export.inspection.feeds import FIRST_AXIS, TOKEN_MASK, Input, Sizes, make, read_inputs
+from tsmerge_export.inspection.measure import measure
 from tsmerge_export.rewrite.dims import dims
 from tsmerge_export.rewrite.points import find_points
 from tsmerge_export.untrusted.isolated import within_memory

@@ -10,7 +10,7 @@ from itertools import combinations, islice
 
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.families.base import Arrays
-from tsmerge_export.graphs.feeds import TOKEN_MASK, Input, Sizes, make, with_dims
+from tsmerge_export.inspection.feeds import TOKEN_MASK, Input, Sizes, make, with_dims
 from tsmerge_export.untrusted.isolated import seconds_allowed
 
 # Lengths that are tried in turn until the graph runs: tokens, patches of images, samples of audio.

@@ -18,10 +18,10 @@ from tsmerge_export.bundle.manifest import GraphEntry
 from tsmerge_export.bundle.run import Run
 from tsmerge_export.compile.source import Cost
 from tsmerge_export.console.progress import NoProgress, Progress
+from tsmerge_export.eager.default import FILES, Settled, settle_layers
 from tsmerge_export.errors import UnsupportedError, UsageError
 from tsmerge_export.families.base import Arrays, Component
 from tsmerge_export.graphs import verdicts
-from tsmerge_export.graphs.feeds import Sizes, make
 from tsmerge_export.graphs.model import (
     FAMILY,
     GraphModel,
@@ -29,7 +29,7 @@ from tsmerge_export.graphs.model import (
     drop_mask,
     load_graph_model,
 )
-from tsmerge_export.merge.default import FILES, Settled, settle_layers
+from tsmerge_export.inspection.feeds import Sizes, make
 from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.onnx_model import weights as onnx_weights
 from tsmerge_export.rewrite.blocks import find_blocks

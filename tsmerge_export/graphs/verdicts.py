@@ -13,9 +13,9 @@ import onnx_ir as ir
 from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.errors import VerdictError
 from tsmerge_export.families.base import Arrays
-from tsmerge_export.graphs.feeds import KINDS, Sizes, kinds_for, make
 from tsmerge_export.graphs.model import FAMILY, GraphModel, by_row
 from tsmerge_export.graphs.reference import Reference, Where
+from tsmerge_export.inspection.feeds import KINDS, Sizes, kinds_for, make
 from tsmerge_export.merge.plan import MergeStep, make_plan
 from tsmerge_export.rewrite.dims import dims
 from tsmerge_export.rewrite.points import Point, find_points

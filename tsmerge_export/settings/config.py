@@ -251,7 +251,7 @@ class MergeConfig:
         """
         if self.open:
             raise ValueError(
-                "the ratio is left to the family; settle it first (tsmerge_export.merge.default)"
+                "the ratio is left to the family; settle it first (tsmerge_export.eager.default)"
             )
         share = Fraction(1)
         if self.schedule == "linear" and turns > 1:

@@ -13,7 +13,7 @@ from typing import Any
 from tsmerge_export.errors import UsageError
 from tsmerge_export.settings.parse import per_layer
 
-#: A value that is left to the family, see :mod:`tsmerge_export.merge.default`.
+#: A value that is left to the family, see :mod:`tsmerge_export.eager.default`.
 AUTO = "auto"
 #: The settings of all methods, as ``MergeConfig`` has them.
 GENERAL = ("min_tokens", "layers", "positions", "causal", "metric", "prop_attn")

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from tsmerge_export.eager.apply import merging
 from tsmerge_export.families.base import Component
-from tsmerge_export.merge.apply import merging
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import corpus, decisions, noise
 from tsmerge_export.verify.artefact import Outputs

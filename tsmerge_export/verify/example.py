@@ -13,11 +13,11 @@ import numpy.typing as npt
 import onnx
 from torch import nn
 
+from tsmerge_export.backends.onnxruntime.profile import merge_share
 from tsmerge_export.families.base import Arrays, Component, Family, Forecasts
 from tsmerge_export.inspection import flops
 from tsmerge_export.onnx_model import weights as onnx_weights
 from tsmerge_export.ops import DOMAIN, merge_op_types
-from tsmerge_export.tools.bench.profile import merge_share
 from tsmerge_export.verify.checks import USUAL, Checks
 from tsmerge_export.verify.cost import CostReport, run_named, stream
 from tsmerge_export.verify.data import Table, rolling_windows

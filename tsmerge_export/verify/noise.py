@@ -34,7 +34,7 @@ _FAR, _ROUNDING = 2.0**-20, 2.0**-23
 
 Noise = dict[str, npt.NDArray[np.float64]]
 Feed = dict[str, Tensor]
-#: How merging is applied: :func:`~tsmerge_export.merge.apply.merging`.
+#: How merging is applied: :func:`~tsmerge_export.eager.apply.merging`.
 Merging = Callable[[nn.Module, MergeConfig], AbstractContextManager[MergeRun]]
 
 

@@ -21,12 +21,12 @@ from tsmerge_export import api
 from tsmerge_export.backends.onnxruntime import native
 from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.backends.onnxruntime.place import CPU, CUDA, HERE, TENSORRT, Place, place_words
+from tsmerge_export.backends.onnxruntime.profile import merge_share
 from tsmerge_export.backends.onnxruntime.session import GraphSession
 from tsmerge_export.errors import MissingDependencyError, TsmergeError, UnsupportedError, UsageError
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.bench import worker
 from tsmerge_export.tools.bench.candidate import Candidate
-from tsmerge_export.tools.bench.profile import merge_share
 from tsmerge_export.verify import checks as checks_module
 from tsmerge_export.verify.checks import Checks
 

@@ -208,7 +208,7 @@ def test_torch_is_not_needed(made: Path) -> None:
         f"outputs = tsm.load({str(made)!r}).run({{'x': [[1.0]], 'scale': [[2.0]], 'ids': [1]}})\n"
         "assert outputs['y'] == np.float32(2)\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
 
 
 def test_a_provider_that_does_not_start_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

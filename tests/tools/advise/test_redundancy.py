@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tests import artefacts
-from tsmerge_export.merge.apply import merging
-from tsmerge_export.merge.count import tokens_at
+from tsmerge_export.eager.apply import merging
+from tsmerge_export.eager.count import tokens_at
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.advise.redundancy import ALIKE, measure
 

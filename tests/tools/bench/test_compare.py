@@ -13,12 +13,12 @@ from tests import artefacts
 from tests.models import tiny_folder
 from tests.quick import quick_verdicts
 from tsmerge_export.backends.onnxruntime.place import HERE
+from tsmerge_export.backends.onnxruntime.profile import merge_share
 from tsmerge_export.cli import main, main_export
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.bench.candidate import Candidate
 from tsmerge_export.tools.bench.compare import Row, _row, series_of
 from tsmerge_export.tools.bench.group import first_only
-from tsmerge_export.tools.bench.profile import merge_share
 from tsmerge_export.tools.bench.run import Timing
 from tsmerge_export.tools.bench.show import verdict_lines
 from tsmerge_export.verify.data import Table

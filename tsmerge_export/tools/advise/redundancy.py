@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from tsmerge_export.eager.apply import current_run
+from tsmerge_export.eager.count import forward
 from tsmerge_export.families.base import Component, Family
-from tsmerge_export.merge.apply import current_run
-from tsmerge_export.merge.count import forward
 from tsmerge_export.merge.run import MergeRun
 from tsmerge_export.methods.matching import ranks
 

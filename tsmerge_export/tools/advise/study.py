@@ -18,10 +18,10 @@ from tsmerge_export.backends.onnxruntime.place import HERE, Place
 from tsmerge_export.compile.checkpoint_source import CheckpointSource
 from tsmerge_export.compile.compilation import Compilation
 from tsmerge_export.console.progress import NoProgress, Progress
+from tsmerge_export.eager.count import tokens_at
 from tsmerge_export.errors import UsageError
 from tsmerge_export.families.base import Arrays, Component, Family, MergePoints
 from tsmerge_export.inspection.flops import count, feeds, shrinking_share
-from tsmerge_export.merge.count import tokens_at
 from tsmerge_export.onnx_model import weights as onnx_weights
 from tsmerge_export.settings.config import MergeConfig, tokens_removed
 from tsmerge_export.tools.advise.advice import RATIOS, Column, Figures, Speed, score

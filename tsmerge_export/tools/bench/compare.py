@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tsmerge_export.backends.onnxruntime.place import HERE, Place
+from tsmerge_export.backends.onnxruntime.profile import merge_share
 from tsmerge_export.bundle import MANIFEST, Bundle
 from tsmerge_export.console.progress import NoProgress, Progress
 from tsmerge_export.errors import UsageError
@@ -23,7 +24,6 @@ from tsmerge_export.onnx_model import weights as onnx_weights
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.bench.candidate import UNMERGED
 from tsmerge_export.tools.bench.group import Group, of_bundle, of_model
-from tsmerge_export.tools.bench.profile import merge_share
 from tsmerge_export.tools.bench.run import Timing, interleave
 from tsmerge_export.verify.data import Table
 

@@ -18,7 +18,7 @@ import onnxruntime as ort
 from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.families.base import Arrays, TensorSpec
-from tsmerge_export.graphs.feeds import Input, Sizes, make
+from tsmerge_export.inspection.feeds import Input, Sizes, make
 
 #: How long a dim is in each of several runs.
 Lengths = tuple[int, ...]

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
-from weakref import WeakKeyDictionary
 
 from torch import nn
 
 from tsmerge_export import families
+from tsmerge_export.eager.default import settle
 from tsmerge_export.errors import UnsupportedError
-from tsmerge_export.families.base import Family, Handle
-from tsmerge_export.merge.default import settle
+from tsmerge_export.families.base import Family
+from tsmerge_export.merge.applied import APPLIED, run_of
 from tsmerge_export.merge.plan import MergeStep, make_plan
 from tsmerge_export.merge.run import MergeRun
 from tsmerge_export.settings.config import MergeConfig
 
 ModelT = TypeVar("ModelT")
-
-_applied: WeakKeyDictionary[nn.Module, tuple[MergeRun, Sequence[Handle]]] = WeakKeyDictionary()
 
 
 def apply(model: ModelT, merge: MergeConfig | None) -> ModelT:
@@ -28,7 +26,7 @@ def apply(model: ModelT, merge: MergeConfig | None) -> ModelT:
     Args:
         model: a module of a known family, or a ``chronos-forecasting`` pipeline around one.
         merge: the settings; ``method="none"`` leaves the model as it is; None is what an export without a setting
-            merges, see :mod:`tsmerge_export.merge.default`.
+            merges, see :mod:`tsmerge_export.eager.default`.
 
     Returns:
         The same object.
@@ -47,7 +45,7 @@ def apply(model: ModelT, merge: MergeConfig | None) -> ModelT:
     handles = family.instrument(core, run) if plan else []
     remove(model)
     if plan:
-        _applied[core] = (run, handles)
+        APPLIED[core] = (run, handles)
     return model
 
 
@@ -71,7 +69,7 @@ def refuse_where_nothing_merges(family: Family, model: nn.Module, merge: MergeCo
 def remove(model: ModelT) -> ModelT:
     """Take merging off again; does nothing where none is applied. Returns the same object."""
     _, core = families.for_model(model)
-    _, handles = _applied.pop(core, (None, []))
+    _, handles = APPLIED.pop(core, (None, ()))
     for handle in handles:
         handle.remove()
     return model
@@ -80,8 +78,7 @@ def remove(model: ModelT) -> ModelT:
 def current_run(model: object) -> MergeRun | None:
     """The run of a model that merging is applied to, else None."""
     _, core = families.for_model(model)
-    run, _ = _applied.get(core, (None, []))
-    return run
+    return run_of(core)
 
 
 @contextmanager
@@ -103,7 +100,7 @@ def merging(model: object, merge: MergeConfig | None) -> Iterator[MergeRun]:
 @contextmanager
 def _bare(core: nn.Module) -> Iterator[None]:
     """Take off what is applied to a module, and put it back."""
-    saved = _applied.pop(core, None)
+    saved = APPLIED.pop(core, None)
     for handle in saved[1] if saved else []:
         handle.remove()
     try:
@@ -111,4 +108,4 @@ def _bare(core: nn.Module) -> Iterator[None]:
     finally:
         if saved is not None:
             family, _ = families.for_model(core)
-            _applied[core] = (saved[0], family.instrument(core, saved[0]))
+            APPLIED[core] = (saved[0], family.instrument(core, saved[0]))

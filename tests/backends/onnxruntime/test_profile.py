@@ -11,10 +11,10 @@ import torch
 from tests.rewrite.encoders import Encoder, export
 from tests.rewrite.test_encoders import inputs
 from tsmerge_export.backends.onnxruntime.portable import to_portable
+from tsmerge_export.backends.onnxruntime.profile import largest_merge_value
 from tsmerge_export.onnx_model.weights import write_model
 from tsmerge_export.rewrite.merge_graph import merge_graph
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.tools.bench.profile import largest_merge_value
 
 WIDTH = 16
 

@@ -13,8 +13,8 @@ from fractions import Fraction
 
 from torch import nn
 
+from tsmerge_export.eager.count import tokens_at
 from tsmerge_export.families.base import PATCHES, Default, Family
-from tsmerge_export.merge.count import tokens_at
 from tsmerge_export.settings.config import AUTO, MergeConfig
 
 #: No layer removes more than this by default.

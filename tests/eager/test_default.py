@@ -11,8 +11,8 @@ import torch
 import tsmerge_export as tsm
 from tests.models import BOLT, CONFIGS, tiny
 from tsmerge_export import families
+from tsmerge_export.eager.default import FILES, LEAST_TOKENS, ratio_of, settle, settle_layers
 from tsmerge_export.families.base import SAFE
-from tsmerge_export.merge.default import FILES, LEAST_TOKENS, ratio_of, settle, settle_layers
 from tsmerge_export.settings.config import AUTO, MergeConfig
 
 #: Of these the tiny models have at least 128 tokens; the others have fewer, or their family merges nothing by itself.
@@ -123,7 +123,7 @@ def test_counting_does_not_see_what_is_applied(monkeypatch: pytest.MonkeyPatch) 
     tsm.apply(model, None)
     with torch.no_grad():
         model(torch.randn(1, 8 * LEAST_TOKENS))
-    from tsmerge_export.merge.apply import current_run
+    from tsmerge_export.eager.apply import current_run
 
     run = current_run(model)
     assert run is not None
