@@ -113,7 +113,7 @@ def in_order(
     """
     moments = in_utc(stamps)
     order = np.lexsort([moments, codes])
-    same = (np.diff(codes[order]) == 0) & (np.diff(moments[order]) == np.timedelta64(0))
+    same = (np.diff(codes[order]) == 0) & (np.diff(moments[order]) == np.timedelta64(0, "ns"))
     if same.any():
         at = int(same.argmax())
         one, other = (stamps.index[order[i]] for i in (at, at + 1))
@@ -241,7 +241,7 @@ def _slots(clock: Clock, face: pd.DatetimeIndex) -> tuple[NDArray[np.int64] | No
     small = step.value % 1000  # of a microsecond; nanoseconds do not reach far dates
     length = np.timedelta64(step.value, "ns") if small else np.timedelta64(step.value // 1000, "us")
     since = face.to_numpy() - face.to_numpy()[0]
-    places, beside = since // length, since % length != np.timedelta64(0)
+    places, beside = since // length, since % length != np.timedelta64(0, "ns")
     if len(places) > 1:
         beside[1:] |= np.diff(places) <= 0
     if beside.any():
