@@ -11,37 +11,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
-from tsmerge_export import MergeConfig
+from tests.quick import quick_verdicts
+from tsmerge_export import MergeConfig, api
 from tsmerge_export.backends import load
 from tsmerge_export.bundle import MANIFEST, Bundle, sha256
-from tsmerge_export.compile.compilation import Compilation
-from tsmerge_export.console.progress import NoProgress
 from tsmerge_export.errors import TsmergeError, UnsupportedError, UsageError
-from tsmerge_export.graphs.source import GraphSource
 from tsmerge_export.inspection.inspect import inspect_path
-from tsmerge_export.report.write import write_texts
-from tsmerge_export.verify.checks import Checks
 
 MERGE = MergeConfig(ratio="1/4", min_tokens=2)
 #: Outcomes that are right: it works, or one line says why not, with exit code 1 (a verdict), 2, 3 or 4.
 GOOD = ("ok", "verdict", "usage", "unsupported")
 
 
-#: It is not the verdict that is tested here.
-QUICK = Checks(threads=1, quick=True)
-
-
 def export(file: Path, output: Path) -> Bundle:
-    """As :func:`tsmerge_export.api.export`, quickly."""
-    return Compilation(GraphSource(file), MERGE).bundle(output, QUICK, texts=write_texts, force=True)
+    """:func:`tsmerge_export.api.export` with few cases: it is not the verdict that is tested here."""
+    with pytest.MonkeyPatch.context() as patch:
+        quick_verdicts(patch)
+        return api.export(file, MERGE, output=output, force=True, threads=1)
 
 
 def validate(folder: Path, file: Path) -> dict[str, Any]:
-    """As :func:`tsmerge_export.api.validate`, quickly."""
-    bundle = Bundle.open(folder)
-    source = GraphSource.of_bundle(bundle, file, None, NoProgress())
-    return Compilation(source, MergeConfig.from_dict(bundle.manifest["merge"])).validate(bundle, QUICK)
+    """:func:`tsmerge_export.api.validate` with few cases."""
+    with pytest.MonkeyPatch.context() as patch:
+        quick_verdicts(patch)
+        return api.validate(folder, file, threads=1)
 
 
 def outcome(call: Callable[[], object]) -> str:
