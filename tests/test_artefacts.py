@@ -11,14 +11,12 @@ import onnxruntime
 import pytest
 
 from tests import artefacts, web
+from tests.verdicts import NAMES, parity_of, some_cases
 from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import parity
-from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import Checks
-from tsmerge_export.verify.corpus import ENTRIES, Case
 
-NAMES = list(artefacts.FAMILY)
 TRAINED = ["bolt-nano", "t5-nano"]
 
 
@@ -27,28 +25,10 @@ def points(name: str) -> int:
     return artefacts.family(name).merge_points(artefacts.model(name)).count
 
 
-def some_cases(name: str) -> list[Case]:
-    """Batches 1, 2 and 5 at lengths that are short, odd, no multiple of a patch, and longer than in training."""
-    context = artefacts.family(name).context(artefacts.model(name))
-    sizes = [(1, 1), (2, 5), (5, 37), (2, context // 2 + 1), (1, context), (2, context + context // 4 + 3)]
-    usual = [entry for entry in ENTRIES if not entry.degenerate]
-    odd = [entry for entry in ENTRIES if entry.degenerate]
-    pick = [usual[0], odd[0], usual[1], usual[2], odd[-1], usual[-1]]
-    return [Case(entry, batch, length, seed=5) for entry, (batch, length) in zip(pick, sizes, strict=True)]
-
-
 def feeds_of(name: str) -> list[dict[str, np.ndarray]]:
     """Inputs of the model's component for :func:`some_cases`."""
     component, model = artefacts.component(name), artefacts.model(name)
     return [component.from_series(model, case.series()) for case in some_cases(name)]
-
-
-def parity_of(name: str, merge: MergeConfig, built: Built, cases: list[Case]) -> parity.ParityReport:
-    """The eager model merged by ``merge`` against the files of ``built``."""
-    return parity.check(
-        artefacts.family(name), artefacts.component(name), artefacts.model(name), merge, built.merged,
-        Checks(cases=cases, threads=1),
-    )  # fmt: skip
 
 
 #: Neighbourhoods and ratios of the trained models: each once, the other combinations among the slow tests.

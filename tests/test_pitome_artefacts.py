@@ -10,7 +10,7 @@ import pytest
 from tests import artefacts
 from tests.models import tiny_folder
 from tests.quick import quick_verdicts
-from tests.test_artefacts import NAMES, parity_of, some_cases
+from tests.verdicts import NAMES, parity_of, some_cases
 from tsmerge_export.cli import main, main_export
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify.corpus import ENTRIES, Case

@@ -10,8 +10,7 @@ import pytest
 from tests import artefacts, web
 from tests.models import tiny_folder
 from tests.quick import quick_verdicts
-from tests.test_artefacts import NAMES, some_cases
-from tests.test_pitome_artefacts import parity_of
+from tests.verdicts import NAMES, parity_of, some_cases
 from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.cli import main, main_export
 from tsmerge_export.settings.config import MergeConfig

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.bundle.made import COMPONENT, fails, write
-from tests.files.test_paths import hub_cache
+from tests.files.hub import hub_cache
 from tsmerge_export.bundle import Bundle
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import T5ForConditionalGeneration
 
 from tests.checkpoint.helpers import fails, same
-from tests.files.test_paths import hub_cache
+from tests.files.hub import hub_cache
 from tests.models import BOLT, T5, tiny, tiny_folder
 from tsmerge_export.checkpoint import hub, load_model, save_checkpoint
 from tsmerge_export.errors import TsmergeError, UnsupportedError, UsageError

@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import tsmerge_export as tsm
 from tests.families.harness import NOTHING, Subject, describe
+from tests.families.subjects import OVERLAPPING, patched
 from tests.forecast.upstream import walks
-from tests.models import BOLT
 from tsmerge_export import families
 from tsmerge_export.errors import UsageError
 from tsmerge_export.inspection.inspect import inspect_file
@@ -23,13 +23,6 @@ from tsmerge_export.settings.config import MergeConfig
 pytestmark = pytest.mark.filterwarnings("ignore:the model was made for", "ignore:We recommend")
 
 
-def patched(size: Any, stride: Any, **more: Any) -> dict[str, Any]:
-    own = {**BOLT["chronos_config"], "input_patch_size": size, "input_patch_stride": stride, **more}
-    return {**BOLT, "chronos_config": own}
-
-
-#: A context that is no multiple of the patch, a horizon that is none of the stride.
-OVERLAPPING = Subject("chronos-bolt", patched(16, 8, context_length=200, prediction_length=12))
 UNEVEN = Subject("chronos-bolt", patched(8, 3, context_length=100))
 APART = Subject("chronos-bolt", patched(4, 6, context_length=100))
 SUBJECTS = {"16 by 8": OVERLAPPING, "8 by 3": UNEVEN, "4 by 6": APART}

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import tsmerge_export as tsm
+from tests.families.attention import attention
 from tests.families.harness import NOTHING, SETTINGS, WITH_ATTENTION, Subject, describe
-from tests.families.test_patchtst import attention
-from tests.models import INFORMER, TST
+from tests.families.lagged_subjects import PLAIN, WHOLE
+from tests.models import INFORMER
 from tsmerge_export import families
 from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.cli import main_export
@@ -23,20 +24,6 @@ from tsmerge_export.merge import local_merge
 from tsmerge_export.rewrite.merge_graph import merge_graph
 from tsmerge_export.settings.config import MergeConfig
 
-PLAIN = Subject("time-series-transformer", TST)
-WHOLE = Subject(
-    "time-series-transformer",
-    {
-        **TST,
-        "input_size": 2,
-        "scaling": "std",
-        "num_time_features": 0,
-        "num_static_categorical_features": 2,
-        "cardinality": [3, 5],
-        "num_static_real_features": 1,
-        "distribution_output": "normal",
-    },
-)
 FULL = Subject("informer", INFORMER)
 SPARSE = Subject("informer", {**INFORMER, "attention_type": "prob"})
 ONE_RATIO = MergeConfig(ratio="1/4")

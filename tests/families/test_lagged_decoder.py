@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from tests.exports import export_component
-from tests.families.harness import NOTHING, Subject, describe
-from tests.families.test_lagged import PLAIN, WHOLE
-from tests.models import INFORMER
+from tests.families.decoder_subjects import SPARSE
+from tests.families.harness import NOTHING, describe
+from tests.families.lagged_subjects import PLAIN, WHOLE
 from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.backends.onnxruntime.session import GraphSession
 from tsmerge_export.compile.build import merge_and_lower
@@ -26,17 +26,6 @@ from tsmerge_export.verify.corpus import ENTRIES, Case
 from tsmerge_export.verify.decoded import decoded_by
 from tsmerge_export.verify.parity import ParityReport
 
-#: Three of up to twelve queries attend; the others get sums.
-SPARSE = Subject(
-    "informer",
-    {
-        **INFORMER,
-        "attention_type": "prob",
-        "prediction_length": 12,
-        "sampling_factor": 1,
-        "decoder_layers": 2,
-    },
-)
 SUBJECTS = {"plain": PLAIN, "whole": WHOLE, "prob": SPARSE}
 NONE = MergeConfig(method="none")
 RATIO = MergeConfig(ratio="1/4")

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import tsmerge_export as tsm
+from tests.families.attention import attention
 from tests.families.harness import NOTHING, SETTINGS, WITH_ATTENTION, Subject, describe
 from tests.models import PATCHTST
 from tsmerge_export import families
@@ -61,16 +62,6 @@ def test_nothing_to_merge_is_bit_identical(head: str, merge: MergeConfig) -> Non
 @pytest.mark.parametrize("head", HEADS)
 def test_dynamic_and_removable(head: str) -> None:
     HEADS[head][0].assert_dynamic_and_removable()
-
-
-def attention(module: Any, x: Tensor) -> Tensor:
-    """Multi-head attention by torch's own function, from the layer's weights."""
-    heads = [
-        F.linear(x, p.weight, p.bias).unflatten(-1, (module.num_heads, -1)).transpose(1, 2)
-        for p in (module.q_proj, module.k_proj, module.v_proj)
-    ]
-    mixed = F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
-    return F.linear(mixed, module.out_proj.weight, module.out_proj.bias)
 
 
 def norm(module: Any, x: Tensor) -> Tensor:

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 import tsmerge_export as tsm
 from tests import artefacts
+from tests.families.decoder_subjects import SPARSE
 from tests.families.harness import describe
-from tests.families.test_chronos_bolt import OVERLAPPING
-from tests.families.test_lagged_decoder import SPARSE
+from tests.families.subjects import OVERLAPPING
 from tests.forecast import upstream
-from tests.forecast.test_families import CHRONOS_2, NONE, POINTS, RATIO, SAMPLES, TIMESFM
+from tests.forecast.subjects import CHRONOS_2, NONE, POINTS, RATIO, SAMPLES, TIMESFM
 from tsmerge_export.forecast.base import Forecaster
 from tsmerge_export.settings.config import MergeConfig
 

@@ -15,24 +15,20 @@ from chronos import Chronos2Pipeline
 from torch import Tensor
 
 import tsmerge_export as tsm
+from tests.families.decoder_subjects import SPARSE
 from tests.families.harness import Subject, describe
-from tests.families.test_lagged_decoder import SPARSE, WHOLE
+from tests.families.lagged_subjects import WHOLE
 from tests.forecast import upstream
-from tests.forecast.test_forecasters import SCRIPT
-from tests.models import PATCHTST
+from tests.forecast.subjects import CHRONOS_2, NONE, POINTS, RATIO, SAMPLES, TIMESFM
+from tests.forecast.without_torch import SCRIPT
 from tsmerge_export.console.notes import Note
 from tsmerge_export.errors import UsageError
 from tsmerge_export.forecast import distributions
 from tsmerge_export.settings.config import MergeConfig
 
-NONE, RATIO = MergeConfig(method="none"), MergeConfig(ratio="1/4")
 PROPORTIONAL = MergeConfig(ratio="1/4", prop_attn=True)
 MERGES = pytest.mark.parametrize("merge", [NONE, RATIO], ids=describe)
 
-CHRONOS_2 = Subject("chronos-2")
-TIMESFM = {name: Subject(name) for name in ("timesfm", "timesfm-2.5")}
-POINTS = Subject("patchtst")
-SAMPLES = Subject("patchtst", {**PATCHTST, "loss": "nll", "num_parallel_samples": 7})
 MIXER = Subject("patchtsmixer")
 
 

@@ -17,6 +17,7 @@ import torch
 import tsmerge_export as tsm
 from tests import artefacts
 from tests.forecast import upstream
+from tests.forecast.without_torch import SCRIPT
 from tsmerge_export.errors import UnsupportedError, UsageError
 from tsmerge_export.forecast.chronos_bolt import ChronosBolt
 from tsmerge_export.forecast.chronos_t5 import ChronosT5
@@ -241,22 +242,6 @@ def test_bundles_that_are_no_forecasters(tmp_path: Path) -> None:
         shutil.rmtree(folder)
     with pytest.raises(UsageError, match="no such folder"):
         tsm.pipeline(tmp_path / "nothing")
-
-
-SCRIPT = """
-import sys
-
-import numpy as np
-import tsmerge_export as tsm
-
-for folder in sys.argv[1:]:
-    model = tsm.pipeline(folder, threads=1)
-    quantiles, mean = model.predict_quantiles(np.arange(30.0), 5, seed=0)
-    assert quantiles.shape == (1, 5, 9), quantiles.shape
-    tsm.load(folder)
-heavy = {"torch", "transformers", "chronos", "onnx", "onnxscript", "onnx_ir", "pandas", "matplotlib"} & set(sys.modules)
-sys.exit(f"imported: {sorted(heavy)}" if heavy else 0)
-"""
 
 
 def test_neither_torch_nor_onnx_is_imported() -> None:

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 
 from tests.cases import Case, DynamicCase
+from tests.merge.problems import above_one
 from tests.strategies import cases, properties
 from tsmerge_export.errors import UsageError
 from tsmerge_export.merge import dynamic_merge, local_merge
@@ -64,12 +65,6 @@ def test_a_similarity_must_exceed_the_threshold() -> None:
     assert removed_by(opposite, -1.0) == 0
     assert removed_by(torch.zeros(1, 8, 2), -(2.0**-20)) == 4  # zero vectors: similarity 0
     assert removed_by(torch.zeros(1, 8, 2), 0.0) == 0
-
-
-def above_one() -> torch.Tensor:
-    """Pairs of parallel tokens ``[1, 400, 2]`` so small that many cosines come out above 1 in float32."""
-    scale = torch.logspace(-20.8, -20.0, 200)[:, None] * torch.tensor([1.0, 1.3])
-    return (scale.reshape(-1, 1) * torch.tensor([1.0, 0.7]))[None]
 
 
 def test_a_cosine_that_rounding_puts_above_one_is_one() -> None:

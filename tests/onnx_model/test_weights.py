@@ -10,7 +10,7 @@ import pytest
 from onnx.external_data_helper import uses_external_data
 
 import tsmerge_export as tsm
-from tests.files.test_paths import hub_cache
+from tests.files.hub import hub_cache
 from tests.graphs.models import export
 from tests.models import tiny_folder
 from tsmerge_export.cli import main

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tests.rewrite.encoders import Encoder, export
-from tests.rewrite.test_encoders import merged
+from tests.rewrite.merged_encoders import merged
 from tsmerge_export.merge import dynamic_merge, local_merge
 from tsmerge_export.settings.config import MergeConfig
 

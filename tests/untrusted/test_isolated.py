@@ -8,42 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.untrusted.children import GIB, child
 from tsmerge_export.errors import UnsupportedError, UsageError
 from tsmerge_export.untrusted import isolated
-from tsmerge_export.untrusted.isolated import Child, Limits, seconds_allowed
-
-GIB = 2**30
-
-
-def task(request: dict[str, Any]) -> dict[str, Any]:
-    """Does in the child what the test asks for."""
-    what = request["do"]
-    if what == "echo":
-        print("a library prints")
-        print("and complains", file=sys.stderr)
-        return {"echo": request["value"], "pid": os.getpid()}
-    if what == "refuse":
-        raise UsageError("this is\nthe user's fault")
-    if what == "fail":
-        raise RuntimeError("something\ninside")
-    if what == "crash":
-        os.kill(os.getpid(), signal.SIGSEGV)
-    if what == "memory":
-        return {"bytes": len(bytearray(request["value"]))}
-    if what == "file":
-        Path(request["value"]).write_bytes(bytes(10_000))
-    if what == "chatter":
-        return {"text": "x" * 4_000_000}
-    time.sleep(600)
-    return {}
-
-
-def child(seconds: float = 60.0, memory: int = 4 * GIB) -> Child:
-    return Child("tests.untrusted.test_isolated:task", "model.pt2", Limits(seconds, memory, 5_000))
+from tsmerge_export.untrusted.isolated import seconds_allowed
 
 
 def test_answers(capfd: pytest.CaptureFixture[str]) -> None:
@@ -85,7 +56,7 @@ def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_dies_with_its_parent(number: int) -> None:
     code = (
         "import signal\n"
-        "from tests.untrusted.test_isolated import child\n"
+        "from tests.untrusted.children import child\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits that it is ignored\n"
         "with child() as process:\n"
         "    print(process.ask({'do': 'echo', 'value': 0})['pid'], flush=True)\n"

@@ -7,19 +7,8 @@ import math
 import numpy as np
 import pytest
 
+from tests.verify.reports import report
 from tsmerge_export.verify import change
-from tsmerge_export.verify.cost import ColumnCost, CostReport
-from tsmerge_export.verify.speed import SpeedReport
-
-
-def report(before: list[float], after: list[float]) -> CostReport:
-    columns = tuple(
-        ColumnCost(f"c{i}", *(dict.fromkeys(("mse", "mae", "wql"), value) for value in pair), {})
-        for i, pair in enumerate(zip(before, after, strict=True))
-    )
-    naive = dict.fromkeys(("mse", "mae", "wql"), math.nan)
-    columns = tuple(ColumnCost(c.column, c.unmerged, c.merged, naive) for c in columns)
-    return CostReport("x.csv", 8, 8, 2, 4, columns, SpeedReport(1, 8, 1, 5, 2.0, 1.0), ())
 
 
 def test_the_median_of_the_changes_is_not_the_change_of_the_medians() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.verify.test_change import report
+from tests.verify.reports import report
 from tsmerge_export.verify.remarks import capped, large
 
 

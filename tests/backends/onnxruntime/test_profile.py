@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.rewrite.encoders import Encoder, export
-from tests.rewrite.test_encoders import inputs
+from tests.rewrite.merged_encoders import inputs
 from tsmerge_export.backends.onnxruntime.portable import to_portable
 from tsmerge_export.backends.onnxruntime.profile import largest_merge_value
 from tsmerge_export.onnx_model.weights import write_model

@@ -17,7 +17,7 @@ import pytest
 import tsmerge_export as tsm
 from tests.report.html.bundles import HOSTILE, SETTINGS, bundle, report, search, series
 from tests.report.html.reading import Element, part, read
-from tests.report.test_text import MANIFEST, PARITY
+from tests.report.manifests import MANIFEST, PARITY
 from tsmerge_export.cli.commands import merge_config
 from tsmerge_export.cli.parser import export_parser, tsmerge_parser
 from tsmerge_export.console import figures

@@ -1,0 +1,18 @@
+"""Lagged families with their decoders."""
+
+from __future__ import annotations
+
+from tests.families.harness import Subject
+from tests.models import INFORMER
+
+#: Three of up to twelve queries attend; the others get sums.
+SPARSE = Subject(
+    "informer",
+    {
+        **INFORMER,
+        "attention_type": "prob",
+        "prediction_length": 12,
+        "sampling_factor": 1,
+        "decoder_layers": 2,
+    },
+)
