@@ -33,7 +33,7 @@ from collections.abc import Callable, Mapping
 
 from tsmerge_export.methods.matching_onnx import match_band, match_dense, match_one, score_one
 from tsmerge_export.methods.options import SIMILARITIES
-from tsmerge_export.ops.parts import HEAD, MERGE_ROWS, PLACE, best_of
+from tsmerge_export.ops.parts import HEAD, LIMITS, MERGE_ROWS, PLACE, REMOVED, best_of
 from tsmerge_export.ops.schema import Attribute
 
 #: Attributes of both.
@@ -69,35 +69,13 @@ def causal_is_near(attributes: Mapping[str, int | float]) -> str | None:
 BAND_MAX = 32
 
 # The bounds of the comparison and the ranks that are no cosine (R4.1). Shapes: [1] int64 unless said otherwise.
-BOUNDS = """
-  first = Constant<value_int: int = @protect_first>()
-  last = Constant<value_int: int = @protect_last>()
-  least = Constant<value_int: int = @min_tokens>()
+BOUNDS = f"""{LIMITS}
   steps = Constant<value_float = 1048576.0>()
   rank_padding = Constant<value_float = 2097152.0>()
   rank_nan = Constant<value_float = -2097152.0>()
   rank_into_padding = Constant<value_float = -3145728.0>()
   rank_none = Constant<value_float = -4194304.0>()
-  protected = Add(first, last)
-  free = Sub(tokens, protected)
-  free_least = Max(free, i0)
-  pairs = Div(free_least, i2)
-  spare = Sub(tokens, least)
-  spare_least = Max(spare, i0)
   first_b = Add(first, i1)
-"""
-
-#: r(N), R2.4, from the length alone: with r(N) = 0 nothing is compared.
-COUNT = """
-  fixed = Constant<value_int: int = @r>()
-  ratio_num = Constant<value_int: int = @ratio_num>()
-  ratio_den = Constant<value_int: int = @ratio_den>()
-  share = Mul(tokens, ratio_num)
-  share_floor = Div(share, ratio_den)
-  wanted = Add(share_floor, fixed)
-  removed = Min(wanted, pairs, spare_least)
-  left = Sub(tokens, removed)
-  some = Min(removed, i1)
 """
 
 _SOURCE = """
@@ -198,7 +176,7 @@ def neighbours_body(score: str) -> str:
     Args:
         score: statements as :func:`~tsmerge_export.methods.matching_onnx.match_one` takes them.
     """
-    front = HEAD + BOUNDS + COUNT + match_one(score)
+    front = HEAD + BOUNDS + REMOVED + match_one(score)
     return front + best_of("rank", "some") + _SOURCE + PLACE + _TARGET_ONE + _ROWS_ONE
 
 

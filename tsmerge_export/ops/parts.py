@@ -51,28 +51,39 @@ KEEP_FROM_PADDING = """
   scores = Where(with_padding, rank_into_padding, known)
 """
 
-#: r(N), R2.4, and the tokens that are compared by methods that compare all: ``start`` to ``end``, at least one. [1]
-#: int64.
-COUNT = """
+#: What limits r(N) (R2.4): ``pairs`` and ``spare_least``. Here and below ``[1]`` int64.
+LIMITS = """
   first = Constant<value_int: int = @protect_first>()
   last = Constant<value_int: int = @protect_last>()
-  fixed = Constant<value_int: int = @r>()
-  ratio_num = Constant<value_int: int = @ratio_num>()
-  ratio_den = Constant<value_int: int = @ratio_den>()
   least = Constant<value_int: int = @min_tokens>()
-  share = Mul(tokens, ratio_num)
-  share_floor = Div(share, ratio_den)
-  wanted = Add(share_floor, fixed)
   protected = Add(first, last)
   free = Sub(tokens, protected)
   free_least = Max(free, i0)
   pairs = Div(free_least, i2)
   spare = Sub(tokens, least)
   spare_least = Max(spare, i0)
+"""
+
+#: How many tokens are ``wanted`` to go (R2.4), by number or by share.
+WANTED = """
+  fixed = Constant<value_int: int = @r>()
+  ratio_num = Constant<value_int: int = @ratio_num>()
+  ratio_den = Constant<value_int: int = @ratio_den>()
+  share = Mul(tokens, ratio_num)
+  share_floor = Div(share, ratio_den)
+  wanted = Add(share_floor, fixed)
+"""
+
+#: r(N), R2.4: ``removed``; and what is ``left``. Reads LIMITS.
+REMOVED = f"""{WANTED}
   removed = Min(wanted, pairs, spare_least)
   left = Sub(tokens, removed)
-  chosen = Mul(removed, i2)
   some = Min(removed, i1)
+"""
+
+#: r(N), and the tokens that are compared by methods that compare all: ``start`` to ``end``, at least one.
+COUNT = f"""{LIMITS}{REMOVED}
+  chosen = Mul(removed, i2)
   last_token = Sub(tokens, i1)
   start = Min(first, last_token)
   compared_or_none = Mul(free_least, some)

@@ -104,7 +104,7 @@ def test_the_environment_names_the_library(tmp_path: Path, monkeypatch: pytest.M
     cuda = Place((CUDA, CPU), ((), ()))
     assert HERE.run_entry() == {"native": str(tmp_path / "a.so")}
     assert cuda.run_entry() == {"providers": "cuda,cpu", "plugin": str(tmp_path / "a.so")}
-    assert Place((AZURE, CPU), ((), ())).library() is None
+    assert Place((AZURE, CPU), ((), ())).native_library() is None
     for place, name in ((HERE, native.VARIABLE), (cuda, native.CUDA_LIBRARY.variable)):
         with pytest.raises(UsageError, match=f"{name} has no effect with --runtime tensorrt"):
             place.refuse_library("--runtime tensorrt")

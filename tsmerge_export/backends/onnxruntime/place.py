@@ -152,7 +152,7 @@ class Place:
         )
         return replace(self, options=options)
 
-    def library(self) -> Path | None:
+    def native_library(self) -> Path | None:
         """The library whose operators run here, if any. Raises MissingDependencyError: it does not exist."""
         found = native.for_providers(self.names)
         return None if found is None else native.find_library(self.plugin, found)
@@ -217,7 +217,7 @@ class Place:
 
     def versions(self) -> dict[str, str]:
         """Name and content of the library that runs here, for the versions of a bundle."""
-        path = self.library()
+        path = self.native_library()
         return {} if path is None else {native.NATIVE: native.description(path)}
 
     def run_entry(self) -> dict[str, Any]:
@@ -227,7 +227,7 @@ class Place:
         if not self.on_cpu:
             short = {name: word for word, name in SHORT.items()}
             found["providers"] = ",".join(short.get(name, name) for name in self.names)
-        library = self.library()
+        library = self.native_library()
         if library is not None:
             # The flag is what says it off the CPU, and where it was given.
             found["native" if self.plugin is None and self.on_cpu else "plugin"] = str(library)

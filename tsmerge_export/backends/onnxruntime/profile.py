@@ -81,7 +81,7 @@ def _events(
     if not any(node.domain == DOMAIN for node in before.graph.node):
         return None
     plain = {node.name for node in before.graph.node if not _added(node)}
-    if place.library() is not None:  # the inliner leaves what has no function
+    if place.native_library() is not None:  # the inliner leaves what has no function
         kept = [function for function in before.functions if function.name not in native.OPERATORS]
         del before.functions[:]
         before.functions.extend(kept)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import onnx
 
 from tsmerge_export.methods.local.static import static_body
-from tsmerge_export.methods.pairs_onnx import CAUSAL, COUNT, SIMILARITY, K, bodies, causal_is_near, variant
+from tsmerge_export.methods.pairs_onnx import CAUSAL, SIMILARITY, K, bodies, causal_is_near, variant
+from tsmerge_export.ops.parts import REMOVED
 from tsmerge_export.ops.schema import AMOUNT, BOUNDS, MERGED, RATIO, TOKENS, Schema, one_amount
 from tsmerge_export.ops.text import parse_body
 
@@ -27,7 +28,8 @@ SCHEMA = Schema(
     rules=(causal_is_near, one_amount),
 )
 
-_TEXT = bodies(COUNT)
+#: r(N) follows from the length alone: with r(N) = 0 nothing is compared.
+_TEXT = bodies(REMOVED)
 
 
 def body(name: str, opset: int) -> onnx.FunctionProto:

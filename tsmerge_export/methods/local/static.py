@@ -19,18 +19,12 @@ import onnx
 
 from tsmerge_export.methods.matching_onnx import match_dense, match_one, score_one
 from tsmerge_export.methods.pairs_onnx import BOUNDS, by_similarity, variant
-from tsmerge_export.ops.parts import HEAD
+from tsmerge_export.ops.parts import HEAD, WANTED
 from tsmerge_export.ops.static import SUFFIX
 from tsmerge_export.ops.text import parse_body
 
 # r(N), R2.4, at least one pair compared whatever r(N) is.
-_COUNT = """
-  fixed = Constant<value_int: int = @r>()
-  ratio_num = Constant<value_int: int = @ratio_num>()
-  ratio_den = Constant<value_int: int = @ratio_den>()
-  share = Mul(tokens, ratio_num)
-  share_floor = Div(share, ratio_den)
-  wanted = Add(share_floor, fixed)
+_COUNT = f"""{WANTED}
   removed0 = Min(wanted, pairs)
   removed = Min(removed0, spare_least)
   left = Sub(tokens, removed)
