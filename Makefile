@@ -43,7 +43,7 @@ build/optimum/.installed:
 # Before a release; docs/versions.md says what was run. A part: make test-newest VERSION_TESTS=tests/cli.
 # onnx-graphsurgeon: `--runtime tensorrt` answers for a file that is broken only where its own dependency is installed.
 VERSION_TESTS = tests/families tests/forecast tests/tables tests/checkpoint tests/cli tests/test_api.py \
-	tests/test_artefacts.py tests/compile/test_known_dims.py tests/verify/test_generation.py
+	tests/compile/test_artefacts.py tests/compile/test_known_dims.py tests/verify/test_generation.py
 VERSION_EXTRAS = advise,cpu,export,forecast,plot,tune
 RESOLUTION = $(if $(filter build/oldest/%,$@),lowest-direct,highest)
 

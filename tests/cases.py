@@ -11,7 +11,8 @@ import ml_dtypes
 import numpy as np
 import torch
 
-from tests.merge import oracle, oracle_dynamic
+from tests.methods import oracle
+from tests.methods.dynamic import oracle as oracle_dynamic
 from tsmerge_export.merge import Merged, dynamic_merge, local_merge
 
 DTYPES: dict[str, Any] = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.cases import Case, DynamicCase, DynamicOptionCase, OptionCase
-from tests.pitome import PitomeCase
-from tests.ssm import SsmBranchCase, SsmCase
+from tests.methods.pitome.cases import PitomeCase
+from tests.methods.ssm.cases import SsmBranchCase, SsmCase
 
 CASES: dict[str, type[Case]] = {
     "local": Case,

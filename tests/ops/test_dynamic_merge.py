@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from tests.cases import untouched
-from tests.merge.problems import above_one
+from tests.methods.dynamic.problems import above_one
 from tests.ops.harness import merge_model, session
 from tsmerge_export import ops
 

@@ -15,7 +15,7 @@ import numpy as np
 from ml_dtypes import finfo
 
 from tests.cases import Case, compare_with_oracle
-from tests.merge import oracle
+from tests.methods import oracle
 
 ROOT = Path(__file__).parents[2] / "plugins"
 KERNELS = ROOT / "local_merge"

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from tests.merge.oracle import Row, _cosine, removed_count
+from tests.methods.oracle import Row, _cosine, removed_count
 
 # Four units in the last place of a cosine, or of an exponential.
 _NOISE = 2.5e-7

@@ -15,7 +15,7 @@ import pytest
 import torch
 from chronos import BaseChronosPipeline, ChronosBoltPipeline, ChronosPipeline
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "recipes"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "recipes"))
 
 import train_nano
 from nano import chronos_t5, evaluate, loop, series, synthetic

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tests.cases import Case
-from tests.merge import oracle, ssm_oracle
+from tests.methods import oracle
+from tests.methods.ssm import oracle as ssm_oracle
 from tsmerge_export.merge import Merged, ssm_merge
 
 SETTINGS: tuple[dict[str, Any], ...] = tuple(

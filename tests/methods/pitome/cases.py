@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tests.cases import EXACT, Case
-from tests.merge import oracle, pitome_oracle
+from tests.methods import oracle
+from tests.methods.pitome import oracle as pitome_oracle
 from tsmerge_export.methods.combine import Merged
 from tsmerge_export.methods.pitome import ENERGIES
 from tsmerge_export.methods.pitome.reference import pitome_merge

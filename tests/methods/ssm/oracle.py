@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from tests.merge.oracle import Row, _cosine, _margin, _ranked, noise_of, removed_count
+from tests.methods.oracle import Row, _cosine, _margin, _ranked, noise_of, removed_count
 
 _PADDING, _UNKNOWN = -2.0, -1.0
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 
 from tests.cases import Case, DynamicCase
-from tests.merge.problems import above_one
+from tests.methods.dynamic.problems import above_one
 from tests.strategies import cases, properties
 from tsmerge_export.errors import UsageError
 from tsmerge_export.merge import dynamic_merge, local_merge

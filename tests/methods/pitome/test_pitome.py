@@ -12,8 +12,8 @@ from hypothesis import given
 
 import tsmerge_export as tsm
 from tests.cases import Case
+from tests.methods.pitome.cases import PitomeCase
 from tests.models import tiny
-from tests.pitome import PitomeCase
 from tests.strategies import cases, properties
 from tsmerge_export.errors import UsageError
 from tsmerge_export.merge import pitome_merge

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from tests.merge.oracle import Row, _ranked, merge_row, scale, similarity_of
+from tests.methods.oracle import Row, _ranked, merge_row, scale, similarity_of
 
 
 def merge_batch(

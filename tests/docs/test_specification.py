@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "specification.md").read_text()
 
 _RULE = re.compile(r"^- \*\*(R\d+\.\d+)\*\* ", re.MULTILINE)

@@ -16,7 +16,7 @@ import pytest
 from tests.graphs.models import export as export_graph
 from tests.models import tiny_folder
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "recipes"
 
 
