@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +16,7 @@ import pandas as pd
 import pytest
 
 from tests import artefacts
+from tests.events import process_at
 from tests.forecast import upstream
 from tsmerge_export.cli import main
 from tsmerge_export.errors import UsageError
@@ -353,23 +351,17 @@ def test_providers_that_are_not_there(
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("wait", [0.2, 2.5])
-def test_signal_from_outside(table: Path, tmp_path: Path, number: int, code: int, wait: float) -> None:
+@pytest.mark.parametrize(("kind", "name"), [("import", "onnxruntime"), ("update", "3")])
+def test_signal_from_outside(
+    table: Path, tmp_path: Path, number: int, code: int, kind: str, name: str
+) -> None:
     """While the process imports and loads, and while it draws: one line, no output, no bar left behind."""
     folder = tmp_path / "out"
     folder.mkdir()
-    root = Path(__file__).parents[2]
-    process = subprocess.Popen(
-        [sys.executable, "-c", "import sys; from tsmerge_export.cli import main; print('up', flush=True); "
-         "sys.exit(main())", "forecast", str(artefacts.bundle(*T5)), str(table), "-h", "5000", "--num-samples", "1000",
-         "-o", str(folder / "out.csv"), "--plot", str(folder / "out.png"), "--threads", "1"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root)},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job inherits SIG_IGN
-    )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stdout.readline() == "up\n"
-    time.sleep(wait)
+    many = ["-h", "5000", "--num-samples", "1000", "--threads", "1"]
+    outputs = ["-o", str(folder / "out.csv"), "--plot", str(folder / "out.png")]
+    command = ["forecast", str(artefacts.bundle(*T5)), str(table), *many, *outputs]
+    process = process_at(kind, name, "main", command)
     assert process.poll() is None
     process.send_signal(number)
     out, err = process.communicate(timeout=60)

@@ -6,24 +6,22 @@ One process imports everything and forks a child per case, so that a case costs 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from tests.events import ROOT, process_at
 from tests.models import tiny_folder
 from tsmerge_export.bundle import Bundle, BundleWriter
 
-ROOT = Path(__file__).parents[2]
 STEPS = ("load", "export", "rewrite", "lower", "parity", "cost", "bundle", "commit")
 
 # The child runs the real command; at the given step it sends itself the signal.
 _CHILDREN = """
-import json, os, signal, sys, time
+import json, os, signal, sys
 import torch
 from tsmerge_export import api, checkpoint, cli, families
 from tsmerge_export.bundle import writer
@@ -44,13 +42,12 @@ cases, step, sync = corpus.cases, progress.RichProgress.step, writer.fsync_tree
 def announced(self, name):
     step(self, name)
     if name == signal_at[0]:
-        os.kill(os.getpid(), signal_at[1])
-        time.sleep(0.2)
+        signal.raise_signal(signal_at[1])
 
 def synced(*args, **kwargs):
     sync(*args, **kwargs)
     if signal_at[0] == "commit":
-        os.kill(os.getpid(), signal_at[1])
+        signal.raise_signal(signal_at[1])
 
 progress.RichProgress.step = announced
 writer.fsync_tree = synced
@@ -133,19 +130,12 @@ def test_sigkill(root: Path, codes: dict[str, int], step: str) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("wait", [0.0, 1.0, 3.0])
-def test_signal_from_outside(tmp_path: Path, model: Path, number: int, code: int, wait: float) -> None:
+@pytest.mark.parametrize(("kind", "name"), [("import", "torch"), ("open", "config.json"), ("step", "export")])
+def test_signal_from_outside(
+    tmp_path: Path, model: Path, number: int, code: int, kind: str, name: str
+) -> None:
     """Whatever the process is doing then: importing, loading, exporting."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", "import sys; from tsmerge_export.cli import main_export; print('up', flush=True); "
-         "sys.exit(main_export())", str(model), "-o", str(tmp_path / "out")],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job inherits SIG_IGN
-    )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stdout.readline() == "up\n"
-    time.sleep(0.3 + wait)
+    process = process_at(kind, name, "main_export", [str(model), "-o", str(tmp_path / "out")])
     process.send_signal(number)
     out, err = process.communicate(timeout=120)
     assert process.returncode == code, err

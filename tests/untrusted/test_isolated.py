@@ -6,11 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from tests.events import until
 from tests.untrusted.children import GIB, child
 from tsmerge_export.errors import UnsupportedError, UsageError
 from tsmerge_export.untrusted import isolated
@@ -51,6 +51,14 @@ def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         process.ask({"do": "sleep"})
 
 
+def gone(pid: int) -> bool:
+    """Whether a process has ended, also where nobody has asked how."""
+    try:
+        return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent is gone")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_dies_with_its_parent(number: int) -> None:
@@ -68,11 +76,7 @@ def test_dies_with_its_parent(number: int) -> None:
     parent.send_signal(number)
     parent.wait(30)
     parent.stdout.close()
-    for _ in range(300):
-        if not Path(f"/proc/{pid}").exists() or "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text():
-            return
-        time.sleep(0.1)
-    pytest.fail("the child is still there")
+    assert until(lambda: gone(pid)), "the child is still there"
 
 
 def test_nothing_of_the_current_folder_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
