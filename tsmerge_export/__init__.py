@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     from tsmerge_export.eager.apply import apply, merging, remove
     from tsmerge_export.forecast import pipeline
     from tsmerge_export.settings.config import MergeConfig
+    from tsmerge_export.settings.trained import Trained
 
 _HOMES = {
     "Bundle": "bundle",
     "MergeConfig": "settings.config",
     "Target": "backends.target",
+    "Trained": "settings.trained",
     "apply": "eager.apply",
     "export": "api",
     "load": "backends",
@@ -41,8 +43,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "Bundle", "MergeConfig", "Target", "apply", "export", "load", "load_model", "merge", "merging", "pipeline",
-    "remove", "save_checkpoint",
+    "Bundle", "MergeConfig", "Target", "Trained", "apply", "export", "load", "load_model", "merge", "merging",
+    "pipeline", "remove", "save_checkpoint",
 ]  # fmt: skip
 
 

@@ -12,10 +12,10 @@ from tests.bundle.json_places import below, changed
 from tests.bundle.made import fails
 from tsmerge_export.bundle import Report
 from tsmerge_export.bundle.report import as_report, report_of
-from tsmerge_export.bundle.typed import plain
 from tsmerge_export.errors import UsageError
 from tsmerge_export.report.html import report_page
 from tsmerge_export.report.model_card import model_card
+from tsmerge_export.typed import plain
 
 #: Places that hold whatever the method or the operator says, and what the page does not show.
 FREE = {"merge", "attributes"}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.report.manifests import COST, MANIFEST, PARITY
-from tsmerge_export.bundle import typed
+from tsmerge_export import typed
 from tsmerge_export.bundle.verdicts import Cost
 from tsmerge_export.console.progress import EXPORT_STEPS, NoProgress, RichProgress
 from tsmerge_export.report import text as report

@@ -13,10 +13,10 @@ from tests.families.harness import Subject
 from tests.models import TST
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.bundle.example import Example
-from tsmerge_export.bundle.typed import read
 from tsmerge_export.compile.build import Built
 from tsmerge_export.rewrite.insert import RewriteReport
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.typed import read
 from tsmerge_export.verify import example
 from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.cost import ColumnCost, CostReport

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tsmerge_export.bundle.target import TargetEntry
-from tsmerge_export.bundle.typed import plain, read
 from tsmerge_export.bundle.verdicts import Verdicts
 from tsmerge_export.console.one_line import short
 from tsmerge_export.errors import UsageError
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.typed import plain, read
 
 FORMAT = "tsmerge-bundle"
 FORMAT_VERSION = 1
@@ -111,12 +111,7 @@ class Described:
     @property
     def setting(self) -> MergeConfig:
         """What was merged. Raises UsageError for settings that this version does not know."""
-        try:
-            return MergeConfig.from_dict(self.merge)
-        except (TypeError, ValueError, ArithmeticError) as error:
-            if isinstance(error, UsageError):
-                raise
-            raise UsageError(f"merge settings cannot be read: {' '.join(str(error).split())}") from None
+        return MergeConfig.from_dict(self.merge)
 
     @property
     def of_target(self) -> dict[str, Any]:

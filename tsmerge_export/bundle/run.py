@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tsmerge_export.bundle.typed import plain
+from tsmerge_export.typed import plain
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from tsmerge_export.bundle.json_file import is_bundle
 from tsmerge_export.bundle.manifest import FORMAT, FORMAT_VERSION, MANIFEST, manifest_of
 from tsmerge_export.bundle.opened import Bundle
 from tsmerge_export.bundle.output import check_output
-from tsmerge_export.bundle.typed import plain
 from tsmerge_export.errors import UsageError
 from tsmerge_export.files.atomic import fsync_tree
 from tsmerge_export.files.beside import Beside, ChangedError, look
+from tsmerge_export.typed import plain
 
 
 class BundleWriter:

@@ -19,6 +19,7 @@ from tsmerge_export.checkpoint.safetensors_file import read_safetensors
 from tsmerge_export.console.one_line import by_fields
 from tsmerge_export.console.quiet import quiet
 from tsmerge_export.errors import TsmergeError, UnsupportedError, UsageError
+from tsmerge_export.settings.trained import Trained, trained_in
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -51,6 +52,11 @@ class LoadedModel:
 
     def __repr__(self) -> str:
         return by_fields(self)
+
+    @property
+    def trained(self) -> Trained | None:
+        """The merge settings that the weights were trained for; None where the config names none."""
+        return trained_in(self.config, f"{self.source}: config.json")
 
 
 def load_model(
@@ -89,6 +95,7 @@ def load_model(
     path = path if path.exists() else download(str(source))
     settings, weights = _read_folder(path, extra) if path.is_dir() else _read_file(path, extra)
     check_config(settings, str(source), trust_remote_code)
+    trained_in(settings, f"{source}: config.json")  # what cannot be read is said before anything is built
     return _build(settings, weights, family, str(source))
 
 

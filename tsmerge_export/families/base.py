@@ -266,11 +266,14 @@ class Family(ABC):
 
     @abstractmethod
     def build(self, config: Mapping[str, Any]) -> nn.Module:
-        """A module with random weights for a config. Raises UsageError for a config that does not fit."""
+        """A module with random weights for a config. Raises UsageError for a config that does not fit.
+
+        The module's ``config`` keeps the key ``tsmerge``, see :mod:`tsmerge_export.families.trained`.
+        """
 
     @abstractmethod
     def config_of(self, model: nn.Module) -> dict[str, Any]:
-        """The config from which :meth:`build` makes the same architecture (JSON-ready)."""
+        """The config from which :meth:`build` makes the same architecture (JSON-ready), with the key ``tsmerge``."""
 
     @abstractmethod
     def components(self, model: nn.Module) -> tuple[Component, ...]:

@@ -48,6 +48,7 @@ class PatchMambaConfig:
         backbone: config of a ``Mamba2Model`` or ``MambaModel`` of transformers, with its ``model_type``.
         patch_length: steps per token. context_length: steps read at most.
         prediction_length: steps forecast. quantiles: levels, rising, 0.5 among them.
+        tsmerge: what the weights were trained for, see :mod:`tsmerge_export.families.trained`.
     """
 
     backbone: dict[str, Any] = field(default_factory=lambda: {"model_type": "mamba2"})
@@ -55,10 +56,12 @@ class PatchMambaConfig:
     context_length: int = 512
     prediction_length: int = 64
     quantiles: tuple[float, ...] = tuple(i / 10 for i in range(1, 10))
+    tsmerge: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready settings."""
-        return {**asdict(self), "quantiles": list(self.quantiles)}
+        settings = {**asdict(self), "quantiles": list(self.quantiles)}
+        return {name: value for name, value in settings.items() if value is not None}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> PatchMambaConfig:

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tsmerge_export.bundle.manifest import BarrierEntry
-from tsmerge_export.bundle.typed import read
 from tsmerge_export.bundle.verdicts import Cost, Parity, Speed, Verdicts, Worst
 from tsmerge_export.console import figures, terminal
 from tsmerge_export.console.figures import change
+from tsmerge_export.typed import read
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -12,6 +12,7 @@ from fractions import Fraction
 from functools import wraps
 from typing import Any, Literal, TypeVar, cast
 
+from tsmerge_export.console.one_line import short
 from tsmerge_export.errors import UsageError
 from tsmerge_export.settings import registry
 from tsmerge_export.settings.method import MethodSpec
@@ -143,6 +144,9 @@ class MergeConfig:
             raise UsageError(f"--positions {self.positions} is not known; choose gather or compact")
         if self.metric not in ("x", "key", "hidden"):
             raise UsageError(f"--metric {self.metric} is not known; choose x, key or hidden")
+        for name in ("causal", "prop_attn"):
+            if not isinstance(getattr(self, name), bool):
+                raise UsageError(f"{flag(name)} is {short(getattr(self, name))}, which is not true or false")
         self._refuse_others(spec)
         self._settle(spec)
         if self.causal and not (spec is not None and spec.causal and self.k == 1):
@@ -303,15 +307,22 @@ class MergeConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> MergeConfig:
-        """Inverse of :meth:`to_dict`. Raises UsageError for unknown keys."""
-        method = data.get("method", DEFAULT_METHOD)
-        own = () if method == registry.NONE else registry.spec(method).options
-        known = {*_NAMES, *(option.name for option in own)}
-        unknown = sorted(set(data) - known)
-        if unknown:
-            raise UsageError(f"unknown merge setting {unknown[0]!r}; known are: {', '.join(sorted(known))}")
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-        return cls(**values)
+        """Inverse of :meth:`to_dict`, of what a file says, too. Raises UsageError for what is no setting."""
+        try:
+            method = data.get("method", DEFAULT_METHOD)
+            own = () if method == registry.NONE else registry.spec(method).options
+            known = {*_NAMES, *(option.name for option in own)}
+            unknown = sorted(set(data) - known)
+            if unknown:
+                raise UsageError(
+                    f"unknown merge setting {short(unknown[0])}; known are: {', '.join(sorted(known))}"
+                )
+            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+            return cls(**values)
+        except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
+            if isinstance(error, UsageError):
+                raise
+            raise UsageError(f"merge settings cannot be read: {' '.join(str(error).split())}") from None
 
     def __repr__(self) -> str:
         """What it takes to make it again: the settings that are not the default ones."""

@@ -12,8 +12,23 @@ from tsmerge_export.errors import UsageError
 _MAX_RATIO = Fraction(1, 2)
 #: Shares have no larger one: an operator's attributes hold both parts.
 MAX_DENOMINATOR = 1_000_000
+# Of a number as text. 1e-999999999, a few characters, is a fraction of as many digits.
+_MAX_TEXT = 40
+_MAX_POWER = 40
 
 ValueT = TypeVar("ValueT")
+
+
+def exact(value: str | float | Fraction) -> Fraction:
+    """A number as it is written: ``"1/4"``, ``0.1``. Raises ValueError, ZeroDivisionError."""
+    if isinstance(value, Fraction):
+        return value
+    # str() first: Fraction(0.1) would be the binary neighbour of 1/10.
+    text = str(value).strip().lower()
+    power = text.partition("e")[2]
+    if len(text) > _MAX_TEXT or (power and abs(int(power)) > _MAX_POWER):
+        raise ValueError(text)
+    return Fraction(text)
 
 
 def parse_ratio(value: str | float | Fraction) -> Fraction:
@@ -29,12 +44,10 @@ def parse_ratio(value: str | float | Fraction) -> Fraction:
         UsageError: not a number, or outside (0, 1/2] (one merge step removes at most every second token).
     """
     try:
-        if isinstance(value, str):
-            text = value.strip()
-            ratio = Fraction(text[:-1].strip()) / 100 if text.endswith("%") else Fraction(text)
+        if isinstance(value, str) and value.strip().endswith("%"):
+            ratio = exact(value.strip()[:-1]) / 100
         else:
-            # str() first: Fraction(0.1) would be the binary neighbour of 1/10.
-            ratio = value if isinstance(value, Fraction) else Fraction(str(value))
+            ratio = exact(value)
     except (ValueError, ZeroDivisionError):
         raise UsageError(f"--ratio {value!r} is not a number; write it as 1/4, 0.25 or 25%") from None
     if not 0 < ratio <= _MAX_RATIO:

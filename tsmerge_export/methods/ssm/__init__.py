@@ -10,7 +10,7 @@ from tsmerge_export.errors import UsageError
 from tsmerge_export.methods.options import AMOUNT, check_amount
 from tsmerge_export.settings.method import MethodSpec
 from tsmerge_export.settings.option import Choices, Option
-from tsmerge_export.settings.parse import MAX_DENOMINATOR
+from tsmerge_export.settings.parse import MAX_DENOMINATOR, exact
 
 if TYPE_CHECKING:
     from tsmerge_export.settings.config import MergeConfig
@@ -21,7 +21,7 @@ DEFAULT_PRUNE_SHARE = Fraction(1, 2)
 def parse_share(value: str | float | Fraction, flag: str = "--prune-share") -> Fraction:
     """Read the share of tokens to prune as an exact fraction from 0 to 1. Raises UsageError for anything else."""
     try:
-        share = value if isinstance(value, Fraction) else Fraction(str(value).strip())
+        share = exact(value)
     except (ValueError, ZeroDivisionError):
         raise UsageError(f"{flag} {value} is not a number; write it as 1/2 or 0.5") from None
     if not 0 <= share <= 1:

@@ -28,16 +28,26 @@ _WORDS: Mapping[Any, str] = {
 }
 
 
-def read(kind: type[T], content: Any, file: object, field: str = "") -> T:
+class _Unfit(Exception):
+    """What is wrong with a field, in words."""
+
+
+def read(
+    kind: type[T], content: Any, file: object, field: str = "", remedy: str = "export the bundle again"
+) -> T:
     """Read an object of a file.
 
     Args:
         kind: a dataclass. content: what JSON has there. file: named in messages. field: where in the file it stands.
+        remedy: what to do about a field that does not fit.
 
     Raises:
         UsageError: a field is missing or of another type; one line that names the file and the field.
     """
-    found: T = _read(kind, content, str(file), field)
+    try:
+        found: T = _read(kind, content, field)
+    except _Unfit as error:
+        raise UsageError(f"{file}: {error}; {remedy}") from None
     return found
 
 
@@ -63,7 +73,7 @@ def _fields(kind: Any) -> tuple[tuple[str, Any, bool], ...]:
     )
 
 
-def _read(kind: Any, value: Any, file: str, field: str) -> Any:
+def _read(kind: Any, value: Any, field: str) -> Any:
     if kind is Any:
         return value
     origin = get_origin(kind)
@@ -71,31 +81,29 @@ def _read(kind: Any, value: Any, file: str, field: str) -> Any:
         kind = next((one for one in get_args(kind) if _fits(one, value)), kind)
         origin = get_origin(kind)
     if not _fits(kind, value):
-        raise UsageError(
-            f"{file}: {field or 'its content'} is {short(value)}, expected {_words(kind)}; export the bundle again"
-        )
+        raise _Unfit(f"{field or 'its content'} is {short(value)}, expected {_words(kind)}")
     if dataclasses.is_dataclass(kind):
-        return _read_fields(kind, value, file, field)
+        return _read_fields(kind, value, field)
     if origin is tuple:
         item = get_args(kind)[0]
         if _is_basic(item) and all(
             _fits(item, one) for one in value
         ):  # thousands of numbers: no name for each
             return tuple(map(float, value)) if item is float else tuple(value)
-        return tuple(_read(item, one, file, f"{field}[{index}]") for index, one in enumerate(value))
+        return tuple(_read(item, one, f"{field}[{index}]") for index, one in enumerate(value))
     if origin is dict:
         item = get_args(kind)[1]
-        return {key: _read(item, one, file, _below(field, key)) for key, one in value.items()}
+        return {key: _read(item, one, _below(field, key)) for key, one in value.items()}
     return float(value) if kind is float else value
 
 
-def _read_fields(kind: Any, value: Mapping[str, Any], file: str, field: str) -> Any:
+def _read_fields(kind: Any, value: Mapping[str, Any], field: str) -> Any:
     given = {}
     for name, hint, needed in _fields(kind):
         if name in value:
-            given[name] = _read(hint, value[name], file, _below(field, name))
+            given[name] = _read(hint, value[name], _below(field, name))
         elif needed:
-            raise UsageError(f"{file}: {_below(field, name)} is missing; export the bundle again")
+            raise _Unfit(f"{_below(field, name)} is missing")
     return kind(**given)
 
 
