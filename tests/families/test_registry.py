@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 import tsmerge_export as tsm
+from tests.installed import forget_modules, install, install_example
 from tests.models import CONFIGS
 from tests.quick import quick_verdicts
 from tests.report.html.command_lines import run_as_printed
@@ -39,24 +38,10 @@ CONFIG = {
 }
 
 
-def install(folder: Path, name: str, entry_points: str) -> None:
-    """What pip leaves in site-packages for a package with these lines in its group of entry points."""
-    info = folder / f"{name}-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[{plugins.GROUP}]\n{entry_points}\n")
-
-
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of installed packages, the example among them."""
-    text = (EXAMPLE / "pyproject.toml").read_text()
-    install(
-        tmp_path,
-        "example_family",
-        text.split(f'[project.entry-points."{plugins.GROUP}"]\n')[1].replace('"', ""),
-    )
-    shutil.copytree(EXAMPLE / "example_family", tmp_path / "example_family")
+    install_example(tmp_path, plugins.GROUP, "example_family")
     monkeypatch.syspath_prepend(str(tmp_path))
     _forget()
     yield tmp_path
@@ -67,8 +52,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def _forget() -> None:
     entry_points.found.cache_clear()
     families.get.cache_clear()
-    for name in [name for name in sys.modules if name.startswith(("example_family", "broken_"))]:
-        del sys.modules[name]
+    forget_modules("example_family")
 
 
 @pytest.fixture
@@ -157,7 +141,7 @@ BROKEN = {
 def test_a_broken_plug_in_is_one_line(kind: str, site: Path, model: Path, capsys: Capture) -> None:
     code, entry, exit_code, words = BROKEN[kind]
     (site / f"broken_{kind}.py").write_text(code)
-    install(site, f"broken_{kind}", f"{kind} = {entry}")
+    install(site, plugins.GROUP, f"broken_{kind}", f"{kind} = {entry}")
     _forget()
     assert main_export([str(model), "--family", kind, "-o", str(site / "out")]) == exit_code
     error = capsys.readouterr().err
@@ -174,7 +158,7 @@ def test_a_broken_plug_in_is_one_line(kind: str, site: Path, model: Path, capsys
 
 def test_what_no_family_takes_names_the_broken_ones_too(site: Path, model: Path) -> None:
     (site / "broken_all.py").write_text("raise RuntimeError('first line\\nsecond line')\n")
-    install(site, "broken_all", "everything = broken_all:Family")
+    install(site, plugins.GROUP, "broken_all", "everything = broken_all:Family")
     _forget()
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps({**config, "architectures": ["Unheard"]}))
@@ -188,6 +172,7 @@ def test_what_no_family_takes_names_the_broken_ones_too(site: Path, model: Path)
 def test_two_packages_with_one_name_and_the_name_of_a_built_in_family(site: Path) -> None:
     install(
         site,
+        plugins.GROUP,
         "second",
         "point-encoder = example_family.family:PointEncoder\nchronos-bolt = example_family.family:PointEncoder",
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import pytest
 import torch
 
 import tsmerge_export as tsm
+from tests.installed import forget_modules, install
 from tests.models import tiny_folder
 from tests.quick import quick_verdicts
 from tsmerge_export import ops
@@ -33,25 +33,15 @@ Capture = pytest.CaptureFixture[str]
 EXAMPLE = Path(__file__).parents[1] / "example_method"
 
 
-def install(folder: Path, name: str, entry_points: str) -> None:
-    """What pip leaves in site-packages for a package with these lines in its group of entry points."""
-    info = folder / f"{name}-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[{registry.GROUP}]\n{entry_points}\n")
-
-
 def _forget() -> None:
     registry.forget()
-    importlib.invalidate_caches()
-    for name in [name for name in sys.modules if name.startswith(("example_method", "broken_"))]:
-        del sys.modules[name]
+    forget_modules("example_method")
 
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of installed packages, the example among them; work is done in it."""
-    install(tmp_path, "example_method", "quiet = example_method:METHOD")
+    install(tmp_path, registry.GROUP, "example_method", "quiet = example_method:METHOD")
     monkeypatch.syspath_prepend(str(EXAMPLE))
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -300,7 +290,7 @@ BROKEN = {
 def test_a_broken_plug_in_is_one_line(kind: str, site: Path, capsys: Capture) -> None:
     code, entry, exit_code, words = BROKEN[kind]
     (site / f"broken_{kind}.py").write_text(code)
-    install(site, f"broken_{kind}", f"{kind} = {entry}")
+    install(site, registry.GROUP, f"broken_{kind}", f"{kind} = {entry}")
     _forget()
     assert main_export(["tiny", "--merge", kind, "-o", "out"]) == exit_code
     error = capsys.readouterr().err
@@ -319,7 +309,7 @@ def test_a_broken_part_of_a_plug_in_is_one_line(site: Path) -> None:
         "METHOD = replace(METHOD, name='part', op_type='PartMerge', operator='broken_part',\n"
         "                 reference='broken_none:X')\n"
     )
-    install(site, "broken_part", "part = broken_part:METHOD")
+    install(site, registry.GROUP, "broken_part", "part = broken_part:METHOD")
     _forget()
     with pytest.raises(UsageError, match="broken_part has no SCHEMA of PartMerge that merges"):
         ops.schema("PartMerge")
@@ -328,7 +318,7 @@ def test_a_broken_part_of_a_plug_in_is_one_line(site: Path) -> None:
 
 
 def test_two_packages_with_one_name_and_the_name_of_a_built_in_method(site: Path) -> None:
-    install(site, "second", "quiet = example_method:LATER\nlocal = example_method:METHOD")
+    install(site, registry.GROUP, "second", "quiet = example_method:LATER\nlocal = example_method:METHOD")
     _forget()
     with pytest.raises(UsageError, match="claims the same name"):
         MergeConfig("quiet")
@@ -341,7 +331,7 @@ def test_two_packages_with_one_operator(site: Path) -> None:
         "from dataclasses import replace\nfrom example_method import METHOD\n"
         "METHOD = replace(METHOD, name='second', operator='broken_second')\n"
     )
-    install(site, "broken_second", "second = broken_second:METHOD")
+    install(site, registry.GROUP, "broken_second", "second = broken_second:METHOD")
     _forget()
     with pytest.raises(UsageError, match="QuietMerge is an operator of --merge quiet and --merge second"):
         ops.schema("QuietMerge")

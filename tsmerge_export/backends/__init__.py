@@ -1,7 +1,14 @@
 """Back ends: what a bundle is made for and run by, a folder each, behind the protocol of :mod:`.base`.
 
 Only the table here names them; importing it needs the standard library alone. Running a bundle needs numpy and the
-runtime, not torch.
+runtime, not torch. A back end of another package is an entry point of the group ``tsmerge_export.backends``, named
+after the runtime; in the pyproject.toml of such a package::
+
+    [project.entry-points."tsmerge_export.backends"]
+    my-runtime = "my_package:MyBackend"
+
+The object is a subclass of :class:`~tsmerge_export.backends.base.Backend`. A plug-in that cannot be loaded is one line,
+where it is asked for, and in nobody else's way. Entry points are looked for only where a built-in back end does not do.
 """
 
 from __future__ import annotations
@@ -12,7 +19,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tsmerge_export.errors import UsageError
+from tsmerge_export.errors import TsmergeError, UsageError
+from tsmerge_export.settings import entry_points
 
 if TYPE_CHECKING:
     from tsmerge_export.backends.base import Backend
@@ -25,25 +33,78 @@ _TABLE = {
     "tensorrt": ("tsmerge_export.backends.tensorrt.backend", "TensorRT"),
     "tensorrt-rtx": ("tsmerge_export.backends.tensorrt_rtx.backend", "TensorRTRTX"),
 }
-RUNTIMES = tuple(_TABLE)
-DEFAULT = RUNTIMES[0]
+DEFAULT = next(iter(_TABLE))
+GROUP = "tsmerge_export.backends"
 
 Providers = Sequence[str | tuple[str, dict[str, Any]]]
 
 
+def built_in() -> tuple[str, ...]:
+    """The names of this package's back ends, the default first."""
+    return tuple(_TABLE)
+
+
+def names() -> tuple[str, ...]:
+    """The names of all back ends, the built-in ones first."""
+    return (*_TABLE, *(name for name in entry_points.found(GROUP) if name not in _TABLE))
+
+
 def check_runtime(name: str) -> None:
     """Raises UsageError for an unknown runtime."""
-    if name not in _TABLE:
-        raise UsageError(f"runtime {name!r} is not known; choose one of: {', '.join(RUNTIMES)}")
+    if name not in _TABLE and name not in entry_points.found(GROUP):
+        raise UsageError(f"runtime {name!r} is not known; choose one of: {', '.join(names())}")
 
 
 @cache
 def get(name: str) -> Backend:
-    """A back end by name. Raises UsageError for an unknown one."""
+    """A back end by name. A built-in one cannot be replaced by a plug-in.
+
+    Raises:
+        UsageError: an unknown one, or a plug-in that is broken. MissingDependencyError: what a plug-in imports is not
+            installed.
+    """
     check_runtime(name)
+    if name not in _TABLE:
+        return _plug_in(name)
     module, kind = _TABLE[name]
     made: Backend = getattr(import_module(module), kind)()
     return made
+
+
+def usable() -> tuple[Backend, ...]:
+    """All back ends that can be loaded, the built-in ones first."""
+    out = []
+    for name in names():
+        try:
+            out.append(get(name))
+        except TsmergeError:
+            if name in _TABLE:
+                raise
+    return tuple(out)
+
+
+def forget() -> None:
+    """Look for plug-ins anew: where packages were installed or removed while this process runs."""
+    entry_points.found.cache_clear()
+    get.cache_clear()
+
+
+def _plug_in(name: str) -> Backend:
+    from tsmerge_export.backends.base import Backend
+
+    found, label, value = entry_points.load(GROUP, "back-end", name)
+    if not isinstance(found, Backend):
+        raise UsageError(f"{label}: {value} is no subclass of tsmerge_export.backends.base.Backend")
+    if getattr(found, "name", None) != name:
+        raise UsageError(
+            f"{label}: {value} calls itself {getattr(found, 'name', None)!r}; the names must agree"
+        )
+    ours = {(own.node.domain, own.node.op_type) for own in map(get, _TABLE) if own.node is not None}
+    if found.node is not None and (found.node.domain, found.node.op_type) in ours:
+        raise UsageError(
+            f"{label}: {found.node.domain}.{found.node.op_type} is a node of this package; give it another domain"
+        )
+    return found
 
 
 def of(manifest: Mapping[str, Any]) -> Backend:
@@ -78,7 +139,7 @@ def load(
 
     Args:
         directory: the bundle's folder (or a Bundle, whose files are compared again).
-        runtime: ``"onnxruntime"``, or ``"tensorrt"`` for a bundle exported for it.
+        runtime: ``"onnxruntime"``, or that which the bundle was exported for: ``"tensorrt"``, or of a plug-in.
         threads: threads inside an operator, >= 1; by default the runtime's choice.
         providers: ONNX Runtime execution providers in order of preference; default the CPU.
         plugin: a library of this project. For ONNX Runtime on the CPU that of native operators (also the environment

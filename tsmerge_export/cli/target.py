@@ -20,13 +20,13 @@ def capabilities(text: str) -> tuple[str, ...]:
 
 def add_target_options(parser: argparse.ArgumentParser) -> None:
     """The flags of the runtime that a bundle is written for."""
-    first, *between, last = backends.RUNTIMES
+    first, *between, last = backends.built_in()
     group = parser.add_argument_group("runtime")
     group.add_argument(
         "--runtime",
         default=backends.DEFAULT,
         metavar="NAME",
-        help=f"{', '.join((f'{first} (default)', *between))} or {last}",
+        help=f"{', '.join((f'{first} (default)', *between))} or {last}; or a back end of another package",
     )
     group.add_argument(
         "--dtype",

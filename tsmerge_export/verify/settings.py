@@ -19,7 +19,7 @@ from tsmerge_export.ops.schema import Attribute
 
 def _of_plugins() -> dict[tuple[str, str], tuple[str, ...]]:
     """Plugin nodes of all back ends, by domain and type: what they have beside the attributes of their operator."""
-    nodes = [backends.get(name).node for name in backends.RUNTIMES]
+    nodes = [backend.node for backend in backends.usable()]
     return {(node.domain, node.op_type): node.attributes for node in nodes if node is not None}
 
 

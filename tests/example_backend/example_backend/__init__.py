@@ -1,4 +1,4 @@
-"""A back end outside the package: the portable file with another name inside, run by ONNX Runtime."""
+"""A back end outside tsmerge-export: the portable file with another name inside, run by ONNX Runtime."""
 
 from __future__ import annotations
 
