@@ -15,6 +15,7 @@ from tsmerge_export.bundle import Bundle, check_output
 from tsmerge_export.compile.checkpoint_source import CheckpointSource
 from tsmerge_export.compile.compilation import Compilation
 from tsmerge_export.compile.source import Source
+from tsmerge_export.console.notes import note
 from tsmerge_export.console.progress import NoProgress, Progress, Stopwatch
 from tsmerge_export.errors import UnsupportedError, UsageError
 from tsmerge_export.graphs.model import GraphOptions, is_graph_file
@@ -53,8 +54,9 @@ def export(
     Args:
         model: folder, hub id, ``.pt`` file, or an eager module of a known family; or any transformer as an ``.onnx`` or
             ``.pt2`` file.
-        merge: settings; None is what the family says is safe, which may be not to merge (see
-            :mod:`~tsmerge_export.eager.default`); the manifest's ``merge`` says what became of it, ``notes`` why.
+        merge: settings; None is what the weights were trained for, else what the family says is safe, which may be not
+            to merge (see :mod:`~tsmerge_export.eager.default`); the manifest's ``merge`` says what became of it,
+            ``notes`` why.
         output: folder to make, or a function that names it after the method. force: replace a bundle that is there.
         family, config, trust_remote_code: see :func:`~tsmerge_export.checkpoint.load_model`.
         opset: 18 to 23; None is 18. An ``.onnx`` file keeps its own.
@@ -95,9 +97,11 @@ def export(
                 f"{graph.given[0]} is for .onnx and .pt2 files; a family knows its own tokens, leave it out"
             )
         source = CheckpointSource.load(model, opset=opset, data=data, progress=watch, **options)
-    return Compilation(source, merge, inline=inline, progress=watch).bundle(
-        output, checks, texts=write_texts, force=force, target=target, search=search
-    )
+    compilation = Compilation(source, merge, inline=inline, progress=watch)
+    target.check(
+        compilation.merge, inline=inline, place=checks.place
+    )  # what a checkpoint was trained for is known now
+    return compilation.bundle(output, checks, texts=write_texts, force=force, target=target, search=search)
 
 
 def validate(
@@ -147,7 +151,10 @@ def validate(
             raise UsageError(
                 f"{source.name} is a {source.family}, the bundle {directory} a {bundle.contents.family}"
             )
-    return Compilation(source, merge, progress=progress).validate(bundle, checks)
+    compilation = Compilation(source, merge, progress=progress)
+    if compilation.settled.note is not None:
+        note(compilation.settled.note)
+    return compilation.validate(bundle, checks)
 
 
 def _place(providers: Providers | None, plugin: str | Path | None) -> Place:

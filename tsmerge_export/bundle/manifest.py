@@ -16,6 +16,7 @@ from tsmerge_export.bundle.verdicts import Verdicts
 from tsmerge_export.console.one_line import short
 from tsmerge_export.errors import UsageError
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.trained import Trained, Written
 from tsmerge_export.typed import plain, read
 
 FORMAT = "tsmerge-bundle"
@@ -90,6 +91,7 @@ class Described:
 
     Attributes:
         source: of the model, as it was named. merge: settings, as ``MergeConfig.to_dict()`` gives them.
+        trained: the merge settings that the weights were trained for, where the checkpoint names any.
         graph: of a model from a file. created: date and time, ISO 8601.
         providers: of ONNX Runtime, in order of preference, that verdicts and times come from.
     """
@@ -99,6 +101,7 @@ class Described:
     family: str | None = None
     merge: dict[str, Any] = field(default_factory=lambda: {"method": "none"})
     notes: tuple[str, ...] = ()
+    trained: Written | None = None
     graph: GraphEntry | None = None
     opset: int | None = None
     inline: bool = False
@@ -112,6 +115,11 @@ class Described:
     def setting(self) -> MergeConfig:
         """What was merged. Raises UsageError for settings that this version does not know."""
         return MergeConfig.from_dict(self.merge)
+
+    @property
+    def trained_for(self) -> Trained | None:
+        """What the weights were trained for. Raises UsageError for settings that this version does not know."""
+        return None if self.trained is None else Trained.of(self.trained, MANIFEST, "trained")
 
     @property
     def of_target(self) -> dict[str, Any]:

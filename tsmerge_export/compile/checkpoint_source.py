@@ -24,11 +24,13 @@ from tsmerge_export.console.progress import NoProgress, Progress
 from tsmerge_export.demo import SAMPLE_SERIES
 from tsmerge_export.eager.apply import plan_of, refuse_where_nothing_merges, remove
 from tsmerge_export.eager.default import Settled, settle
+from tsmerge_export.eager.trained import fitting
 from tsmerge_export.errors import UsageError
 from tsmerge_export.families import plugins
 from tsmerge_export.families.base import Arrays, Component
 from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.trained import Trained
 from tsmerge_export.verify import cost, example, generation, parity, remarks
 from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import Checks, Told
@@ -117,6 +119,11 @@ class CheckpointSource:
         return self.of_family.context(self.model)
 
     @cached_property
+    def trained(self) -> Trained | None:
+        """What its weights were trained for."""
+        return fitting(self.of_family, self.model)
+
+    @cached_property
     def table(self) -> Table:
         """Series for the merge cost."""
         if self._data is not None:
@@ -180,7 +187,11 @@ class CheckpointSource:
             forecast=decoded_by(self.of_family, self.model, built, checks),
         )  # fmt: skip
         verdict = measured.to_dict()
-        said = (remarks.beyond(merge, first.with_nodes, self.longest), remarks.large(measured))
+        said = (
+            remarks.beyond(merge, first.with_nodes, self.longest),
+            remarks.large(measured),
+            remarks.rival_unfit(self.trained),
+        )
         verdict["notes"] += [note for note in said if note is not None]
         shown = partial(
             example.make, self.of_family, first.component, self.model, first.unmerged, first.merged, self.table,
@@ -214,7 +225,8 @@ class CheckpointSource:
 
     def entries(self) -> dict[str, Any]:
         """See :class:`~tsmerge_export.compile.source.Source`."""
-        return {"pipeline": self.of_family.pipeline(self.model)}
+        kept: dict[str, Any] = {"pipeline": self.of_family.pipeline(self.model)}
+        return kept if self.trained is None else kept | {"trained": self.trained.to_dict()}
 
     def versions(self) -> dict[str, str]:
         """See :class:`~tsmerge_export.compile.source.Source`."""

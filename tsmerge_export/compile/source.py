@@ -132,7 +132,8 @@ class Source(Protocol):
         """
 
     def entries(self) -> dict[str, Any]:
-        """What the manifest keeps of it: ``pipeline``, and ``graph`` of a graph from a file."""
+        """What the manifest keeps of it: ``pipeline``, ``graph`` of a graph from a file, and ``trained`` of weights
+        that were trained for a setting."""
 
     def versions(self) -> dict[str, str]:
         """Of the packages that its files come from."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
 from torch import nn
 
 from tsmerge_export import families
+from tsmerge_export.console.notes import note
 from tsmerge_export.eager.default import settle
+from tsmerge_export.eager.trained import filled, fitting, remark
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.families.base import Family
 from tsmerge_export.merge.applied import APPLIED, run_of
@@ -20,20 +22,28 @@ from tsmerge_export.settings.config import MergeConfig
 ModelT = TypeVar("ModelT")
 
 
-def apply(model: ModelT, merge: MergeConfig | None) -> ModelT:
+def apply(model: ModelT, merge: MergeConfig | None = None) -> ModelT:
     """Make an eager model merge its tokens. Applying again replaces the settings; the weights are untouched.
 
     Args:
         model: a module of a known family, or a ``chronos-forecasting`` pipeline around one.
         merge: the settings; ``method="none"`` leaves the model as it is; None is what an export without a setting
-            merges, see :mod:`tsmerge_export.eager.default`.
+            merges: what the weights were trained for, else a default, see :mod:`tsmerge_export.eager.default`.
 
     Returns:
         The same object.
 
     Raises:
         UnsupportedError: no known family. UsageError: a layer that the model does not have.
+
+    Warns:
+        Note: the weights were trained for other settings.
     """
+    _tell(model, merge)
+    return _apply(model, merge)
+
+
+def _apply(model: ModelT, merge: MergeConfig | None) -> ModelT:
     family, core = families.for_model(model)
     # Everything that can fail comes first: a refused config leaves the model as it was.
     if merge is None or merge.open:
@@ -81,17 +91,40 @@ def current_run(model: object) -> MergeRun | None:
     return run_of(core)
 
 
-@contextmanager
-def merging(model: object, merge: MergeConfig | None) -> Iterator[MergeRun]:
+def merging(model: object, merge: MergeConfig | None = None) -> AbstractContextManager[MergeRun]:
     """``with merging(model, merge) as run:`` merge inside the block, then restore what was applied before.
 
-    Yields:
-        The :class:`~tsmerge_export.merge.run.MergeRun`: its ``steps`` tell what the last forward merged.
+    Args:
+        model, merge: as for :func:`apply`.
+
+    Returns:
+        Yields the :class:`~tsmerge_export.merge.run.MergeRun`: its ``steps`` tell what the last forward merged.
+
+    Warns:
+        Note: the weights were trained for other settings.
     """
+    _tell(model, merge)
+    return merged_inside(model, merge)
+
+
+def _tell(model: object, merge: MergeConfig | None) -> None:
+    """Warn of settings that the weights were not trained for, in the name of the caller's caller."""
+    if merge is None:
+        return
+    family, core = families.for_model(model)
+    trained = fitting(family, core)
+    said = None if trained is None else remark(filled(merge, trained), trained, family, core)
+    if said is not None:
+        note(said, above=1)
+
+
+@contextmanager
+def merged_inside(model: object, merge: MergeConfig | None) -> Iterator[MergeRun]:
+    """:func:`merging` without a word on what the weights were trained for: for those that compare settings."""
     _, core = families.for_model(model)
     with _bare(core):
         try:
-            apply(model, merge)
+            _apply(model, merge)
             yield current_run(model) or MergeRun({})
         finally:
             remove(model)

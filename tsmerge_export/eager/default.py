@@ -14,6 +14,7 @@ from fractions import Fraction
 from torch import nn
 
 from tsmerge_export.eager.count import tokens_at
+from tsmerge_export.eager.trained import filled, fitting, remark
 from tsmerge_export.families.base import PATCHES, Default, Family
 from tsmerge_export.settings.config import AUTO, MergeConfig
 
@@ -27,7 +28,8 @@ _CHOOSE = "--ratio to choose"
 
 @dataclass(frozen=True)
 class Settled:
-    """``merge`` without an open end, and ``note``: one line that says where it comes from; None where it was given."""
+    """``merge`` without an open end, and ``note``: one line that says where it comes from, or that the model's weights
+    were trained for another; None where there is nothing to say."""
 
     merge: MergeConfig
     note: str | None = None
@@ -45,10 +47,26 @@ def settle(merge: MergeConfig | None, family: Family, model: nn.Module) -> Settl
     """The setting for a model of a family.
 
     Args:
-        merge: None for the family's default, which may be not to merge. ``ratio="auto"`` merges in any case, and takes
-            the amount from here. Anything else stays as it is.
+        merge: None for what the weights were trained for, else for the family's default, which may be not to merge.
+            ``ratio="auto"`` merges in any case, and takes the amount from there. Anything else stays as it is.
         model: the family's module, with no merging applied.
+
+    Raises:
+        UsageError: the model's config says that it was trained for what it cannot merge by.
     """
+    trained = fitting(family, model)
+    if trained is None:
+        return _settle_untrained(merge, family, model)
+    if merge is None:
+        return Settled(
+            trained.merge, f"merging {trained.merge.describe()}, as this checkpoint was trained for"
+        )
+    found = _settle_untrained(filled(merge, trained), family, model)
+    notes = [note for note in (found.note, remark(found.merge, trained, family, model)) if note is not None]
+    return Settled(found.merge, "; ".join(notes) or None)
+
+
+def _settle_untrained(merge: MergeConfig | None, family: Family, model: nn.Module) -> Settled:
     if merge is not None and not merge.open:
         return Settled(merge)
     points = family.merge_points(model)

@@ -17,6 +17,7 @@ from tsmerge_export.report.text import (
     cost_rows,
     cost_title,
     parity_rows,
+    trained_rows,
 )
 from tsmerge_export.settings.config import MergeConfig
 
@@ -93,6 +94,7 @@ def _load(report: Report) -> str:
 
 def _what(merge: MergeConfig, report: Report) -> str:
     notes = "".join(f" Note: {_plain(note)}." for note in report.notes)
+    notes += "".join(f" {name.capitalize()}: {value}." for name, value in trained_rows(report))
     if not merge.active:
         return f"## What was merged\n\nNothing: the model is exported as it is.{notes}"
     text = f"## What was merged\n\nSettings: {merge.describe()}.{notes}"

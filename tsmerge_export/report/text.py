@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tsmerge_export.bundle.manifest import BarrierEntry
+from tsmerge_export.bundle.manifest import BarrierEntry, Described
 from tsmerge_export.bundle.verdicts import Cost, Parity, Speed, Verdicts, Worst
 from tsmerge_export.console import figures, terminal
 from tsmerge_export.console.figures import change
@@ -47,6 +47,7 @@ def report_dict(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "family",
         "merge",
         "notes",
+        "trained",
         "graph",
         "opset",
         "inline",
@@ -203,6 +204,17 @@ def print_verdicts(verdicts: Verdicts | Mapping[str, Any], title: str = "") -> N
     terminal.print_table(("", "unmerged", "merged", "change"), cost_rows(cost))
     for note in cost.notes:
         console.print(f"note: {note}", soft_wrap=True)
+
+
+def trained_rows(described: Described) -> list[tuple[str, str]]:
+    """What the weights were trained for, as rows; none where the checkpoint names nothing."""
+    trained = described.trained_for
+    if trained is None:
+        return []
+    rows = [("weights trained for", trained.describe())]
+    if trained.unmerged is not None:
+        rows.append(("loss of the weights unmerged", change(100 * trained.unmerged)))
+    return rows
 
 
 def _giga(value: float | None) -> str:

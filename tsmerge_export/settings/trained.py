@@ -21,6 +21,15 @@ _REMEDY = "train it again, or take that key out to use the weights without it"
 
 
 @dataclass(frozen=True)
+class Written:
+    """A :class:`Trained` as JSON has it: its types are checked, its values are not."""
+
+    merge: dict[str, Any]
+    elastic: tuple[str, ...] = ()
+    unmerged: float | None = None
+
+
+@dataclass(frozen=True)
 class Trained:
     """Weights that were trained with merging applied.
 
@@ -85,21 +94,16 @@ class Trained:
         Raises:
             UsageError: a field is missing, of another type or no such setting; one line.
         """
-        written = typed.read(_Written, raw, file, key, _REMEDY)
+        return cls.of(typed.read(Written, raw, file, key, _REMEDY), file, key)
+
+    @classmethod
+    def of(cls, written: Written, file: object, key: str) -> Trained:
+        """What a file says, once its types are checked. Raises UsageError as :meth:`from_dict`."""
         try:
             elastic = tuple(map(_share, written.elastic))
             return cls(MergeConfig.from_dict(written.merge), elastic, written.unmerged)
         except UsageError as error:
             raise UsageError(f"{file}: {key}: {error}; {_REMEDY}") from None
-
-
-@dataclass(frozen=True)
-class _Written:
-    """As JSON has it."""
-
-    merge: dict[str, Any]
-    elastic: tuple[str, ...] = ()
-    unmerged: float | None = None
 
 
 def _share(ratio: Fraction | str | float) -> Fraction:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tsmerge_export.eager.apply import merging
+from tsmerge_export.eager.apply import merged_inside
 from tsmerge_export.families.base import Component
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import corpus, decisions, noise
@@ -48,7 +48,9 @@ def eager_reference(
     def expected(case: corpus.Case) -> Expected:
         inputs = component.from_series(model, case.series())
         outputs, decided = run_eager(component, model, merge, inputs)
-        measured = cache(partial(noise.measure, component, model, merge, inputs, merging)) if noisy else None
+        measured = (
+            cache(partial(noise.measure, component, model, merge, inputs, merged_inside)) if noisy else None
+        )
         return Expected(inputs, outputs, decided, measured)
 
     was_training = model.training
@@ -66,7 +68,7 @@ def run_eager(
     """Run the original module with merging applied: its outputs, and the decision of every merge layer."""
     tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in inputs.items()}
     # Always: a merge that the caller has applied must not leak in.
-    with torch.no_grad(), merging(model, merge) as run:
+    with torch.no_grad(), merged_inside(model, merge) as run:
         run.record = True
         outputs = component.eager(model, tensors)
         steps = decisions.from_steps(run.steps)

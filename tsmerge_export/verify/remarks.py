@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tsmerge_export.console.figures import change
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.inspection.inspect import inspect_file
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.trained import Trained
 from tsmerge_export.verify.cost import CostReport
 
 #: A rise of the error above this many per cent is pointed out, with what to do about it.
@@ -41,6 +43,17 @@ def capped(merges: Sequence[Mapping[str, Any]], length: int) -> str | None:
     return (
         f"--r {wanted} is more than can merge: of {merges[0]['before']} tokens (length {length}) the layers remove "
         f"{', '.join(map(str, gone))}, which leaves {merges[-1]['after']}"
+    )
+
+
+def rival_unfit(trained: Trained | None) -> str | None:
+    """A line where the unmerged model that merging is compared with has weights that are not meant to run unmerged."""
+    if trained is None or not trained.needs_merging:
+        return None
+    cost = "" if trained.unmerged is None else f" ({change(100 * trained.unmerged)})"
+    return (
+        f"the unmerged model here is not what these weights are for{cost}: hold the errors of the merged one against "
+        "the model that they were distilled from"
     )
 
 
