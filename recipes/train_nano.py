@@ -32,7 +32,8 @@ try:
     from nano.loop import Budget, forecaster, train
     from nano.series import SOURCES, load_panels
     from nano.state import Progress, identity_of, write_json
-    from nano.synthetic import HORIZON, SEASON, Pool, Sampler
+
+    from tsmerge_export.tools.distill.synthetic import HORIZON, SEASON, Pool, Sampler
 except ModuleNotFoundError as missing:
     print(f"error: {missing.name} is missing; pip install chronos-forecasting rich", file=sys.stderr)
     sys.exit(4)

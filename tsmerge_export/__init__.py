@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from tsmerge_export.forecast import pipeline
     from tsmerge_export.settings.config import MergeConfig
     from tsmerge_export.settings.trained import Trained
+    from tsmerge_export.tools.distill.distill import distill
+    from tsmerge_export.tools.distill.losses import distillation_loss
 
 _HOMES = {
     "Bundle": "bundle",
@@ -33,6 +35,8 @@ _HOMES = {
     "Target": "backends.target",
     "Trained": "settings.trained",
     "apply": "eager.apply",
+    "distill": "tools.distill.distill",
+    "distillation_loss": "tools.distill.losses",
     "export": "api",
     "load": "backends",
     "load_model": "checkpoint",
@@ -43,8 +47,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "Bundle", "MergeConfig", "Target", "Trained", "apply", "export", "load", "load_model", "merge", "merging",
-    "pipeline", "remove", "save_checkpoint",
+    "Bundle", "MergeConfig", "Target", "Trained", "apply", "distill", "distillation_loss", "export", "load",
+    "load_model", "merge", "merging", "pipeline", "remove", "save_checkpoint",
 ]  # fmt: skip
 
 

@@ -11,8 +11,9 @@ from chronos.chronos_bolt import ChronosBoltModelForForecasting
 from torch import nn
 from transformers import T5Config
 
+from tsmerge_export.tools.distill.synthetic import HORIZON, Array, Shares
+
 from .family import Architecture, Stage
-from .synthetic import HORIZON, Array, Shares
 
 PATCH = 8
 QUANTILES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]

@@ -23,8 +23,9 @@ from chronos.chronos import ChronosConfig, ChronosModel
 from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
+from tsmerge_export.tools.distill.synthetic import HORIZON, SEASON, Array, Shares
+
 from .family import Architecture, Stage
-from .synthetic import HORIZON, SEASON, Array, Shares
 
 PAD, EOS, SPECIAL = 0, 1, 2
 LIMIT = 10.0  # bins cover -LIMIT..LIMIT times the mean absolute value of the context

@@ -9,8 +9,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from tsmerge_export.tools.distill.synthetic import HORIZON, SEASON, Array
+
 from .series import FloatArray, Panel
-from .synthetic import HORIZON, SEASON, Array
 
 CONTEXT = 512
 Forecast = Callable[[Array], Array]

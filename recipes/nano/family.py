@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from .synthetic import Array, Shares
+from tsmerge_export.tools.distill.synthetic import Array, Shares
 
 
 @dataclass(frozen=True)

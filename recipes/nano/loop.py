@@ -17,12 +17,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from tsmerge_export.tools.distill.synthetic import Array, Sampler
+
 from .evaluate import Forecast, score
 from .family import Family
 from .series import Panel
 from .state import Progress as Standing
 from .state import load_state, save_model, save_state
-from .synthetic import Array, Sampler
 
 BIAS_RATE = 5.0  # measured: the relative attention bias learns the season only at a higher rate
 WARMUP = 100

@@ -18,7 +18,9 @@ from chronos import BaseChronosPipeline, ChronosBoltPipeline, ChronosPipeline
 sys.path.insert(0, str(Path(__file__).parents[2] / "recipes"))
 
 import train_nano
-from nano import chronos_t5, evaluate, loop, series, synthetic
+from nano import chronos_t5, evaluate, loop, series
+
+from tsmerge_export.tools.distill import synthetic
 
 TINY = ["--d-model", "16", "--d-ff", "32", "--layers", "1", "--decoder-layers", "1", "--heads", "2"]
 TINY += ["--synthetic-series", "20", "--synthetic-only"]

@@ -6,13 +6,14 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 # Steps of an export in order; a step that is left out is simply never announced.
 EXPORT_STEPS = ("load", "export", "rewrite", "lower", "parity", "cost", "example", "engine", "bundle")
 BENCH_STEPS = ("load", "export", "rewrite", "lower", "bench")
 ADVISE_STEPS = ("load", "data", "export", "speed")
 TUNE_STEPS = ("load", "search", "test")
+DISTILL_STEPS = ("load", "data", "train", "control", "test")
 # A call that takes less shows no bar.
 _LATE_SECONDS = 2.0
 VALIDATE_STEPS = ("load", "export", "rewrite", "lower", "parity", "cost")
@@ -26,6 +27,20 @@ class Progress(Protocol):
 
     def update(self, done: int, total: int) -> None:
         """``done`` of ``total`` parts of the current step are finished."""
+
+
+@runtime_checkable
+class Below(Protocol):
+    """A progress that has room for more under its bar."""
+
+    def below(self, content: Any) -> None:
+        """Show text, or something that rich can print."""
+
+
+def below(progress: Progress, content: Any) -> None:
+    """Show something under the bar of a progress that has room there."""
+    if isinstance(progress, Below):
+        progress.below(content)
 
 
 class NoProgress:
@@ -60,6 +75,10 @@ class Stopwatch:
     def update(self, done: int, total: int) -> None:
         """Passed on."""
         self._progress.update(done, total)
+
+    def below(self, content: Any) -> None:
+        """Passed on."""
+        below(self._progress, content)
 
     def stop(self) -> None:
         """The current step is done."""

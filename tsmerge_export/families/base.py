@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tsmerge_export.families.objective import Objective
 from tsmerge_export.merge.applied import Handle
 from tsmerge_export.merge.run import MergeRun
 
@@ -298,6 +299,10 @@ class Family(ABC):
     @abstractmethod
     def context(self, model: nn.Module) -> int:
         """Longest context in steps that the model reads; longer series are cut to their end."""
+
+    def objective(self, model: nn.Module) -> Objective | None:
+        """What the model predicts and how it is put to it, for training; None where the family does not say."""
+        return None
 
     def quantile_levels(self, model: nn.Module) -> tuple[float, ...]:
         """Quantile levels that :meth:`forecast` returns; a point forecast counts as the median."""

@@ -25,6 +25,7 @@ from tsmerge_export.families.base import (
     TensorSpec,
 )
 from tsmerge_export.families.hf import TransformersFamily
+from tsmerge_export.families.objective import Objective, Quantiles
 from tsmerge_export.families.t5_stack import exportable, instrument_decoder, instrument_encoder
 from tsmerge_export.merge.run import MergeRun
 
@@ -142,6 +143,9 @@ class ChronosBolt(TransformersFamily):
 
     def quantile_levels(self, model: Any) -> tuple[float, ...]:
         return tuple(model.chronos_config.quantiles)
+
+    def objective(self, model: Any) -> Objective:
+        return Quantiles(_Model(model), self.horizon(model), self.quantile_levels(model))
 
     def pipeline(self, model: Any) -> dict[str, Any]:
         return super().pipeline(model) | {

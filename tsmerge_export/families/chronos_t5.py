@@ -25,6 +25,7 @@ from tsmerge_export.families.base import (
     TensorSpec,
 )
 from tsmerge_export.families.hf import TransformersFamily
+from tsmerge_export.families.objective import Batch, Objective, Predicted, Series
 from tsmerge_export.families.t5_decoder import Cross, Decoder
 from tsmerge_export.families.t5_generation import T5Generation
 from tsmerge_export.families.t5_stack import (
@@ -103,6 +104,37 @@ class _Encoder(Component):
         return {"input_ids": ids.numpy(), "attention_mask": mask.numpy().astype(np.int64)}
 
 
+class _Tokens(Objective):
+    """Logits of the future's tokens under teacher forcing: the decoder is given the true ones before each."""
+
+    kind = "logits"
+
+    def __init__(self, generation: T5Generation, horizon: int) -> None:
+        self._generation, self.horizon = generation, horizon
+
+    def feed(
+        self, model: Any, context: Series, future: Series
+    ) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
+        """Tokens of the context, and the decoder's: the start, then the labels. A missing step is the pad token, as
+        upstream trains, and no label. The end of the forecast, which its length tells, is none either."""
+        config, tokens = _chronos_config(model), tokenizer(model)
+        ids, mask, scale = tokens.context_input_transform(torch.from_numpy(np.array(context, np.float32)))
+        found, known = tokens.label_input_transform(torch.from_numpy(np.array(future, np.float32)), scale)
+        labels, known = found[:, : self.horizon], known[:, : self.horizon]
+        given = torch.where(known, labels, config.pad_token_id)[:, :-1]
+        start = torch.full_like(labels[:, :1], int(model.config.decoder_start_token_id))
+        inputs = {
+            "input_ids": ids.numpy(),
+            "attention_mask": mask.numpy().astype(np.int64),
+            "tokens": torch.cat([start, given], dim=1)[:, None].numpy(),
+        }
+        return inputs, torch.where(known, labels, -100).numpy()
+
+    def outputs(self, model: Any, batch: Batch) -> Predicted:
+        logits = self._generation.eager(model, batch.inputs)["logits"][:, 0]
+        return Predicted(self.kind, {"logits": logits}, batch.unit)
+
+
 class ChronosT5(TransformersFamily):
     """Amazon's Chronos on T5 (``T5ForConditionalGeneration`` with a ``chronos_config``)."""
 
@@ -161,6 +193,9 @@ class ChronosT5(TransformersFamily):
 
     def quantile_levels(self, model: Any) -> tuple[float, ...]:
         return _QUANTILES
+
+    def objective(self, model: Any) -> Objective:
+        return _Tokens(self.generation(model), self.horizon(model))
 
     def pipeline(self, model: Any) -> dict[str, Any]:
         config = _chronos_config(model)

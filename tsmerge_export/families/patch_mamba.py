@@ -31,6 +31,7 @@ from tsmerge_export.families.base import (
 from tsmerge_export.families.hf import detached_twin, from_config
 from tsmerge_export.families.mamba import scan_mixers
 from tsmerge_export.families.mamba2 import readable_limit, stored_limit
+from tsmerge_export.families.objective import Objective, Quantiles
 from tsmerge_export.families.state_space import BETWEEN, instrument_blocks, tokens_to_trace
 from tsmerge_export.merge.run import MergeRun
 
@@ -222,6 +223,9 @@ class PatchMamba(Family):
 
     def quantile_levels(self, model: Any) -> tuple[float, ...]:
         return tuple(model.config.quantiles)
+
+    def objective(self, model: Any) -> Objective:
+        return Quantiles(_Model(model), self.horizon(model), self.quantile_levels(model))
 
     def forecast(
         self, model: Any, run: Callable[[Arrays], Arrays], series: NDArray[np.float32], seed: int = 0

@@ -267,6 +267,13 @@ def window_errors(
     """
     levels = family.quantile_levels(model)
     quantiles = _in_chunks(forecast or _own_forecast(family, model), run, cut.context[column], seed)
+    return errors_of(quantiles, levels, cut, column)
+
+
+def errors_of(
+    quantiles: npt.NDArray[np.float32], levels: Sequence[float], cut: Windows, column: int
+) -> dict[str, npt.NDArray[np.float64]]:
+    """:func:`window_errors` of forecasts ``[W, Q, H]`` that are there already."""
     median = _median(quantiles, levels)
     target = cut.target[column]
     found: dict[str, list[float]] = {"mse": [], "wql": []}

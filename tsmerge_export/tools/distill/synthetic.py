@@ -1,5 +1,7 @@
 """Synthetic series, made once before training, and the sampler that cuts training windows from all series.
 
+What ``recipes/train_nano.py`` trains the shipped models on, and ``tsmerge distill`` a merged one.
+
 Mixtures of kernels follow the idea of KernelSynth (Chronos, arXiv 2403.07815, section 4.2): sums and products
 of seasonal, trend, smooth and noise components. Here the components are sampled directly instead of through a
 Gaussian process, which is linear in the length.
@@ -7,12 +9,14 @@ Gaussian process, which is linear in the length.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from .series import Panel
+from tsmerge_export.errors import UsageError
 
 Array = npt.NDArray[np.float32]
 
@@ -22,6 +26,8 @@ SEASON = 24
 # Periods of hourly, half-hourly, daily, monthly and quarter-hourly data, hourly ones most of the time.
 PERIODS = (SEASON, 48, 12, 168, 7, 30, 96, 8)
 PERIOD_WEIGHTS = (0.6, 0.07, 0.08, 0.06, 0.07, 0.04, 0.04, 0.04)
+# So many windows in a row that nothing can be learnt from: there are no others.
+_GIVE_UP = 20_000
 # A future this far off the history cannot be learnt from; the bound is in standard deviations of the context.
 MAX_DEVIATION = 8.0
 
@@ -96,27 +102,87 @@ def mixture(rng: np.random.Generator, length: int) -> Array:
     return ((total - total.mean()) / (std if std > 1e-6 else 1.0)).astype(np.float32)
 
 
+class MadeWhenRead(Sequence[Array]):
+    """Synthetic series that are made, and kept, when they are first read: number i of a stream is always the same.
+
+    Args:
+        make: :func:`waveform` or :func:`mixture`. stream: seeds of the series, to which their number is added.
+        count: how many. length: of each, in steps.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[np.random.Generator, int], Array],
+        stream: Sequence[int],
+        count: int,
+        length: int,
+    ) -> None:
+        self._make, self._stream, self._count, self._length = make, tuple(stream), count, length
+        self._made: dict[int, Array] = {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Array: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Array]: ...
+    def __getitem__(self, index: int | slice) -> Array | Sequence[Array]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._count))]
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        if index not in self._made:
+            self._made[index] = self._make(np.random.default_rng([*self._stream, index]), self._length)
+        return self._made[index]
+
+
+class Panel(Protocol):
+    """Columns of one data set."""
+
+    @property
+    def values(self) -> npt.NDArray[np.float64]:
+        """``[rows, columns]``, NaN is missing."""
+
+    @property
+    def train_end(self) -> int:
+        """First row that is not training data."""
+
+
 @dataclass(frozen=True)
 class Pool:
     """All series that training windows are cut from; each is a 1-D float32 array."""
 
-    waveforms: list[Array]
-    mixtures: list[Array]
-    real: list[Array]
+    waveforms: Sequence[Array]
+    mixtures: Sequence[Array]
+    real: Sequence[Array]
 
     @classmethod
-    def build(cls, seed: int, panels: list[Panel], count: int) -> Pool:
-        """`count` synthetic series of each kind plus the first 60 % of every column of every panel."""
+    def build(cls, seed: int, panels: Sequence[Panel], count: int) -> Pool:
+        """`count` synthetic series of each kind plus the training part of every column of every panel."""
         rng = np.random.default_rng(seed)
         return cls(
             [waveform(rng, SERIES_LENGTH) for _ in range(count)],
             [mixture(rng, SERIES_LENGTH) for _ in range(count)],
-            [
-                panel.values[: panel.train_end, column].astype(np.float32)
-                for panel in panels
-                for column in range(panel.values.shape[1])
-            ],
+            _training_parts(panels),
         )
+
+    @classmethod
+    def made_when_read(cls, seed: int, panels: Sequence[Panel], count: int, length: int) -> Pool:
+        """The same kinds of series, `length` steps each, from streams of their own."""
+        return cls(
+            MadeWhenRead(waveform, (seed, 3), count, length),
+            MadeWhenRead(mixture, (seed, 4), count, length),
+            _training_parts(panels),
+        )
+
+
+def _training_parts(panels: Sequence[Panel]) -> list[Array]:
+    return [
+        panel.values[: panel.train_end, column].astype(np.float32)
+        for panel in panels
+        for column in range(panel.values.shape[1])
+    ]
 
 
 @dataclass(frozen=True)
@@ -163,7 +229,10 @@ class Sampler:
         if len(known) < 2:
             return False
         std = float(known.std())
-        return std > 1e-4 and float(np.abs(target - known.mean()).max()) <= MAX_DEVIATION * std
+        there = target[~np.isnan(target)]
+        if std <= 1e-4 or not len(there):
+            return False
+        return float(np.abs(there - known.mean()).max()) <= MAX_DEVIATION * std
 
     def _hide(self, context: Array) -> None:
         """In place: a few windows get a gap or a short history, as NaN."""
@@ -178,9 +247,14 @@ class Sampler:
             context[: int(self.rng.integers(0, max(1, len(context) - 2 * SEASON)))] = np.nan
 
     def batch(self, size: int, context: int, shares: Shares, horizon: int = HORIZON) -> tuple[Array, Array]:
-        """Contexts [size, context] with NaN where unknown, and targets [size, horizon], float32."""
+        """Contexts [size, context] with NaN where unknown, and targets [size, horizon], float32.
+
+        Raises:
+            UsageError: no window can be learnt from.
+        """
         contexts: list[Array] = []
         targets: list[Array] = []
+        refused = 0
         while len(contexts) < size:
             window = self._window(context + horizon, shares)
             past, future = window[:context], window[context:]
@@ -188,4 +262,12 @@ class Sampler:
             if self.usable(past, future):
                 contexts.append(past)
                 targets.append(future)
+                refused = 0
+                continue
+            refused += 1
+            if refused == _GIVE_UP:
+                raise UsageError(
+                    "--data: its training part (the first 60 % of the rows) holds no window of "
+                    f"{context} + {horizon} steps to learn from: all are constant or without values"
+                )
         return np.stack(contexts), np.stack(targets)

@@ -1,0 +1,53 @@
+"""Gradients flow through every method, in every family that trains, down to what lies before the first merge."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import tsmerge_export as tsm
+from tests.models import tiny
+from tsmerge_export import families
+from tsmerge_export.settings.config import MergeConfig
+
+METHODS = [
+    MergeConfig(k=1, ratio="1/2"),
+    MergeConfig("global", ratio="1/4"),
+    MergeConfig("dynamic", threshold=0.0),
+    MergeConfig("pitome", ratio="1/4"),
+    MergeConfig("ssm", ratio="1/4"),
+]
+#: Of a family, a weight that every token passes before the first merge.
+FIRST = {
+    "chronos-bolt": "input_patch_embedding.hidden_layer.weight",
+    "chronos-t5": "encoder.block.0.layer.0.SelfAttention.v.weight",
+    "patch-mamba": "embed.0.weight",
+}
+
+
+@pytest.mark.parametrize("merge", METHODS, ids=lambda merge: merge.method)
+@pytest.mark.parametrize("name", sorted(FIRST))
+def test_gradients_reach_what_lies_before_the_merge(name: str, merge: MergeConfig) -> None:
+    model = tiny(name)
+    family, core = families.for_model(model)
+    objective = family.objective(core)
+    assert objective is not None
+    length = family.context(core) // 2
+    walks = np.random.default_rng(1).normal(size=(3, length + objective.horizon)).cumsum(1).astype(np.float32)
+    batch = objective.batch(core, walks[:, :length], walks[:, length:])
+    with torch.no_grad():
+        taught = objective.outputs(core, batch)
+    with tsm.merging(core, merge) as run:
+        said = objective.outputs(core, batch)
+        removed = [step.removed for step in run.steps]
+    assert len(removed) == family.merge_points(core).count and removed[0] > 0
+    tsm.distillation_loss(family, said, taught, batch.future).backward()  # type: ignore[no-untyped-call]
+    reached = {n: w.grad for n, w in core.named_parameters() if w.grad is not None}
+    assert all(bool(torch.isfinite(gradient).all()) for gradient in reached.values())
+    assert float(reached[FIRST[name]].abs().max()) > 1e-7
+    # Nothing is left behind.
+    with torch.no_grad():
+        after = objective.outputs(core, batch)
+    for key, value in taught.values.items():
+        assert torch.equal(value, after.values[key])

@@ -1,0 +1,184 @@
+"""What a distillation gives: a model that merges well, how it came to be, and what it is worth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from tsmerge_export.checkpoint.model_folder import FILES, write_model_folder
+from tsmerge_export.console.one_line import by_fields
+from tsmerge_export.errors import UsageError
+from tsmerge_export.files.atomic import fsync_tree
+from tsmerge_export.files.beside import Beside, ChangedError, entries, look, sweep
+from tsmerge_export.files.paths import real_path
+from tsmerge_export.settings.trained import KEY, Trained
+from tsmerge_export.tools.distill.scores import Score
+from tsmerge_export.tools.distill.settings import Recipe
+
+#: Of the folder: how the weights came to be.
+RECORD = "distillation.json"
+FORMAT, FORMAT_VERSION = "tsmerge-distillation", 1
+
+
+@dataclass(frozen=True)
+class History:
+    """The course of one training.
+
+    Attributes:
+        steps: done. batch: windows per step, of the longest context half of them. seconds: of training, without
+            validation. best_step: of the weights that were kept, 0 for the original ones.
+        losses: ``(step, likelihood of the future, distance to the teacher)``, means since the line before.
+        curve: of every validation ``{"step", "seconds", "mean", "increase": {ratio: per cent}}``.
+    """
+
+    steps: int
+    batch: int
+    seconds: float
+    best_step: int
+    losses: Sequence[Sequence[float]]
+    curve: Sequence[Mapping[str, Any]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            name: list(value) if name in ("losses", "curve") else value for name, value in vars(self).items()
+        }
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """A distilled model.
+
+    Attributes:
+        model: the family's module, on the CPU, in eval mode, with no merging applied; its config says what it was
+            trained for. family: its name.
+        trained: what for. recipe: how.
+        history: of the training, and control: of the one without merging, None where there was none.
+        scores: of the test windows: for each table and setting, the unmerged one among them.
+        met: whether MSE and WQL of every table, at the setting that it was trained for (of an elastic one at each), are
+            at most ``recipe.max_increase`` above the original unmerged model's, on the test windows.
+        notes: sentences for the user. versions: of what was used. config: of config.json, without the key.
+    """
+
+    model: nn.Module
+    family: str
+    trained: Trained
+    recipe: Recipe
+    history: History
+    control: History | None
+    scores: tuple[Score, ...]
+    met: bool
+    notes: tuple[str, ...]
+    versions: Mapping[str, str]
+    config: Mapping[str, Any] = field(repr=False)
+
+    def __repr__(self) -> str:
+        return by_fields(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the weights, JSON-ready: what :data:`RECORD` holds."""
+        return {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "family": self.family,
+            "trained": self.trained.to_dict(),
+            "recipe": self.recipe.to_dict(),
+            "history": self.history.to_dict(),
+            "control": None if self.control is None else self.control.to_dict(),
+            "scores": [score.to_dict() for score in self.scores],
+            "met": self.met,
+            "notes": list(self.notes),
+            "versions": dict(self.versions),
+        }
+
+    def save(self, directory: str | Path, force: bool = False) -> Path:
+        """Write a checkpoint in the family's own format, with :data:`RECORD` beside: all of it or nothing.
+
+        ``config.json`` says under ``tsmerge`` what the weights were trained for.
+
+        Args:
+            directory: folder to make. force: replace a folder that was written by this, or an empty one.
+
+        Returns:
+            The folder.
+
+        Raises:
+            UsageError: something stands there, or it cannot be written; what stands there stays.
+        """
+        path = check_folder(directory, force)
+        seen = look(path)
+        try:
+            with Beside(path) as beside:
+                beside.new.mkdir()
+                write_model_folder(self.model, {**self.config, KEY: self.trained.to_dict()}, beside.new)
+                text = json.dumps(finite(self.to_dict()), indent=2, allow_nan=False) + "\n"
+                (beside.new / RECORD).write_text(text, encoding="utf-8")
+                fsync_tree(beside.new)
+                beside.put(seen)
+        except ChangedError as error:
+            raise UsageError(
+                f"-o {directory}: was made or changed by someone else meanwhile"
+                + (
+                    f"; theirs is kept in {error.kept}"
+                    if error.kept
+                    else "; it stays, and nothing is written"
+                )
+            ) from None
+        except OSError as error:
+            raise UsageError(f"-o {directory}: cannot be written ({error.strerror or error})") from None
+        return path
+
+
+def finite(value: Any) -> Any:
+    """JSON-ready data with None in the place of what is no number."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return (
+        None
+        if isinstance(value, float) and (value != value or value in (float("inf"), -float("inf")))
+        else value
+    )
+
+
+def check_folder(directory: str | Path, force: bool = False) -> Path:
+    """Check, before any work, that a checkpoint can be written to a folder. Makes missing parent folders.
+
+    Returns:
+        The absolute path, links followed.
+
+    Raises:
+        UsageError: it is a file, exists, or with ``force`` holds what no distillation has written.
+    """
+    path = real_path(directory)
+    if not path.name:
+        raise UsageError(f"-o {directory}: is not a folder name")
+    if not path.exists():
+        sweep(path.parent, path.name)
+    if path.is_dir():
+        names = [name for name, _ in entries(path)]
+        ours = not names or (RECORD in names and all(_written_by_us(name) for name in names))
+        if not ours:
+            other = next((name for name in names if not _written_by_us(name)), names[0])
+            raise UsageError(
+                f"-o {directory}: holds {other}, which no distillation has written; choose another name"
+            )
+        if names and not force:
+            raise UsageError(f"-o {directory}: exists already; add --force to replace it")
+    elif path.exists():
+        raise UsageError(f"-o {directory}: is a file; give the name of a folder to make")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"-o {directory}: its folder cannot be made ({error.strerror})") from None
+    return path
+
+
+def _written_by_us(name: str) -> bool:
+    return name in FILES or name == RECORD or (name.startswith("model-") and name.endswith(".safetensors"))
