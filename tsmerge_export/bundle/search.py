@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 
+def unmerged_words(meant: bool) -> str:
+    """What an unmerged model is called, by whether its weights are meant to run like that."""
+    return "unmerged" if meant else "unmerged (not what these weights are for)"
+
+
 @dataclass(frozen=True)
 class Tested:
     """Figures of a finalist on the test split."""
@@ -20,6 +25,7 @@ class Tried:
 
     Attributes:
         increase_percent, upper_percent: of the error, and its bound. test: of a finalist.
+        meant: False of weights that were trained to merge, and run unmerged.
     """
 
     source: str
@@ -28,6 +34,7 @@ class Tried:
     upper_percent: float | None = None
     speedup: float | None = None
     error: str | None = None
+    meant: bool = True
     test: Tested | None = None
 
     @property

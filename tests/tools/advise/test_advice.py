@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from fractions import Fraction
 from types import SimpleNamespace
 
 import pytest
 
 from tests import artefacts
 from tsmerge_export.compile.checkpoint_source import CheckpointSource
-from tsmerge_export.tools.advise import study
+from tsmerge_export.families.base import MergePoints
+from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.trained import Trained
+from tsmerge_export.tools.advise import show, study
 from tsmerge_export.tools.advise.advice import (
     DO_NOT,
     MERGE,
@@ -17,6 +23,7 @@ from tsmerge_export.tools.advise.advice import (
     Column,
     Figures,
     Speed,
+    candidates,
     judge,
     score,
 )
@@ -116,3 +123,46 @@ def test_the_encoders_share_counts_every_step_of_the_decoder(monkeypatch: pytest
 def test_lengths_end_at_the_context_and_hold_the_one_asked_about() -> None:
     assert study.lengths_of(256, 100) == [16, 32, 64, 100, 128, 256]
     assert study.lengths_of(300, 300) == [16, 32, 64, 128, 256, 300]
+
+
+def trained_for(speeds: tuple[float, float, float], length: int, unmerged: float | None) -> Figures:
+    """Weights that halve their tokens, of a regular series of tokens that differ."""
+    made = figures(0.3, 0.02, FAST, length)
+    trained = Trained(MergeConfig(ratio="1/2"), unmerged=unmerged)
+    own = [
+        Speed("trained", steps, steps // 8, 2, 2.0, value)
+        for steps, value in zip(LENGTHS, speeds, strict=True)
+    ]
+    return replace(made, speeds=(*made.speeds, *own), trained=trained)
+
+
+def test_weights_that_were_trained_for_it_merge_whatever_the_series() -> None:
+    found = trained_for((0.9, 1.2, 1.7), 128, 1.04)
+    advice = judge(found)
+    assert (advice.verdict, advice.merge, advice.pays_from) == (MERGE, MergeConfig(ratio="1/2"), 64)
+    assert "expected to run at 1.70 times the speed" in advice.reasons[0]
+    assert show.command_of("distilled", advice) == "tsmerge-export distilled"
+    content = json.loads(json.dumps({"advice": advice.to_dict(), "figures": found.to_dict()}))
+    assert content["advice"]["merge"] == MergeConfig(ratio="1/2").to_dict()
+    assert content["figures"]["pays_from"]["trained"] == 64
+    assert Trained.from_dict(content["figures"]["trained"]) == found.trained
+
+
+def test_trained_weights_at_a_length_that_does_not_pay() -> None:
+    advice = judge(trained_for((0.9, 1.2, 1.7), 32, 1.04))
+    assert (advice.verdict, advice.merge, advice.pays_from) == (DO_NOT, None, 64)
+    assert "merging as these weights were trained to, is expected to run at 0.90" in advice.reasons[0]
+    assert "unmerged these weights are worse (+104.0 %): take the model that they were" in advice.reasons[-1]
+    assert "unmerged these weights" not in " ".join(judge(trained_for((0.9, 1.2, 1.7), 32, 0.0)).reasons)
+
+
+def test_what_is_looked_at() -> None:
+    half, tenth = MergeConfig(ratio="1/2", layers=(1,)), MergeConfig(ratio="1/10", layers=(1,))
+    assert list(candidates(None)) == ["1/10", "1/4", "1/2"]
+    assert dict(list(candidates(Trained(half)).items())[3:]) == {"trained": half}
+    elastic = Trained(half, (Fraction(0), Fraction(1, 10), Fraction(1, 2)))
+    assert dict(list(candidates(elastic).items())[3:]) == {"trained 1/2": half, "trained 1/10": tenth}
+    # By hand: of 17 tokens, the last one protected, one layer of two removes 8, or one.
+    points = MergePoints(2, protect_last=1)
+    assert [study._left(merge, 17, points) for merge in (half, tenth)] == [9, 16]
+    assert study._left(MergeConfig("dynamic"), 17, points) is None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,18 @@ import pytest
 
 from tests.models import tiny_folder
 from tests.quick import quick_verdicts
+from tsmerge_export import bundle, typed
 from tsmerge_export.cli import main
 from tsmerge_export.cli.commands import merge_config
 from tsmerge_export.cli.parser import export_parser, tsmerge_parser
 from tsmerge_export.errors import UnsupportedError, UsageError
+from tsmerge_export.families.trained import mark
+from tsmerge_export.report.html import speed
 from tsmerge_export.report.html.commands import commands
 from tsmerge_export.settings import registry
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.tools.tune import contender, search, space, verdict
+from tsmerge_export.settings.trained import Trained
+from tsmerge_export.tools.tune import contender, search, show, space, verdict
 from tsmerge_export.tools.tune.crossover import WORTH
 from tsmerge_export.tools.tune.search import NONE, Search, Tried, identity_of, pareto
 from tsmerge_export.verify.checks import Checks
@@ -151,6 +157,33 @@ def test_search_records_continues_and_survives_failures(
         UsageError, match=r"study.log: belongs to a search with another batch, metric; remove it"
     ):
         Search([made], "mse", study, identity_of(["tiny"], b"data", "wql", 3, 120, 4))
+
+
+def test_what_the_weights_were_trained_for_is_tried_and_unmerged_is_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = prepared(tmp_path)
+    third = MergeConfig(ratio="1/3", layers=(1,))  # no proposal of the search
+    mark(made.source.model, Trained(third, (Fraction(1, 3), Fraction(1, 2)), 1.04))
+    monkeypatch.setattr(search, "time_against", always(1.5))
+    found = Search([made], "mse", tmp_path / "study.log", identity_of(["tiny"], b"data", "mse", 2, 120, 4))
+    assert [one.merge for one in found.tried] == [NONE, third, replace(third, ratio=Fraction(1, 2))]
+    assert [one.meant for one in found.tried] == [False, True, True]
+    base, merged = (made.errors(merge, made.validation)["mse"].sum(1) for merge in (NONE, third))
+    assert found.tried[1].increase == pytest.approx(100 * (np.median(merged / base) - 1))
+    words = "unmerged (not what these weights are for)"
+    assert show.name_of(found.tried[0], several=False) == words
+    shown = typed.read(bundle.search.Tried, found.tried[0].to_dict(), "report.json")
+    assert speed._name(shown, several=False) == words
+    assert found.notes[0].startswith("the unmerged model here is not what these weights are for (+104.0 %)")
+
+    def fails(self: Any, merge: MergeConfig, windows: Any) -> Any:
+        raise UnsupportedError("does not build")
+
+    # One that cannot be measured is a row, as any other.
+    with monkeypatch.context() as patch:
+        patch.setattr(Search, "_figures", lambda self, *one: fails(self, *one[1:]) if one[1].active else base)
+        assert Search._tried(found, made, third).error == "does not build"
 
 
 @pytest.fixture

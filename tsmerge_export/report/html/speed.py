@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import PurePath
 
 from tsmerge_export.bundle.report import Report
-from tsmerge_export.bundle.search import Search, Tried
+from tsmerge_export.bundle.search import Search, Tried, unmerged_words
 from tsmerge_export.console.figures import change
 from tsmerge_export.report.html.chart import Axes, ticks
 from tsmerge_export.report.html.markup import Html, bar, join, section, table, tag
@@ -143,7 +143,7 @@ def _searched(search: Search) -> list[Html]:
 def _name(one: Tried, several: bool) -> str:
     merge = MergeConfig.from_dict(one.merge)
     words = merge.describe().replace(" min-tokens=4", "").replace(" positions=gather", "")
-    words = words if merge.active else "unmerged"
+    words = words if merge.active else unmerged_words(one.meant)
     return f"{PurePath(one.source).name}: {words}" if several else words
 
 

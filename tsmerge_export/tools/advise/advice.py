@@ -13,13 +13,16 @@ a reason to foretell a small cost:
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
+from tsmerge_export.console.figures import change
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.trained import Trained
 from tsmerge_export.tools.advise.redundancy import ALIKE, Redundancy
 from tsmerge_export.tools.tune.crossover import WORTH
 
@@ -27,6 +30,15 @@ from tsmerge_export.tools.tune.crossover import WORTH
 RATIOS = ("1/10", "1/4", "1/2")
 #: Spectral entropy from which a series counts as noisy: more than half of what all frequencies alike would have.
 NOISY = 0.5
+
+
+def candidates(trained: Trained | None) -> Mapping[str, MergeConfig]:
+    """The settings that are looked at, by name: :data:`RATIOS`, and what the weights were trained for."""
+    found = {ratio: MergeConfig(ratio=ratio) for ratio in RATIOS}
+    for merge in () if trained is None else trained.settings():
+        found[f"trained {merge.ratio}" if trained and trained.elastic else "trained"] = merge
+    return found
+
 
 MERGE, PROBABLY, DO_NOT = "merge", "probably", "do not merge"
 
@@ -48,12 +60,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Speed:
-    """Foretold for one amount at one length: ``ideal`` by FLOPs, ``expected`` by the cost model; 1 is no gain."""
+    """Foretold for one amount at one length: ``ideal`` by FLOPs, ``expected`` by the cost model; 1 is no gain.
+
+    ``ratio`` is a name of :func:`candidates`; ``left`` None where the data decide how many tokens that is."""
 
     ratio: str
     length: int
     tokens: int
-    left: int
+    left: int | None
     ideal: float
     expected: float
 
@@ -67,6 +81,7 @@ class Figures:
         columns: of the data. layers: redundancy at every merge point. speeds: for every amount and length.
         shrinking: share of the first component's FLOPs that merging makes smaller.
         first_share: share of the FLOPs of one whole forecast that is in the first component (1: all of them).
+        trained: what the weights were trained for.
     """
 
     length: int
@@ -76,6 +91,7 @@ class Figures:
     speeds: tuple[Speed, ...]
     shrinking: float
     first_share: float = 1.0
+    trained: Trained | None = None
 
     @property
     def entropy(self) -> float:
@@ -108,11 +124,12 @@ class Figures:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return asdict(self) | {
+        return asdict(replace(self, trained=None)) | {
+            "trained": None if self.trained is None else self.trained.to_dict(),
             "entropy": self.entropy,
             "score": self.score,
             "alike_share": self.alike,
-            "pays_from": {ratio: self.pays_from(ratio) for ratio in RATIOS},
+            "pays_from": {name: self.pays_from(name) for name in candidates(self.trained)},
         }
 
 
@@ -120,21 +137,26 @@ class Figures:
 class Advice:
     """``verdict`` is one of :data:`MERGE`, :data:`PROBABLY`, :data:`DO_NOT`; ``ratio`` is where to begin, if at all;
     ``pays_from`` the shortest length from which on that, or what comes nearest to being advised, is expected to be 5 %
-    faster (None: at no length, or speed is not what speaks against it); ``reasons`` are sentences."""
+    faster (None: at no length, or speed is not what speaks against it); ``reasons`` are sentences; ``own`` is what the
+    weights were trained for, where that is what to begin with."""
 
     verdict: str
     ratio: str | None
     pays_from: int | None
     reasons: tuple[str, ...]
+    own: MergeConfig | None = None
 
     @property
     def merge(self) -> MergeConfig | None:
         """The setting to begin with."""
+        if self.own is not None:
+            return self.own
         return None if self.ratio is None else MergeConfig(method="local", k=1, ratio=self.ratio)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return asdict(self) | {"merge": None if self.merge is None else self.merge.to_dict()}
+        merge = None if self.merge is None else self.merge.to_dict()
+        return asdict(replace(self, own=None)) | {"merge": merge, "own": self.own is not None}
 
 
 def score(entropy: float, distortion: float, redundancy: float) -> float:
@@ -151,7 +173,11 @@ def judge(figures: Figures) -> Advice:
     2. Of these, those that are expected to be 5 % faster at this length. None: do not merge, and from which length on.
     3. Begin with the largest covered one: merge if the series is noisy too, else probably. Only the one that goes
        beyond what is covered: probably.
+
+    Weights that were trained for a setting are another matter, see :func:`_judge_trained`.
     """
+    if figures.trained is not None:
+        return _judge_trained(figures, figures.trained)
     noisy = figures.entropy >= NOISY
     covered = [ratio for ratio in RATIOS if Fraction(ratio) <= figures.alike + 1e-9]
     allowed = [*covered, *RATIOS[len(covered) : len(covered) + 1]] if noisy else covered
@@ -179,12 +205,33 @@ def judge(figures: Figures) -> Advice:
     return Advice(verdict, begin, figures.pays_from(begin), (speed, tokens, spectrum))
 
 
+def _judge_trained(figures: Figures, trained: Trained) -> Advice:
+    """Merge as they were trained, where that is expected to be faster: training has already paid for the accuracy."""
+    name = next(name for name, merge in candidates(trained).items() if merge is trained.merge)
+    why = f"these weights were trained for {trained.describe()}: how alike the tokens are does not decide"
+    if figures.expected(name) < WORTH:
+        advice = _too_short(figures, name, (why,))
+        if not trained.needs_merging:
+            return advice
+        cost = "" if trained.unmerged is None else f" ({change(100 * trained.unmerged)})"
+        instead = f"unmerged these weights are worse{cost}: take the model that they were distilled from"
+        return replace(advice, reasons=(*advice.reasons, instead))
+    speed = (
+        f"at {figures.length} steps merging like that is expected to run at {figures.expected(name):.2f} times the "
+        "speed of the unmerged file"
+    )
+    return Advice(MERGE, None, figures.pays_from(name), (speed, why), trained.merge)
+
+
 def _too_short(figures: Figures, ratio: str, others: tuple[str, ...]) -> Advice:
     """Do not merge: not even ``ratio``, the most that may be removed, is expected to pay at this length."""
     speed = next(s for s in figures.speeds if (s.ratio, s.length) == (ratio, figures.length))
     pays = figures.pays_from(ratio)
+    what = f"removing {ratio} per layer, the most that may go"
+    if ratio not in RATIOS:
+        what = "merging as these weights were trained to"
     here = (
-        f"at {figures.length} steps ({speed.tokens} tokens) removing {ratio} per layer, the most that may go, is "
+        f"at {figures.length} steps ({speed.tokens} tokens) {what}, is "
         f"expected to run at {speed.expected:.2f} times the speed of the unmerged file ({speed.ideal:.2f} by FLOPs)"
     )
     below = (

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from tsmerge_export.console.terminal import print_table
-from tsmerge_export.tools.advise.advice import DO_NOT, RATIOS, Advice, Figures
+from tsmerge_export.tools.advise.advice import DO_NOT, RATIOS, Advice, Figures, candidates
 from tsmerge_export.tools.advise.study import Study
 from tsmerge_export.tools.tune.crossover import WORTH
 
 
 def command_of(source: str, advice: Advice) -> str | None:
     """The export to begin with."""
+    if advice.own is not None:
+        return f"tsmerge-export {source}"
     return None if advice.ratio is None else f"tsmerge-export {source} --merge local --ratio {advice.ratio}"
 
 
@@ -36,7 +38,8 @@ def print_study(found: Study, advice: Advice, source: str, component: str) -> No
         print(f"note: {note}")
     for reason in advice.reasons:
         print(f"- {reason}")
-    begin = "" if advice.ratio is None else f", begin with: {command_of(source, advice)}"
+    command = command_of(source, advice)
+    begin = "" if command is None else f", begin with: {command}"
     print(f"advice: {advice.verdict}{begin}", flush=True)
 
 
@@ -69,10 +72,16 @@ def _speeds(figures: Figures) -> _Table:
     for length in dict.fromkeys(speed.length for speed in figures.speeds):
         mine = [speed for speed in figures.speeds if speed.length == length]
         mark = " *" if length == figures.length else ""
-        cells = (f"{s.expected:.2f} ({s.ideal:.2f}), {s.left}" for s in mine)
+        cells = (
+            f"{s.expected:.2f} ({s.ideal:.2f})" + ("" if s.left is None else f", {s.left}") for s in mine
+        )
         rows.append((f"{length}{mark}", str(mine[0].tokens), *cells))
     title = f"Expected speed-up at batch {figures.batch} (ideal by FLOPs), and tokens left"
-    return title, ("length", "tokens", *(f"remove {ratio}" for ratio in RATIOS)), rows
+    return title, ("length", "tokens", *map(_called, candidates(figures.trained))), rows
+
+
+def _called(name: str) -> str:
+    return f"remove {name}" if name in RATIOS else name
 
 
 def plot(found: Study, advice: Advice, path: Path) -> None:
@@ -100,10 +109,10 @@ def plot(found: Study, advice: Advice, path: Path) -> None:
     cosines.set(xlabel="merge point", ylim=(min(0.0, cosines.get_ylim()[0]), 1.02), xticks=layers)
     cosines.legend(fontsize=7)
     speeds: Any = figure.add_subplot(1, 3, 3)
-    for ratio in RATIOS:
-        mine = [speed for speed in figures.speeds if speed.ratio == ratio]
+    for name in candidates(figures.trained):
+        mine = [speed for speed in figures.speeds if speed.ratio == name]
         (line,) = speeds.plot(
-            [s.length for s in mine], [s.expected for s in mine], marker="o", label=f"remove {ratio}"
+            [s.length for s in mine], [s.expected for s in mine], marker="o", label=_called(name)
         )
         speeds.plot([s.length for s in mine], [s.ideal for s in mine], ls=":", color=line.get_color())
     speeds.axhline(WORTH, color="0.5", lw=1, ls="--")

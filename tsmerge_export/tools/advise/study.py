@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +24,7 @@ from tsmerge_export.families.base import Arrays, Component, Family, MergePoints
 from tsmerge_export.inspection.flops import count, feeds, shrinking_share
 from tsmerge_export.onnx_model import weights as onnx_weights
 from tsmerge_export.settings.config import MergeConfig, tokens_removed
-from tsmerge_export.tools.advise.advice import RATIOS, Column, Figures, Speed, score
+from tsmerge_export.tools.advise.advice import RATIOS, Column, Figures, Speed, candidates, score
 from tsmerge_export.tools.advise.cost_model import CostModel, Work, fit, time_of, work_of
 from tsmerge_export.tools.advise.redundancy import Redundancy, measure
 from tsmerge_export.tools.advise.spectrum import LEAST_STEPS, Spectrum, require_scipy, spectrum_of
@@ -96,15 +96,14 @@ def lengths_of(context: int, length: int) -> list[int]:
 class _Files:
     """The plain graph and its merged forms, and what they do at a size."""
 
-    def __init__(self, compilation: Compilation, folder: Path) -> None:
+    def __init__(self, compilation: Compilation, folder: Path, settings: Mapping[str, MergeConfig]) -> None:
         component = compilation.source.components[0]
         compilation.plain(component, folder)
         self.paths: dict[str | None, Path] = {}
-        for ratio in (None, *RATIOS):
-            merge = _NONE if ratio is None else MergeConfig(ratio=ratio)
-            place = folder / (merge.method if ratio is None else ratio.replace("/", "of"))
+        for name, merge in {None: _NONE, **settings}.items():
+            place = folder / str(len(self.paths))
             place.mkdir()
-            self.paths[ratio] = compilation.merged(component, place, merge).merged
+            self.paths[name] = compilation.merged(component, place, merge).merged
         self.flat = {
             ratio: inliner.inline_local_functions(onnx_weights.read(path))
             for ratio, path in self.paths.items()
@@ -204,7 +203,8 @@ def study(
         return source.feed(np.resize(repeated, (batch, steps)))
 
     with TemporaryDirectory(prefix="tsmerge-advise-") as folder:
-        files = _Files(Compilation(source, _NONE, progress=progress), Path(folder))
+        settings = candidates(source.trained)
+        files = _Files(Compilation(source, _NONE, progress=progress), Path(folder), settings)
         progress.step("speed")
         lengths = lengths_of(longest, context)
         model, works = files.calibrate(feed, lengths, Checks(threads=threads, place=place), progress.update)
@@ -215,21 +215,25 @@ def study(
         base = works[None, steps]
         one = {name: value[:1] for name, value in feed(steps).items()}
         tokens = tokens_at(family, component, source.model, one)
-        for ratio in RATIOS:
-            work = works[ratio, steps]
+        for name, merge in settings.items():
+            work = works[name, steps]
             expected = model.seconds(base) / model.seconds(work)
-            left = _left(ratio, tokens, points)
-            speeds.append(Speed(ratio, steps, tokens, left, base.flops / work.flops, expected))
+            left = _left(merge, tokens, points)
+            speeds.append(Speed(name, steps, tokens, left, base.flops / work.flops, expected))
     share = _first_share(source, works[None, context].flops, batch, context)
-    figures = Figures(context, batch, tuple(columns), tuple(layers), tuple(speeds), shrinking, share)
+    figures = Figures(
+        context, batch, tuple(columns), tuple(layers), tuple(speeds), shrinking, share, source.trained
+    )
     return Study(figures, spectra, tuple(notes))
 
 
-def _left(ratio: str, tokens: int, points: MergePoints) -> int:
-    """Tokens behind the last merge point."""
-    merge = MergeConfig(ratio=ratio)
-    for turn in range(points.count):
-        r, share = merge.amount(turn, points.count)
+def _left(merge: MergeConfig, tokens: int, points: MergePoints) -> int | None:
+    """Tokens behind the last merge point; None where the data decide."""
+    if not merge.takes("ratio"):
+        return None
+    turns = len(merge.select_layers(points.count))
+    for turn in range(turns):
+        r, share = merge.amount(turn, turns)
         protected = points.protect_first + points.protect_last
         tokens -= tokens_removed(
             tokens, r=r, ratio=share or None, min_tokens=merge.min_tokens, protected=protected

@@ -18,6 +18,7 @@ from tsmerge_export.compile.compilation import Compilation
 from tsmerge_export.errors import UsageError
 from tsmerge_export.families.base import Arrays, Component, Forecast
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.trained import Trained
 from tsmerge_export.tools.tune.quality import Errors
 from tsmerge_export.verify.change import LEAST_WINDOWS
 from tsmerge_export.verify.checks import Checks
@@ -65,6 +66,11 @@ class Contender:
     def component(self) -> Component:
         """The one that is merged and timed."""
         return self.source.components[0]
+
+    @property
+    def trained(self) -> Trained | None:
+        """What its weights were trained for."""
+        return self.source.trained
 
     @property
     def points(self) -> int:

@@ -17,6 +17,7 @@ from tsmerge_export.settings.registry import built_in
 from tsmerge_export.tools.tune.contender import Contender
 from tsmerge_export.tools.tune.quality import Errors, columns_that_compare, increase, require_windows
 from tsmerge_export.tools.tune.space import first_guesses, methods, suggest
+from tsmerge_export.verify.remarks import rival_unfit
 from tsmerge_export.verify.speed import Speedup, in_turns, speedup_of
 
 NONE = MergeConfig(method="none")
@@ -37,6 +38,8 @@ class Tried:
         speedup: over the reference in the same interleaved run; above 1 is faster. Of what was measured again for the
             verdict it is that figure, see :func:`~tsmerge_export.tools.tune.verdict.settled`.
         error: why it has no figures.
+        meant: whether the weights are meant for it, as far as is known: False of those that were trained to merge, and
+            run unmerged.
     """
 
     source: str
@@ -45,6 +48,7 @@ class Tried:
     upper: float
     speedup: float
     error: str | None = None
+    meant: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -55,6 +59,7 @@ class Tried:
             "upper_percent": self.upper if self.error is None else None,
             "speedup": self.speedup if self.error is None else None,
             "error": self.error,
+            "meant": self.meant,
         }
 
 
@@ -140,13 +145,20 @@ class Search:
             self._figures(contender, NONE, errors)
             for contender, errors in zip(self.contenders, unmerged, strict=True)
         ]
+        # No proposal need hit upon them; measured by every run, as the unmerged models are.
+        self.trained = [
+            self._tried(contender, merge)
+            for contender in self.contenders
+            for merge in (() if contender.trained is None else contender.trained.settings())
+        ]
 
     @property
     def notes(self) -> list[str]:
         """What takes no part in the figures."""
         columns = self.contenders[self.reference].validation.columns
         known = columns_that_compare(self._base, self._least)
-        return [
+        unfit = rival_unfit(self.contenders[self.reference].trained)
+        return ([] if unfit is None else [unfit]) + [
             f"column {name!r}: the unmerged error is next to nothing, left out of the increase"
             for name, there in zip(columns, known, strict=True)
             if not there
@@ -154,9 +166,10 @@ class Search:
 
     @property
     def tried(self) -> list[Tried]:
-        """Everything that has been tried, the unmerged models first; also in runs before this one."""
+        """Everything that has been tried, the unmerged models first, then what their weights were trained for; also in
+        runs before this one."""
         states = self._optuna.trial.TrialState
-        found = list(self.unmerged)
+        found = [*self.unmerged, *self.trained]
         for trial in self._study.get_trials(deepcopy=False, states=(states.COMPLETE, states.FAIL)):
             record = trial.user_attrs.get("record")
             if record is not None:
@@ -189,7 +202,16 @@ class Search:
         reference = self.contenders[self.reference]
         if contender is not reference or merge.active:
             speedup = time_against(reference, contender, merge, runs=_RUNS, seconds=_SECONDS).value
-        return Tried(contender.name, merge, worse.median, worse.upper, speedup)
+        meant = merge.active or contender.trained is None or not contender.trained.needs_merging
+        return Tried(contender.name, merge, worse.median, worse.upper, speedup, meant=meant)
+
+    def _tried(self, contender: Contender, merge: MergeConfig) -> Tried:
+        """The figures of a setting; where it fails, the reason."""
+        try:
+            return self._figures(contender, merge, contender.errors(merge, contender.validation)[self.metric])
+        except Exception as error:  # whatever a setting runs into is a row of the table
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            return Tried(contender.name, merge, 0.0, 0.0, 0.0, reason)
 
     def step(self) -> Tried:
         """Try one setting. What fails is recorded with its reason, and the search goes on."""
@@ -202,12 +224,7 @@ class Search:
             None,
         )
         try:
-            found = known or self._figures(
-                contender, merge, contender.errors(merge, contender.validation)[self.metric]
-            )
-        except Exception as error:  # whatever a setting runs into is a row of the table
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            found = Tried(contender.name, merge, 0.0, 0.0, 0.0, reason)
+            found = known or self._tried(contender, merge)
         except BaseException:  # interrupted: the next run begins with it
             self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
             self._study.enqueue_trial(trial.params)

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
+from tsmerge_export.bundle.search import unmerged_words
 from tsmerge_export.console.figures import change
 from tsmerge_export.console.terminal import console, print_table, table
 from tsmerge_export.tools.tune.crossover import interval
@@ -17,8 +18,9 @@ from tsmerge_export.tools.tune.verdict import Answer, Final
 
 def name_of(one: Tried, several: bool) -> str:
     """A setting in words, with the model in front where there is more than one."""
-    words = one.merge.describe() if one.merge.active else "unmerged"
-    words = words.replace(" min-tokens=4", "").replace(" positions=gather", "")
+    words = unmerged_words(one.meant)
+    if one.merge.active:
+        words = one.merge.describe().replace(" min-tokens=4", "").replace(" positions=gather", "")
     return f"{Path(one.source).name}: {words}" if several else words
 
 
