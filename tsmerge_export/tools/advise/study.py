@@ -100,7 +100,7 @@ class _Files:
         component = compilation.source.components[0]
         compilation.plain(component, folder)
         self.paths: dict[str | None, Path] = {}
-        for name, merge in {None: _NONE, **settings}.items():
+        for name, merge in ((None, _NONE), *settings.items()):
             place = folder / str(len(self.paths))
             place.mkdir()
             self.paths[name] = compilation.merged(component, place, merge).merged
