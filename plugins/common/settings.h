@@ -29,6 +29,7 @@ struct Settings
     int64_t protectLast{0};
     Similarity similarity{Similarity::kCosine};
     bool causal{false};  // needs k = 1 and protectFirst >= 1
+    bool runTime{false};  // the share is an input of each call; ratioNum / ratioDen is then what it was made for
 };
 
 // So many of `tokens` may go at most: R2.3 and min_tokens.

@@ -59,10 +59,44 @@ inline Settings readSettings(Ort::ConstKernelInfo const& info, bool byLength)
         settings.r = integer(info, "r", 0, kMost);
         settings.ratioNum = integer(info, "ratio_num", 0, kRatioMost);
         settings.ratioDen = integer(info, "ratio_den", 1, kRatioMost);
+        settings.runTime = integer(info, "run_time", 0, 1, true) != 0;
         if (2 * settings.ratioNum > settings.ratioDen || (settings.ratioNum > 0 && settings.r > 0))
         {
             refuse("a ratio must be at most 1/2, and excludes r");
         }
+        if (settings.runTime && settings.ratioNum == 0)
+        {
+            refuse("run_time needs a ratio, which stands in ratio_num");
+        }
+    }
+    return settings;
+}
+
+// The settings of one call: where the share is chosen at run time, that of the input `share`, which lies in host memory.
+// Throws Ort::Exception.
+inline Settings settingsOf(Settings settings, Ort::KernelContext const& context)
+{
+    constexpr size_t kShare = 3;
+    bool const given = context.GetInputCount() > kShare && context.GetInput(kShare) != nullptr;
+    if (given != settings.runTime)
+    {
+        refuse(given ? "the input share needs run_time = 1" : "run_time = 1 needs the input share");
+    }
+    if (!given)
+    {
+        return settings;
+    }
+    Ort::ConstValue const share = context.GetInput(kShare);
+    if (share.GetTensorTypeAndShapeInfo().GetShape() != std::vector<int64_t>{2})
+    {
+        refuse("share must be [2]: a numerator and a denominator");
+    }
+    int64_t const* const parts = share.GetTensorData<int64_t>();
+    settings.ratioNum = parts[0];
+    settings.ratioDen = parts[1];
+    if (parts[0] < 0 || parts[1] < 1 || parts[1] > 1000000 || 2 * parts[0] > parts[1])
+    {
+        refuse("share must be from 0 to 1/2");
     }
     return settings;
 }

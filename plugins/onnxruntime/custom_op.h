@@ -13,7 +13,8 @@ namespace tsmerge
 // The oldest ONNX Runtime that has what is used here, 1.17; with newer headers too.
 constexpr uint32_t kApi = std::min(ORT_API_VERSION, 17);
 
-// Kernel has a constructor of OrtKernelInfo const* and compute(Ort::KernelContext const&) const; both may throw.
+// Kernel has a constructor of OrtKernelInfo const* and compute(Ort::KernelContext const&) const; both may throw. Its
+// kTakesShare says whether a share that is chosen at run time may be the fourth input.
 template <typename Kernel>
 struct Guarded
 {
@@ -38,7 +39,7 @@ struct Guarded
     Kernel kernel;
 };
 
-// x, metric and size in; y, size, kept and target out. provider is null for the CPU.
+// x, metric and size in, and of kernels that take it the share; y, size, kept and target out. provider is null for the CPU.
 template <typename Kernel>
 class Operator : public Ort::CustomOpBase<Operator<Kernel>, Guarded<Kernel>, true>
 {
@@ -75,11 +76,23 @@ public:
     }
     size_t GetInputTypeCount() const
     {
-        return 3;
+        return Kernel::kTakesShare ? 4 : 3;
     }
     ONNXTensorElementDataType GetInputType(size_t index) const
     {
-        return index == 0 ? mX : index == 1 ? mMetric : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+        return index == 0 ? mX
+            : index == 1  ? mMetric
+            : index == 2  ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT
+                          : ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
+    }
+    OrtCustomOpInputOutputCharacteristic GetInputCharacteristic(size_t index) const
+    {
+        return index == 3 ? INPUT_OUTPUT_OPTIONAL : INPUT_OUTPUT_REQUIRED;
+    }
+    // The lengths of the outputs follow from the share: it is read before anything is launched.
+    OrtMemType GetInputMemoryType(size_t index) const
+    {
+        return index == 3 ? OrtMemTypeCPUInput : OrtMemTypeDefault;
     }
     size_t GetOutputTypeCount() const
     {

@@ -64,6 +64,8 @@ template <typename Count>
 class Kernel
 {
 public:
+    static constexpr bool kTakesShare = !Count::kFromRanks;
+
     explicit Kernel(OrtKernelInfo const* info)
         : mSettings(readSettings(Ort::ConstKernelInfo{info}, !Count::kFromRanks))
         , mCount(Ort::ConstKernelInfo{info})
@@ -80,7 +82,8 @@ public:
         {
             refuse("a row has more than 2^31 - 1 tokens");
         }
-        Problem const problem{size.GetTensorData<float>(), sizes.batch, sizes.tokens, sizes.features, mSettings};
+        Settings const settings = kTakesShare ? settingsOf(mSettings, context) : mSettings;
+        Problem const problem{size.GetTensorData<float>(), sizes.batch, sizes.tokens, sizes.features, settings};
         if (mCount.removed(problem, nullptr) == 0)
         {
             return copyAll(context, problem, x);
@@ -88,7 +91,7 @@ public:
         std::vector<float> storage;
         float const* const features
             = asFloats(metric, sizes.batch * sizes.tokens * sizes.metricFeatures, storage);
-        Match matching(features, problem.size, problem.batch, problem.tokens, sizes.metricFeatures, mSettings);
+        Match matching(features, problem.size, problem.batch, problem.tokens, sizes.metricFeatures, settings);
         if (Count::kFromRanks)
         {
             match(context, problem, matching);

@@ -115,6 +115,8 @@ void makeOutputs(Ort::KernelContext const& context, Problem& problem, int64_t re
 class LocalMerge
 {
 public:
+    static constexpr bool kTakesShare = true;
+
     explicit LocalMerge(OrtKernelInfo const* info)
         : mSettings(readSettings(Ort::ConstKernelInfo{info}, true))
     {
@@ -124,10 +126,11 @@ public:
     {
         Ort::ConstValue const x = context.GetInput(0);
         Problem problem = problemOf(x, context.GetInput(1), context.GetInput(2));
-        makeOutputs(context, problem, removedTokens(mSettings, problem.tokens));
-        Scratch const scratch(context, x, workspaceBytes(mSettings, problem.batch, problem.tokens));
+        Settings const settings = settingsOf(mSettings, context);
+        makeOutputs(context, problem, removedTokens(settings, problem.tokens));
+        Scratch const scratch(context, x, workspaceBytes(settings, problem.batch, problem.tokens));
         auto const stream = static_cast<cudaStream_t>(context.GetGPUComputeStream());
-        check(launchLocalMerge(mSettings, problem, scratch.get(), stream), "LocalMerge");
+        check(launchLocalMerge(settings, problem, scratch.get(), stream), "LocalMerge");
     }
 
 private:
@@ -138,6 +141,8 @@ private:
 class DynamicMerge
 {
 public:
+    static constexpr bool kTakesShare = false;
+
     explicit DynamicMerge(OrtKernelInfo const* info)
         : mSettings(readSettings(Ort::ConstKernelInfo{info}, false))
         , mLimit(rankLimit(Ort::ConstKernelInfo{info}.GetAttribute<float>("threshold")))

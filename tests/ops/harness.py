@@ -27,19 +27,25 @@ def merge_model(
 ) -> onnx.ModelProto:
     """A model ``(x, metric, size) -> (y, size_out, kept, target)`` of one merge node, checked.
 
+    With ``run_time`` among the attributes it has the input ``merge_ratio`` too, and outputs ``share [2]`` last.
+
     bfloat16 goes in and out as float32 (numpy has no bfloat16) and is cast around the node; that is exact.
     """
     outer = "float" if dtype == "bfloat16" else _ONNX[dtype]
     element = getattr(onnx.TensorProto, dtype.upper() if dtype != "float32" else "FLOAT")
     settings = ", ".join(f"{name} = {value}" for name, value in attributes.items())
+    chosen = bool(attributes.get("run_time"))
     model = parser.parse_model(f"""
         <ir_version: {ops.MIN_IR_VERSION}, opset_import: ["" : {opset}, "{ops.DOMAIN}" : {ops.VERSION}]>
-        merge ({outer}[B, N, D] x, {outer}[B, N, Dm] metric, float[B, N] size)
-            => ({outer}[B, M, D] y, float[B, M] size_out, int64[B, M] kept, int64[B, N] target)
+        merge ({outer}[B, N, D] x, {outer}[B, N, Dm] metric, float[B, N] size{", float merge_ratio" * chosen})
+            => ({outer}[B, M, D] y, float[B, M] size_out, int64[B, M] kept, int64[B, N] target
+                {", int64[2] share" * chosen})
         {{
             x_in = Cast<to = {element}>(x)
             metric_in = Cast<to = {element}>(metric)
-            y_out, size_out, kept, target = {ops.DOMAIN}.{op_type}<{settings}>(x_in, metric_in, size)
+            {f"share = {ops.DOMAIN}.ExactRatio(merge_ratio)" * chosen}
+            y_out, size_out, kept, target
+                = {ops.DOMAIN}.{op_type}<{settings}>(x_in, metric_in, size{", share" * chosen})
             y = CastLike(y_out, x)
         }}""")
     add_functions(model, opset)
@@ -61,10 +67,12 @@ def add_functions(model: onnx.ModelProto, opset: int = 18) -> None:
 
 
 def native_form(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same without functions: it runs by the native operators, or not at all."""
+    """The same without functions of merges: it runs by the native operators, or not at all."""
     out = onnx.ModelProto()
     out.CopyFrom(model)
+    kept = [function for function in out.functions if function.name not in ops.merge_op_types()]
     del out.functions[:]
+    out.functions.extend(kept)
     return out
 
 

@@ -80,6 +80,9 @@ class Backend(ABC):
     name: ClassVar[str]
     #: Whether a bundle holds files for it beside the portable one.
     beside: ClassVar[bool] = True
+    #: Whether it takes files whose ratio is chosen at run time; then its sessions have a ``default_ratio``, and their
+    #: ``run`` an argument ``ratio``.
+    run_time: ClassVar[bool] = False
     #: Options of a :class:`~tsmerge_export.backends.target.Target` that it does not have (``dtype``, ``shapes``,
     #: ``capabilities``, ``plugin``, ``inline``), with the end of the sentence that refuses one.
     without: ClassVar[Mapping[str, str]] = {}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
+from fractions import Fraction
 from typing import Any, Generic, Protocol, TypeVar
 
 from numpy.typing import NDArray
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 from tsmerge_export.bundle import Bundle, TensorInfo
 from tsmerge_export.console.one_line import called
 from tsmerge_export.errors import UsageError
+from tsmerge_export.settings.run_time import read
 
 
 class ComponentSession(Protocol):
@@ -28,6 +31,7 @@ def names_of(session: ComponentSession) -> dict[str, tuple[str, ...]]:
 
 
 SessionT = TypeVar("SessionT", bound=ComponentSession)
+BundleT = TypeVar("BundleT", bound="BundleSession[Any]")
 
 
 class BundleSession(Generic[SessionT]):
@@ -73,6 +77,54 @@ class BundleSession(Generic[SessionT]):
         """Outputs of the only component: name, dtype, dims."""
         return self._only().outputs
 
-    def run(self, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-        """Run the only component, by the names of its inputs; outputs by name."""
-        return self._only().run(inputs)
+    @property
+    def default_ratio(self) -> Fraction | None:
+        """Of a bundle whose ratio is chosen at run time, what it is where nobody chooses; None for all others."""
+        found = (getattr(one, "default_ratio", None) for one in self._sessions.values())
+        return next((ratio for ratio in found if ratio is not None), None)
+
+    def run(self, inputs: Mapping[str, Any], ratio: Any = None) -> dict[str, NDArray[Any]]:
+        """Run the only component, by the names of its inputs; outputs by name.
+
+        Args:
+            ratio: of a bundle whose ratio is chosen at run time, the share of the tokens that each merge removes, from
+                0 to 1/2; None is ``.default_ratio``.
+
+        Raises:
+            UsageError: an input or the ratio does not fit, or the ratio is not chosen at run time.
+        """
+        only = self._only()
+        if ratio is None:
+            return only.run(inputs)
+        chosen_ratio(ratio, self.default_ratio, self.bundle.path)
+        return only.run(inputs, ratio=ratio)  # type: ignore[call-arg]
+
+    def at(self: BundleT, ratio: Any) -> BundleT:
+        """The same session with another default for the ratio; what is open is shared.
+
+        Raises:
+            UsageError: no ratio from 0 to 1/2, or the bundle's is not chosen at run time.
+        """
+        chosen = chosen_ratio(ratio, self.default_ratio, self.bundle.path)
+        made = copy(self)
+        made._sessions = {name: copy(one) for name, one in self._sessions.items()}
+        for one in made._sessions.values():
+            if getattr(one, "default_ratio", None) is not None:
+                one.default_ratio = chosen
+        return made
+
+
+def chosen_ratio(ratio: Any, default: Fraction | None, where: object) -> Fraction | None:
+    """The ratio of a run: what was given, else the default; None where it is not chosen at run time.
+
+    Raises:
+        UsageError: no ratio from 0 to 1/2, or one for a file that takes none.
+    """
+    if ratio is None:
+        return default
+    if default is None:
+        raise UsageError(
+            f"{where}: its ratio was fixed when it was exported, so that ratio has no effect; leave it out, or export "
+            "with --ratio runtime"
+        )
+    return read(ratio)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tsmerge_export import backends
-from tsmerge_export.errors import UsageError
+from tsmerge_export.errors import UnsupportedError, UsageError
 from tsmerge_export.settings.config import MergeConfig
 
 if TYPE_CHECKING:
@@ -89,4 +89,9 @@ class Target:
         if place is not None and (inline or backend.beside):
             # What is proved in ONNX Runtime then are other bodies of the same operators.
             place.refuse_library("--inline" if inline else f"--runtime {self.runtime}")
+        if merge.at_run_time and not backend.run_time:
+            raise UnsupportedError(
+                f"--ratio runtime: {self.runtime} must know all lengths from the shapes of its inputs, and a ratio "
+                f"that is chosen later says none; give a ratio such as 1/4, or use --runtime {backends.DEFAULT}"
+            )
         backend.check(self, merge)

@@ -65,6 +65,19 @@ class BarrierEntry:
 
 
 @dataclass(frozen=True)
+class RatioEntry:
+    """Of a component whose ratio is chosen at run time.
+
+    Attributes:
+        input: of the graph, for the ratio: a float32 scalar, not among the component's ``inputs``.
+        default: what it is where nobody chooses, as ``1/4``.
+    """
+
+    input: str
+    default: str
+
+
+@dataclass(frozen=True)
 class ComponentEntry:
     """One exported graph. ``file`` is a name in the bundle's folder."""
 
@@ -74,6 +87,7 @@ class ComponentEntry:
     outputs: tuple[TensorInfo, ...]
     merges: tuple[MergeEntry, ...] = ()
     barriers: tuple[BarrierEntry, ...] = ()
+    ratio: RatioEntry | None = None
 
 
 @dataclass(frozen=True)

@@ -34,11 +34,13 @@ def forecast(args: argparse.Namespace) -> int:
     from tsmerge_export.console.progress import LateBar
     from tsmerge_export.forecast import frame, pipeline
     from tsmerge_export.forecast.inputs import prediction_length
+    from tsmerge_export.settings.run_time import read
     from tsmerge_export.tables.read import read_long
     from tsmerge_export.tables.source import open_source
 
     bar = LateBar("forecast", raise_if_interrupted)
-    model = pipeline(args.bundle, threads=args.threads, progress=bar, **where)
+    ratio = None if args.ratio is None else read(args.ratio, "--ratio")
+    model = pipeline(args.bundle, threads=args.threads, progress=bar, **where).at(ratio)
     options: dict[str, Any] = {"seed": args.seed}
     if args.num_samples is not None:
         if model.forecast_type != "samples":

@@ -150,6 +150,12 @@ def _fill_forecast(parser: argparse.ArgumentParser) -> None:
         "--num-samples", type=whole(1), metavar="N", help="sample paths; default: the model's own"
     )
     group.add_argument(
+        "--ratio",
+        metavar="R",
+        help="of a bundle exported with --ratio runtime: the share of the tokens that each layer removes, 0 to 1/2; "
+        "default: the bundle's",
+    )
+    group.add_argument(
         "--seed", type=whole(0), default=0, metavar="N", help="seed of the sampling; default: 0"
     )
     group.add_argument(

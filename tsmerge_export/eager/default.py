@@ -17,6 +17,7 @@ from tsmerge_export.eager.count import tokens_at
 from tsmerge_export.eager.trained import filled, fitting, remark
 from tsmerge_export.families.base import PATCHES, Default, Family
 from tsmerge_export.settings.config import AUTO, MergeConfig
+from tsmerge_export.settings.run_time import RunTime
 
 #: No layer removes more than this by default.
 MOST = Fraction(1, 10)
@@ -86,8 +87,10 @@ def settle_layers(merge: MergeConfig | None, default: Default, points: int, name
     if not merge.open:
         return Settled(merge)
     ratio = ratio_of(default.kept, len(merge.select_layers(points)))
+    chosen = RunTime(ratio) if merge.at_run_time else ratio
+    when = ", where a run chooses none" if merge.at_run_time else ""
     return Settled(
-        replace(merge, ratio=ratio), f"merging {ratio} per layer: the default for {name}; {_CHOOSE}"
+        replace(merge, ratio=chosen), f"merging {ratio} per layer{when}: the default for {name}; {_CHOOSE}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 
 from torch import nn
 
@@ -12,6 +13,7 @@ from tsmerge_export.families.base import Family, MergePoints
 from tsmerge_export.families.trained import trained_of
 from tsmerge_export.merge.plan import make_plan
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.run_time import MOST_DENOMINATOR, RunTime
 from tsmerge_export.settings.trained import KEY, Trained
 
 
@@ -39,6 +41,15 @@ def filled(merge: MergeConfig, trained: Trained) -> MergeConfig:
     own = trained.merge
     if not merge.open or merge.method != own.method:
         return merge
+    if merge.at_run_time:
+        ratio = own.default_ratio or own.ratio
+        if (
+            not isinstance(ratio, Fraction)
+            or ratio.denominator > MOST_DENOMINATOR
+            or own.schedule == "linear"
+        ):
+            return merge
+        return replace(merge, ratio=RunTime(ratio))
     return replace(merge, ratio=own.ratio, r=own.r, schedule=merge.schedule or own.schedule)
 
 
@@ -47,6 +58,8 @@ def remark(merge: MergeConfig, trained: Trained, family: Family, model: nn.Modul
     if not merge.active:
         return unmerged_note(trained) if trained.needs_merging else None
     points = family.merge_points(model)
+    if merge.default_ratio is not None:
+        merge = merge.fixed(merge.default_ratio)
     if not merge.open and any(_alike(merge, own, points) for own in trained.settings()):
         return None
     return f"these weights were trained for {trained.describe()}; by other settings their error may be larger"

@@ -5,7 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from copy import copy
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from tsmerge_export.forecast.frame import Panel
 
 Floats = NDArray[np.float32]
+ForecasterT = TypeVar("ForecasterT", bound="Forecaster")
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -71,6 +74,27 @@ class Forecaster(ABC):
         )  # fmt: skip
 
     @property
+    def default_ratio(self) -> Fraction | None:
+        """Of a bundle whose ratio is chosen at run time, what it is where nobody chooses; None for all others."""
+        return self.session.default_ratio
+
+    def at(self: ForecasterT, ratio: Any) -> ForecasterT:
+        """The same forecaster with another default for the ratio; what is open is shared. None: this one.
+
+        Args:
+            ratio: the share of the tokens that each merge removes, from 0 (nothing merges) to 1/2: a number, a
+                Fraction, or text such as ``"1/4"``.
+
+        Raises:
+            UsageError: no such ratio, or the bundle's is not chosen at run time.
+        """
+        if ratio is None:
+            return self
+        made = copy(self)
+        made.session = self.session.at(ratio)
+        return made
+
+    @property
     def model_context_length(self) -> int:
         """Steps that the model reads; longer series lose their beginning."""
         return self._context
@@ -98,7 +122,7 @@ class Forecaster(ABC):
             inputs: a series, a 2-D array of series, or a list of series of any lengths; NaN is missing.
             prediction_length: steps; the model's own for None.
             quantile_levels: each from 0 to 1.
-            predict_kwargs: for :meth:`predict`.
+            predict_kwargs: for :meth:`predict`; ``ratio`` for every family, see :meth:`at`.
 
         Raises:
             UsageError: inputs or numbers that make no sense.

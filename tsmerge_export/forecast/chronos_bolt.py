@@ -23,6 +23,7 @@ class ChronosBolt(QuantileForecaster):
         limit_prediction_length: bool = False,
         *,
         seed: int | None = None,
+        ratio: Any = None,
     ) -> Floats:
         """Quantiles ``[B, len(quantiles), prediction_length]`` float32.
 
@@ -34,18 +35,20 @@ class ChronosBolt(QuantileForecaster):
             prediction_length: steps; the model's own for None.
             limit_prediction_length: refuse horizons beyond the model's own.
             seed: without effect, there is nothing random.
+            ratio: of a bundle whose ratio is chosen at run time, the share of the tokens that each merge removes, from
+                0 (nothing merges) to 1/2; None is ``.default_ratio``.
 
         Raises:
             UsageError: inputs or numbers that make no sense.
         """
         steps = check.prediction_length(prediction_length, self._horizon, limit_prediction_length)
         check.seed(0 if seed is None else seed)
-        rows = self._rows(inputs)
+        rows, run = self._rows(inputs), self.at(ratio)._run
         if steps > self._horizon:
             note(f"the model was made for {self._horizon} steps; {steps} may be worse")
         batch, levels = len(rows), len(self._levels)
         pieces = -(-steps // self._horizon)
-        piece = self._run(rows, self._horizon, 0, pieces)
+        piece = run(rows, self._horizon, 0, pieces)
         out = [piece]
         paths = [row for row in rows for _ in range(levels)]
         for index in range(1, pieces):
@@ -54,7 +57,7 @@ class ChronosBolt(QuantileForecaster):
                 np.concatenate([path, more])[-self._context :]
                 for path, more in zip(paths, piece.reshape(batch * levels, -1), strict=True)
             ]
-            many = self._run(paths, self._horizon, index, pieces)
+            many = run(paths, self._horizon, index, pieces)
             piece = np.moveaxis(quantile(many.reshape(batch, levels * levels, -1), self._levels, 1), -1, 1)
             out.append(piece)
         return np.ascontiguousarray(np.concatenate(out, axis=-1)[..., :steps])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tsmerge_export.backends.onnxruntime.session import Session
+from tsmerge_export.backends.onnxruntime.session import GraphSession, Session
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.console.notes import note
 from tsmerge_export.console.progress import Progress
@@ -35,7 +35,6 @@ class ChronosT5(SampleForecaster):
             raise UsageError(
                 f"{bundle.path}: has no component {missing[0]!r}; export it again with this version"
             )
-        self._encoder = session["encoder"]
         self._decoder = CachedDecoder(session["cross"], session["decoder"])
         try:
             self.tokenizer = MeanScaleTokenizer.from_dict(self._settings["tokenizer"])
@@ -50,6 +49,10 @@ class ChronosT5(SampleForecaster):
                 f"{bundle.path}: its pipeline settings are incomplete; export it again"
             ) from None
 
+    @property
+    def _encoder(self) -> GraphSession:
+        return self.session["encoder"]
+
     def predict(
         self,
         inputs: Any,
@@ -62,6 +65,7 @@ class ChronosT5(SampleForecaster):
         *,
         seed: int | None = None,
         first_series: int = 0,
+        ratio: Any = None,
     ) -> Floats:
         """Sample paths ``[B, num_samples, prediction_length]`` float32.
 
@@ -74,6 +78,8 @@ class ChronosT5(SampleForecaster):
             limit_prediction_length: refuse horizons beyond the model's own.
             seed: the same seed gives the same paths; every series draws from a stream of its own. None: a fresh one.
             first_series: number of the first series in the seed's streams, to split a long call.
+            ratio: of a bundle whose ratio is chosen at run time, the share of the tokens that each merge removes, from
+                0 (nothing merges) to 1/2; None is ``.default_ratio``.
 
         Raises:
             UsageError: inputs or numbers that make no sense.
@@ -81,7 +87,7 @@ class ChronosT5(SampleForecaster):
         steps = check.prediction_length(prediction_length, self._horizon, limit_prediction_length)
         samples, how = self._sampling(num_samples, temperature, top_k, top_p)
         seed = check.seed(seed)
-        rows = check.as_rows(inputs, self._context)
+        rows, block = check.as_rows(inputs, self._context), self.at(ratio)._block
         if steps > self._horizon:
             note(f"the model was made for {self._horizon} steps; {steps} may be worse")
         blocks = [self._horizon] * (steps // self._horizon)
@@ -94,7 +100,7 @@ class ChronosT5(SampleForecaster):
                 middle = np.sort(out[:, :, done - blocks[index - 1] : done], axis=1)[:, (samples - 1) // 2]
                 rows = [np.concatenate(pair)[-self._context :] for pair in zip(rows, middle, strict=True)]
             with self._working():
-                out[:, :, done : done + length] = self._block(
+                out[:, :, done : done + length] = block(
                     rows, samples, length, how, seed, index, first_series, (done, steps)
                 )
             done += length

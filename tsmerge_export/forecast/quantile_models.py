@@ -48,6 +48,7 @@ class QuantileForecaster(Forecaster):
         limit_prediction_length: bool = False,
         *,
         seed: int | None = None,
+        ratio: Any = None,
     ) -> Floats:
         """Quantiles ``[B, len(quantiles), prediction_length]`` float32.
 
@@ -56,13 +57,15 @@ class QuantileForecaster(Forecaster):
             prediction_length: steps, at most the model's own (None).
             limit_prediction_length: without effect: longer horizons are refused.
             seed: without effect, there is nothing random.
+            ratio: of a bundle whose ratio is chosen at run time, the share of the tokens that each merge removes, from
+                0 (nothing merges) to 1/2; None is ``.default_ratio``.
 
         Raises:
             UsageError: inputs or numbers that make no sense, or a longer horizon.
         """
         steps = self._own_steps(prediction_length)
         check.seed(0 if seed is None else seed)
-        return np.ascontiguousarray(self._run(self._rows(inputs), steps)[..., :steps])
+        return np.ascontiguousarray(self.at(ratio)._run(self._rows(inputs), steps)[..., :steps])
 
     def predict_quantiles(
         self,

@@ -57,6 +57,7 @@ class HorizonSamples(SampleForecaster):
         seed: int | None = None,
         first_series: int = 0,
         features: Mapping[str, Any] | None = None,
+        ratio: Any = None,
     ) -> Floats:
         """Sample paths ``[B, num_samples, prediction_length]`` float32.
 
@@ -67,18 +68,20 @@ class HorizonSamples(SampleForecaster):
             seed: the same seed gives the same paths; every series draws from a stream of its own. None: a fresh one.
             first_series: number of the first series in the seed's streams, to split a long call.
             features: what the model knows besides, a row for each series, see the family's forecaster.
+            ratio: of a bundle whose ratio is chosen at run time, the share of the tokens that each merge removes, from
+                0 (nothing merges) to 1/2; None is ``.default_ratio``.
 
         Raises:
             UsageError: inputs, features or numbers that make no sense, or a longer horizon.
         """
         steps, entropy = self._own_steps(prediction_length), check.seed(seed)
         samples = self._own_samples(num_samples)
-        context = check.as_batch(inputs, self._context)
+        context, model = check.as_batch(inputs, self._context), self.at(ratio)
         known = self._arrays(features, len(context))
 
         def draw(start: int, stop: int) -> Floats:
             part = {name: value[start:stop] for name, value in known.items()}
-            return self._draw(context[start:stop], part, samples, steps, entropy, first_series + start)
+            return model._draw(context[start:stop], part, samples, steps, entropy, first_series + start)
 
         return self._in_parts(len(context), self._bytes_per_series(samples, steps), draw)
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from tsmerge_export.backends.onnxruntime.chosen import value_of
 from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.errors import VerdictError
 from tsmerge_export.families.base import Arrays
@@ -20,7 +23,8 @@ from tsmerge_export.merge.plan import MergeStep, make_plan
 from tsmerge_export.rewrite.dims import dims
 from tsmerge_export.rewrite.points import Point, find_points
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.verify import lengths, settings, tolerances
+from tsmerge_export.settings.run_time import INPUT
+from tsmerge_export.verify import lengths, ratios, settings, tolerances
 from tsmerge_export.verify.artefact import OnnxArtefact
 from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import Checks, Told
@@ -55,6 +59,14 @@ class _Case:
     degenerate: bool
     batch: int
     feeds: Arrays
+    ratio: Fraction | None = None
+
+
+def _at_ratios(cases: Sequence[_Case], merge: MergeConfig) -> list[_Case]:
+    """The cases, and where the ratio is chosen at run time one more of each kind of values at another ratio."""
+    found = ratios.others(merge.default_ratio) if merge.default_ratio is not None else []
+    turns = zip(cases, found * len(cases), strict=False) if found else ()
+    return [*cases, *(replace(case, name=f"{case.name} ratio={at}", ratio=at) for case, at in turns)]
 
 
 def _runs(session: Any, feeds: Arrays) -> bool:
@@ -124,9 +136,16 @@ def _batch(model: GraphModel, feeds: Arrays) -> int:
     return int((named or [shape[0] for _, shape in shapes if shape] or [1])[0])
 
 
-def reference_of(model: GraphModel, merge: MergeConfig, built: Built, threads: int | None) -> Reference:
-    """The reference for what was built: it takes the places of merges and barriers from it, and nothing else."""
+def reference_of(
+    model: GraphModel, merge: MergeConfig, built: Built, threads: int | None, ratio: Fraction | None = None
+) -> Reference:
+    """The reference for what was built: it takes the places of merges and barriers from it, and nothing else.
+
+    Args:
+        ratio: where it is chosen at run time; None is the default.
+    """
     points, plan = planned(model, merge)
+    plan = plan if ratio is None else {layer: step.at(ratio) for layer, step in plan.items()}
     masked = next((list(item.spec.dims) for item in model.inputs if item.spec.name == model.token_mask), None)
     wheres = [
         Where(
@@ -197,7 +216,7 @@ def parity(
     """
     names = [spec.name for spec in model.component.outputs]
     tolerance = checks.tolerance(FAMILY)
-    reference = reference_of(model, merge, built, checks.threads)
+    reference = cache(partial(reference_of, model, merge, built, checks.threads))
     original = open_session(
         model.original, checks.threads
     )  # the reference: on the CPU wherever the file runs
@@ -221,14 +240,17 @@ def parity(
 
         def expected(case: _Case) -> Expected:
             nonlocal removed
-            want, decided = reference.run(case.feeds)
+            want, decided = reference(case.ratio).run(case.feeds)
             removed += sum(int(made.target.shape[1] - made.kept.shape[1]) for made in decided)
-            return Expected(case.feeds, by_row(want, case.batch), decided)
+            chosen = {} if case.ratio is None else {INPUT: value_of(case.ratio)}
+            return Expected(case.feeds | chosen, by_row(want, case.batch), decided)
 
         by_rows = _ByRow(artefact, rows)
-        judge_cases(report, expected, by_rows, _cases(model, original, checks, rows), progress)
+        cases = _at_ratios(_cases(model, original, checks, rows), merge)
+        judge_cases(report, expected, by_rows, cases, progress)
         if merge.active and checks.whole:
-            more = _telling_cases(model, merge, original, report.cases, checks.seed, rows)
+            own = [result for case, result in zip(cases, report.cases, strict=True) if case.ratio is None]
+            more = _telling_cases(model, merge, original, own, checks.seed, rows)
             judge_cases(report, expected, by_rows, more)
     if merge.active and not removed:
         model.notes.append(

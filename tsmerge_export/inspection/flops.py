@@ -20,6 +20,7 @@ from tsmerge_export.checkpoint.onnx_checks import check_model
 from tsmerge_export.console.missing import how_to_install
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError, first_line
 from tsmerge_export.onnx_model import weights as onnx_weights
+from tsmerge_export.settings.run_time import INPUT, METADATA
 from tsmerge_export.untrusted.onnx_scan import check_calls, scan
 
 _DOMAIN = "tsmerge"
@@ -78,6 +79,8 @@ def feeds(model: onnx.ModelProto, batch: int, length: int, seed: int = 0) -> dic
     """
     rng = np.random.default_rng(seed)
     constants = {tensor.name for tensor in model.graph.initializer}
+    if any(entry.key == METADATA for entry in model.metadata_props):
+        constants.add(INPUT)  # a session knows its own
     out: dict[str, NDArray[Any]] = {}
     for value in model.graph.input:
         if value.name in constants:

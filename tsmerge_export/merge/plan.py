@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cache
 
 from torch import Tensor
@@ -55,6 +56,16 @@ class MergeStep:
     def __call__(self, x: Tensor, size: Tensor | None, metric: Tensor | None = None) -> Merged:
         """Merge ``x [B, N, D]`` with ``size [B, N]`` float32 (None: all 1), by ``metric [B, N, Dm]`` (None: x)."""
         return self.method.merge(x, x if metric is None else metric, size, self.attributes)
+
+    @property
+    def at_run_time(self) -> bool:
+        """Whether its ratio is chosen when it runs; the attributes have what it is where nobody chooses."""
+        return bool(self.attributes.get("run_time"))
+
+    def at(self, ratio: Fraction) -> MergeStep:
+        """The same step with a ratio that was chosen, from 0 to 1/2."""
+        chosen = {"ratio_num": ratio.numerator, "ratio_den": ratio.denominator}
+        return replace(self, attributes={**self.attributes, **chosen})
 
     def evidence(self, x: Tensor, size: Tensor | None, metric: Tensor | None = None) -> Evidence:
         """The scores behind the decision of the same call."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tsmerge_export.console.one_line import by_fields
-from tsmerge_export.errors import UnsupportedError
+from tsmerge_export.errors import UnsupportedError, UsageError
 from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.methods.combine import unmerge
 from tsmerge_export.methods.method import Evidence
 from tsmerge_export.settings.config import Metric, Positions
+from tsmerge_export.settings.run_time import read
 
 HIDDEN_NEEDS_BLOCKS = (
     "--metric hidden needs the blocks of a state-space model, and this model has none; use --metric x"
@@ -46,6 +49,9 @@ class MergeRun:
     Attributes:
         steps: one record per merge step of the last forward, in order.
         prop_attn: proportional attention was asked for.
+        ratio: of a plan whose ratio is chosen at run time, the share of the tokens that each step of the next forwards
+            removes; it may be set to anything that :func:`tsmerge_export.settings.run_time.read` reads, and None is the
+            default. None for all other plans.
         record: also keep the scores behind each decision (for parity checks; off by default).
         follow: records of another forward of the same shapes, kept with ``record``: every step decides by what that
             one compared, so that both decide alike (for a forward in another precision).
@@ -60,6 +66,7 @@ class MergeRun:
         prop_attn: bool = False,
     ) -> None:
         self._plan = dict(plan)
+        self._ratio: Fraction | None = None
         self._positions = positions
         self._metric = metric
         self.prop_attn = prop_attn
@@ -74,6 +81,20 @@ class MergeRun:
         self._size = size
         self._kept: Tensor | None = None
         self._target: Tensor | None = None
+
+    @property
+    def ratio(self) -> Fraction | None:
+        """See the class."""
+        return self._ratio
+
+    @ratio.setter
+    def ratio(self, value: Any) -> None:
+        """Raises UsageError: no ratio, or one that was fixed beforehand."""
+        if value is not None and not (self._plan and all(step.at_run_time for step in self._plan.values())):
+            raise UsageError(
+                "ratio is chosen at run time only with --ratio runtime; nothing else was planned here"
+            )
+        self._ratio = None if value is None else read(value)
 
     def restart(self) -> None:
         """Go on with tokens that have been unmerged, or made anew: all of size 1 (R13.6), as many as there are now."""
@@ -109,6 +130,8 @@ class MergeRun:
         step = self._plan.get(layer)
         if step is None:
             return x
+        if self._ratio is not None:
+            step = step.at(self._ratio)
         metric = None  # R13.4
         if self._metric == "key":
             if keys is None:

@@ -38,8 +38,9 @@ def read_removed(
 
 
 def amount_attributes(config: MergeConfig, place: Place) -> Attributes:
-    """``r``, ``ratio_num``, ``ratio_den``, ``min_tokens``, ``protect_first`` and ``protect_last`` of one step."""
+    """The attributes of one step that say how many go; ``run_time`` only where the ratio is chosen then (R2.7)."""
     r, ratio = config.amount(place.turn, place.turns)
+    chosen = {"run_time": 1} if config.at_run_time else {}
     return {
         "r": r,
         "ratio_num": ratio.numerator,
@@ -47,6 +48,7 @@ def amount_attributes(config: MergeConfig, place: Place) -> Attributes:
         "min_tokens": config.min_tokens,
         "protect_first": place.protect_first,
         "protect_last": place.protect_last,
+        **chosen,
     }
 
 

@@ -11,7 +11,8 @@ overload  neighbourhood       cost in N
 ``dense`` k = 0 or k above    quadratic: all a's against all b's; ``|i - j| < k`` is a mask
 ========  ==================  ==================================================================================
 
-By another similarity than the cosine its name is added, and ``causal`` in causal merging: ``k1_l2_causal``.
+By another similarity than the cosine its name is added, ``causal`` in causal merging, and ``run_time`` where the share
+is an input: ``k1_l2_causal_run_time``.
 
 Facts about runtimes that shaped the bodies:
 
@@ -34,7 +35,7 @@ from collections.abc import Callable, Mapping
 from tsmerge_export.methods.matching_onnx import match_band, match_dense, match_one, score_one
 from tsmerge_export.methods.options import SIMILARITIES
 from tsmerge_export.ops.parts import HEAD, LIMITS, MERGE_ROWS, PLACE, REMOVED, best_of
-from tsmerge_export.ops.schema import Attribute
+from tsmerge_export.ops.schema import Attribute, run_time_end
 
 #: Attributes of both.
 K = Attribute(
@@ -203,4 +204,6 @@ def variant(attributes: Mapping[str, int | float]) -> str:
     k = attributes["k"]
     reach = "k1" if k == 1 else "band" if 1 < k <= BAND_MAX else "dense"
     similarity = SIMILARITIES[int(attributes.get("similarity", 0))]
-    return reach + _suffix(similarity) + "_causal" * int(attributes.get("causal", 0))
+    return (
+        reach + _suffix(similarity) + "_causal" * int(attributes.get("causal", 0)) + run_time_end(attributes)
+    )

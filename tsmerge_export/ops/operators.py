@@ -22,6 +22,7 @@ _OF_ALL = {
     "Unmerge": "tsmerge_export.ops.unmerge",
     "GatherPairs": "tsmerge_export.ops.gather_pairs",
     "DistancePlane": "tsmerge_export.ops.distance_plane",
+    "ExactRatio": "tsmerge_export.ops.exact_ratio",
 }
 
 

@@ -6,6 +6,8 @@ A body is the concatenation of HEAD, a part of its own that finds ``rank`` or ``
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 #: Constants; ``batch`` and ``tokens`` ``[1]`` int64. Reads ``x [B, N, D]``.
 HEAD = """
   i0 = Constant<value_ints = [0]>()
@@ -73,6 +75,22 @@ WANTED = """
   share_floor = Div(share, ratio_den)
   wanted = Add(share_floor, fixed)
 """
+
+#: The same where the share is chosen at run time (R2.7): of the input ``share [2]``, numerator and denominator.
+_WANTED_AT_RUN_TIME = """
+  wanted_num = Slice(share, i0, i1)
+  wanted_den0 = Slice(share, i1, i2)
+  wanted_den = Max(wanted_den0, i1)
+  wanted_times = Mul(tokens, wanted_num)
+  wanted = Div(wanted_times, wanted_den)
+"""
+
+
+def with_run_time(bodies: Mapping[str, str]) -> dict[str, str]:
+    """Bodies that have WANTED, by overload, and beside each one the same for a share that is the input ``share``."""
+    chosen = {f"{name}_run_time": text.replace(WANTED, _WANTED_AT_RUN_TIME) for name, text in bodies.items()}
+    return {**bodies, **chosen}
+
 
 #: r(N), R2.4: ``removed``; and what is ``left``. Reads LIMITS.
 REMOVED = f"""{WANTED}

@@ -83,6 +83,7 @@ class Schema:
             runtime that must know lengths beforehand refuses such an operator.
         shares: fractions among the attributes.
         rules: what must hold between attributes; each says what is wrong, or None.
+        run_time: it has bodies that take the share of the tokens as an input, :data:`SHARE`.
     """
 
     op_type: str
@@ -94,6 +95,11 @@ class Schema:
     data_dependent: bool = False
     shares: tuple[Share, ...] = ()
     rules: tuple[Callable[[Mapping[str, int | float]], str | None], ...] = ()
+    run_time: bool = False
+
+    def inputs_of(self, attributes: Mapping[str, int | float]) -> tuple[Value, ...]:
+        """The inputs of a node: with a ratio that is chosen at run time, it is one more."""
+        return (*self.inputs, SHARE) if attributes.get(RUN_TIME.name) else self.inputs
 
     def check(self, attributes: Mapping[str, int | float]) -> None:
         """Raise UsageError unless the declared attributes, and no others, are there, of their types and ranges."""
@@ -178,6 +184,17 @@ AMOUNT = (
     Attribute("ratio_num", "share of N to remove, numerator; 0 when r is given", most=1_000_000, counts=True),
     Attribute("ratio_den", "share of N to remove, denominator", least=1, most=1_000_000, counts=True),
 )
+#: Of operators that can take it as an input. The ratio of the attributes is then what the node was made for.
+RUN_TIME = Attribute(
+    "run_time",
+    "1: the share is the input `share`, and ratio_num / ratio_den what it is where nobody chooses",
+    most=1,
+    optional=True,
+    word=lambda value: "chosen at run time" if value else "",
+)
+SHARE = Value(
+    "share", ("2",), ("int64",), "with run_time: numerator and denominator of the share, at most 1/2"
+)
 RATIO = Share(
     "ratio",
     "ratio_num",
@@ -190,8 +207,15 @@ RATIO = Share(
 
 def one_amount(attributes: Mapping[str, int | float]) -> str | None:
     """A number and a share exclude each other."""
+    if attributes.get(RUN_TIME.name) and not attributes["ratio_num"]:
+        return "run_time needs a ratio, which stands in ratio_num"
     both = attributes["ratio_num"] and attributes["r"]
     return "r and ratio_num exclude each other; set one of them to 0" if both else None
+
+
+def run_time_end(attributes: Mapping[str, int | float]) -> str:
+    """What a body's name ends in where the share is an input: ``_run_time``, else nothing."""
+    return f"_{RUN_TIME.name}" if attributes.get(RUN_TIME.name) else ""
 
 
 def attributes_of(node: onnx.NodeProto) -> dict[str, int | float]:

@@ -6,7 +6,7 @@ import onnx
 import onnx.parser
 
 from tsmerge_export.ops.operators import schema
-from tsmerge_export.ops.schema import DOMAIN
+from tsmerge_export.ops.schema import DOMAIN, RUN_TIME
 
 
 def parse_body(op_type: str, overload: str, text: str, opset: int) -> onnx.FunctionProto:
@@ -19,7 +19,8 @@ def parse_body(op_type: str, overload: str, text: str, opset: int) -> onnx.Funct
         opset: version of the standard domain.
     """
     shape = schema(op_type)
-    inputs = ", ".join(value.name for value in shape.inputs)
+    of_run_time = {RUN_TIME.name: int(shape.run_time and overload.endswith(RUN_TIME.name))}
+    inputs = ", ".join(value.name for value in shape.inputs_of(of_run_time))
     outputs = ", ".join(value.name for value in shape.outputs)
     attributes = ", ".join(attribute.name for attribute in shape.attributes)
     header = f'<opset_import: ["" : {opset}], domain: "{DOMAIN}">\n{op_type}'

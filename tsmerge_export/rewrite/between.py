@@ -302,7 +302,8 @@ class _Walk:
         hint = f"merge_layer_{point.layer}"
         # The Add's operands are at the current length: it was fed before.
         compared = x if self._metric == "x" or point.hidden is None else point.node.inputs[point.hidden]
-        node = emit.node(step.op_type, [x, compared, size], step.attributes, outputs, hint, domain=DOMAIN)
+        inputs = [x, compared, size, *emit.share(step)]
+        node = emit.node(step.op_type, inputs, step.attributes, outputs, hint, domain=DOMAIN)
         node.metadata_props["tsmerge.layer"] = str(point.layer)
         if point.scope:
             node.metadata_props["tsmerge.scope"] = point.scope

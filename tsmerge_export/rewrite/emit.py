@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.rewrite.dims import Dim, dims
+from tsmerge_export.settings.run_time import INPUT
 
 PREFIX = "tsmerge/"
 
@@ -22,6 +24,7 @@ class Emitter:
         self._count = 0
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self._values: dict[tuple[Any, ...], ir.Value] = {}
+        self._ratio: ir.Value | None = None
 
     def move_before(self, node: ir.Node | None) -> None:
         """New nodes go before ``node``; None is the end of the graph."""
@@ -115,6 +118,18 @@ class Emitter:
         found = dims(value)
         shape = None if found is None else [found[axis] for axis in perm]
         return self.op("Transpose", [value], {"perm": list(perm)}, value.dtype, shape, "transpose")
+
+    def share(self, step: MergeStep) -> list[ir.Value]:
+        """What a merge node takes besides tokens, metric and sizes: the fraction, where it is chosen at run time.
+
+        The first one adds the input to the graph.
+        """
+        if not step.at_run_time:
+            return []
+        if self._ratio is None:
+            self._ratio = ir.Value(name=INPUT, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([]))
+            self._graph.inputs.append(self._ratio)
+        return [self.op("ExactRatio", [self._ratio], {}, ir.DataType.INT64, [2], "share", "tsmerge")]
 
     def length(self, value: ir.Value, axis: int) -> ir.Value:
         """``[1]`` int64: the length of one axis at run time."""

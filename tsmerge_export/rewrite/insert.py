@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import onnx_ir as ir
@@ -60,10 +61,11 @@ class MergeReport:
 
 @dataclass
 class RewriteReport:
-    """What the rewriter did to one graph."""
+    """What the rewriter did to one graph. ``ratio``: of one that is chosen at run time, where nobody chooses."""
 
     merges: list[MergeReport] = field(default_factory=list)
     barriers: list[BarrierReport] = field(default_factory=list)
+    ratio: Fraction | None = None
 
 
 def insert_merges(
@@ -274,7 +276,7 @@ class _Walk:
         hint = f"merge_layer_{point.layer}"
         node = self._emit.node(
             step.op_type,
-            [x, self._compared(point, x, before), before.size],
+            [x, self._compared(point, x, before), before.size, *self._emit.share(step)],
             step.attributes,
             outputs,
             hint,

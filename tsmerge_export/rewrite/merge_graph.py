@@ -15,6 +15,7 @@ from tsmerge_export.rewrite.insert import RewriteReport, insert_merges
 from tsmerge_export.rewrite.points import Point, find_points
 from tsmerge_export.rewrite.transposes import unfold_transposes
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.run_time import METADATA
 
 
 def merge_graph(
@@ -48,7 +49,8 @@ def merge_graph(
     points, rejected = find_points(model.graph, scope)
     blocks = [] if points else find_blocks(model.graph)
     if blocks:
-        return model, _between(model, blocks, merge, token_mask, stay, protect_first, protect_last)
+        report = _between(model, blocks, merge, token_mask, stay, protect_first, protect_last)
+        return model, _noted(model, merge, report)
     if not points:
         reasons = "; ".join(f"{item.node}: {item.reason}" for item in rejected[:3])
         raise UnsupportedError(
@@ -68,7 +70,15 @@ def merge_graph(
         metric=merge.metric,
         prop_attn=merge.prop_attn,
     )
-    return model, report
+    return model, _noted(model, merge, report)
+
+
+def _noted(model: ir.Model, merge: MergeConfig, report: RewriteReport) -> RewriteReport:
+    """Write down in the file what a ratio is that is chosen at run time, where nobody chooses."""
+    if report.merges and merge.default_ratio is not None:
+        report.ratio = merge.default_ratio
+        model.metadata_props[METADATA] = str(report.ratio)
+    return report
 
 
 def _between(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from functools import wraps
 from typing import Any, Literal, TypeVar, cast
@@ -18,6 +18,7 @@ from tsmerge_export.settings import registry
 from tsmerge_export.settings.method import MethodSpec
 from tsmerge_export.settings.option import AUTO, GENERAL, Option, flag, plain, text
 from tsmerge_export.settings.parse import whole
+from tsmerge_export.settings.run_time import RunTime
 
 Positions = Literal["gather", "compact"]
 
@@ -82,7 +83,9 @@ class MergeConfig:
         k: neighbourhood of local and dynamic merging in token pairs, >= 1; None or ``"global"`` compares all tokens.
             Default 1.
         ratio: share of the tokens that each merge step removes, 0 < ratio <= 1/2, kept as an exact Fraction; or a
-            sequence with one for each merging layer; or ``"auto"``, what the model's family says is safe.
+            sequence with one for each merging layer; or ``"auto"``, what the model's family says is safe; or
+            ``"runtime:1/4"``, chosen whenever the exported file runs, 1/4 where nobody chooses (``"runtime"``: what the
+            family says is safe).
         r: number of tokens that each merge step removes, >= 1, or a sequence with one (>= 0) for each merging layer;
             excludes ``ratio``. With neither given, ratio 1/4.
         schedule: ``"constant"``, or ``"linear"``: from twice the amount at the first merging layer to nothing at the
@@ -120,7 +123,7 @@ class MergeConfig:
 
     method: str = DEFAULT_METHOD
     k: int | str | None = "auto"
-    ratio: Fraction | str | float | tuple[Fraction, ...] | None = None
+    ratio: Fraction | str | float | tuple[Fraction, ...] | RunTime | None = None
     r: int | str | tuple[int, ...] | None = None
     schedule: Schedule | None = None
     threshold: float | str | tuple[float, ...] | None = None
@@ -242,7 +245,24 @@ class MergeConfig:
     @property
     def open(self) -> bool:
         """Whether the ratio is left to the family: no model can be merged by it before that is settled."""
-        return self.ratio == AUTO
+        return self.ratio == AUTO or (self.at_run_time and self.ratio.default is None)  # type: ignore[union-attr]
+
+    @property
+    def at_run_time(self) -> bool:
+        """Whether the ratio is chosen when an exported file runs: an input of its graph."""
+        return isinstance(self.ratio, RunTime)
+
+    @property
+    def default_ratio(self) -> Fraction | None:
+        """Of a ratio that is chosen at run time, what it is where nobody chooses; None for all others."""
+        return self.ratio.default if isinstance(self.ratio, RunTime) else None
+
+    def fixed(self, ratio: Fraction) -> MergeConfig:
+        """The same settings with one ratio and no other; a ratio of 0 is not to merge.
+
+        What a file whose ratio is chosen at run time must compute when it is given that ratio.
+        """
+        return replace(self, ratio=ratio) if ratio else MergeConfig("none")
 
     def takes(self, option: str) -> bool:
         """Whether the method has this setting."""
@@ -263,7 +283,7 @@ class MergeConfig:
         if self.r is not None:
             r = self.r[turn] if isinstance(self.r, tuple) else int(self.r)
             return int(r * share), Fraction(0)
-        ratio = self.ratio[turn] if isinstance(self.ratio, tuple) else self.ratio
+        ratio = self.ratio[turn] if isinstance(self.ratio, tuple) else self.default_ratio or self.ratio
         return 0, min(_MAX_RATIO, cast(Fraction, ratio or Fraction(0)) * share)
 
     def threshold_of(self, turn: int) -> float:

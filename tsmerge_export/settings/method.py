@@ -31,6 +31,8 @@ class MethodSpec:
         causal: it can merge so that no slot is read from a later token, see ``MergeConfig.causal``.
         static: its operator has a body whose shapes follow from N alone (``static_body``), so that runtimes which plan
             lengths beforehand can take it.
+        run_time: its operator has bodies that take the ratio as an input, so that it can be chosen at run time
+            (``SCHEMA.run_time``).
         fixed: options that `tsmerge tune` leaves at their defaults.
         guesses: settings that `tsmerge tune` begins with, each over the guesses of the options.
         caption: from settings as ``MergeConfig.to_dict`` has them, a sentence for the picture of the tokens that went;
@@ -48,6 +50,7 @@ class MethodSpec:
     rules: tuple[Callable[[MergeConfig], None], ...] = ()
     causal: bool = False
     static: bool = False
+    run_time: bool = False
     fixed: frozenset[str] = frozenset()
     guesses: tuple[Mapping[str, Any], ...] = field(default=({},), hash=False)
     caption: Callable[[Mapping[str, Any]], str | None] | None = None

@@ -12,6 +12,7 @@ from typing import Any
 
 from tsmerge_export.errors import UsageError
 from tsmerge_export.settings.parse import per_layer
+from tsmerge_export.settings.run_time import RunTime
 
 #: A value that is left to the family, see :mod:`tsmerge_export.eager.default`.
 AUTO = "auto"
@@ -130,8 +131,8 @@ def one_of(name: str, choices: Iterable[str]) -> Callable[[Any], str]:
 
 
 def plain(value: Any) -> Any:
-    """JSON-ready: a Fraction as ``"1/4"``, a tuple as a list."""
-    if isinstance(value, Fraction):
+    """JSON-ready: a Fraction as ``"1/4"``, one of run time as ``"runtime:1/4"``, a tuple as a list."""
+    if isinstance(value, Fraction | RunTime):
         return str(value)
     return [plain(item) for item in value] if isinstance(value, tuple) else value
 

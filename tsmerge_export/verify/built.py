@@ -8,6 +8,7 @@ from typing import Any
 
 from tsmerge_export.families.base import Component
 from tsmerge_export.rewrite.insert import RewriteReport
+from tsmerge_export.settings.run_time import INPUT
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Built:
 
     def to_dict(self) -> dict[str, Any]:
         """The component's entry in the manifest."""
+        ratio = self.report.ratio
         return {
             "name": self.component.name,
             "file": self.merged.name,
@@ -40,4 +42,5 @@ class Built:
             "outputs": [spec.to_dict() for spec in self.component.outputs],
             "merges": [merge.to_dict() for merge in self.report.merges],
             "barriers": [barrier.to_dict() for barrier in self.report.barriers],
+            **({} if ratio is None else {"ratio": {"input": INPUT, "default": str(ratio)}}),
         }

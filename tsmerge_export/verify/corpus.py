@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -130,17 +131,19 @@ def series(name: str, batch: int, length: int, seed: int = 0) -> Series:
 
 @dataclass(frozen=True)
 class Case:
-    """One run: an entry at a size."""
+    """One run: an entry at a size. ``ratio``: of files whose ratio is chosen at run time; None is their default."""
 
     entry: Entry
     batch: int
     length: int
     seed: int
+    ratio: Fraction | None = None
 
     @property
     def name(self) -> str:
         """Such as ``nan-gaps B=5 L=333``."""
-        return f"{self.entry.name} B={self.batch} L={self.length}"
+        chosen = "" if self.ratio is None else f" ratio={self.ratio}"
+        return f"{self.entry.name} B={self.batch} L={self.length}{chosen}"
 
     @property
     def degenerate(self) -> bool:

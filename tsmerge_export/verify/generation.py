@@ -9,7 +9,8 @@ from torch import nn
 
 from tsmerge_export.families.base import Component, Family, Generation
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.verify import corpus
+from tsmerge_export.settings.run_time import INPUT
+from tsmerge_export.verify import corpus, ratios
 from tsmerge_export.verify.artefact import OnnxArtefact, Outputs
 from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import USUAL, Checks
@@ -26,7 +27,7 @@ class _Chain:
         items = {item.component.name: item for item in built}
         head = items.pop(first.name)
         self._names = [value.name for value in onnx.load(head.merged, load_external_data=False).graph.output]
-        self._inputs = [spec.name for spec in first.inputs]
+        self._inputs = [*(spec.name for spec in first.inputs), INPUT]
         self._first = OnnxArtefact(head.merged, self._names, checks, head.decisions)
         self.taps = self._first.taps
         self._follow = generation.follow(
@@ -40,7 +41,7 @@ class _Chain:
         return self._in_a_row(inputs, self._first.tapped)
 
     def _in_a_row(self, inputs: Outputs, run: Callable[[Outputs], Outputs]) -> Outputs:
-        found = run({name: inputs[name] for name in self._inputs})
+        found = run({name: inputs[name] for name in self._inputs if name in inputs})
         return found | self._follow(inputs, {name: found[name] for name in self._names})
 
 
@@ -75,7 +76,8 @@ def check(
     except Exception as error:  # ONNX Runtime and onnx raise types of their own
         last = next(item.merged for item in built if item.component.name == component.name)
         return unreadable(component.name, last, tolerance, error)
-    report, todo = ParityReport(component.name, tolerance), _cases(family.context(model), checks)
+    report = ParityReport(component.name, tolerance)
+    todo = ratios.spread(_cases(family.context(model), checks), merge)
     with eager_reference(component, model, merge, threads=checks.threads, noisy=checks.noisy()) as reference:
         judge_cases(report, reference, chain, todo, progress)
     return report

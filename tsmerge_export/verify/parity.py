@@ -14,7 +14,7 @@ from tsmerge_export.errors import MissingDependencyError
 from tsmerge_export.families.base import Component, Family
 from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.verify import corpus, decisions, lengths, noise, settings, tolerances
+from tsmerge_export.verify import corpus, decisions, lengths, noise, ratios, settings, tolerances
 from tsmerge_export.verify.artefact import Artefact, OnnxArtefact, Outputs
 from tsmerge_export.verify.checks import USUAL, Checks
 from tsmerge_export.verify.decisions import Verdict
@@ -66,6 +66,9 @@ def check(
     same places; integers must be equal; floats must satisfy
     ``|got - want| <= atol * max |want of the row| + rtol * |want|``.
 
+    A file whose ratio is chosen at run time runs with its default on every series, and on some of them with other
+    ratios (:mod:`.ratios`), each against the module with that ratio as its setting.
+
     The values come from the file as it is; decisions from a copy that also outputs them. (More outputs change how
     a runtime reuses buffers, so that copy alone could hide a fault.)
 
@@ -86,7 +89,7 @@ def check(
         The report; it never raises for a failed comparison.
     """
     tolerance = checks.tolerance(family.name, dtype)
-    todo = checks.corpus(family.context(model), avoid)
+    todo = ratios.spread(checks.corpus(family.context(model), avoid), merge)
     try:
         opened = OnnxArtefact(
             artefact, [spec.name for spec in component.outputs], checks, with_decisions, values_from
@@ -115,7 +118,7 @@ def _telling_cases(
     seen = {
         case.length: result.tokens
         for case, result in zip(done, results, strict=True)
-        if result.tokens and case.length <= context
+        if result.tokens and case.length <= context and case.ratio is None
     }
     if not seen:
         return []

@@ -6,7 +6,7 @@ hardly ever, shows here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import onnx
 from tsmerge_export import backends, ops
 from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.ops.schema import Attribute
+from tsmerge_export.settings.run_time import INPUT, METADATA
 
 
 def _of_plugins() -> dict[tuple[str, str], tuple[str, ...]]:
@@ -46,10 +47,40 @@ def faults(file: Path | onnx.ModelProto, plan: Mapping[int, MergeStep]) -> list[
     if len(nodes) != len(steps):
         return [f"{len(nodes)} merge nodes in the file, but the settings merge at {len(steps)} places"]
     return [
-        f"merge at layer {step.layer} (node {node.name!r}): {fault}"
-        for node, step in zip(nodes, steps, strict=True)
-        for fault in _node_faults(node, step)
+        *_default_faults(model, steps),
+        *(
+            f"merge at layer {step.layer} (node {node.name!r}): {fault}"
+            for node, step in zip(nodes, steps, strict=True)
+            for fault in (*_node_faults(node, step), *_source_faults(model, node, step))
+        ),
     ]
+
+
+def _default_faults(model: onnx.ModelProto, steps: Sequence[MergeStep]) -> list[str]:
+    """Where the ratio is chosen at run time: the one that the file itself names for where nobody chooses."""
+    noted = {entry.key: entry.value for entry in model.metadata_props}.get(METADATA)
+    wanted = {
+        f"{step.attributes['ratio_num']}/{step.attributes['ratio_den']}" for step in steps if step.at_run_time
+    }
+    if not wanted or wanted == {noted}:
+        return []
+    return [f"the default ratio is {str(noted)[:40]}, the settings say {', '.join(sorted(wanted))}"]
+
+
+def _source_faults(model: onnx.ModelProto, node: onnx.NodeProto, step: MergeStep) -> list[str]:
+    """Whether a node reads its ratio from the graph's input, where that is chosen at run time."""
+    if not step.at_run_time:
+        return [] if len(node.input) == len(ops.schema(step.op_type).inputs) else ["it has other inputs"]
+    given = {value.name for value in model.graph.input}
+    made = [
+        other
+        for other in model.graph.node
+        if len(node.input) == len(ops.schema(step.op_type).inputs) + 1 and node.input[-1] in other.output
+    ]
+    right = [(one.domain, one.op_type, list(one.input)) for one in made] == [
+        (ops.DOMAIN, "ExactRatio", [INPUT])
+    ]
+    return [] if right and INPUT in given else [f"its ratio does not come from the input {INPUT}"]
 
 
 def _node_faults(node: onnx.NodeProto, step: MergeStep) -> list[str]:

@@ -39,6 +39,11 @@ def check_supported(model: onnx.ModelProto) -> None:
                 f"{node.op_type}: how many tokens stay follows from the data, but TensorRT plans lengths from shapes; "
                 f"use --merge {able}, or --runtime onnxruntime"
             )
+        if ops.attributes_of(node).get("run_time"):
+            raise UnsupportedError(
+                f"{node.op_type}: its ratio is chosen at run time, but TensorRT plans lengths from shapes; export with "
+                "a ratio such as 1/4, or use --runtime onnxruntime"
+            )
         if schema.merges and node.op_type != _MERGE:
             raise UnsupportedError(
                 f"{node.op_type} has no form for TensorRT; use --merge {able}, or --runtime onnxruntime"

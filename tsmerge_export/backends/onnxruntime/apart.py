@@ -10,6 +10,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,10 @@ class GraphApart:
             tuple(TensorInfo(name, dtype, tuple(dims)) for name, dtype, dims in answer[key])
             for key in ("inputs", "outputs")
         )
+        noted = answer["ratio"]
+        self.default_ratio = None if noted is None else Fraction(noted)
 
-    def run(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def run(self, feed: Mapping[str, NDArray[Any]], ratio: Fraction | None = None) -> dict[str, NDArray[Any]]:
         """Outputs by name. After a crash the next call opens the graph again.
 
         Raises:
@@ -59,7 +62,9 @@ class GraphApart:
         given, made = (Path(self._folder.name) / f"{kind}{number}.npz" for kind in ("in", "out"))
         try:
             _save(given, [np.asarray(feed[info.name]) for info in self.inputs])
-            self._ask({"given": str(given), "made": str(made)})
+            self._ask(
+                {"given": str(given), "made": str(made), "ratio": None if ratio is None else str(ratio)}
+            )
             with np.load(made, allow_pickle=False) as stored:
                 return {info.name: stored[f"v{i}"] for i, info in enumerate(self.outputs)}
         except TsmergeError:
@@ -107,13 +112,14 @@ def task(request: dict[str, Any]) -> Answer:
         _open["session"] = GraphSession(request["path"], **request["settings"])
     session: GraphSession = _open["session"]
     if "given" not in request:
-        return {
+        ends = {
             key: [(info.name, info.dtype, list(info.dims)) for info in values]
             for key, values in (("inputs", session.inputs), ("outputs", session.outputs))
         }
+        return ends | {"ratio": None if session.default_ratio is None else str(session.default_ratio)}
     with np.load(request["given"], allow_pickle=False) as stored:
         feed = {info.name: stored[f"v{i}"] for i, info in enumerate(session.inputs)}
-    found = session.run(feed)
+    found = session.run(feed, request["ratio"])
     for name, value in found.items():
         if not isinstance(value, np.ndarray) or value.dtype.hasobject:
             raise UnsupportedError(f"output {name[:80]!r} holds no numbers")

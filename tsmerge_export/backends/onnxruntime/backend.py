@@ -25,6 +25,7 @@ class OnnxRuntime(Backend):
 
     name = "onnxruntime"
     beside = False
+    run_time = True
     without: ClassVar[Mapping[str, str]] = {
         "dtype": _USELESS,
         "shapes": _USELESS,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tsmerge_export.backends.onnxruntime import native
+from tsmerge_export.backends.onnxruntime.chosen import with_default
 from tsmerge_export.console.missing import how_to_install
 from tsmerge_export.errors import MissingDependencyError, UsageError
 
@@ -182,7 +183,8 @@ class Place:
         source: str | bytes,
         options: onnxruntime.SessionOptions,
     ) -> onnxruntime.InferenceSession:
-        """A session of a class, with the library where there is one.
+        """A session of a class, with the library where there is one; of a file whose ratio is chosen at run time, one
+        that chooses the file's own where it is given none.
 
         Raises:
             MissingDependencyError: the first provider did not start; ONNX Runtime would go on without it.
@@ -195,7 +197,7 @@ class Place:
                 f"ONNX Runtime could not start {self.names[0]}: its libraries or its device are missing; "
                 "install them, or choose another of providers"
             )
-        return session
+        return with_default(session)
 
     def try_out(self) -> None:
         """Start a session of nothing much, where a slow step comes before the first one.

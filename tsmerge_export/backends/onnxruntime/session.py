@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from tsmerge_export.backends import Providers
 from tsmerge_export.backends.arrays import prepare
-from tsmerge_export.backends.components import BundleSession, names_of
+from tsmerge_export.backends.components import BundleSession, chosen_ratio, names_of
 from tsmerge_export.backends.onnxruntime.apart import GraphApart
+from tsmerge_export.backends.onnxruntime.chosen import default_of, value_of
 from tsmerge_export.backends.onnxruntime.place import Place, installed
 from tsmerge_export.bundle import Bundle, TensorInfo
 from tsmerge_export.console.one_line import called
 from tsmerge_export.errors import TsmergeError, UnsupportedError, UsageError, first_line
+from tsmerge_export.settings.run_time import INPUT
 from tsmerge_export.untrusted import isolated
 from tsmerge_export.untrusted.onnx_risk import risk
 from tsmerge_export.untrusted.onnx_scan import check_file
@@ -51,6 +53,11 @@ class GraphSession:
             process, so that with them every graph is run in this one.
         plugin: the library of native operators, see :mod:`tsmerge_export.backends.onnxruntime.native`;
             for the CPU alone, or for CUDA's provider in front.
+
+    Attributes:
+        inputs, outputs: name, dtype and dims of each; the ratio is not among them.
+        default_ratio: of a file whose ratio is chosen at run time, what it is where nobody chooses; None for all
+            others.
 
     Raises:
         UsageError: a bad argument, the file is missing, or its weights lie elsewhere.
@@ -88,6 +95,7 @@ class GraphSession:
         if self._why is not None:
             self._apart = GraphApart(Path(path), {"threads": threads, **place.to_dict()})
             self.inputs, self.outputs = self._apart.inputs, self._apart.outputs
+            self.default_ratio = self._apart.default_ratio
             return
         from tsmerge_export.backends.onnxruntime.bounded import session_class
 
@@ -97,6 +105,7 @@ class GraphSession:
             # Names that are no text raise, too.
             self.inputs = tuple(_info(arg) for arg in self.ort.get_inputs())
             self.outputs = tuple(_info(arg) for arg in self.ort.get_outputs())
+            self.default_ratio = default_of(self._session)
         except TsmergeError:
             raise
         except Exception as error:  # ONNX Runtime has no common base class for its errors
@@ -117,22 +126,29 @@ class GraphSession:
             )
         return self._session
 
-    def run(self, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    def run(self, inputs: Mapping[str, Any], ratio: Any = None) -> dict[str, NDArray[Any]]:
         """Run the graph.
 
         Args:
             inputs: name -> array of the dtype and shape in ``.inputs``, or what converts to it without loss.
+            ratio: of a file whose ratio is chosen at run time, the share of the tokens that each merge removes, from 0
+                (nothing merges) to 1/2: a number, a Fraction or text such as ``"1/4"``; None is ``.default_ratio``.
+                What it means exactly is rule R14 of docs/specification.md.
 
         Returns:
             name -> array for every output.
 
         Raises:
-            UsageError: an input does not fit, or ONNX Runtime rejects its size.
+            UsageError: an input does not fit, a ratio that is none or that the file does not take, or ONNX Runtime
+                rejects the inputs' size.
             UnsupportedError: a graph that may do harm took too long, too much memory, or crashed.
         """
         feed = prepare(inputs, self.inputs)
+        chosen = chosen_ratio(ratio, self.default_ratio, self._path)
         if self._apart is not None:
-            return self._apart.run(feed)
+            return self._apart.run(feed, chosen)
+        if chosen is not None:
+            feed[INPUT] = value_of(chosen)
         try:
             values = self.ort.run(None, feed)
         except Exception as error:

@@ -14,4 +14,5 @@ METHOD = MethodSpec(
     options=(*AMOUNT, SIMILARITY),
     rules=(check_amount,),
     static=True,
+    run_time=True,
 )

@@ -14,6 +14,7 @@ METHOD = MethodSpec(
     options=(K, *AMOUNT, SIMILARITY),
     rules=(check_amount,),
     static=True,
+    run_time=True,
     causal=True,
     guesses=({"ratio": "1/10"}, {"ratio": "1/4"}, {"ratio": "1/2"}),
 )

@@ -56,4 +56,5 @@ METHOD = MethodSpec(
     op_type="PitomeMerge",
     options=(*AMOUNT, MARGIN, ALPHA, ENERGY),
     rules=(check_amount, _check_alpha),
+    run_time=True,
 )

@@ -21,8 +21,28 @@ import onnx
 
 from tsmerge_export.methods.matching_onnx import best_candidate
 from tsmerge_export.methods.pitome import ALPHA_MOST, ENERGIES
-from tsmerge_export.ops.parts import COSINE, COUNT, HEAD, KEEP_FROM_PADDING, MERGE_ROWS, PLACE, POSITION
-from tsmerge_export.ops.schema import AMOUNT, BOUNDS, MERGED, RATIO, TOKENS, Attribute, Schema, one_amount
+from tsmerge_export.ops.parts import (
+    COSINE,
+    COUNT,
+    HEAD,
+    KEEP_FROM_PADDING,
+    MERGE_ROWS,
+    PLACE,
+    POSITION,
+    with_run_time,
+)
+from tsmerge_export.ops.schema import (
+    AMOUNT,
+    BOUNDS,
+    MERGED,
+    RATIO,
+    RUN_TIME,
+    TOKENS,
+    Attribute,
+    Schema,
+    one_amount,
+    run_time_end,
+)
 from tsmerge_export.ops.text import parse_body
 
 SCHEMA = Schema(
@@ -53,12 +73,14 @@ SCHEMA = Schema(
             most=1,
             word=lambda value: f"energy {ENERGIES[value]}",
         ),
+        RUN_TIME,
     ),
     doc="PiToMe, arXiv 2405.16148, section 3: merges half of the 2r(N) tokens of highest energy into the other half. "
     "r(N) as of LocalMerge.",
     merges=True,
     shares=(RATIO,),
     rules=(one_amount,),
+    run_time=True,
 )
 
 
@@ -182,12 +204,19 @@ _PARTNER = f"""
 """
 
 
+_TEXT = with_run_time(
+    {
+        name: HEAD + COUNT + _SCORES + term + _RANK + POSITION + _ORDER + _PARTNER + PLACE + MERGE_ROWS
+        for name, term in _TERM.items()
+    }
+)
+
+
 def variant(attributes: Mapping[str, int | float]) -> str:
     """Which body a node takes: by what the energy sums."""
-    return ENERGIES[int(attributes["energy"])]
+    return ENERGIES[int(attributes["energy"])] + run_time_end(attributes)
 
 
 def body(name: str, opset: int) -> onnx.FunctionProto:
     """The function ``PitomeMerge(x, metric, size) -> (y, size_out, kept, target)`` named by :func:`variant`."""
-    text = HEAD + COUNT + _SCORES + _TERM[name] + _RANK + POSITION + _ORDER + _PARTNER + PLACE + MERGE_ROWS
-    return parse_body("PitomeMerge", name, text, opset)
+    return parse_body("PitomeMerge", name, _TEXT[name], opset)

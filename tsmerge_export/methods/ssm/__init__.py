@@ -72,5 +72,6 @@ METHOD = MethodSpec(
     op_type="SsmMerge",
     options=(*AMOUNT, PRUNE_SHARE, RESIDUAL_PRUNE_SHARE),
     rules=(check_amount, _check_residual),
+    run_time=True,
     caption=_caption,
 )

@@ -23,17 +23,20 @@ from tsmerge_export.ops.parts import (
     PLACE,
     POSITION,
     best_of,
+    with_run_time,
 )  # fmt: skip
 from tsmerge_export.ops.schema import (
     AMOUNT,
     BOUNDS,
     MERGED,
     RATIO,
+    RUN_TIME,
     TOKENS,
     Attribute,
     Schema,
     Share,
     one_amount,
+    run_time_end,
 )
 from tsmerge_export.ops.text import parse_body
 
@@ -65,6 +68,7 @@ SCHEMA = Schema(
             optional=True,
             counts=True,
         ),
+        RUN_TIME,
     ),
     doc="Token reduction of arXiv 2410.14725, section 4: the r(N) less important tokens that are most like a more "
     "important one are merged into it, or pruned. r(N) as of LocalMerge. With residual_den, D = Dm, and the metric "
@@ -81,6 +85,7 @@ SCHEMA = Schema(
         ),
     ),
     rules=(one_amount,),
+    run_time=True,
 )
 
 
@@ -198,13 +203,16 @@ _REDUCE = {
 }
 
 
+_FRONT = HEAD + COUNT + _IMPORTANCE + _HALVES + POSITION + _SPLIT + _SCORES
+_FRONT += best_candidate(3, "j_row") + best_of("best_rank", "some") + _ENDS + PLACE
+_TEXT = with_run_time({name: _FRONT + reduce for name, reduce in _REDUCE.items()})
+
+
 def variant(attributes: Mapping[str, int | float]) -> str:
     """``branches``: hidden states and residual apart; else there is one body, and so an empty name."""
-    return "branches" if attributes.get("residual_den") else ""
+    return ("branches" if attributes.get("residual_den") else "") + run_time_end(attributes)
 
 
 def body(name: str, opset: int) -> onnx.FunctionProto:
     """The function ``SsmMerge(x, metric, size) -> (y, size_out, kept, target)``."""
-    text = HEAD + COUNT + _IMPORTANCE + _HALVES + POSITION + _SPLIT + _SCORES
-    text += best_candidate(3, "j_row") + best_of("best_rank", "some") + _ENDS + PLACE + _REDUCE[name]
-    return parse_body("SsmMerge", name, text, opset)
+    return parse_body("SsmMerge", name, _TEXT[name], opset)
