@@ -253,3 +253,34 @@ def test_no_export_of_what_harms(name: str, tmp_path: Path, monkeypatch: pytest.
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--mutations", "40", "--seed", "7", "--no-attacks"]) == 0
     assert "40 cases, 0 unexpected" in capsys.readouterr().out
+
+
+def _normalised(in_function: bool) -> onnx.ModelProto:
+    """A legal file: the bias of a LayerNormalization is left out by an empty name."""
+    scale = constant("scale", np.linspace(1, 2, 8), np.float32)
+    body = op("LayerNormalization", ["x", "scale", "b" if in_function else ""], "y", axis=-1)
+    nodes, functions, domains = [body], [], [helper.make_opsetid("", 18)]
+    if in_function:
+        domains.append(helper.make_opsetid("f", 1))
+        functions = [helper.make_function("f", "n", ["x", "scale", "b"], ["y"], [body], domains)]
+        nodes = [op("n", ["x", "scale", ""], "y", "f")]
+    graph = helper.make_graph(nodes, "g", [info("x")], [info("y", FLOAT, None)], [scale])
+    return helper.make_model(graph, opset_imports=domains, functions=functions, ir_version=10)
+
+
+@pytest.mark.parametrize("in_function", [False, True])
+def test_a_bias_that_is_left_out_by_an_empty_name(in_function: bool, tmp_path: Path) -> None:
+    """ONNX Runtime crashes over it: such a file is opened in a process of its own, and read without the name."""
+    file = tmp_path / "m.onnx"
+    made = _normalised(in_function)
+    onnx.save(made, file)
+    assert "empty" in str(risk(made))
+    assert risk(model_of(file.read_bytes())) == risk(made)
+    read = read_onnx(file)
+    assert risk(read) is None
+    session = onnxruntime.InferenceSession(read.SerializeToString(), providers=["CPUExecutionProvider"])
+    x = np.random.default_rng(0).standard_normal((2, 5, 8)).astype(np.float32)
+    (found,) = session.run(None, {"x": x})
+    centred = x - x.mean(-1, keepdims=True)
+    expected = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + 1e-5) * np.linspace(1, 2, 8)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

@@ -17,7 +17,9 @@ _RUNTIME_DOMAINS = ("com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhw
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
-    """A model with its local functions inlined, standard operators only; its weights as :mod:`.onnx_weights` says.
+    """A model with its local functions inlined, standard operators only, without empty names at the ends of inputs.
+
+    Its weights are as :mod:`.onnx_weights` says.
 
     Raises:
         UsageError: missing, truncated, above the size cap, or with external data that is missing or lies elsewhere.
@@ -41,7 +43,20 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     check_model_bytes(str(path), onnx_weights.external_bytes(model, path))
     model = onnx_weights.read(path, model)
     _check_operators(model, path)
-    return _without_functions(model, path) if model.functions else model
+    plain = _without_functions(model, path) if model.functions else model
+    _leave_out_omitted_inputs(plain)
+    return plain
+
+
+def _leave_out_omitted_inputs(model: onnx.ModelProto) -> None:
+    """Take the empty names off the ends of inputs: they say what nothing says as well.
+
+    ONNX Runtime 1.32 crashes over a LayerNormalization whose bias is written so.
+    """
+    for graph in onnx_weights.graphs(model.graph):
+        for node in graph.node:
+            while node.input and not node.input[-1]:
+                del node.input[-1]
 
 
 def _without_functions(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:

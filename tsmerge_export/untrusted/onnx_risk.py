@@ -89,7 +89,7 @@ class _Scope:
     Attributes:
         constants: values of those that do not change. whole: may be whole numbers. positive: hold none below 1.
         doubled: how often they were put beside themselves on the way. roots: what they were computed from, number by
-            number. seen: all that are there.
+            number. seen: all that are there. omitted: stand for inputs that are left out.
     """
 
     constants: dict[str, NDArray[Any]] = field(default_factory=dict)
@@ -98,6 +98,7 @@ class _Scope:
     doubled: dict[str, float] = field(default_factory=dict)
     roots: dict[str, str] = field(default_factory=dict)
     seen: set[str] = field(default_factory=lambda: {""})
+    omitted: set[str] = field(default_factory=lambda: {""})
 
     def inside(self) -> _Scope:
         """For a graph that sees these values."""
@@ -108,6 +109,7 @@ class _Scope:
             doubled=dict(self.doubled),
             roots=dict(self.roots),
             seen=set(self.seen),
+            omitted=set(self.omitted),
         )
 
     def hide(self, name: str) -> None:
@@ -117,6 +119,8 @@ class _Scope:
         self.positive.discard(name)
         self.doubled.pop(name, None)
         self.roots.pop(name, None)
+        if name:
+            self.omitted.discard(name)
         self.seen.add(name)
 
     def hand_on(self, name: str, other: _Scope, to: str) -> None:
@@ -124,6 +128,8 @@ class _Scope:
         other.hide(to)
         if name in self.constants:
             other.constants[to] = self.constants[name]
+        if name in self.omitted and to:
+            other.omitted.add(to)
         for mine, others in ((self.whole, other.whole), (self.positive, other.positive)):
             if name in mine:
                 others.add(to)
@@ -241,6 +247,7 @@ def _of_call(
     inner = _Scope()
     for name in function.input:
         inner.hide(name)
+    inner.omitted.update(function.input[len(node.input) :])
     for outer, name in zip(node.input, function.input, strict=False):
         scope.hand_on(outer, inner, name)
     defaults = {attribute.name: attribute for attribute in function.attribute_proto}
@@ -260,6 +267,9 @@ def _harm(node: Any, attributes: Mapping[str, Any], scope: _Scope) -> str | None
     step = scope.constants.get(node.input[2]) if node.op_type == "Range" else None
     if any(_large(size) for size in sizes) or (step is not None and np.any(np.abs(step) < 1e-3)):
         return f"{node.op_type} of a large size"
+    # Legal, and ONNX Runtime reads the bias of a LayerNormalization where it is left out so.
+    if node.op_type == "LayerNormalization" and any(name in scope.omitted for name in node.input):
+        return "LayerNormalization with an input that is written out and empty"
     if node.op_type in ("Conv", "MaxPool") and not _plain_window(attributes):
         return f"{node.op_type} with unusual attributes"
     return None
