@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tsmerge_export import demo
-from tsmerge_export.cli.tune import percent, seconds
+from tsmerge_export.cli.readers import percent, seconds
 from tsmerge_export.settings.config import MergeConfig
 
 MODELS = {"bolt": demo.CHRONOS_BOLT, "t5": demo.CHRONOS_T5}

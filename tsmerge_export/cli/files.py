@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,9 @@ def check_files(args: argparse.Namespace) -> None:
 
         check_source(args.model)
     for flag in _INPUTS:
-        value = getattr(args, flag, None)
-        if value is not None and not (flag == "data" and value == STDIN) and not Path(value).is_file():
-            raise UsageError(f"--{flag} {value}: no such file")
+        for value in _several(getattr(args, flag, None)):
+            if not (flag == "data" and value == STDIN) and not Path(value).is_file():
+                raise UsageError(f"--{flag} {value}: no such file")
     made: list[OutputFile] = []
     for flag in _OUTPUTS:
         if getattr(args, flag, None) is None:
@@ -61,10 +61,15 @@ def check_inside(args: argparse.Namespace, folder: Path) -> None:
 def _named(args: argparse.Namespace) -> Iterator[tuple[str, Path]]:
     """What the flags name to be read: in words, and where it is."""
     for name in (*_SOURCES, *_INPUTS):
-        value = getattr(args, name, None)
-        for one in value if isinstance(value, list | tuple) else (value,):
-            if one is not None:
-                yield (f"--{name} {one}" if name in _INPUTS else f"{one}"), real_path(one)
+        for one in _several(getattr(args, name, None)):
+            yield (f"--{name} {one}" if name in _INPUTS else f"{one}"), real_path(one)
+
+
+def _several(value: Any) -> Iterable[Any]:
+    """What a flag or argument names: none, one, or a list."""
+    if value is None:
+        return ()
+    return value if isinstance(value, list | tuple) else (value,)
 
 
 def write_json(file: OutputFile | None, content: Any) -> None:

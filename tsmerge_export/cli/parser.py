@@ -204,7 +204,7 @@ def export_parser() -> argparse.ArgumentParser:
 
 def tsmerge_parser() -> argparse.ArgumentParser:
     """The parser of ``tsmerge``."""
-    from tsmerge_export.cli import advise, bench, families, lowpass, tune
+    from tsmerge_export.cli import advise, bench, distill, families, lowpass, tune
 
     parser = _Parser(prog="tsmerge", description="Token merging in time-series models, exported and proved.")
     add_examples(parser, "")
@@ -216,6 +216,7 @@ def tsmerge_parser() -> argparse.ArgumentParser:
         ("inspect", _INSPECT_HELP, _fill_inspect),
         ("bench", bench.HELP, bench.fill),
         ("tune", tune.HELP, tune.fill),
+        ("distill", distill.HELP, distill.fill),
         ("advise", advise.HELP, advise.fill),
         ("lowpass", lowpass.HELP, lowpass.fill),
         ("forecast", _FORECAST_HELP, _fill_forecast),

@@ -6,6 +6,8 @@ import argparse
 import math
 from collections.abc import Callable
 
+_UNITS = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
+
 
 def whole(least: int) -> Callable[[str], int]:
     """Type of a flag: a whole number of at least ``least``."""
@@ -62,3 +64,43 @@ def levels(text: str) -> tuple[float, ...]:
     if not all(0 <= level <= 1 for level in found):
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of levels from 0 to 1 such as 0.1,0.5,0.9")
     return found
+
+
+def seconds(text: str) -> float:
+    """Type of ``--budget``: seconds of a time such as 30s, 10min or 1h."""
+    digits = text.rstrip("abcdefghijklmnopqrstuvwxyz ")
+    unit = text[len(digits) :].strip() or "min"
+    try:
+        value = float(digits) * _UNITS[unit]
+    except (ValueError, KeyError):
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 30s, 10min or 1h")
+    return value
+
+
+def percent(text: str) -> float:
+    """Type of ``--max-increase``: 3 of ``3%`` or ``3``."""
+    try:
+        value = float(text.strip().removesuffix("%"))
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share such as 3%")
+    return value
+
+
+def batch(text: str) -> int | str:
+    """Type of ``--batch`` of a training: a whole number, or ``auto``."""
+    return text if text == "auto" else whole(1)(text)
+
+
+def rate(text: str) -> float:
+    """Type of ``--lr``: a number above 0, at most 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a rate above 0, such as 1e-3")
+    return value

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from tsmerge_export.errors import UsageError
+from tsmerge_export.tables.source import STDIN
 
 if TYPE_CHECKING:
     from tsmerge_export.tables.options import TableOptions
@@ -92,6 +93,15 @@ def read_data(args: argparse.Namespace, **how: Any) -> Table | None:
     from tsmerge_export.tables.read import read_table
 
     return read_table(how.pop("source", args.data), options=options, **how)
+
+
+def read_tables(args: argparse.Namespace, **how: Any) -> tuple[Table, ...]:
+    """The tables of a ``--data`` that takes several, read alike; none where it is left out. Raises UsageError."""
+    files = args.data or (None,)
+    if files.count(STDIN) > 1:
+        raise UsageError("--data -: stdin can be read once only; name it once")
+    read = (read_data(argparse.Namespace(**{**vars(args), "data": file}), **how) for file in files)
+    return tuple(table for table in read if table is not None)
 
 
 def table_options(args: argparse.Namespace) -> TableOptions:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tsmerge_export.cli.model import add_model_options
 from tsmerge_export.cli.providers import add_provider_options, place_of, provider_options
-from tsmerge_export.cli.readers import names, whole
+from tsmerge_export.cli.readers import names, percent, seconds, whole
 from tsmerge_export.cli.tables import FILES, add_table_options, read_data
 from tsmerge_export.errors import UsageError
 
@@ -18,31 +17,6 @@ if TYPE_CHECKING:
     from tsmerge_export.tables.table import Table
 
 HELP = "find the fastest merge setting whose error on your data stays within a budget"
-_UNITS = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
-
-
-def seconds(text: str) -> float:
-    """Type of ``--budget``: seconds of a time such as 30s, 10min or 1h."""
-    digits = text.rstrip("abcdefghijklmnopqrstuvwxyz ")
-    unit = text[len(digits) :].strip() or "min"
-    try:
-        value = float(digits) * _UNITS[unit]
-    except (ValueError, KeyError):
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 30s, 10min or 1h")
-    return value
-
-
-def percent(text: str) -> float:
-    """Type of ``--max-increase``: 3 of ``3%`` or ``3``."""
-    try:
-        value = float(text.strip().removesuffix("%"))
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 1000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share such as 3%")
-    return value
 
 
 def fill(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ EXPORT_STEPS = ("load", "export", "rewrite", "lower", "parity", "cost", "example
 BENCH_STEPS = ("load", "export", "rewrite", "lower", "bench")
 ADVISE_STEPS = ("load", "data", "export", "speed")
 TUNE_STEPS = ("load", "search", "test")
-DISTILL_STEPS = ("load", "data", "train", "control", "test")
+DISTILL_STEPS = ("load", "data", "train", "control", "test", "speed")
 # A call that takes less shows no bar.
 _LATE_SECONDS = 2.0
 VALIDATE_STEPS = ("load", "export", "rewrite", "lower", "parity", "cost")

@@ -1,4 +1,4 @@
-"""Writes what people read of a bundle."""
+"""Writes what people read of a bundle, and of a distilled checkpoint."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.inspection.inspect import inspect_file
 from tsmerge_export.report.html import report_page
+from tsmerge_export.report.html.distillation import distillation_page
 from tsmerge_export.report.model_card import model_card
 from tsmerge_export.report.text import json_text, report_dict
 
@@ -35,5 +36,12 @@ def write_texts(folder: Path, manifest: dict[str, Any], sizes: Mapping[str, int]
         "report.html": report_page(report),
         "README.md": model_card(manifest, tokens),
     }
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def write_distillation(content: Mapping[str, Any], folder: Path) -> None:
+    """Write ``report.json`` and ``report.html`` of a distilled checkpoint."""
+    texts = {"report.json": json_text(content), "report.html": distillation_page(content)}
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")

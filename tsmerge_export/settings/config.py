@@ -356,6 +356,10 @@ class MergeConfig:
         told |= {name: all_of_it[name] for name in GENERAL if all_of_it[name] not in (None, usual[name])}
         return f"MergeConfig({', '.join([repr(self.method), *(f'{name}={value!r}' for name, value in told.items())])})"
 
+    def brief(self) -> str:
+        """:meth:`describe` without what is usual: ``local k=1 ratio=1/4``."""
+        return self.describe().replace(" min-tokens=4", "").replace(" positions=gather", "")
+
     def describe(self) -> str:
         """One short line for tables and logs, such as ``local k=1 ratio=1/4 min-tokens=4 positions=gather``."""
         if not self.active:

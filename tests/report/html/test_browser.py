@@ -17,7 +17,7 @@ import pytest
 
 from tests.report.html.bundles import SETTINGS, bundle, report, search
 from tsmerge_export.report.html import report_page
-from tsmerge_export.report.html.page import policy
+from tsmerge_export.report.html.document import policy
 
 api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 image = pytest.importorskip("matplotlib.image", reason="matplotlib is not installed: pip install matplotlib")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from tsmerge_export.bundle.report import Report, as_report
 from tsmerge_export.report.html.about import about_sections, barriers
+from tsmerge_export.report.html.document import document
 from tsmerge_export.report.html.forecast import forecast_section
 from tsmerge_export.report.html.markup import Html, join, tag
 from tsmerge_export.report.html.speed import pareto_section, time_section
@@ -21,24 +18,7 @@ from tsmerge_export.settings.config import MergeConfig
 
 def setting_words(merge: MergeConfig) -> str:
     """The setting for a title, without what is usual."""
-    words = merge.describe().replace(" min-tokens=4", "").replace(" positions=gather", "")
-    return words if merge.active else "without merging"
-
-
-@cache
-def _style() -> str:
-    return (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
-
-
-def policy() -> str:
-    """The page's Content-Security-Policy: its own style sheet by hash, an empty icon, and nothing else.
-
-    Without an icon of its own a browser asks the server for one.
-    """
-    digest = base64.b64encode(hashlib.sha256(_style().encode()).digest()).decode()
-    return (
-        f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
-    )
+    return merge.brief() if merge.active else "without merging"
 
 
 def report_page(content: Report | Mapping[str, Any]) -> str:
@@ -58,17 +38,6 @@ def report_page(content: Report | Mapping[str, Any]) -> str:
     if found:
         words = f"Barriers: {len(found)}. Tokens are unmerged early there, which takes away speed; "
         warned = tag("p", words, tag("a", "see below", href="#barriers"), ".", class_="note bad")
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=policy()),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="referrer", content="no-referrer"),
-        tag("meta", name="generator", content="tsmerge-export"),
-        tag("title", title),
-        tag("link", rel="icon", href="data:,"),
-        Html(f"<style>{_style()}</style>"),
-    )
     made = f"{report.source}, exported {report.created}"
     top = tag(
         "header", tag("h1", title), tag("p", made, class_="sub"), headline(report), tiles(report), warned,
@@ -84,4 +53,4 @@ def report_page(content: Report | Mapping[str, Any]) -> str:
         *about_sections(report),
     )
     foot = tag("footer", tag("p", "Every figure here is in report.json. Made by tsmerge-export."))
-    return f"<!doctype html>\n{tag('html', head, tag('body', join((top, main, foot))), lang='en')}\n"
+    return document(title, join((top, main, foot)))

@@ -29,7 +29,9 @@ def pareto_section(report: Report) -> Html:
     if cost is None or key is None or cost.speed is None:
         return Html("")
     ratio, moved = cost.speed.ratio, cost.median.change_percent[key] or 0.0
-    axes = _axes([1.0, ratio], [0.0, moved], "speed-up over unmerged", f"change of {METRIC_NAMES[key]}, %")
+    axes = bent_axes(
+        [1.0, ratio], [0.0, moved], "speed-up over unmerged", f"change of {METRIC_NAMES[key]}, %"
+    )
     drawn = [
         axes.vertical(1, "now"),
         axes.dot(1, 0, "tried", "unmerged"),
@@ -60,7 +62,8 @@ def _bend(value: float) -> float:
     return math.copysign(size / _LINEAR if size <= _LINEAR else 1 + math.log10(size / _LINEAR), value)
 
 
-def _axes(x: Sequence[float], y: Sequence[float], x_name: str, y_name: str) -> Axes:
+def bent_axes(x: Sequence[float], y: Sequence[float], x_name: str, y_name: str) -> Axes:
+    """Axes for these points; where a y, in per cent, is far from 0, linear up to ten and logarithmic beyond."""
     right = max(x) + 0.08 * (max(x) - min(x) or 1.0)
     left = min(x) - 0.08 * (max(x) - min(x) or 1.0)
     low, high = min(y), max(y)
@@ -78,7 +81,7 @@ def _searched(search: Search) -> list[Html]:
     tried = [one for one in every if one.error is None]
     front = [every[index] for index in search.front if 0 <= index < len(every)]
     several = len({one.source for one in every}) > 1
-    axes = _axes(
+    axes = bent_axes(
         [one.place[0] for one in tried] + [1.0],
         [one.place[1] for one in tried] + [most, 0.0],
         "speed-up over the unmerged reference",
@@ -142,8 +145,7 @@ def _searched(search: Search) -> list[Html]:
 
 def _name(one: Tried, several: bool) -> str:
     merge = MergeConfig.from_dict(one.merge)
-    words = merge.describe().replace(" min-tokens=4", "").replace(" positions=gather", "")
-    words = words if merge.active else unmerged_words(one.meant)
+    words = merge.brief() if merge.active else unmerged_words(one.meant)
     return f"{PurePath(one.source).name}: {words}" if several else words
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from tsmerge_export import families
+from tsmerge_export.bundle.json_file import is_bundle
 from tsmerge_export.checkpoint import load_model
 from tsmerge_export.console.progress import NoProgress, Progress, below
 from tsmerge_export.eager.apply import plan_of, refuse_where_nothing_merges
@@ -226,15 +227,22 @@ def _tables(data: str | Path | Table | Sequence[str | Path | Table] | None) -> t
     return tuple(one if isinstance(one, Table) else read_table(one) for one in given)
 
 
+def check_model(model: str | Path) -> None:
+    """Refuse what is no checkpoint, before it is read. Raises UsageError, UnsupportedError."""
+    if is_graph_file(model):
+        raise UnsupportedError(
+            f"{model}: a graph has no weights that could be trained; give the checkpoint that it was made from"
+        )
+    if is_bundle(Path(model)):
+        raise UsageError(f"{model}: is a bundle; give the model that it was made from")
+
+
 def _subject(
     model: str | Path | nn.Module, family: str | None, config: str | Path | None, trust_remote_code: bool
 ) -> _Subject:
     """A copy of what the user gave. Raises UsageError, UnsupportedError."""
     if isinstance(model, str | Path):
-        if is_graph_file(model):
-            raise UnsupportedError(
-                f"{model}: a graph has no weights that could be trained; give the checkpoint that it was made from"
-            )
+        check_model(model)
         loaded = load_model(model, family=family, config=config, trust_remote_code=trust_remote_code)
         found = families.get(loaded.family)
         teacher, settings, name = loaded.model, loaded.config, str(model)
@@ -251,8 +259,6 @@ def _subject(
 
 def _setting(merge: MergeConfig | None, subject: _Subject) -> MergeConfig:
     merge = MERGE if merge is None else merge
-    if not merge.active:
-        raise UsageError("--merge none: there is nothing to distill for; give a method")
     refuse_where_nothing_merges(subject.family, subject.teacher, merge)
     return settle(merge, subject.family, subject.teacher).merge
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from tsmerge_export.bundle.distillation import FORMAT, FORMAT_VERSION, RECORD
 from tsmerge_export.checkpoint.model_folder import FILES, write_model_folder
 from tsmerge_export.console.one_line import by_fields
 from tsmerge_export.errors import UsageError
@@ -20,9 +21,8 @@ from tsmerge_export.settings.trained import KEY, Trained
 from tsmerge_export.tools.distill.scores import Score
 from tsmerge_export.tools.distill.settings import Recipe
 
-#: Of the folder: how the weights came to be.
-RECORD = "distillation.json"
-FORMAT, FORMAT_VERSION = "tsmerge-distillation", 1
+#: Of the folder, what people read of it.
+REPORTS = ("report.json", "report.html")
 
 
 @dataclass(frozen=True)
@@ -96,13 +96,25 @@ class Distilled:
             "versions": dict(self.versions),
         }
 
-    def save(self, directory: str | Path, force: bool = False) -> Path:
+    def record(self) -> dict[str, Any]:
+        """:meth:`to_dict` with None in the place of what is no number, as JSON files have it."""
+        found: dict[str, Any] = finite(self.to_dict())
+        return found
+
+    def save(
+        self,
+        directory: str | Path,
+        force: bool = False,
+        *,
+        beside: Callable[[Path], object] | None = None,
+    ) -> Path:
         """Write a checkpoint in the family's own format, with :data:`RECORD` beside: all of it or nothing.
 
         ``config.json`` says under ``tsmerge`` what the weights were trained for.
 
         Args:
             directory: folder to make. force: replace a folder that was written by this, or an empty one.
+            beside: writes :data:`REPORTS` into the same folder.
 
         Returns:
             The folder.
@@ -113,13 +125,15 @@ class Distilled:
         path = check_folder(directory, force)
         seen = look(path)
         try:
-            with Beside(path) as beside:
-                beside.new.mkdir()
-                write_model_folder(self.model, {**self.config, KEY: self.trained.to_dict()}, beside.new)
-                text = json.dumps(finite(self.to_dict()), indent=2, allow_nan=False) + "\n"
-                (beside.new / RECORD).write_text(text, encoding="utf-8")
-                fsync_tree(beside.new)
-                beside.put(seen)
+            with Beside(path) as made:
+                made.new.mkdir()
+                write_model_folder(self.model, {**self.config, KEY: self.trained.to_dict()}, made.new)
+                text = json.dumps(self.record(), indent=2, allow_nan=False) + "\n"
+                (made.new / RECORD).write_text(text, encoding="utf-8")
+                if beside is not None:
+                    beside(made.new)
+                fsync_tree(made.new)
+                made.put(seen)
         except ChangedError as error:
             raise UsageError(
                 f"-o {directory}: was made or changed by someone else meanwhile"
@@ -181,4 +195,4 @@ def check_folder(directory: str | Path, force: bool = False) -> Path:
 
 
 def _written_by_us(name: str) -> bool:
-    return name in FILES or name == RECORD or (name.startswith("model-") and name.endswith(".safetensors"))
+    return name in (*FILES, RECORD, *REPORTS) or (name.startswith("model-") and name.endswith(".safetensors"))

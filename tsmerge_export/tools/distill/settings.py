@@ -127,8 +127,10 @@ class Recipe:
         """The settings to train for, ``merge`` with each of the ratios; the unmerged one has the method ``none``.
 
         Raises:
-            UsageError: ``merge`` does not go with the ratios.
+            UsageError: ``merge`` merges nothing, or does not go with the ratios.
         """
+        if not merge.active:
+            raise UsageError("--merge none: there is nothing to distill for; give a method")
         if not self.elastic:
             return (merge,)
         if not merge.takes("ratio") or not isinstance(merge.ratio, Fraction):

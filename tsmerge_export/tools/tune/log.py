@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tsmerge_export.errors import UsageError
+from tsmerge_export.files.lock import lock
 
 _MOST_LINE_BYTES = 1 << 20
 
@@ -27,15 +28,15 @@ def kept(log: Path) -> Iterator[None]:
     except OSError as error:
         raise UsageError(f"{log}: cannot be written ({error.strerror}); give another -o") from None
     with file:
-        if not _locked(file):
+        if not lock(file):
             raise UsageError(f"{log}: another run is searching there; wait for it, or give another -o")
         file.seek(0)
         if not _is_log(file.readline(_MOST_LINE_BYTES)):
             raise UsageError(f"{log}: is not the log of a search; move it away, or give another -o")
         _cut(file)
-        lock = Path(f"{log}.lock")  # of optuna: a link, which a killed run leaves
-        if lock.is_symlink():
-            lock.unlink()
+        left = Path(f"{log}.lock")  # of optuna: a link, which a killed run leaves
+        if left.is_symlink():
+            left.unlink()
         yield
 
 
@@ -56,16 +57,3 @@ def _cut(file: BinaryIO) -> None:
     rest = len(file.read().rpartition(b"\n")[2])
     if rest:
         file.truncate(end - rest)
-
-
-def _locked(file: BinaryIO) -> bool:
-    """Lock a file until it is closed. Returns False where another run holds it."""
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):  # a system or file system without locks
-        return True
-    return True

@@ -18,9 +18,7 @@ from tsmerge_export.tools.tune.verdict import Answer, Final
 
 def name_of(one: Tried, several: bool) -> str:
     """A setting in words, with the model in front where there is more than one."""
-    words = unmerged_words(one.meant)
-    if one.merge.active:
-        words = one.merge.describe().replace(" min-tokens=4", "").replace(" positions=gather", "")
+    words = one.merge.brief() if one.merge.active else unmerged_words(one.meant)
     return f"{Path(one.source).name}: {words}" if several else words
 
 
