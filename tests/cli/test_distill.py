@@ -157,6 +157,7 @@ def test_without_resume_it_starts_again_and_says_so(capsys: Capture) -> None:
         (["tiny", "--elastic", "1/4"], 2, "--elastic names one ratio"),
         (["tiny", "--elastic", "0,1/4", "--ratio", "1/2"], 2, "--ratio 1/2 is not among --elastic 0,1/4"),
         (["tiny", "--elastic", "0,1/4", "--merge", "dynamic"], 2, "--elastic varies one ratio"),
+        (["tiny", "--ratio", "runtime"], 2, "--ratio runtime is for exports"),
         (["tiny", "--merge", "none"], 2, "--merge none: there is nothing to distill for"),
         (["tiny", "-o", "a.csv"], 2, "-o a.csv: is a file"),
         (["tiny", "-o", "tiny", "--force"], 2, "-o tiny: holds"),

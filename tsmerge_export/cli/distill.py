@@ -162,7 +162,7 @@ def _with_ratio(merge: MergeConfig | None, recipe: Recipe) -> MergeConfig:
     ratio = max(recipe.elastic, default=Fraction(1, 2))
     if merge is None:
         return MergeConfig(ratio=ratio)
-    return replace(merge, ratio=ratio) if merge.open else merge
+    return replace(merge, ratio=ratio) if merge.open and not merge.at_run_time else merge
 
 
 def _work(args: argparse.Namespace, merge: MergeConfig, recipe: Recipe, state: Path) -> dict[str, Any]:
