@@ -25,8 +25,8 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
         "bolt-model t5-model --data data.csv --budget 1h --json tried.json",
     ),
     "distill": (
-        "amazon/chronos-bolt-tiny --ratio 1/2 --data data.csv --budget 15min -o half",
-        "amazon/chronos-bolt-tiny --elastic 0,1/10,1/4,1/2 --control -o elastic",
+        "amazon/chronos-bolt-tiny --ratio 1/2 --data data.csv -o half",
+        "amazon/chronos-bolt-tiny --elastic 0,1/4,1/2 --budget 1h -o elastic",
     ),
     "advise": ("amazon/chronos-bolt-tiny --data data.csv --plot advice.png",),
     "lowpass": ("--plot spectra.png", "--data data.csv --column load --ratio 1/4 --steps 4"),

@@ -132,7 +132,9 @@ class Recipe:
         if not merge.active:
             raise UsageError("--merge none: there is nothing to distill for; give a method")
         if merge.at_run_time:
-            raise UsageError("--ratio runtime is for exports; distill for the ratios that runs will choose: --elastic")
+            raise UsageError(
+                "--ratio runtime is for exports; distill for the ratios that runs will choose: --elastic"
+            )
         if not self.elastic:
             return (merge,)
         if not merge.takes("ratio") or not isinstance(merge.ratio, Fraction):
