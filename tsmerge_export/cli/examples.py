@@ -26,7 +26,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     ),
     "distill": (
         "amazon/chronos-bolt-tiny --ratio 1/2 --data data.csv -o half",
-        "amazon/chronos-bolt-tiny --elastic 0,1/4,1/2 --budget 1h -o elastic",
+        "amazon/chronos-bolt-tiny --elastic 0,1/4,1/2 -o elastic",
     ),
     "advise": ("amazon/chronos-bolt-tiny --data data.csv --plot advice.png",),
     "lowpass": ("--plot spectra.png", "--data data.csv --column load --ratio 1/4 --steps 4"),
