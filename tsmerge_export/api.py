@@ -97,7 +97,7 @@ def export(
                 f"{graph.given[0]} is for .onnx and .pt2 files; a family knows its own tokens, leave it out"
             )
         source = CheckpointSource.load(model, opset=opset, data=data, progress=watch, **options)
-    compilation = Compilation(source, merge, inline=inline, progress=watch)
+    compilation = Compilation(source, merge, inline=inline or target.inlined, progress=watch)
     target.check(
         compilation.merge, inline=inline, place=checks.place
     )  # what a checkpoint was trained for is known now

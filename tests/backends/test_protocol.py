@@ -68,7 +68,7 @@ def test_a_back_end_is_one_file(site: Path, monkeypatch: pytest.MonkeyPatch, cap
     for flags, code, says in (
         (["--inline"], 2, "--inline has no effect with --runtime toy, which has functions"),
         (["--merge", "dynamic"], 3, "--merge dynamic is none of the toy's"),
-        (["--runtime", "box"], 2, "choose one of: onnxruntime, tensorrt, tensorrt-rtx, toy"),
+        (["--runtime", "box"], 2, "choose one of: onnxruntime, tensorrt, tensorrt-rtx, openvino, toy"),
     ):
         assert main_export(["tiny", "--runtime", "toy", *flags]) == code
         assert says in capsys.readouterr().err

@@ -75,7 +75,7 @@ def test_what_does_not_fit_is_refused_in_one_line(given: dict[str, Any], words: 
 @pytest.mark.parametrize("runtime", ["tensorrt", "tensorrt-rtx"])
 def test_runtimes_that_plan_lengths_refuse_it_before_any_work(runtime: str) -> None:
     with pytest.raises(
-        UnsupportedError, match=rf"--ratio runtime: {runtime} must know all lengths"
+        UnsupportedError, match=rf"--ratio runtime: {runtime} takes no ratio when a file runs"
     ) as caught:
         Target(runtime).check(MergeConfig(ratio="runtime"), inline=False)
     assert caught.value.exit_code == 3 and "\n" not in str(caught.value)

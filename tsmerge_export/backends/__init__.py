@@ -32,6 +32,7 @@ _TABLE = {
     "onnxruntime": ("tsmerge_export.backends.onnxruntime.backend", "OnnxRuntime"),
     "tensorrt": ("tsmerge_export.backends.tensorrt.backend", "TensorRT"),
     "tensorrt-rtx": ("tsmerge_export.backends.tensorrt_rtx.backend", "TensorRTRTX"),
+    "openvino": ("tsmerge_export.backends.openvino.backend", "OpenVINO"),
 }
 DEFAULT = next(iter(_TABLE))
 GROUP = "tsmerge_export.backends"
@@ -139,7 +140,8 @@ def load(
 
     Args:
         directory: the bundle's folder (or a Bundle, whose files are compared again).
-        runtime: ``"onnxruntime"``, or that which the bundle was exported for: ``"tensorrt"``, or of a plug-in.
+        runtime: ``"onnxruntime"``, or that which the bundle was exported for: ``"openvino"``,
+            ``"tensorrt"``, or that of a plug-in.
         threads: threads inside an operator, >= 1; by default the runtime's choice.
         providers: ONNX Runtime execution providers in order of preference; default the CPU.
         plugin: a library of this project. For ONNX Runtime on the CPU that of native operators (also the environment

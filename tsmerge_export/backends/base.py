@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from tsmerge_export.backends.components import BundleSession
+from tsmerge_export.backends.components import BundleSession, StepSession
 from tsmerge_export.backends.describe import Block
 from tsmerge_export.bundle import Bundle, TensorInfo
 from tsmerge_export.settings.config import MergeConfig
@@ -30,11 +30,21 @@ class Prover(Protocol):
     def file(self, path: Path) -> dict[str, Any]:
         """A file with merge nodes, in ONNX Runtime, float32. Returns the verdict, JSON-ready. Raises VerdictError."""
 
-    def values(self, run: Run, dtype: str, low: Sequence[int], high: Sequence[int]) -> dict[str, Any]:
+    def values(
+        self, run: Run, dtype: str, low: Sequence[int] | None = None, high: Sequence[int] | None = None
+    ) -> dict[str, Any]:
         """What a back end computes, by name, where batch and length lie within ``low`` and ``high``.
 
         Args:
             dtype: of matrix products, a name of :data:`~tsmerge_export.backends.target.DTYPES`.
+            low, high: None where it takes any.
+
+        Returns:
+            The verdict, JSON-ready. Raises VerdictError.
+        """
+
+    def in_a_row(self, sessions: Mapping[str, StepSession]) -> dict[str, Any]:
+        """What a back end computes by all components in a row, as a forecaster runs them, in float32.
 
         Returns:
             The verdict, JSON-ready. Raises VerdictError.
@@ -78,11 +88,15 @@ class Backend(ABC):
 
     #: As of ``--runtime`` and :func:`tsmerge_export.load`.
     name: ClassVar[str]
-    #: Whether a bundle holds files for it beside the portable one.
+    #: Whether a bundle holds more for it than the portable files: files or verdicts.
     beside: ClassVar[bool] = True
     #: Whether it takes files whose ratio is chosen at run time; then its sessions have a ``default_ratio``, and their
     #: ``run`` an argument ``ratio``.
     run_time: ClassVar[bool] = False
+    #: Whether the portable files must have their functions written in place.
+    inlined: ClassVar[bool] = False
+    #: Whether it runs all components; else those that merge alone, and a forecaster runs the others in ONNX Runtime.
+    whole: ClassVar[bool] = False
     #: Options of a :class:`~tsmerge_export.backends.target.Target` that it does not have (``dtype``, ``shapes``,
     #: ``capabilities``, ``plugin``, ``inline``), with the end of the sentence that refuses one.
     without: ClassVar[Mapping[str, str]] = {}
@@ -126,6 +140,14 @@ class Backend(ABC):
         self, bundle: Bundle, threads: int | None, providers: Providers | None, plugin: str | Path | None
     ) -> BundleSession[Any]:
         """A session over a bundle whose hashes were compared; see :func:`tsmerge_export.load`."""
+
+    def forecaster(
+        self, bundle: Bundle, threads: int | None, providers: Providers | None, plugin: str | Path | None
+    ) -> BundleSession[Any]:
+        """All components, for a forecaster: in ONNX Runtime, where it does not run them all itself."""
+        from tsmerge_export import backends
+
+        return backends.get(backends.DEFAULT).load(bundle, threads, providers, plugin)
 
     @abstractmethod
     def limits(self, where: str) -> str:

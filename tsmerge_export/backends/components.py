@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import copy
 from fractions import Fraction
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from numpy.typing import NDArray
 
@@ -23,6 +23,23 @@ class ComponentSession(Protocol):
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         """Outputs by name of inputs by name."""
+
+
+class Bound(Protocol):
+    """A component whose inputs and outputs are arrays of the caller's: it reads and writes them in place."""
+
+    def bind(self, name: str, array: NDArray[Any], *, output: bool = False) -> None:
+        """An input or output by name, contiguous, of the size that it has in the next runs."""
+
+    def run(self) -> None:
+        """From what the bound inputs hold now to the bound outputs."""
+
+
+class StepSession(ComponentSession, Protocol):
+    """A component that is run in a loop."""
+
+    def bound(self) -> Bound:
+        """Runs over arrays that are bound once per size."""
 
 
 def names_of(session: ComponentSession) -> dict[str, tuple[str, ...]]:
@@ -128,3 +145,7 @@ def chosen_ratio(ratio: Any, default: Fraction | None, where: object) -> Fractio
             "with --ratio runtime"
         )
     return read(ratio)
+
+
+#: A bundle whose components a forecaster can run, in whatever runtime.
+Session: TypeAlias = BundleSession[StepSession]

@@ -45,6 +45,11 @@ class Target:
         return backends.get(self.runtime)
 
     @property
+    def inlined(self) -> bool:
+        """Whether the bundle's files must have their functions written in place."""
+        return self.backend.inlined
+
+    @property
     def needs_more(self) -> bool:
         """Whether the bundle holds more than the portable file."""
         return self.backend.beside
@@ -91,7 +96,7 @@ class Target:
             place.refuse_library("--inline" if inline else f"--runtime {self.runtime}")
         if merge.at_run_time and not backend.run_time:
             raise UnsupportedError(
-                f"--ratio runtime: {self.runtime} must know all lengths from the shapes of its inputs, and a ratio "
-                f"that is chosen later says none; give a ratio such as 1/4, or use --runtime {backends.DEFAULT}"
+                f"--ratio runtime: {self.runtime} takes no ratio when a file runs; give a ratio such as 1/4, or use "
+                f"--runtime {backends.DEFAULT}"
             )
         backend.check(self, merge)

@@ -49,10 +49,12 @@ class TargetPart:
 
 @dataclass(frozen=True)
 class TargetEntry:
-    """The files for one runtime, by component. ``on_gpu``: what of it has run on a GPU, in words."""
+    """The files for one runtime, by component. ``on_gpu``: what of it has run on a GPU, in words.
+    ``version``: of the runtime that it was proved in."""
 
     runtime: str
     dtype: str
     components: dict[str, TargetPart]
     on_gpu: str = ""
     script: str | None = None
+    version: str | None = None

@@ -80,7 +80,9 @@ def _fill_export(parser: argparse.ArgumentParser) -> None:
     group.add_argument("-o", "--output", metavar="DIR", help="bundle to write; default: <model>-<method>")
     group.add_argument("--opset", type=whole(1), metavar="N", help="ONNX operator set; default: 18")
     group.add_argument(
-        "--inline", action="store_true", help="write the merge functions inlined (for OpenVINO)"
+        "--inline",
+        action="store_true",
+        help="write the merge functions inlined (for runtimes that do not expand them)",
     )
     group.add_argument("--force", action="store_true", help="replace an existing bundle")
     add_target_options(parser)

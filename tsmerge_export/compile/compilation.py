@@ -191,10 +191,9 @@ class Compilation:
                     f"{self.source.name}: parity failed, no bundle is written: {first}", manifest | shown
                 )
             if target is not None and target.needs_more:
-                # Components behind the first have no engines: a forecaster runs them in ONNX Runtime.
-                engines = [item for item in built if item.component.mergeable]
+                wanted = [item for item in built if target.backend.whole or item.component.mergeable]
                 manifest["target"] = self.source.lower(
-                    target, self.merge, engines, checks, folder=writer.path, scratch=writer.scratch,
+                    target, self.merge, wanted, checks, folder=writer.path, scratch=writer.scratch,
                     progress=self._progress,
                 )  # fmt: skip
             self._progress.step("bundle")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from tsmerge_export import families
 from tsmerge_export.backends.base import Part, Run
+from tsmerge_export.backends.components import StepSession
 from tsmerge_export.backends.target import Target
 from tsmerge_export.bundle import TensorInfo
 from tsmerge_export.checkpoint import LoadedModel
@@ -18,7 +20,7 @@ from tsmerge_export.errors import VerdictError
 from tsmerge_export.families.base import TensorSpec
 from tsmerge_export.inspection.inspect import inspect_file
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.verify import parity
+from tsmerge_export.verify import generation, parity
 from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.parity_report import ParityReport
@@ -30,30 +32,48 @@ _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 class _Prover:
     """Parity of one component, see :class:`~tsmerge_export.backends.base.Prover`."""
 
+    runtime: str
     loaded: LoadedModel
     merge: MergeConfig
     item: Built
+    built: Sequence[Built]
     checks: Checks
 
     def file(self, path: Path) -> dict[str, Any]:
         report = parity.check(
             families.get(self.loaded.family), self.item.component, self.loaded.model, self.merge, path,
-            replace(self.checks, atol=None, rtol=None), avoid=EXAMPLE,
+            self._checks, avoid=EXAMPLE, with_decisions=self.item.decisions,
         )  # fmt: skip
         return _passed(report, f"{self.item.component.name}: parity of the form for the runtime failed")
 
-    def values(self, run: Run, dtype: str, low: Sequence[int], high: Sequence[int]) -> dict[str, Any]:
+    def values(
+        self, run: Run, dtype: str, low: Sequence[int] | None = None, high: Sequence[int] | None = None
+    ) -> dict[str, Any]:
         family = families.get(self.loaded.family)
+        least, most = low or (0, 0), high or (inf, inf)
         cases = [
             case
             for case in self.checks.corpus(family.context(self.loaded.model))
-            if low[0] <= case.batch <= high[0] and low[1] <= case.length <= high[1]
+            if least[0] <= case.batch <= most[0] and least[1] <= case.length <= most[1]
         ]
         report = parity.check(
             family, self.item.component, self.loaded.model, self.merge, self.item.merged,
-            replace(self.checks, atol=None, rtol=None, cases=cases), dtype=_DTYPES[dtype], values_from=run,
+            replace(self._checks, cases=cases), dtype=_DTYPES[dtype], values_from=run,
+            with_decisions=self.item.decisions,
         )  # fmt: skip
-        return _passed(report, f"{self.item.component.name}: parity of the engine failed")
+        return _passed(report, f"{self.item.component.name}: parity in {self.runtime} failed")
+
+    def in_a_row(self, sessions: Mapping[str, StepSession]) -> dict[str, Any]:
+        family = families.get(self.loaded.family)
+        report = generation.check(
+            family, self.loaded.model, self.merge, self.built, self._checks, sessions=sessions
+        )
+        return _passed(report, f"{report.name}: parity in {self.runtime} failed")
+
+    @property
+    def _checks(self) -> Checks:
+        """Within the tolerances that are the family's: those that were asked for are of ONNX Runtime."""
+        return replace(self.checks, atol=None, rtol=None)
 
 
 def _passed(report: ParityReport, failed: str) -> dict[str, Any]:
@@ -76,7 +96,7 @@ def build_for(
     """Have a back end write its files into the bundle's folder.
 
     Args:
-        built: components, proved in their portable form.
+        built: components, proved in their portable form; for a back end that runs a model as a whole, all of them.
 
     Returns:
         The manifest's ``target``: runtime, dtype, per component its files, profile, verdict and, where there is one,
@@ -95,10 +115,10 @@ def build_for(
             outputs=_infos(item.component.outputs),
             unmerged=item.unmerged,
             merged=item.merged,
-            merges=merge.active,
+            merges=merge.active and item.component.mergeable,
             longest=longest,
             removed=removed_at(item.merged),
-            prove=_Prover(loaded, merge, item, checks),
+            prove=_Prover(target.runtime, loaded, merge, item, built, checks),
         )
         for item in built
     ]

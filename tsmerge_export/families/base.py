@@ -73,7 +73,7 @@ class MergePoints:
 
 
 #: What runs the portable form of most models.
-RUNTIMES = ("ONNX Runtime", "onnxruntime-web", "OpenVINO (`--inline`)")
+RUNTIMES = ("ONNX Runtime", "onnxruntime-web", "OpenVINO (`--runtime openvino`)")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tsmerge_export.backends import Providers, check_runtime
+from tsmerge_export.backends import Providers, check_runtime, get
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.errors import UnsupportedError
 
@@ -42,7 +42,8 @@ def pipeline(
     """A bundle as a forecaster with the methods of chronos-forecasting's pipelines, on numpy arrays.
 
     Args:
-        directory, runtime, threads, providers, plugin: see :func:`tsmerge_export.load`; hashes are checked as there.
+        directory, threads, providers, plugin: see :func:`tsmerge_export.load`; hashes are checked as there.
+        runtime: ``"onnxruntime"``, which also runs bundles that were made for a runtime of engines; or ``"openvino"``.
         memory: bytes for activations and caches, about; larger batches are forecast in parts.
         progress: told how far a call is; by default a bar on stderr, if that is a terminal and a call takes long.
 
@@ -64,15 +65,10 @@ def pipeline(
         raise UnsupportedError(
             f"{bundle.path}: a bundle of {family} is no forecaster; supported are {', '.join(_FORECASTERS)}"
         )
-    from tsmerge_export.backends.onnxruntime.providers import with_plugin
-    from tsmerge_export.backends.onnxruntime.session import Session
     from tsmerge_export.console.progress import LateBar
 
     module, name = _FORECASTERS[family]
     make = getattr(import_module(f"tsmerge_export.forecast.{module}"), name)
-    chosen = with_plugin(providers, bundle, plugin)
-    session = Session(
-        bundle, threads=threads, providers=chosen.providers, files=chosen.files, plugin=chosen.operators
-    )
+    session = get(runtime).forecaster(bundle, threads, providers, plugin)
     forecaster: Forecaster = make(bundle, session, memory=memory, progress=progress or LateBar("forecast"))
     return forecaster

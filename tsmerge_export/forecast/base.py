@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tsmerge_export.backends.onnxruntime.session import Session
+from tsmerge_export.backends.components import Session
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.console.one_line import called
 from tsmerge_export.console.progress import Progress

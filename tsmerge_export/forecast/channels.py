@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tsmerge_export.backends.onnxruntime.session import Session
+from tsmerge_export.backends.components import Session
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.console.progress import Progress
 from tsmerge_export.forecast import distributions

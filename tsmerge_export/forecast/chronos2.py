@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tsmerge_export.backends.onnxruntime.session import Session
+from tsmerge_export.backends.components import Session
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.console.notes import note
 from tsmerge_export.console.progress import Progress

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tsmerge_export.backends.onnxruntime.session import GraphSession, Session
+from tsmerge_export.backends.components import Session, StepSession
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.console.notes import note
 from tsmerge_export.console.progress import Progress
@@ -50,7 +50,7 @@ class ChronosT5(SampleForecaster):
             ) from None
 
     @property
-    def _encoder(self) -> GraphSession:
+    def _encoder(self) -> StepSession:
         return self.session["encoder"]
 
     def predict(

@@ -1,4 +1,4 @@
-"""The step loop of a T5 decoder in ONNX Runtime: caches that live here, and buffers that are bound once."""
+"""The step loop of a T5 decoder: caches that live here, and buffers that are bound once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tsmerge_export.backends.onnxruntime.session import GraphSession
+from tsmerge_export.backends.components import StepSession
 from tsmerge_export.errors import UsageError
 
 Floats = NDArray[np.float32]
@@ -20,7 +20,7 @@ _FIRST_SLOTS = 16
 class CachedDecoder:
     """Components ``cross`` and ``decoder`` of a bundle. Made once; :meth:`start` begins a batch of sample paths."""
 
-    def __init__(self, cross: GraphSession, decoder: GraphSession) -> None:
+    def __init__(self, cross: StepSession, decoder: StepSession) -> None:
         self.cross, self.session = cross, decoder
         inputs = {info.name: info for info in decoder.inputs}
         self.layers = sum(name.startswith("past_key_") for name in inputs)
@@ -56,12 +56,11 @@ class DecoderRun:
     ) -> None:
         self._decoder, self._samples, self._steps = decoder, samples, steps
         self._batch = len(crossed["cross_bias"])
-        self._binding = decoder.session.ort.io_binding()
+        self._bound = decoder.session.bound()
         self._position = np.zeros((), np.int64)
-        # What is bound must not be freed: the binding knows addresses only.
         self._crossed = {name: np.ascontiguousarray(value) for name, value in crossed.items()}
         for name, value in {"position": self._position, **self._crossed}.items():
-            self._bind_input(name, value)
+            self._bound.bind(name, value)
         self._paths = 0  # as many as are bound
 
     def step(self, token_ids: NDArray[np.int64]) -> Floats:
@@ -78,7 +77,7 @@ class DecoderRun:
             self._bind_paths(token_ids.shape[1])
             self._allocate(1)
         self._tokens[:] = token_ids
-        self._decoder.session.ort.run_with_iobinding(self._binding)
+        self._bound.run()
         logits, new, position = self._logits, self._new, int(self._position)
         if position + 1 == self._steps:
             return logits  # nothing will read the caches
@@ -117,25 +116,19 @@ class DecoderRun:
         self._paths = paths
         self._tokens = np.zeros(rows, np.int64)
         self._logits = np.empty((*rows, decoder.vocab), np.float32)
-        self._bind_input("token_ids", self._tokens)
-        self._bind_output("logits", self._logits)
+        self._bound.bind("token_ids", self._tokens)
+        self._bound.bind("logits", self._logits, output=True)
         width = decoder.heads * decoder.head
         self._new = [np.empty((*rows, width), np.float32) for _ in range(2 * decoder.layers)]
         for name, array in zip(self._names("new"), self._new, strict=True):
-            self._bind_output(name, array)
+            self._bound.bind(name, array, output=True)
 
     def _bind_caches(self, capacity: int) -> None:
         """Bind the first part of each buffer as a cache ``[B, S, H, capacity, head]``."""
         shape = (self._batch, self._paths, self._decoder.heads, capacity, self._decoder.head)
         self._caches = [buffer[: self._size(capacity)].reshape(shape) for buffer in self._buffers]
         for name, cache in zip(self._names("past"), self._caches, strict=True):
-            self._bind_input(name, cache)
+            self._bound.bind(name, cache)
 
     def _names(self, prefix: str) -> list[str]:
         return [f"{prefix}_{kind}_{i}" for kind in ("key", "value") for i in range(self._decoder.layers)]
-
-    def _bind_input(self, name: str, array: NDArray[Any]) -> None:
-        self._binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-
-    def _bind_output(self, name: str, array: NDArray[Any]) -> None:
-        self._binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)

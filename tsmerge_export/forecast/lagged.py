@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tsmerge_export.backends.onnxruntime.session import Session
+from tsmerge_export.backends.components import Session
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.console.progress import Progress
 from tsmerge_export.errors import UsageError

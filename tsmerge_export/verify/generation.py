@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import onnx
 from torch import nn
 
+from tsmerge_export.backends.components import StepSession
 from tsmerge_export.families.base import Component, Family, Generation
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.run_time import INPUT
@@ -22,16 +23,24 @@ class _Chain:
     """The files in a row, as a :class:`~tsmerge_export.verify.artefact.Artefact`."""
 
     def __init__(
-        self, generation: Generation, built: Sequence[Built], first: Component, checks: Checks
+        self,
+        generation: Generation,
+        built: Sequence[Built],
+        first: Component,
+        checks: Checks,
+        sessions: Mapping[str, StepSession] | None,
     ) -> None:
         items = {item.component.name: item for item in built}
         head = items.pop(first.name)
         self._names = [value.name for value in onnx.load(head.merged, load_external_data=False).graph.output]
         self._inputs = [*(spec.name for spec in first.inputs), INPUT]
-        self._first = OnnxArtefact(head.merged, self._names, checks, head.decisions)
+        values_from = None if sessions is None else sessions[first.name].run
+        self._first = OnnxArtefact(head.merged, self._names, checks, head.decisions, values_from)
         self.taps = self._first.taps
         self._follow = generation.follow(
             {name: checks.forecaster(item.merged) for name, item in items.items()}
+            if sessions is None
+            else sessions
         )
 
     def run(self, inputs: Outputs) -> Outputs:
@@ -52,6 +61,7 @@ def check(
     built: Sequence[Built],
     checks: Checks = USUAL,
     *,
+    sessions: Mapping[str, StepSession] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ParityReport:
     """Prove the components behind the first: teacher-forced steps against the original merged model.
@@ -63,6 +73,7 @@ def check(
     Args:
         family: one whose :meth:`~tsmerge_export.families.base.Family.generation` is not None.
         built: the files of all components.
+        sessions: all components in another runtime, by name, instead of the files in ONNX Runtime.
         checks: its cases are instead of every corpus entry at a short and a long length. The others are as for parity.
 
     Returns:
@@ -72,7 +83,7 @@ def check(
     assert component is not None
     tolerance = checks.tolerance(family.name)
     try:
-        chain = _Chain(component, built, family.components(model)[0], checks)
+        chain = _Chain(component, built, family.components(model)[0], checks, sessions)
     except Exception as error:  # ONNX Runtime and onnx raise types of their own
         last = next(item.merged for item in built if item.component.name == component.name)
         return unreadable(component.name, last, tolerance, error)

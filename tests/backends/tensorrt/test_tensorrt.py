@@ -174,7 +174,7 @@ def test_an_engine_that_computes_something_else_is_no_bundle(
     stand_in: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_Runner, "scale", 1.01)
-    with pytest.raises(VerdictError, match="parity of the engine failed"):
+    with pytest.raises(VerdictError, match="parity in tensorrt failed"):
         tsm.export(tiny("chronos-bolt").eval(), MERGE, output=tmp_path / "b", target=Target("tensorrt"))
     assert not (tmp_path / "b").exists()
 

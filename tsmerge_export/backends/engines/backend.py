@@ -11,16 +11,13 @@ from tsmerge_export.backends.base import Backend, Part, Told
 from tsmerge_export.backends.describe import Block
 from tsmerge_export.backends.engines.describe import blocks
 from tsmerge_export.backends.engines.profile import Profile, make_profile
-from tsmerge_export.bundle import Manifest
-from tsmerge_export.bundle.target import TargetEntry
-from tsmerge_export.errors import UnsupportedError, UsageError
+from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.settings import registry
 from tsmerge_export.settings.config import MergeConfig
 
 if TYPE_CHECKING:
     import onnx
 
-    from tsmerge_export.backends import Providers
     from tsmerge_export.backends.target import Target
 
 
@@ -99,21 +96,6 @@ class EngineBackend(Backend):
     def describe(self, target: Mapping[str, Any]) -> Sequence[Block]:
         """See :meth:`Backend.describe`."""
         return blocks(target)
-
-
-def refuse_options(name: str, threads: int | None, providers: Providers | None) -> None:
-    """Raise UsageError for what ONNX Runtime alone has."""
-    if threads is not None or providers is not None:
-        raise UsageError(f"threads and providers have no effect with runtime {name}; leave them out")
-
-
-def entry_of(manifest: Manifest, runtime: str) -> TargetEntry:
-    """The manifest's account of a target. Raises UsageError when the bundle was made for another runtime."""
-    target = manifest.target
-    if target is None or target.runtime != runtime:
-        made = "onnxruntime" if target is None else target.runtime
-        raise UsageError(f"the bundle was made for {made}; export it with --runtime {runtime}")
-    return target
 
 
 def check_removed(part: Part, profile: Profile) -> None:

@@ -13,6 +13,7 @@ from tsmerge_export.backends import Providers
 from tsmerge_export.backends.arrays import prepare
 from tsmerge_export.backends.components import BundleSession, chosen_ratio, names_of
 from tsmerge_export.backends.onnxruntime.apart import GraphApart
+from tsmerge_export.backends.onnxruntime.bound import BoundGraph
 from tsmerge_export.backends.onnxruntime.chosen import default_of, value_of
 from tsmerge_export.backends.onnxruntime.place import Place, installed
 from tsmerge_export.bundle import Bundle, TensorInfo
@@ -125,6 +126,11 @@ class GraphSession:
                 f"{self._path}: runs in a process of its own ({self._why}), and has no session here"
             )
         return self._session
+
+    def bound(self) -> BoundGraph:
+        """A run over arrays of the caller's, see :class:`~tsmerge_export.backends.components.Bound`. Raises as
+        :attr:`ort`."""
+        return BoundGraph(self.ort)
 
     def run(self, inputs: Mapping[str, Any], ratio: Any = None) -> dict[str, NDArray[Any]]:
         """Run the graph.

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tsmerge_export.backends.base import Part, Told
-from tsmerge_export.backends.engines.backend import EngineBackend, refuse_options
+from tsmerge_export.backends.common import refuse_options
+from tsmerge_export.backends.engines.backend import EngineBackend
 from tsmerge_export.backends.engines.profile import Profile
 from tsmerge_export.backends.tensorrt import script
 from tsmerge_export.backends.tensorrt.names import NODE
@@ -110,5 +111,5 @@ class TensorRT(EngineBackend):
         """Engines of the bundle, or built now."""
         from tsmerge_export.backends.tensorrt.engine import TensorrtSession
 
-        refuse_options(self.name, threads, providers)
+        refuse_options(self.name, threads=threads, providers=providers)
         return TensorrtSession(bundle, plugin)

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tsmerge_export.backends.arrays import prepare
+from tsmerge_export.backends.common import entry_of
 from tsmerge_export.backends.components import BundleSession, names_of
-from tsmerge_export.backends.engines.backend import entry_of
 from tsmerge_export.backends.engines.profile import Profile
 from tsmerge_export.backends.tensorrt.names import PLUGIN, PLUGIN_NAMESPACE, PLUGIN_VERSION
 from tsmerge_export.bundle import Bundle, ComponentInfo, TensorInfo

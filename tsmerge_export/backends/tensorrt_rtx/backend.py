@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from tsmerge_export.backends.base import Part
-from tsmerge_export.backends.engines.backend import EngineBackend, in_memory, refuse_options
+from tsmerge_export.backends.common import refuse_options
+from tsmerge_export.backends.engines.backend import EngineBackend, in_memory
 from tsmerge_export.backends.engines.profile import Profile
 from tsmerge_export.bundle import Bundle, sha256
 from tsmerge_export.errors import UnsupportedError
@@ -85,7 +86,7 @@ class TensorRTRTX(EngineBackend):
         self, bundle: Bundle, threads: int | None, providers: Providers | None, plugin: str | Path | None
     ) -> NoReturn:
         """Raises UnsupportedError."""
-        refuse_options(self.name, threads, providers)
+        refuse_options(self.name, threads=threads, providers=providers)
         raise UnsupportedError(
             "engines of tensorrt-rtx are built here and run by TensorRT-RTX itself (tensorrt_rtx --loadEngine=FILE, or "
             "its C++ and Python API); load the bundle with runtime onnxruntime"

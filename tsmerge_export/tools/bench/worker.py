@@ -43,10 +43,9 @@ def _onnxruntime(source: str, inputs: Arrays, threads: int, place: Place) -> Cal
 
 
 def _openvino(source: str, inputs: Arrays, threads: int) -> Callable[[], object]:
-    import openvino
+    from tsmerge_export.backends.openvino.network import compile_file
 
-    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
-    network = openvino.Core().compile_model(source, "CPU", settings)
+    network = compile_file(Path(source), threads)
     return lambda: network(inputs)
 
 

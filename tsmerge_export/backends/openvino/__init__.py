@@ -1,0 +1,1 @@
+"""OpenVINO: files without functions, run on the CPU."""
