@@ -1,56 +1,15 @@
-"""Every mistake a user can make on the command line: one line on stderr, the right exit code, nothing written."""
+"""Every mistake a user can make with the flags of a command: one line on stderr, exit code 2, nothing written."""
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
-import json
-import os
-import shlex
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-from torch import nn
 
-from tests.models import BOLT, tiny_folder
-from tsmerge_export.bundle import BundleWriter
-from tsmerge_export.checkpoint import hub
+from tests.cli.said import Capture, bundle, error_of
 from tsmerge_export.cli import main, main_export
-from tsmerge_export.cli.commands import merge_config
-from tsmerge_export.cli.examples import EXAMPLES
-from tsmerge_export.cli.parser import export_parser, tsmerge_parser
-from tsmerge_export.errors import UsageError
-
-Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_folder(tmp_path_factory.mktemp("model") / "tiny")
-
-
-@pytest.fixture
-def model(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A model ``tiny`` in the current folder, which a test may damage."""
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(saved, "tiny")
-    return "tiny"
-
-
-def error_of(capture: Capture, code: int, expected: int) -> str:
-    out, err = capture.readouterr()
-    assert code == expected, err
-    assert out == ""
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    assert "Traceback" not in err
-    return err
 
 
 @pytest.mark.parametrize(
@@ -164,104 +123,6 @@ def test_missing_arguments(capsys: Capture, arguments: list[str]) -> None:
     assert "--help" in error_of(capsys, main(arguments), 2)
 
 
-def test_help_and_version(capsys: Capture) -> None:
-    assert main_export(["--help"]) == 0
-    text = capsys.readouterr().out
-    for flag in (
-        "--merge", "--k", "--ratio", "--r", "--threshold", "--similarity", "--margin", "--alpha", "--energy",
-        "--prune-share", "--min-tokens", "--layers", "--positions", "--causal", "--output", "--opset", "--data",
-        "--json", "--atol", "--rtol", "--threads", "--trust-remote-code", "--force", "--inline", "--family", "--config",
-    ):  # fmt: skip
-        assert flag in text
-    assert main(["--version"]) == 0
-    assert capsys.readouterr().out.startswith("tsmerge-export ")
-
-
-@pytest.mark.parametrize("command", [None, *EXAMPLES])
-def test_every_help_ends_with_commands_that_parse(
-    capsys: Capture, monkeypatch: pytest.MonkeyPatch, command: str | None
-) -> None:
-    """As they are printed, on 80 columns; ``None`` is ``tsmerge-export``."""
-    monkeypatch.setenv("COLUMNS", "80")
-    call = main_export if command is None else main
-    assert call([*([command] if command else []), "--help"]) == 0
-    text = capsys.readouterr().out
-    assert max(map(len, text.splitlines())) <= 80
-    lines = text.partition("\nexamples:\n")[2].splitlines()
-    assert 1 <= len(lines) <= 2
-    for line in lines:
-        name, *words = shlex.split(line.partition("<")[0])
-        assert name == ("tsmerge-export" if command is None else "tsmerge")
-        if command:
-            assert words[0] == command
-        parser = export_parser() if command is None else tsmerge_parser()
-        args = parser.parse_args(words)
-        assert callable(args.run)
-        # What can be read without the files makes sense too.
-        if hasattr(args, "merge"):
-            merge_config(args)
-
-
-def test_every_command_has_examples() -> None:
-    (commands,) = (a for a in tsmerge_parser()._actions if isinstance(a, argparse._SubParsersAction))
-    assert {"", *commands.choices} == set(EXAMPLES)
-
-
-def _no_config(path: Path) -> None:
-    (path / "config.json").unlink()
-
-
-def _truncated(path: Path) -> None:
-    file = path / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:-7])
-
-
-def _unknown_family(path: Path) -> None:
-    (path / "config.json").write_text(json.dumps({**BOLT, "architectures": ["BertModel"]}))
-
-
-def _remote_code(path: Path) -> None:
-    (path / "config.json").write_text(json.dumps({**BOLT, "auto_map": {"AutoModel": "x.Y"}}))
-
-
-@pytest.mark.parametrize(
-    ("damage", "code", "match"),
-    [
-        (_no_config, 2, "tiny: no config.json"),
-        (_truncated, 2, "tiny/model.safetensors: truncated"),
-        (_unknown_family, 3, "describes BertModel"),
-        (_remote_code, 2, "--trust-remote-code"),
-        (shutil.rmtree, 2, "tiny: no such file or folder"),
-    ],
-)
-def test_damaged_models(
-    model: str, capsys: Capture, damage: Callable[[Path], None], code: int, match: str
-) -> None:
-    damage(Path(model))
-    assert match in error_of(capsys, main_export([model, "-o", "out"]), code)
-    assert not [p for p in Path().iterdir() if p.name != "tiny"]
-
-
-def test_pickled_module(model: str, capsys: Capture) -> None:
-    torch.save(nn.Linear(2, 2), "module.pt")
-    message = error_of(capsys, main_export(["module.pt"]), 2)
-    assert "tsmerge_export.save_checkpoint(model, path)" in message
-    assert not Path("module-local").exists()
-
-
-@pytest.mark.parametrize("name", ["model.onnx", "program.pt2"])
-def test_files_that_are_no_graphs(model: str, capsys: Capture, name: str) -> None:
-    Path(name).touch()
-    assert "truncated or not a" in error_of(capsys, main_export([name]), 2)
-    assert "famil" in error_of(capsys, main_export([name, "--family", "mamba2"]), 2)
-    code = main_export([name, "--runtime", "tensorrt"])
-    if importlib.util.find_spec("onnx_graphsurgeon"):
-        assert "famil" in error_of(capsys, code, 3)
-    else:
-        assert "graphsurgeon is not installed; pip install" in error_of(capsys, code, 4)
-    assert "--protect-first is for" in error_of(capsys, main_export([model, "--protect-first", "1"]), 2)
-
-
 def test_unknown_family_flag(model: str, capsys: Capture) -> None:
     assert "--family nope is not known" in error_of(capsys, main_export([model, "--family", "nope"]), 2)
 
@@ -285,98 +146,6 @@ def test_opset_out_of_range(model: str, capsys: Capture, opset: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "match"),
-    [
-        ("a,b\n" + "1,2\n3,four\n" * 50, "four"),
-        ("a\n" + "1\n2\n" * 5, "rows"),
-        ("", "data.csv"),
-    ],
-)
-def test_bad_data(model: str, capsys: Capture, text: str, match: str) -> None:
-    Path("data.csv").write_text(text)
-    message = error_of(capsys, main_export([model, "--data", "data.csv", "-o", "out"]), 2)
-    assert "data.csv" in message
-    assert match in message
-    assert sorted(p.name for p in Path().iterdir()) == ["data.csv", "tiny"]
-
-
-def test_hub_model_without_connection(
-    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-
-    def unreachable(hub_id: str) -> Path:
-        raise UsageError(f"{hub_id}: cannot be downloaded")
-
-    monkeypatch.setattr(hub, "download", unreachable)
-    monkeypatch.setattr("tsmerge_export.checkpoint.download", unreachable)
-    assert "someone/model: cannot be downloaded" in error_of(capsys, main_export(["someone/model"]), 2)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_missing_package(model: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent(*_: Any) -> None:
-        raise ModuleNotFoundError("No module named 'chronos'", name="chronos")
-
-    monkeypatch.setattr("tsmerge_export.cli.commands.merge_config", absent)
-    assert "chronos is not installed; pip install 'tsmerge-export[export]'" in error_of(
-        capsys, main_export([model]), 4
-    )
-
-
-def test_a_bug_is_one_line_and_its_traceback_is_kept(
-    model: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def broken(*_: Any) -> None:
-        raise ZeroDivisionError("first\nsecond")
-
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", None)
-    monkeypatch.setattr("tsmerge_export.cli.commands.merge_config", broken)
-    message = error_of(capsys, main_export([model]), 1)
-    assert "unexpected ZeroDivisionError: first second; this is a bug" in message
-    (log,) = tmp_path.glob("tsmerge-bug-*.txt")
-    assert str(log) in message
-    assert "in broken" in log.read_text()
-    monkeypatch.setenv("TSMERGE_DEBUG", "1")
-    assert main_export([model]) == 1
-    assert "Traceback" in capsys.readouterr().err
-
-
-def test_full_disk(model: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device", "out/model.onnx")
-
-    monkeypatch.setattr("tsmerge_export.cli.commands.merge_config", full)
-    assert "out/model.onnx: No space left on device" in error_of(capsys, main_export([model]), 2)
-
-
-@pytest.mark.parametrize(
-    ("command", "unbuffered"), [(["--help"], "1"), (["--version"], ""), (["families"], "")]
-)
-def test_reader_that_goes_away(model: str, command: list[str], unbuffered: str) -> None:
-    """`tsmerge ... | true` ends with 0 and says nothing, be it while printing or at the end; so does the module."""
-    read, write = os.pipe()
-    os.close(read)
-    result = subprocess.run(
-        [sys.executable, "-m", "tsmerge_export", *command],
-        stdout=write,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONUNBUFFERED": unbuffered},
-        check=False,
-    )
-    os.close(write)
-    assert (result.returncode, result.stderr) == (0, b"")
-
-
-def _bundle(path: Path, family: str = "chronos-bolt") -> None:
-    with BundleWriter(path) as writer:
-        (writer.path / "model.onnx").write_bytes(b"nonsense")
-        component = {"name": "model", "file": "model.onnx", "inputs": [], "outputs": []}
-        writer.commit({"family": family, "merge": {"method": "local"}, "components": [component]})
-
-
-@pytest.mark.parametrize(
     ("command", "match"),
     [
         (["inspect", "x.onnx", "--json", "./x.onnx"], "--json ./x.onnx: is x.onnx, which would be lost"),
@@ -393,31 +162,10 @@ def test_no_result_takes_the_place_of_what_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, command: list[str], match: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    _bundle(Path("out"))
+    bundle(Path("out"))
     for name in ("x.onnx", "a.csv"):
         Path(name).write_text(name)
     Path("link").symlink_to("x.onnx")
     assert match in error_of(capsys, main(command), 2)
     assert [Path(name).read_text() for name in ("x.onnx", "a.csv", "link")] == ["x.onnx", "a.csv", "x.onnx"]
     assert Path("out/model.onnx").read_bytes() == b"nonsense"
-
-
-def test_validate_and_inspect_of_what_is_no_bundle(model: str, capsys: Capture) -> None:
-    for command in (["validate", "nothing", model], ["inspect", "nothing"]):
-        assert "nothing: no such" in error_of(capsys, main(command), 2)
-    for command in (["validate", "tiny", model], ["inspect", "tiny"]):
-        assert "tiny: not a bundle" in error_of(capsys, main(command), 2)
-    Path("x.onnx").write_bytes(b"nonsense")
-    assert "x.onnx: truncated or not an ONNX file" in error_of(capsys, main(["inspect", "x.onnx"]), 2)
-
-
-def test_validate_and_inspect_of_a_changed_bundle(model: str, capsys: Capture) -> None:
-    _bundle(Path("out"))
-    Path("out/model.onnx").write_bytes(b"nonsensf")
-    for command in (["validate", "out", model], ["inspect", "out"]):
-        assert "out/model.onnx: was changed" in error_of(capsys, main(command), 2)
-
-
-def test_validate_against_another_family(model: str, capsys: Capture) -> None:
-    _bundle(Path("out"), "chronos-t5")
-    assert "chronos-t5" in error_of(capsys, main(["validate", "out", model]), 2)

@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.hostile.attacks import model, op
+from tests.hostile.attacks.graphs import model, op
 from tests.hostile.cases import export, hashes_made_new
 from tests.models import tiny
 

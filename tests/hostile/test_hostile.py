@@ -10,18 +10,8 @@ import onnxruntime
 import pytest
 from onnx import helper
 
-from tests.hostile.attacks import (
-    FLOAT,
-    INT64,
-    VALID,
-    attacks,
-    constant,
-    function,
-    info,
-    model,
-    op,
-    saved,
-)
+from tests.hostile.attacks import VALID, attacks
+from tests.hostile.attacks.graphs import FLOAT, INT64, constant, function, info, model, op, saved
 from tests.hostile.cases import outcome
 from tests.hostile.fuzz import main
 from tsmerge_export import api, ops

@@ -9,7 +9,8 @@ import onnx
 import pytest
 from onnx import inliner
 
-from tests.hostile.attacks import attacks, chain, model, op
+from tests.hostile.attacks import attacks
+from tests.hostile.attacks.graphs import chain, model, op
 from tsmerge_export.errors import TsmergeError, UnsupportedError, UsageError
 from tsmerge_export.untrusted import onnx_scan
 from tsmerge_export.untrusted.onnx_scan import check_calls, check_file, scan, scan_bytes
