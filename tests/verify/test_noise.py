@@ -7,15 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import torch
-from onnx import numpy_helper
 from torch import Tensor, nn
 
 from tests.families.harness import Subject
 from tests.models import CONFIGS, TST
 from tests.verify import standin
+from tests.weights import changed_weight
 from tsmerge_export import families
 from tsmerge_export.eager.apply import merging
 from tsmerge_export.merge.run import MergeRun
@@ -179,23 +178,6 @@ def test_the_mean_of_a_series_without_one() -> None:
         "loc: in "
     )  # few series: a large share of them
     assert not [failure for case in report.cases for failure in case.failures]
-
-
-def changed_weight(source: Path, to: Path, seed: int) -> str:
-    """One weight of the merged file 1 % off: the largest of a matrix, drawn by the seed."""
-    proto = onnx.load(source)
-    matrices = [
-        weight
-        for weight in proto.graph.initializer
-        if weight.data_type == onnx.TensorProto.FLOAT and len(weight.dims) == 2 and min(weight.dims) > 4
-    ]
-    weight = matrices[int(np.random.default_rng(seed).integers(len(matrices)))]
-    values = numpy_helper.to_array(weight).copy()
-    at = np.unravel_index(np.abs(values).argmax(), values.shape)
-    values[at] *= 1.01
-    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
-    onnx.save(proto, to)
-    return str(weight.name)
 
 
 @pytest.mark.parametrize(

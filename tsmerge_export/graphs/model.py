@@ -19,7 +19,9 @@ from tsmerge_export.checkpoint.onnx_file import read_onnx
 from tsmerge_export.errors import TsmergeError, UnsupportedError, UsageError, VerdictError, first_line
 from tsmerge_export.families.base import Arrays, Component, Hints, TensorSpec
 from tsmerge_export.graphs.first_load import first_load
+from tsmerge_export.graphs.noise import Unmerged
 from tsmerge_export.graphs.prepare import opset_of, prepare
+from tsmerge_export.graphs.reference import Reference
 from tsmerge_export.graphs.sizes import Found, find_sizes
 from tsmerge_export.graphs.windows import beyond
 from tsmerge_export.inspection.feeds import FIRST_AXIS, TOKEN_MASK, Input, Sizes, make, read_inputs
@@ -27,7 +29,6 @@ from tsmerge_export.inspection.measure import measure
 from tsmerge_export.rewrite.dims import dims
 from tsmerge_export.rewrite.points import find_points
 from tsmerge_export.untrusted.isolated import within_memory
-from tsmerge_export.verify.parity import compare_row
 from tsmerge_export.verify.tolerances import end_to_end
 
 FAMILY = "onnx"
@@ -328,20 +329,10 @@ def drop_mask(model: GraphModel) -> None:
     model.component.hints = Hints(protect_first=hints.protect_first, protect_last=hints.protect_last)
 
 
-def by_row(values: Arrays, batch: int) -> Arrays:
-    """Outputs with one entry per row of the batch first; what has no batch is the same for every row."""
-    return {
-        name: value
-        if value.ndim and value.shape[0] == batch
-        else np.broadcast_to(value, (batch, *value.shape))
-        for name, value in values.items()
-    }
-
-
 def _prove_equal(model: GraphModel, session: Any, eager: Callable[[Arrays], Arrays] | None) -> None:
     """Run the file and the form that the rewriter works on; and the program that it was exported from, if any."""
     names = [spec.name for spec in model.component.outputs]
-    plain = open_session(model.plain)
+    plain, alone = open_session(model.plain), Reference(model.plain, [], [])
     tolerance = end_to_end(FAMILY)
     examples = [model.example(index) for index in range(len(model.sizes))]
     for index, feeds in enumerate([*examples, *(make(model.inputs, sizes) for sizes in model.short)]):
@@ -349,13 +340,10 @@ def _prove_equal(model: GraphModel, session: Any, eager: Callable[[Arrays], Arra
         rivals = {"its form with single operators": dict(zip(names, plain.run(names, feeds), strict=True))}
         if eager is not None and index < len(examples):  # a program may refuse what its ONNX form runs
             rivals["the exported program itself"] = eager(feeds)
+        unmerged = Unmerged(alone, feeds, tolerance)
         for what, got in rivals.items():
             for name in names:
-                fault = (
-                    f"shape {list(got[name].shape)}, expected {list(want[name].shape)}"
-                    if got[name].shape != want[name].shape
-                    else compare_row(want[name], got[name], tolerance)[0]
-                )
+                fault = unmerged.fault(name, want[name], got[name])
                 if fault:
                     raise VerdictError(
                         f"{model.source}: output {name!r} differs between the ONNX file and {what}: {fault}"

@@ -38,13 +38,19 @@ class NodeRunner:
 
     Args:
         model: where the nodes are from. constants: its initializers by name.
+        moving: weights may be others in the next run, so that no session keeps any.
     """
 
     def __init__(
-        self, model: onnx.ModelProto, constants: Mapping[str, Array], threads: int | None = None
+        self,
+        model: onnx.ModelProto,
+        constants: Mapping[str, Array],
+        threads: int | None = None,
+        *,
+        moving: bool = False,
     ) -> None:
         self._opsets, self._ir_version = list(model.opset_import), model.ir_version
-        self._constants = constants
+        self._constants, self._moving = constants, moving
         self._sessions: dict[str, tuple[ort.InferenceSession, list[str]]] = {}
         self._threads = threads
 
@@ -55,7 +61,7 @@ class NodeRunner:
             node: its name is the key of its session. values: at least all that it reads.
         """
         if node.op_type == "Constant" and node.attribute[0].name == "value":
-            return [array_of(node.attribute[0].t)]
+            return [self.value_of(node.attribute[0].t)]
         if node.op_type == "Identity":
             return [values[node.input[0]]]
         if node.name not in self._sessions:
@@ -66,6 +72,10 @@ class NodeRunner:
         session, feeds = self._sessions[node.name]
         found = iter(session.run(None, {name: values[name] for name in feeds}))
         return [next(found) if name else None for name in node.output]
+
+    def value_of(self, tensor: onnx.TensorProto) -> Array:
+        """A tensor of the graph itself as the nodes get it."""
+        return array_of(tensor)
 
     def _open_ranked(
         self, node: onnx.NodeProto, values: Mapping[str, Array]
@@ -82,22 +92,34 @@ class NodeRunner:
     def _open(
         self, node: onnx.NodeProto, values: Mapping[str, Array], ranked: bool = False
     ) -> tuple[ort.InferenceSession, list[str]]:
+        model, feeds = self._alone(node, values, ranked)
+        plain = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return open_session(model, self._threads, level=plain, arena=False), feeds
+
+    def _alone(
+        self, node: onnx.NodeProto, values: Mapping[str, Array], ranked: bool = False
+    ) -> tuple[onnx.ModelProto, list[str]]:
+        """A model of one node, and the values that it is fed."""
         used = names_used(node)
-        embedded = [n for n in used if n in self._constants and self._constants[n].size <= _EMBEDDED]
+        embedded = {name: self._constants[name] for name in used if name in self._constants}
+        embedded = {
+            name: value
+            for name, value in embedded.items()
+            if value.size <= _EMBEDDED and (value.dtype.kind != "f" or ranked or not self._moving)
+        }
         feeds = [name for name in used if name not in embedded]
         graph = onnx.GraphProto(name="node")
         graph.node.append(node)
         for name in feeds:
-            kind = onnx.helper.np_dtype_to_tensor_dtype(values[name].dtype)
             value = values[name]
+            kind = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
             sizes = value.shape if value.ndim == 1 and value.dtype.kind == "i" else [None] * value.ndim
             shape = sizes if ranked else None
             graph.input.append(onnx.helper.make_tensor_value_info(name, kind, shape))
         graph.initializer.extend(
-            onnx.numpy_helper.from_array(np.asarray(self._constants[name]), name) for name in embedded
+            onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in embedded.items()
         )
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in node.output if name)
         model = onnx.ModelProto(ir_version=self._ir_version, graph=graph)
         model.opset_import.extend(self._opsets)
-        plain = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        return open_session(model, self._threads, level=plain, arena=False), feeds
+        return model, feeds

@@ -13,6 +13,7 @@ rules of its own, on the shapes at run time.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,6 +103,17 @@ class Copies:
         return _placed(found, rank, axis, at, each)
 
 
+class _Values(dict[str, Array]):
+    """Values of a run by name; what is not among them is a constant, which is only asked for."""
+
+    def __init__(self, constants: Mapping[str, Array], values: Mapping[str, Array]) -> None:
+        super().__init__(values)
+        self.constants = constants
+
+    def __missing__(self, name: str) -> Array:
+        return self.constants[name]
+
+
 class Reference:
     """Evaluates the original graph with merging simulated.
 
@@ -109,6 +121,9 @@ class Reference:
         model: the original; every node has a name. merges: the plan. barriers: names of the nodes before which tokens
             are unmerged. token_mask: input ``[B, N]`` that is 0 where a token is padding. prop_attn: proportional
             attention.
+
+    Attributes:
+        model, threads: as given. constants: initializers by name.
     """
 
     def __init__(
@@ -121,12 +136,15 @@ class Reference:
         prop_attn: bool = False,
         threads: int | None = None,
     ) -> None:
+        self.model, self.threads = model, threads
         self._graph = model.graph
         self._merges = {where.value: where for where in merges}
         self._barriers = set(barriers)
         self._mask, self._prop_attn = token_mask, prop_attn
-        self._constants = {tensor.name: array_of(tensor) for tensor in model.graph.initializer}
-        self._runner = NodeRunner(model, self._constants, threads)
+        self.constants: Mapping[str, Array] = {
+            tensor.name: array_of(tensor) for tensor in model.graph.initializer
+        }
+        self._runner = NodeRunner(model, self.constants, threads)
         keys = {where.keys for where in merges if where.keys}
         self._last_use = self._last_uses(keys)
 
@@ -139,13 +157,33 @@ class Reference:
             last[name] = len(self._graph.node)
         return last
 
+    def otherwise(self, constants: Mapping[str, Array], runner: NodeRunner) -> Reference:
+        """The same with other weights, and with what runs nodes in another way."""
+        other = copy(self)
+        other.constants, other._runner = constants, runner
+        return other
+
     def run(self, inputs: Arrays) -> tuple[Arrays, list[Decision]]:
         """Outputs by name, and the decision of every merge in order of execution.
 
         Raises:
             UnsupportedError: merged tokens reach an operator that the reference has no rule for.
         """
-        values: dict[str, Array] = {**self._constants, **inputs}
+        outputs, steps = self.traced(inputs)
+        return outputs, decisions.from_steps(steps)
+
+    def traced(
+        self, inputs: Arrays, follow: Sequence[StepRecord] | None = None
+    ) -> tuple[Arrays, list[StepRecord]]:
+        """Outputs by name, and a record of every merge in order of execution.
+
+        Args:
+            follow: records of another run at the same sizes: every merge decides by what that one compared.
+
+        Raises:
+            UnsupportedError: as for :meth:`run`.
+        """
+        values = _Values(self.constants, inputs)
         state: dict[str, dict[int, Any]] = {}
         steps: list[StepRecord] = []
         for index, node in enumerate(self._graph.node):
@@ -164,20 +202,19 @@ class Reference:
                 if own:
                     state[name] = own
                 if name in self._merges:
-                    steps.append(self._merge(self._merges[name], values, state, inputs))
+                    told = None if follow is None else follow[len(steps)].compared
+                    steps.append(self._merge(self._merges[name], values, state, inputs, told))
             for name in used:
-                if self._last_use.get(name) == index and name not in self._constants:
+                if self._last_use.get(name) == index:
                     values.pop(name, None)
         found = {value.name: values[value.name] for value in self._graph.output}
-        return {
-            name: _spread(value, state.get(name, {})) for name, value in found.items()
-        }, decisions.from_steps(steps)
+        return {name: _spread(value, state.get(name, {})) for name, value in found.items()}, steps
 
     def _run_node(
         self,
         node: onnx.NodeProto,
         used: Sequence[str],
-        values: Mapping[str, Array],
+        values: _Values,
         state: Mapping[str, dict[int, Any]],
     ) -> tuple[list[Array | None], list[dict[int, Any]]]:
         tags = [state.get(name, {}) for name in node.input]
@@ -190,13 +227,13 @@ class Reference:
         if node.op_type == "If":
             return self._run_branch(node, values, state)
         operands = {name: values[name] for name in used}
-        shapes = [tuple(values[name].shape) if name else () for name in node.input]
+        shapes = [tuple(operands[name].shape) if name else () for name in node.input]
+        ints = {name: value for name, value in operands.items() if value.dtype.kind == "i"}
         for slot, axis in summed_axes(node, shapes):
             copies = tags[slot].get(axis)
             if isinstance(copies, Copies):
                 name = node.input[slot]
                 operands[name] = self._without_copies(node, operands[name], axis, copies, tags[slot])
-        ints = {name: values[name] for name in node.input if name and values[name].dtype.kind == "i"}
         if any(axis in tags[0] for axis in reduced_axes(node, ints, len(shapes[0]))):
             operands[node.input[0]] = _spread(values[node.input[0]], tags[0])
         outputs = self._runner.run(node, operands)
@@ -206,12 +243,13 @@ class Reference:
         return outputs, after
 
     def _run_branch(
-        self, node: onnx.NodeProto, values: Mapping[str, Array], state: Mapping[str, dict[int, Any]]
+        self, node: onnx.NodeProto, values: _Values, state: Mapping[str, dict[int, Any]]
     ) -> tuple[list[Array | None], list[dict[int, Any]]]:
         """The branch that the condition asks for, node by node."""
         side = "then_branch" if values[node.input[0]].reshape(-1)[0] else "else_branch"
         graph = next(attribute.g for attribute in node.attribute if attribute.name == side)
-        own = {**values, **{tensor.name: array_of(tensor) for tensor in graph.initializer}}
+        own = _Values(values.constants, values)
+        own |= {tensor.name: self._runner.value_of(tensor) for tensor in graph.initializer}
         tags = dict(state)
         for index, inner in enumerate(graph.node):
             named = onnx.NodeProto()
@@ -242,10 +280,12 @@ class Reference:
     def _merge(
         self,
         where: Where,
-        values: dict[str, Array],
+        values: _Values,
         state: dict[str, dict[int, Any]],
         inputs: Arrays,
+        told: torch.Tensor | None,
     ) -> StepRecord:
+        """``told``: what another run compared, which decides here too."""
         swapped, dense = where.axis == 0, values[where.value]
         dense = np.ascontiguousarray(np.swapaxes(dense, 0, 1)) if swapped else dense
         before = state.get(where.value, {}).get(where.axis)
@@ -258,7 +298,8 @@ class Reference:
         size = torch.from_numpy(before.size)
         with torch.no_grad():
             tokens = torch.from_numpy(np.ascontiguousarray(x))
-            evidence = where.step.evidence(tokens, size, metric)
+            metric = metric if told is None else told
+            evidence = where.step.evidence(tokens, size, metric) if told is None else None
             made = where.step(tokens, size, metric)
         kept, target = made.kept.numpy(), made.target.numpy()
         after = Copies(
@@ -271,7 +312,8 @@ class Reference:
         values[where.value] = np.ascontiguousarray(np.swapaxes(merged, 0, 1)) if swapped else merged
         state[where.value] = {where.axis: after, 1 - where.axis: Batch(len(dense))}
         removed = x.shape[1] - made.y.shape[1]
-        return StepRecord(where.step.layer, removed, made.kept, made.target, made.size, evidence)
+        compared = tokens if metric is None else metric
+        return StepRecord(where.step.layer, removed, made.kept, made.target, made.size, evidence, compared)
 
     def _all(self, dense: Array, inputs: Arrays) -> Copies:
         """Every token as it is."""

@@ -16,15 +16,17 @@ from tsmerge_export.backends.onnxruntime.chosen import value_of
 from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.errors import VerdictError
 from tsmerge_export.families.base import Arrays
-from tsmerge_export.graphs.model import FAMILY, GraphModel, by_row
+from tsmerge_export.graphs.model import FAMILY, GraphModel
+from tsmerge_export.graphs.noise import GraphNoise, Unmerged
 from tsmerge_export.graphs.reference import Reference, Where
+from tsmerge_export.graphs.rows import by_row
 from tsmerge_export.inspection.feeds import KINDS, Sizes, kinds_for, make
 from tsmerge_export.merge.plan import MergeStep, make_plan
 from tsmerge_export.rewrite.dims import dims
 from tsmerge_export.rewrite.points import Point, find_points
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.run_time import INPUT
-from tsmerge_export.verify import lengths, ratios, settings, tolerances
+from tsmerge_export.verify import decisions, lengths, ratios, settings, tolerances
 from tsmerge_export.verify.artefact import OnnxArtefact
 from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import Checks, Told
@@ -39,7 +41,6 @@ from tsmerge_export.verify.parity import (
 )
 from tsmerge_export.verify.speed import SpeedReport, interleaved
 from tsmerge_export.verify.threads import torch_threads
-from tsmerge_export.verify.tolerances import Tolerance
 
 AGAINST = "the original graph, run operator by operator with the reference merging"
 DATA = "generated inputs"
@@ -221,7 +222,7 @@ def parity(
         model.original, checks.threads
     )  # the reference: on the CPU wherever the file runs
     with torch_threads(checks.threads):
-        _prove_reference(model, original, checks.threads, tolerance)
+        _prove_reference(model, original, checks)
         report = ParityReport(built.component.name, tolerance)
         try:
             artefact = OnnxArtefact(built.merged, names, checks, built.decisions)
@@ -237,13 +238,21 @@ def parity(
             return 1 if mixed else _batch(model, feeds)
 
         removed = 0
+        noises: dict[Fraction | None, GraphNoise] = {}
 
         def expected(case: _Case) -> Expected:
             nonlocal removed
-            want, decided = reference(case.ratio).run(case.feeds)
-            removed += sum(int(made.target.shape[1] - made.kept.shape[1]) for made in decided)
+            noise = noises.setdefault(case.ratio, GraphNoise(reference(case.ratio)))
+            want, steps = reference(case.ratio).traced(case.feeds)
+            removed += sum(step.removed for step in steps)
             chosen = {} if case.ratio is None else {INPUT: value_of(case.ratio)}
-            return Expected(case.feeds | chosen, by_row(want, case.batch), decided)
+            measured = cache(partial(noise.measure, case.feeds, want, steps, case.batch))
+            return Expected(
+                case.feeds | chosen,
+                by_row(want, case.batch),
+                decisions.from_steps(steps),
+                measured if checks.noisy() else None,
+            )
 
         by_rows = _ByRow(artefact, rows)
         cases = _at_ratios(_cases(model, original, checks, rows), merge)
@@ -252,6 +261,7 @@ def parity(
             own = [result for case, result in zip(cases, report.cases, strict=True) if case.ratio is None]
             more = _telling_cases(model, merge, original, own, checks.seed, rows)
             judge_cases(report, expected, by_rows, more)
+    report.faults += [noise.fault for noise in noises.values() if noise.fault]
     if merge.active and not removed:
         model.notes.append(
             "no token was removed in any case that was compared: there are too few, or all are protected"
@@ -276,12 +286,13 @@ class _ByRow:
         return plain | {name: found[name] for name in decisions}
 
 
-def _prove_reference(model: GraphModel, original: Any, threads: int | None, tolerance: Tolerance) -> None:
+def _prove_reference(model: GraphModel, original: Any, checks: Checks) -> None:
     """Operator by operator, without merging, the reference must be the original."""
-    feeds = model.example(0)
-    want, _ = Reference(model.plain, [], [], threads=threads).run(feeds)
+    feeds, alone = model.example(0), Reference(model.plain, [], [], threads=checks.threads)
+    want, _ = alone.run(feeds)
+    unmerged = Unmerged(alone, feeds, checks.tolerance(FAMILY), noisy=checks.noisy())
     for name, value in run_named(original, list(want), feeds).items():
-        fault = compare_row(value, want[name], tolerance)[0]
+        fault = unmerged.fault(name, value, want[name])
         if fault:
             raise VerdictError(
                 f"{model.source}: run operator by operator, output {name!r} is not what the file computes ({fault}); "

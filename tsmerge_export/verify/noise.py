@@ -30,7 +30,10 @@ from tsmerge_export.verify.artefact import Outputs
 FACTOR = 4.0
 #: Draws of the noise, the first of them with weights and inputs as they are.
 DRAWS = 3
-_FAR, _ROUNDING = 2.0**-20, 2.0**-23
+#: How far weights and inputs are moved for the others, as a share of themselves.
+FAR = 2.0**-20
+_ROUNDING = 2.0**-23
+_WHOLE = 2.0**12
 
 Noise = dict[str, npt.NDArray[np.float64]]
 Feed = dict[str, Tensor]
@@ -60,16 +63,32 @@ def measure(
 def _against_float64(
     component: Component, model: nn.Module, merge: MergeConfig, feed: Feed, merging: Merging
 ) -> Noise:
-    found: Noise = {}
-    for draw in range(DRAWS):
+    def pair(draw: int) -> tuple[Feed, Feed]:
         twin, near = detached_twin(model, share=False), feed
         if draw:
-            near = _moved(twin, feed, draw, _FAR)
+            near = _moved(twin, feed, draw, FAR)
         single, steps = _run(component, twin, merge, near, merging, None)
         wide = {name: value.double() if value.is_floating_point() else value for name, value in near.items()}
         with _float64():
             double, _ = _run(component, twin.double(), merge, wide, merging, steps)
-        _note(found, single, double)
+        return single, double
+
+    return of_draws(pair)
+
+
+def of_draws(pair: Callable[[int], tuple[Feed, Feed]]) -> Noise:
+    """The noise of every output of floats in every row, of any model.
+
+    Args:
+        pair: of the number of a draw: outputs by name, ``[B, ...]``, in float32 and in float64 with the same tokens
+            merged. Draw 0 is the model and its inputs as they are; in the others both are moved (:func:`move`).
+
+    Returns:
+        See :func:`measure`.
+    """
+    found: Noise = {}
+    for draw in range(DRAWS):
+        _note(found, *pair(draw))
     return found
 
 
@@ -91,8 +110,8 @@ def _moved(model: nn.Module, feed: Feed, seed: int, share: float) -> Feed:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in model.parameters():
-            _move(weight, generator, share)
-    return {name: _move(value.clone(), generator, share) for name, value in feed.items()}
+            move(weight, generator, share)
+    return {name: move(value.clone(), generator, share) for name, value in feed.items()}
 
 
 def _note(found: Noise, single: Feed, other: Feed) -> None:
@@ -101,11 +120,12 @@ def _note(found: Noise, single: Feed, other: Feed) -> None:
             found[name] = np.maximum(found.get(name, 0.0), _largest(value, other[name]))
 
 
-def _move(value: Tensor, generator: torch.Generator, most: float) -> Tensor:
-    """In place; whole numbers and zeros stay."""
+def move(value: Tensor, generator: torch.Generator, most: float = FAR) -> Tensor:
+    """Every number by at most such a share of itself, in place; small whole numbers, such as those of masks, stay."""
     if value.is_floating_point():
         share = torch.rand(value.shape, generator=generator, dtype=value.dtype)
-        value.mul_(1 + (2 * share - 1) * most)
+        whole = (value == value.round()) & (value.abs() < _WHOLE)
+        value.mul_(torch.where(whole, 1.0, 1 + (2 * share - 1) * most))
     return value
 
 
@@ -134,5 +154,7 @@ def _float64() -> Iterator[None]:
 
 
 def _largest(single: Tensor, double: Tensor) -> npt.NDArray[np.float64]:
-    off = (single.double() - double.double()).abs().flatten(1)
+    if single.shape != double.shape or not single.numel():  # sizes that hang on the data: nothing can be said
+        return np.zeros(len(single))
+    off = (single.double() - double.double()).abs().reshape(len(single), -1)
     return torch.where(off.isfinite(), off, torch.zeros_like(off)).amax(1).numpy()

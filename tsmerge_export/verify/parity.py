@@ -244,7 +244,7 @@ def judge(
                     result.drowned[name] = result.drowned.get(name, 0) + 1
                     continue
             elif fault:
-                result.failures.append(f"row {row}: {name}: {fault}" + _beyond(error, own))
+                result.failures.append(f"row {row}: {name}: {fault}" + beyond(error, own))
             if result.worst_row < 0 or error / scale > result.max_rel:
                 result.worst_row, result.max_rel = int(row), max(result.max_rel, error / scale)
             if scale <= _ORDINARY_SCALE:
@@ -253,7 +253,8 @@ def judge(
     return result
 
 
-def _beyond(error: float, own: float) -> str:
+def beyond(error: float, own: float) -> str:
+    """What is said behind an error that a noise of ``own`` does not explain; nothing where there is none."""
     return f", {error / own:.1f} times the model's own float32 noise" if own else ""
 
 

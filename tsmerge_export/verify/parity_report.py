@@ -25,7 +25,7 @@ class CaseResult:
         max_abs: over rows of output scale up to 1e3. max_rel: error over the row's output scale.
         failures: short reasons, at most one per row and output.
         tokens: before each merge, in order of execution.
-        noisy: rows that missed the tolerance, but lie within the float32 noise of the eager model (see :mod:`.noise`).
+        noisy: rows that missed the tolerance, but lie within the float32 noise of the model (see :mod:`.noise`).
         times_noise: the largest error of those, in units of the noise.
         drowned: rows by output, among the noisy ones, where the noise is as large as the value: they prove nothing.
     """
@@ -90,7 +90,7 @@ class ParityReport:
             most = max(case.times_noise for case in self.cases)
             out.append(
                 f"{noisy} of {self._rows()} rows passed by the model's own float32 noise: their error is beyond the "
-                f"tolerance, but at most {most:.1f} times what PyTorch in float32 is from float64"
+                f"tolerance, but at most {most:.1f} times what the model in float32 is from float64"
             )
         return out + self._flip_warnings()
 
