@@ -63,6 +63,7 @@ def test_in_float32_where_there_is_nothing_else() -> None:
 
 def test_types_that_a_node_names() -> None:
     assert run("Cast", {"a": np.arange(3)}, to=F32).dtype == np.float64
+    np.testing.assert_array_equal(run("Cast", {"a": X}, to=F32), X)  # nothing is rounded
     assert run("Cast", {"a": X}, to=TensorProto.FLOAT16).dtype == np.float16
     assert run("Cast", {"a": X}, to=TensorProto.INT64).dtype == np.int64
     fill = helper.make_tensor("v", F32, [1], [0.1])
@@ -71,6 +72,7 @@ def test_types_that_a_node_names() -> None:
     constant = helper.make_node("Constant", [], ["y"], name="c", value=fill)
     (found,) = runner().run(constant, {})
     assert found is not None and found.dtype == np.float64
+    assert runner().value_of(fill).dtype == np.float64
     assert widened(np.arange(2)).dtype == np.int64
 
 
