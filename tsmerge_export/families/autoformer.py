@@ -16,7 +16,7 @@ from transformers import AutoformerConfig, AutoformerForPrediction
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.autoformer import modeling_autoformer
 
-from tsmerge_export.families.base import Arrays, Card, Handle, MergePoints, Published
+from tsmerge_export.families.base import Arrays, Card, Family, Handle, MergePoints, Published
 from tsmerge_export.families.hf import ReplacedForward
 from tsmerge_export.families.lagged import Encoder, LaggedFamily, time_features
 from tsmerge_export.families.time_series_transformer import OUTPUTS
@@ -134,6 +134,9 @@ class Autoformer(LaggedFamily):
 
     def instrument(self, model: Any, run: MergeRun) -> Sequence[Handle]:
         return ()
+
+    # Its decoder makes all steps at once, and there is nothing to merge.
+    objective = Family.objective
 
     def network_inputs(self, core: Any, given: dict[str, Any]) -> Sequence[Tensor]:
         values, temporal, loc, scale, static = core.create_network_inputs(**given)

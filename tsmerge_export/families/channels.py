@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tsmerge_export.families.base import Arrays, Component, TensorSpec
 from tsmerge_export.families.hf import TransformersFamily
+from tsmerge_export.families.objective import Batch, ByComponent, Objective, Predicted, Series
 from tsmerge_export.forecast import distributions
 from tsmerge_export.forecast.history import channelled
 
@@ -71,8 +72,37 @@ class ChannelModel(Component):
         return self.feed(model, series, spread=True)
 
 
+class _Channels(ByComponent):
+    """Points, or the parameters of a distribution; all channels read one series and forecast it."""
+
+    any_length = False
+
+    def __init__(self, component: ChannelModel, model: Any, horizon: int) -> None:
+        super().__init__(component, horizon)
+        self._names = parameters(model)
+        self.kind = "distribution" if self._names else "points"
+        self._distribution = str(model.config.distribution_output) if self._names else None
+
+    def feed(
+        self, model: Any, context: Series, future: Series
+    ) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
+        component: Any = self.component
+        return component.feed(model, context, spread=False), future
+
+    def outputs(self, model: Any, batch: Batch) -> Predicted:
+        found = self.component.eager(model, batch.inputs)
+        if not self._names:
+            return Predicted("points", {"points": found["prediction_outputs"]}, batch.unit)
+        return Predicted("distribution", found, batch.unit, distribution=self._distribution)
+
+
 class ChannelFamily(TransformersFamily):
     """One component, a :class:`ChannelModel`."""
+
+    def objective(self, model: Any) -> Objective:
+        """See :meth:`Family.objective`."""
+        component: Any = self.components(model)[0]
+        return _Channels(component, model, self.horizon(model))
 
     def horizon(self, model: Any) -> int:
         """See :meth:`Family.horizon`."""

@@ -34,6 +34,7 @@ from tsmerge_export.families.base import (
 )
 from tsmerge_export.families.chronos2_hooks import instrument_encoder
 from tsmerge_export.families.hf import TransformersFamily, detached_twin
+from tsmerge_export.families.objective import Objective, Quantiles
 from tsmerge_export.merge.run import MergeRun
 
 _LEAST = torch.finfo(torch.float32).min
@@ -276,6 +277,15 @@ class Chronos2(TransformersFamily):
 
     def quantile_levels(self, model: Any) -> tuple[float, ...]:
         return tuple(model.chronos_config.quantiles)
+
+    def objective(self, model: Any) -> Objective:
+        """Every series a group of its own, the longest horizon."""
+        return Quantiles(
+            _Model(model),
+            self.horizon(model),
+            self.quantile_levels(model),
+            lambda outputs: outputs["quantiles"][:, 0].flatten(2),
+        )
 
     def pipeline(self, model: Any) -> dict[str, Any]:
         return super().pipeline(model) | {

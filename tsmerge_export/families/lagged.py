@@ -22,6 +22,8 @@ from tsmerge_export.families.lagged_decoder import (
     places,
     point_forecast,
 )
+from tsmerge_export.families.lagged_objective import EveryStep
+from tsmerge_export.families.objective import Objective
 from tsmerge_export.forecast.lagged_decoder import encoder_inputs
 from tsmerge_export.merge.applied import run_of
 from tsmerge_export.merge.run import MergeRun
@@ -249,6 +251,13 @@ class LaggedFamily(TransformersFamily):
         ]  # fmt: skip
         handles += [conv.register_forward_pre_hook(unmerge) for conv in convs if conv is not None]
         return handles
+
+    def objective(self, model: Any) -> Objective | None:
+        """See :meth:`Family.objective`."""
+        generation = self.generation(model)
+        assert isinstance(generation, LaggedGeneration)
+        name = str(model.config.distribution_output)
+        return EveryStep(generation, self.components(model)[0], self.horizon(model), name)
 
     def keys_are_read(self, layer: Any) -> bool:
         """Whether the attention of a layer compares all queries with all keys, so that its keys are a metric."""

@@ -206,17 +206,21 @@ class LaggedGeneration(Generation):
 
     def eager(self, model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The original over all steps at once; it makes the decoder's features by itself."""
+        return self.predict(model, inputs)[0]
+
+    def predict(self, model: Any, inputs: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """The same, and place and scale of the series, in whose unit the distributions are."""
         future = inputs["future_values"]
         given = self._encoder.named([inputs[spec.name] for spec in self._encoder.inputs])
         wave = lagged_decoder.clock(0, future.shape[1], int(self._settings["time_features"]))
         with self._context():
-            states = model.model(
+            found = model.model(
                 **given,
                 future_values=future,
-                future_time_features=torch.from_numpy(wave).expand(len(future), -1, -1),
+                future_time_features=torch.from_numpy(wave).to(future.device).expand(len(future), -1, -1),
                 use_cache=False,
-            ).last_hidden_state
-        return _named(model, states, self._channels)
+            )
+        return _named(model, found.last_hidden_state, self._channels), found.loc, found.scale
 
     def from_series(self, model: Any, series: NDArray[np.float32]) -> Arrays:
         """The future is a random walk with the deviation of the past."""

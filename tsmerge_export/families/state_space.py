@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.families.base import Arrays, Card, Component, Hints, MergePoints, TensorSpec
 from tsmerge_export.families.hf import TransformersFamily, detached_twin
+from tsmerge_export.families.objective import Batch, ByComponent, Objective, Predicted, Series
 from tsmerge_export.merge.run import MergeRun
 
 _QUANTILES = tuple(i / 10 for i in range(1, 10))
@@ -27,6 +28,16 @@ def _setting(model: Any, name: str) -> float:
 def _centres(model: Any) -> NDArray[np.float64]:
     """The value that each token stands for, in multiples of the scale: ``vocab_size`` of them, evenly spaced."""
     return np.linspace(_setting(model, "low_limit"), _setting(model, "high_limit"), model.config.vocab_size)
+
+
+def _bins(model: Any, values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The tokens of scaled values, of the same shape."""
+    centres = _centres(model)
+    step = centres[1] - centres[0]
+    ids: NDArray[np.int64] = np.rint((np.clip(values, centres[0], centres[-1]) - centres[0]) / step).astype(
+        np.int64
+    )
+    return ids
 
 
 def scaled(series: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -142,14 +153,34 @@ class BinnedModel(Component):
 
     def from_series(self, model: Any, series: NDArray[np.float32]) -> Arrays:
         values, _ = scaled(series[:, -int(_setting(model, "context_length")) :])
-        centres = _centres(model)
-        step = centres[1] - centres[0]
-        ids = np.rint((np.clip(values, centres[0], centres[-1]) - centres[0]) / step)
-        return {"input_ids": ids.astype(np.int64)}
+        return {"input_ids": _bins(model, values)}
 
     def to_trace(self, model: Any, batch: int, length: int) -> Arrays:
         """See :func:`tokens_to_trace`; also beyond the context that the series are cut to."""
         return {"input_ids": np.zeros((batch, tokens_to_trace(model.config, length)), np.int64)}
+
+
+class _NextToken(ByComponent):
+    """Logits of every token. The last one's alone foresee the future: what merged into a later token has seen the next.
+    The others follow the teacher."""
+
+    kind = "logits"
+
+    def feed(
+        self, model: Any, context: Series, future: Series
+    ) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
+        """The label is the bin of the next step in the scale of the context."""
+        inputs = self.component.from_series(model, context)
+        _, scale = scaled(context[:, -int(_setting(model, "context_length")) :])
+        labels = np.full(inputs["input_ids"].shape, -100, np.int64)
+        labels[:, -1:] = np.where(
+            np.isnan(future), -100, _bins(model, np.nan_to_num(future.astype(np.float64)) / scale)
+        )
+        return inputs, labels
+
+    def outputs(self, model: nn.Module, batch: Batch) -> Predicted:
+        logits = self.component.eager(model, batch.inputs)["logits"]
+        return Predicted(self.kind, {"logits": logits}, batch.unit)
 
 
 class StateSpaceFamily(TransformersFamily):
@@ -172,6 +203,9 @@ class StateSpaceFamily(TransformersFamily):
 
     def horizon(self, model: Any) -> int:
         return 1
+
+    def objective(self, model: Any) -> Objective:
+        return _NextToken(self.components(model)[0], self.horizon(model))
 
     def context(self, model: Any) -> int:
         return int(_setting(model, "context_length"))

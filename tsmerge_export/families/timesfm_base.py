@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tsmerge_export.errors import UsageError
 from tsmerge_export.families.base import Arrays, Component, Hints, MergePoints, Run, TensorSpec
 from tsmerge_export.families.hf import TransformersFamily, detached_twin
+from tsmerge_export.families.objective import Objective, Quantiles
 from tsmerge_export.forecast import timesfm
 from tsmerge_export.forecast.history import filled
 
@@ -130,6 +131,15 @@ class TimesFmFamily(TransformersFamily):
 
     def quantile_levels(self, model: Any) -> tuple[float, ...]:
         return tuple(model.config.quantiles)
+
+    def objective(self, model: Any) -> Objective:
+        """The quantiles of one pass; the mean beside them is not trained."""
+        return Quantiles(
+            self.components(model)[0],
+            self.horizon(model),
+            self.quantile_levels(model),
+            lambda outputs: outputs["predictions"][..., 1:].transpose(1, 2),
+        )
 
     def pipeline(self, model: Any) -> dict[str, Any]:
         return super().pipeline(model) | {

@@ -20,9 +20,17 @@ METHODS = [
 ]
 #: Of a family, a weight that every token passes before the first merge.
 FIRST = {
+    "chronos-2": "input_patch_embedding.hidden_layer.weight",
     "chronos-bolt": "input_patch_embedding.hidden_layer.weight",
     "chronos-t5": "encoder.block.0.layer.0.SelfAttention.v.weight",
+    "informer": "model.encoder.value_embedding.value_projection.weight",
+    "mamba": "backbone.embeddings.weight",
+    "mamba2": "backbone.embeddings.weight",
     "patch-mamba": "embed.0.weight",
+    "patchtst": "model.encoder.embedder.input_embedding.weight",
+    "time-series-transformer": "model.encoder.value_embedding.value_projection.weight",
+    "timesfm": "decoder.input_ff_layer.input_layer.weight",
+    "timesfm-2.5": "model.input_ff_layer.input_layer.weight",
 }
 
 

@@ -194,5 +194,5 @@ def test_families_that_do_not_say_cannot() -> None:
     said = predicted("points", torch.ones(1), points=normal(1, 2, 1))
     with pytest.raises(UsageError, match="--family nothing is not known"):
         tsm.distillation_loss("nothing", said, said, normal(1, 2))
-    with pytest.raises(UnsupportedError, match="patchtsmixer: cannot be distilled"):
-        tsm.distillation_loss("patchtsmixer", said, said, normal(1, 2))
+    with pytest.raises(UnsupportedError, match="autoformer: cannot be distilled"):
+        tsm.distillation_loss("autoformer", said, said, normal(1, 2))

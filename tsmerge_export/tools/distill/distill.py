@@ -32,6 +32,7 @@ from tsmerge_export.tools.distill.scores import Score, absolute, changes_of
 from tsmerge_export.tools.distill.settings import MERGE, Recipe
 from tsmerge_export.tools.distill.state import Standing, StateFile
 from tsmerge_export.tools.distill.train import Task, Training, increases, references_of
+from tsmerge_export.tools.distill.weights import fixed
 from tsmerge_export.tools.tune.quality import Errors, require_windows
 from tsmerge_export.verify.data import Table, read_table
 from tsmerge_export.verify.threads import torch_threads
@@ -45,12 +46,13 @@ _VALIDATED_STEPWISE, _TESTED_STEPWISE = 96, 64
 
 @dataclass(frozen=True)
 class _Subject:
-    """The original model: a copy, unmerged, with its family and the config of its file."""
+    """The original model: a copy, unmerged, with its family, the config of its file, and the names of weights that are
+    never trained."""
 
     family: Family
     teacher: nn.Module
     config: dict[str, Any]
-    name: str
+    frozen: frozenset[str]
 
 
 def distill(
@@ -172,8 +174,8 @@ class _Run:
         if self._folder is not None:
             file = StateFile(self._folder / f"{name}.safetensors", {**self._identity, "part": name})
         task = Task(
-            student, self._subject.teacher, self._judge, self._data, points, recipe, self._references, file,
-            self._progress, name,
+            student, self._subject.teacher, self._judge, self._data, points, recipe, self._references,
+            self._subject.frozen, file, self._progress, name,
         )  # fmt: skip
         return student, Training(task).run(self._resume), task
 
@@ -245,16 +247,16 @@ def _subject(
         check_model(model)
         loaded = load_model(model, family=family, config=config, trust_remote_code=trust_remote_code)
         found = families.get(loaded.family)
-        teacher, settings, name = loaded.model, loaded.config, str(model)
+        teacher, settings = loaded.model, loaded.config
     else:
         found, core = families.for_model(model)
         if family is not None and family != found.name:
             raise UsageError(f"the model is a {found.name}, not a {family}")
         if any(w.is_floating_point() and str(w.dtype) != "torch.float32" for w in core.parameters()):
             raise UsageError("the model is not float32; give model.float()")
-        teacher, settings, name = core, found.config_of(core), "the model"
+        teacher, settings = core, found.config_of(core)
     twin = detached_twin(teacher, share=False).to("cpu").requires_grad_(False)
-    return _Subject(found, twin, dict(settings), name)
+    return _Subject(found, twin, dict(settings), fixed(teacher))
 
 
 def _setting(merge: MergeConfig | None, subject: _Subject) -> MergeConfig:

@@ -49,6 +49,7 @@ class Task:
     Attributes:
         student: trained in place. teacher: frozen; both in eval mode on one device, so that nothing drops out.
         points: the settings that it is trained for. file: where its state is kept, or None.
+        frozen: names of weights that are never trained.
         references: errors of the teacher on each table's validation windows, see :func:`references_of`.
     """
 
@@ -59,6 +60,7 @@ class Task:
     points: Sequence[MergeConfig]
     recipe: Recipe
     references: Sequence[Any]
+    frozen: frozenset[str]
     file: StateFile | None
     progress: Progress
     name: str = "train"
@@ -96,7 +98,7 @@ class Training:
 
     def __init__(self, task: Task) -> None:
         self.task, recipe = task, task.recipe
-        weights.prepare(task.student, recipe.trainable, recipe.rank, recipe.seed)
+        weights.prepare(task.student, recipe.trainable, recipe.rank, recipe.seed, task.frozen)
         self.trainees = Trainees(task.student, recipe.ema)
         self.standing = Standing()
         self.sampler = task.data.sampler(np.random.default_rng([recipe.seed, 7]))
@@ -139,7 +141,7 @@ class Training:
         standing.finished = True
         self._save()
         self.trainees.load(self.trainees.best or self.trainees.copy())
-        weights.settle(task.student)
+        weights.settle(task.student, task.frozen)
         return standing
 
     def _begin(self) -> None:

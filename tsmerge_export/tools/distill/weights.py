@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -35,11 +35,20 @@ class LowRank(nn.Module):
         return weight + self.b @ self.a
 
 
-def prepare(model: nn.Module, trainable: str, rank: int | None, seed: int) -> None:
+def fixed(model: nn.Module) -> frozenset[str]:
+    """Names of weights that are none to train: a table of positions. A model that is frozen as a whole has none."""
+    names = {name for name, weight in model.named_parameters() if not weight.requires_grad}
+    return frozenset(names if len(names) < sum(1 for _ in model.parameters()) else ())
+
+
+def prepare(
+    model: nn.Module, trainable: str, rank: int | None, seed: int, frozen: Collection[str] = ()
+) -> None:
     """Let gradients reach the weights that are to be trained, and no others; :func:`settle` takes additions back.
 
     Args:
         trainable: see :class:`~tsmerge_export.tools.distill.settings.Recipe`. rank: of ``lora:R``. seed: of additions.
+        frozen: names of weights that are never trained.
 
     Raises:
         UsageError: the model has no such weights.
@@ -56,16 +65,19 @@ def prepare(model: nn.Module, trainable: str, rank: int | None, seed: int) -> No
                 addition = LowRank(module.weight.shape, rank, generator, module.weight)
                 parametrize.register_parametrization(module, "weight", addition)
                 module.parametrizations.weight.original.requires_grad_(False)  # type: ignore[union-attr]
+    for name in frozen if rank is None else ():
+        model.get_parameter(name).requires_grad_(False)
     if not any(weight.requires_grad for weight in model.parameters()):
         raise UsageError(f"--trainable {trainable}: the model has no such weights; choose another, or all")
 
 
-def settle(model: nn.Module) -> None:
-    """Put additions into the weights that they were made to, and let gradients reach all of them again."""
+def settle(model: nn.Module, frozen: Collection[str] = ()) -> None:
+    """Put additions into the weights that they were made to; gradients reach all again but those ``frozen``."""
     for module in model.modules():
         if isinstance(module, nn.Linear) and parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
-    model.requires_grad_(True)
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(name not in frozen)
 
 
 class Trainees:
