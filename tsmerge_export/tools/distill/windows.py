@@ -135,13 +135,11 @@ def _of_table(
 ) -> tuple[Part, Scored, list[str]]:
     usable, notes = usable_columns(table)
     rows = len(usable.values)
-    fits = context_of(table.name, rows, longest, horizon, context)
+    try:
+        fits = context_of(table.name, rows, longest, horizon, context)
+    except UsageError as error:
+        raise UsageError(str(error).replace("--length", "--context")) from None
     train_end = int(rows * _TRAINED_ON)
-    if train_end < 2 * horizon:
-        raise UsageError(
-            f"--data {table.name}: {rows} rows are too few to learn from: the first 60 % must hold a context and a "
-            f"horizon of {horizon} steps; give at least {-(-2 * horizon * 10 // 6)} rows"
-        )
     head = usable.values[:train_end]
     usable, head, left_out = _learnable(usable, head)
     notes += left_out
