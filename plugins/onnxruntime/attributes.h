@@ -94,7 +94,7 @@ inline Settings settingsOf(Settings settings, Ort::KernelContext const& context)
     int64_t const* const parts = share.GetTensorData<int64_t>();
     settings.ratioNum = parts[0];
     settings.ratioDen = parts[1];
-    if (parts[0] < 0 || parts[1] < 1 || parts[1] > 1000000 || 2 * parts[0] > parts[1])
+    if (parts[0] < 0 || parts[1] < 1 || parts[1] > 1000000 || parts[0] > parts[1] / 2)
     {
         refuse("share must be from 0 to 1/2");
     }

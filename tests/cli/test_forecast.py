@@ -370,3 +370,24 @@ def test_signal_from_outside(
     assert err.splitlines()[-1] == "error: interrupted"
     assert all("Warning" in line or "warn" in line for line in err.splitlines()[:-1]), err
     assert list(folder.iterdir()) == []
+
+
+def test_the_ratio_of_a_bundle_that_takes_one(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = ("bolt-tiny", MergeConfig(ratio="runtime:1/4"))
+    out = [tmp_path / f"{name}.csv" for name in ("usual", "same", "fast")]
+    assert run(chosen, table, "-o", out[0]) == 0
+    assert run(chosen, table, "-o", out[1], "--ratio", "25%") == 0
+    assert run(chosen, table, "-o", out[2], "--ratio", "1/2") == 0
+    assert out[0].read_bytes() == out[1].read_bytes() != out[2].read_bytes()
+    capsys.readouterr()
+    for which, ratio, words in (
+        (chosen, "0.7", "--ratio '0.7' is not a ratio; give a number from 0 (nothing merges) to 1/2"),
+        (chosen, "runtime", "--ratio 'runtime' is not a ratio"),
+        (T5, "1/4", "its ratio was fixed when it was exported, so that ratio has no effect; leave it out"),
+    ):
+        assert run(which, table, "-o", tmp_path / "none.csv", "--ratio", ratio) == 2
+        said = capsys.readouterr().err
+        assert words in said and said.count("\n") == 1
+    assert not (tmp_path / "none.csv").exists()

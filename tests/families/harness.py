@@ -44,6 +44,7 @@ SETTINGS = [
     MergeConfig(method="dynamic", threshold=0.7, k="global", similarity="l2"),
     MergeConfig(method="pitome", ratio="1/4"),
     MergeConfig(method="ssm", ratio="1/4"),
+    MergeConfig(k=2, ratio="runtime:1/4"),
 ]
 #: Neighbourhoods and ratios of local merging: each once, the other combinations among the slow tests.
 _QUICK = {(1, "1/4"), (2, "1/10"), (5, "1/2"), ("global", "1/4")}
@@ -61,6 +62,7 @@ OTHERS = [
     MergeConfig(method="dynamic", k=2, threshold=0.3),
     MergeConfig(method="pitome", ratio="1/4"),
     MergeConfig(method="ssm", ratio="1/4"),
+    MergeConfig(ratio="runtime:1/4"),
 ]
 #: What needs attention.
 WITH_ATTENTION = [

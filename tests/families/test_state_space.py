@@ -44,6 +44,7 @@ SETTINGS = [
     MergeConfig(ratio="1/4", metric="hidden"),
     MergeConfig("local", k=1, ratio="1/3", causal=True, similarity="l2"),
     MergeConfig("dynamic", threshold=0.2, k=2),
+    MergeConfig("ssm", ratio="runtime:1/4"),
 ]
 CASES = [
     Case(ENTRIES[i], batch, length, seed=5)

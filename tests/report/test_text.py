@@ -36,6 +36,16 @@ def test_verdict_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert "nan" not in out
 
 
+def test_the_card_says_how_a_ratio_is_chosen() -> None:
+    made = copy.deepcopy(MANIFEST)
+    assert "faster = " not in model_card(made)
+    made["components"][0]["ratio"] = {"input": "merge_ratio", "default": "1/4<b>"}
+    card = model_card(made)
+    assert 'faster = session.run({"context": context}, ratio="1/2")' in card
+    assert "The ratio is chosen whenever `model.onnx` runs" in card
+    assert "where none is given it is 1/4&lt;b>" in card and "`merge_ratio`, a float32 scalar" in card
+
+
 WORST: dict[str, Any] = {
     "mse": {"median_percent": 20.0, "worst": {"column": "a <b>|c\nd" + "e" * 40, "unmerged": 0.25, "merged": 0.5,
                                               "percent": 100.0}, "compared": 2, "left_out": []},

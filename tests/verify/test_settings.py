@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from shutil import copytree
 
@@ -25,6 +25,7 @@ from tsmerge_export.version import versions as versions_now
 
 BOLT, STATES = Subject("chronos-bolt"), Subject("patch-mamba")
 LAST = MergeConfig(ratio="1/4")
+CHOSEN = MergeConfig(ratio="runtime:1/4", min_tokens=3)
 EVERY = [
     (BOLT, MergeConfig(ratio="1/4", min_tokens=3)),
     (BOLT, MergeConfig(r=(2, 3), causal=True, similarity="l2")),
@@ -32,6 +33,7 @@ EVERY = [
     (BOLT, MergeConfig(method="dynamic", k=2, threshold=0.3, similarity="l2")),
     (BOLT, MergeConfig(method="pitome", ratio="1/4", margin=0.4)),
     (BOLT, MergeConfig(method="ssm", ratio="1/4", prune_share="1/3")),
+    (BOLT, CHOSEN),
     pytest.param(
         STATES,
         MergeConfig(method="ssm", ratio="1/4", metric="hidden", residual_prune_share="1/3"),
@@ -100,6 +102,37 @@ def test_nodes_that_are_missing_or_of_another_kind() -> None:
     assert "operator PitomeMerge, the settings say LocalMerge" in settings.faults(model, plan)[0]
     node.domain = "other"
     assert settings.faults(model, plan) == ["1 merge nodes in the file, but the settings merge at 2 places"]
+
+
+def test_a_ratio_that_is_chosen_comes_from_the_input_and_has_the_default_of_the_settings() -> None:
+    plan = plan_of(BOLT.family, BOLT.model, CHOSEN)
+
+    def found(change: Callable[[onnx.ModelProto], object]) -> list[str]:
+        model = onnx.load(BOLT.built(CHOSEN).merged)
+        change(model)
+        return settings.faults(model, plan)
+
+    def source(model: onnx.ModelProto) -> onnx.NodeProto:
+        return next(node for node in model.graph.node if node.op_type == "ExactRatio")
+
+    assert found(lambda model: None) == []
+    for value in ("1/5", "", "0.25"):
+        (fault,) = found(lambda model, value=value: setattr(model.metadata_props[0], "value", value))  # type: ignore[misc]
+        assert fault == f"the default ratio is {value}, the settings say 1/4"
+    (fault,) = found(lambda model: model.metadata_props.pop())
+    assert "the default ratio is None" in fault
+    elsewhere = "its ratio does not come from the input merge_ratio"
+    for change in (
+        lambda model: source(model).input.__setitem__(0, "context"),
+        lambda model: setattr(source(model), "op_type", "Identity"),
+        lambda model: settings.merge_nodes(model)[0].input.pop(),
+        lambda model: settings.merge_nodes(model)[0].input.__setitem__(3, "context"),
+        lambda model: model.graph.input.pop(),
+    ):
+        assert all(elsewhere in fault for fault in found(change)) and found(change)
+    # The other way round: a file of one ratio must not read one.
+    fixed = plan_of(BOLT.family, BOLT.model, MergeConfig(ratio="1/4", min_tokens=3))
+    assert any("has other inputs" in fault for fault in settings.faults(BOLT.built(CHOSEN).merged, fixed))
 
 
 def test_a_last_merge_of_another_share_shows_at_a_chosen_length(tmp_path: Path) -> None:

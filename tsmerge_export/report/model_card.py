@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tsmerge_export import backends
+from tsmerge_export.bundle.manifest import ComponentEntry
 from tsmerge_export.bundle.report import Report, report_of
 from tsmerge_export.bundle.verdicts import Verdicts
 from tsmerge_export.console.figures import fewer
@@ -76,6 +77,7 @@ def _load(report: Report) -> str:
             f"outputs = session{which}.run({{{feed}}})",
         ]
     )
+    code += "" if first.ratio is None else f'\nfaster = session{which}.run({{{feed}}}, ratio="1/2")'
     rows = [
         (component.name, kind, tensor.name, tensor.dtype, "[" + ", ".join(map(str, tensor.dims)) + "]")
         for component in report.components
@@ -88,7 +90,19 @@ def _load(report: Report) -> str:
     files = ", ".join(f"`{component.file}`" for component in report.components)
     return (
         f"## Load it\n\n```python\n{code}\n```\n\nLoading compares every file with the SHA-256 in `manifest.json`; "
-        f"numpy and onnxruntime are enough. {files} can also be opened by ONNX Runtime directly.\n\n{table}"
+        f"numpy and onnxruntime are enough. {files} can also be opened by ONNX Runtime directly."
+        f"{_chosen(first)}\n\n{table}"
+    )
+
+
+def _chosen(component: ComponentEntry) -> str:
+    if component.ratio is None:
+        return ""
+    return (
+        f"\n\nThe ratio is chosen whenever `{component.file}` runs: the share of the tokens that each merge removes, "
+        f"from 0 (nothing merges) to 1/2; where none is given it is {_plain(component.ratio.default)}. A server can go "
+        "faster under load and back. Without this package the graph has one more input, "
+        f"`{_plain(component.ratio.input)}`, a float32 scalar that must be given; the default is in its metadata."
     )
 
 

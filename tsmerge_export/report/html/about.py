@@ -48,6 +48,10 @@ def _components(report: Report) -> list[Html]:
             ", ".join(f"{tensor.name} {tensor.dtype}[{', '.join(map(str, tensor.dims))}]" for tensor in side)
             for side in (component.inputs, component.outputs)
         ]
+        if component.ratio is not None:
+            shapes[0] += (
+                f", {component.ratio.input} float32[] (chosen at run time; {component.ratio.default})"
+            )
         rows.append((component.name, component.file, *shapes, str(len(component.merges))))
     header = ("component", "file", "inputs", "outputs", "merge points")
     return [table(header, rows, name="Components", words=4)]

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from importlib.util import find_spec
 from typing import Any
 
+from numpy.typing import NDArray
+
+from tsmerge_export.backends.onnxruntime.chosen import value_of
 from tsmerge_export.errors import UsageError
+from tsmerge_export.settings.run_time import INPUT
+
+Arrays = dict[str, NDArray[Any]]
 
 #: Rivals of merged ONNX Runtime by the name that ``--against`` takes, and the module that each needs.
 RIVALS = {
@@ -33,6 +40,7 @@ class Candidate:
         source: the ONNX file, or for ``eager`` and ``compile`` the model as the user named it.
         options: for loading an eager model: ``family``, ``config``, ``trust_remote_code``.
         merged: whether the file holds merge nodes or functions made from them.
+        ratio: of a file whose ratio is chosen at run time, as ``1/4``.
     """
 
     name: str
@@ -41,6 +49,11 @@ class Candidate:
     source: str
     options: dict[str, Any]
     merged: bool = False
+    ratio: str | None = None
+
+    def fed(self, inputs: Arrays) -> Arrays:
+        """The inputs of the group, and the ratio where this file takes one."""
+        return inputs if self.ratio is None else {**inputs, INPUT: value_of(Fraction(self.ratio))}
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""

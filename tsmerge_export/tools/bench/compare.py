@@ -78,9 +78,7 @@ def _add_bundle(path: str, groups: Sequence[Group]) -> None:
             f"{path}: is a bundle; name {wanted} {bundle.contents.family} model beside it, to compare with"
         )
     info = bundle.component(mine[0].component)
-    merge = bundle.merge
-    name = f"bundle {path}"
-    mine[0].add(name, "onnxruntime", bundle.path / info.file, merged=merge.active)
+    mine[0].add_merged(f"bundle {path}", bundle.path / info.file, bundle.merge)
 
 
 def earlier_rows(path: str | None, settings: dict[str, Any]) -> list[Row]:
@@ -266,7 +264,7 @@ def _row(
     if candidate.name == UNMERGED and base_flops is not None:
         found["gflops"] = base_flops / 1e9
     if candidate.merged:
-        file = Path(candidate.source)
+        file, inputs = Path(candidate.source), candidate.fed(inputs)
         found["merge_share"] = merge_share(file, inputs, threads, place)
         model = onnx_weights.read(file)
         flops = count(model, inputs).total

@@ -21,6 +21,7 @@ from tsmerge_export.graphs.source import GraphSource
 from tsmerge_export.inspection import flops
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.bench.candidate import MERGED, UNMERGED, Candidate
+from tsmerge_export.verify import ratios
 
 _EAGER = {"eager": "eager sdpa", "compile": "torch.compile"}
 
@@ -53,6 +54,17 @@ class Group:
     def add(self, name: str, kind: str, source: str | Path, *, merged: bool = False, **options: Any) -> None:
         """One more candidate; ``options`` are for loading an eager model."""
         self.candidates.append(Candidate(name, kind, self.name, str(source), options, merged=merged))
+
+    def add_merged(self, name: str, source: str | Path, merge: MergeConfig) -> None:
+        """A file that merges; where its ratio is chosen at run time, one candidate for each of several."""
+        if merge.default_ratio is None:
+            self.add(name, "onnxruntime", source, merged=merge.active)
+            return
+        for ratio in sorted({merge.default_ratio, *ratios.others(merge.default_ratio)}):
+            shown = f"{name}, ratio {ratio}"
+            self.candidates.append(
+                Candidate(shown, "onnxruntime", self.name, str(source), {}, merged=True, ratio=str(ratio))
+            )
 
 
 def first_only(family: Family, model: Any) -> str | None:
@@ -102,7 +114,7 @@ def of_model(
         elif rival in _EAGER and isinstance(source, CheckpointSource):
             group.add(_EAGER[rival], rival, path, **options)
     if compilation.merge.active:
-        group.add(MERGED, "onnxruntime", built.merged, merged=True)
+        group.add_merged(MERGED, built.merged, compilation.merge)
     note = compilation.settled.note
     if isinstance(source, CheckpointSource):
         first = first_only(source.of_family, source.model)
@@ -131,7 +143,7 @@ def of_bundle(path: str) -> Group:
         return flops.feeds(flops.load_graph(info.file), *series.shape)
 
     group = Group(path, family, info.name, inputs)
-    group.add(f"bundle {path}", "onnxruntime", info.file, merged=bundle.merge.active)
+    group.add_merged(f"bundle {path}", info.file, bundle.merge)
     others = [part.name for part in bundle.components[1:]]
     if others:
         group.notes.append(f"{path}: times are those of {info.name} alone; it also has {', '.join(others)}")

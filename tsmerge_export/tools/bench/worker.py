@@ -18,6 +18,7 @@ from typing import IO, Any
 import numpy as np
 
 from tsmerge_export.backends.onnxruntime.place import Place
+from tsmerge_export.tools.bench.candidate import Candidate
 from tsmerge_export.untrusted.isolated import own_channel
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -75,15 +76,15 @@ def _torch(
 
 def prepare(order: dict[str, Any]) -> Callable[[], object]:
     """The call that is timed. ``order`` is the first line of the protocol."""
-    candidate, threads = order["candidate"], order["threads"]
+    candidate, threads = Candidate(**order["candidate"]), order["threads"]
     with np.load(order["inputs"]) as stored:
-        inputs = {name: stored[name] for name in stored.files}
-    source, kind = candidate["source"], candidate["kind"]
+        inputs = candidate.fed({name: stored[name] for name in stored.files})
+    source, kind = candidate.source, candidate.kind
     if kind == "onnxruntime":
         return _onnxruntime(source, inputs, threads, Place.from_dict(order["place"]))
     if kind == "openvino":
         return _openvino(source, inputs, threads)
-    return _torch(source, inputs, threads, candidate["options"], order["component"], kind == "compile")
+    return _torch(source, inputs, threads, candidate.options, order["component"], kind == "compile")
 
 
 def serve(lines: IO[str], answers: IO[str]) -> None:
