@@ -39,8 +39,10 @@ from rich.table import Table
 
 from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.backends.onnxruntime.profile import merge_share
+from tsmerge_export.backends.openvino.network import compile_file
 from tsmerge_export.compile.checkpoint_source import CheckpointSource
 from tsmerge_export.compile.compilation import Compilation
+from tsmerge_export.errors import MissingDependencyError
 from tsmerge_export.families import get
 from tsmerge_export.inspection.flops import count
 from tsmerge_export.settings.config import MergeConfig
@@ -115,13 +117,10 @@ def candidates(
             found[name] = lambda opened=opened: opened.run(None, inputs)
     if take("openvino"):
         try:
-            import openvino
-        except ImportError:
-            print("openvino is not installed: left out", file=sys.stderr)
+            network = compile_file(files[BASE], threads)
+        except MissingDependencyError as error:
+            print(f"{error}: left out", file=sys.stderr)
         else:
-            core = openvino.Core()
-            settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
-            network = core.compile_model(str(files[BASE]), "CPU", settings)
             found["openvino"] = lambda: network(inputs)
     return found
 

@@ -134,7 +134,7 @@ class Family:
 
 @contextmanager
 def merging(model: Model, merge: MergeConfig) -> Iterator[MergeRun]:
-    """Replaces ``merge.apply.merging``, which only knows real families."""
+    """Replaces ``eager.apply.merged_inside``, which only knows real families."""
     run = MergeRun(make_plan(merge, LAYERS))
     model.run = run
     try:

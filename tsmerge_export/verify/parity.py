@@ -176,9 +176,9 @@ def compare_case(
     try:
         got = artefact.run(expected.inputs)
         seen = artefact.tapped(expected.inputs) if taps else got
-    except Exception as error:  # ONNX Runtime raises its own types, one per status code
+    except Exception as error:  # a runtime raises its own types; ONNX Runtime one per status code
         result = CaseResult(case.name, case.degenerate, case.batch)
-        result.failures.append(f"ONNX Runtime failed: {_one_line(error)}")
+        result.failures.append(f"the run failed: {_one_line(error)}")
         return result
     made = [(seen[t.kept], seen[t.target]) for t in taps]
     rows = decisions.rows(decided, case.batch)
