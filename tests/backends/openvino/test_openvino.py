@@ -111,7 +111,8 @@ def test_components_in_a_row_against_the_eager_model(
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
-def test_a_model_that_openvino_cannot_load_is_one_line(
+@pytest.mark.slow
+def test_a_model_that_openvino_cannot_load_is_no_bundle(
     openvino: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     quick_verdicts(monkeypatch)
@@ -124,6 +125,20 @@ def test_a_model_that_openvino_cannot_load_is_one_line(
     assert error.startswith("error: encoder.onnx: OpenVINO 20") and error.count("\n") == 1
     assert "cannot load it" in error and "rank has to be known" in error
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
+
+
+def test_a_file_that_openvino_cannot_load_is_one_line(openvino: None, tmp_path: Path) -> None:
+    model = parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 19]> g (float[N] x) => (float[M] y) '
+        '{ p = Constant <value = int64[2] {1, 1}> () y = Pad <mode = "wrap"> (x, p) }'
+    )
+    onnx.save(model, tmp_path / "wrap.onnx")
+    infos = [TensorInfo("x", "float32", ("N",)), TensorInfo("y", "float32", ("M",))]
+    with pytest.raises(
+        UnsupportedError, match=r"^wrap\.onnx: OpenVINO 20.* cannot load it: .*wrap"
+    ) as raised:
+        NetworkSession(tmp_path / "wrap.onnx", infos[:1], infos[1:])
+    assert "\n" not in str(raised.value) and "src/" not in str(raised.value)
 
 
 def test_missing_is_said_before_any_work(
