@@ -17,6 +17,7 @@ import tsmerge_export as tsm
 from tests.models import tiny
 from tsmerge_export.checkpoint import load_model
 from tsmerge_export.errors import TsmergeError, UnsupportedError, UsageError
+from tsmerge_export.families.trained import mark
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.distill.result import Distilled
 from tsmerge_export.verify.data import Table
@@ -175,10 +176,14 @@ def test_without_data_it_learns_from_synthetic_series() -> None:
     assert all(math.isfinite(change.percent) for score in found.scores for change in score.after.values())
 
 
-def graph(folder: Path) -> Path:
-    path = folder / "model.onnx"
-    path.write_bytes(b"")
-    return path
+def test_a_teacher_that_needs_merging_is_told_of() -> None:
+    model = tiny("chronos-bolt")
+    mark(model, tsm.Trained(HALF, unmerged=1.04))
+    found = tsm.distill(model, HALF, data=table(columns=1), **{**QUICK, "steps": 1})
+    assert found.notes[0].startswith("the teacher's weights were trained for local k=1 ratio=1/2")
+    assert "where they lose 104.0 %: give the original model instead" in found.notes[0]
+    mark(model, tsm.Trained(HALF, unmerged=0.0))
+    assert not tsm.distill(model, HALF, data=table(columns=1), **{**QUICK, "steps": 1}).notes
 
 
 def flat(rows: int = 1200) -> Table:

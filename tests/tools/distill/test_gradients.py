@@ -9,6 +9,7 @@ import torch
 import tsmerge_export as tsm
 from tests.models import tiny
 from tsmerge_export import families
+from tsmerge_export.merge.plan import make_plan
 from tsmerge_export.settings.config import MergeConfig
 
 METHODS = [
@@ -59,3 +60,16 @@ def test_gradients_reach_what_lies_before_the_merge(name: str, merge: MergeConfi
         after = objective.outputs(core, batch)
     for key, value in taught.values.items():
         assert torch.equal(value, after.values[key])
+
+
+@pytest.mark.parametrize("merge", METHODS, ids=lambda merge: merge.method)
+def test_a_merge_has_the_gradient_of_its_means(merge: MergeConfig) -> None:
+    """Against finite differences, the decisions held by a metric of their own: tokens that went have their share."""
+    step = make_plan(merge, 1)[0]
+    generator = torch.Generator().manual_seed(0)
+    x, metric = torch.randn(2, 2, 9, 4, generator=generator, dtype=torch.float64)
+    size = torch.tensor([[1.0, 2, 1, 3, 1, 1, 1, 2, 1], [0.0, 0, 1, 1, 1, 4, 1, 1, 1]])
+    assert step(x, size, metric.float()).y.shape[1] < 9
+    assert torch.autograd.gradcheck(
+        lambda values: step(values, size, metric.float()).y, (x.requires_grad_(),)
+    )

@@ -82,6 +82,15 @@ def test_out_of_memory_halves_the_batch_and_says_so(
         tsm.distill(tiny("chronos-bolt"), HALF, data=table(columns=1), **settings)
 
 
+def test_no_memory_to_score_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def bounded(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(chronos_bolt._Model, "eager", bounded)
+    with pytest.raises(UsageError, match="out of memory while scoring; use a shorter --context"):
+        tsm.distill(tiny("chronos-bolt"), HALF, data=table(columns=1), **{**QUICK, "steps": 1})
+
+
 def test_another_error_is_none_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> None:
         raise RuntimeError("something else")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,14 @@ from tsmerge_export.eager.default import settle
 from tsmerge_export.errors import UnsupportedError, UsageError
 from tsmerge_export.families.base import Family
 from tsmerge_export.families.hf import detached_twin
-from tsmerge_export.families.trained import mark
+from tsmerge_export.families.trained import mark, trained_of
 from tsmerge_export.graphs.model import is_graph_file
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.trained import Trained
 from tsmerge_export.tools.distill import windows
 from tsmerge_export.tools.distill.forecasts import UNMERGED, Judge
 from tsmerge_export.tools.distill.losses import cannot
+from tsmerge_export.tools.distill.memory import is_out_of_memory
 from tsmerge_export.tools.distill.result import Distilled, History
 from tsmerge_export.tools.distill.scores import Score, absolute, changes_of
 from tsmerge_export.tools.distill.settings import MERGE, Recipe
@@ -46,13 +48,14 @@ _VALIDATED_STEPWISE, _TESTED_STEPWISE = 96, 64
 
 @dataclass(frozen=True)
 class _Subject:
-    """The original model: a copy, unmerged, with its family, the config of its file, and the names of weights that are
-    never trained."""
+    """The original model: a copy, unmerged, with its family, the config of its file, the names of weights that are
+    never trained, and what there is to say of it."""
 
     family: Family
     teacher: nn.Module
     config: dict[str, Any]
     frozen: frozenset[str]
+    notes: tuple[str, ...]
 
 
 def distill(
@@ -112,7 +115,7 @@ def distill(
     judge = Judge(subject.family, judge_of, device, recipe.seed)
     for point in points:
         plan_of(subject.family, subject.teacher, point)
-    with torch_threads(recipe.threads):
+    with torch_threads(recipe.threads), _out_of_memory():
         told.step("data")
         prepared = _prepare(subject, judge, tables, recipe)
         folder = None if state is None else Path(state)
@@ -137,10 +140,21 @@ def distill(
         None if control is None else _history(control[1]),
         scores,
         _met(scores, recipe),
-        (*prepared.notes, *_notes(standing, scores, recipe)),
+        (*subject.notes, *prepared.notes, *_notes(standing, scores, recipe)),
         versions(),
         subject.config,
     )
+
+
+@contextmanager
+def _out_of_memory() -> Iterator[None]:
+    """One line where there is no memory for what cannot be halved. Raises UsageError."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UsageError("out of memory while scoring; use a shorter --context or another --device") from None
 
 
 class _Run:
@@ -256,7 +270,18 @@ def _subject(
             raise UsageError("the model is not float32; give model.float()")
         teacher, settings = core, found.config_of(core)
     twin = detached_twin(teacher, share=False).to("cpu").requires_grad_(False)
-    return _Subject(found, twin, dict(settings), fixed(teacher))
+    return _Subject(found, twin, dict(settings), fixed(teacher), _taught_by(trained_of(found, twin)))
+
+
+def _taught_by(trained: Trained | None) -> tuple[str, ...]:
+    """A warning where the teacher has been trained for merging and is worse without."""
+    if trained is None or not trained.needs_merging:
+        return ()
+    cost = "" if trained.unmerged is None else f", where they lose {100 * trained.unmerged:.1f} %"
+    return (
+        f"the teacher's weights were trained for {trained.merge.describe()}, and teach unmerged{cost}: give the "
+        "original model instead",
+    )
 
 
 def _setting(merge: MergeConfig | None, subject: _Subject) -> MergeConfig:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tsmerge_export.eager.apply import merging
+from tsmerge_export.eager.apply import merged_inside
 from tsmerge_export.families.base import Arrays, Component, Family, Run
 from tsmerge_export.families.objective import Objective
 from tsmerge_export.settings.config import MergeConfig
@@ -71,7 +71,7 @@ class Judge:
         with torch.no_grad():
             for context, future in in_batches(windows, _CHUNK):
                 batch = self.objective.batch(model, context, future).to(self.device)
-                with merging(model, merge):
+                with merged_inside(model, merge):
                     predicted = self.objective.outputs(model, batch)
                 if self.objective.kind == "tokens" and teacher is not None:
                     value = distance(predicted, self.objective.outputs(teacher, batch))
@@ -87,7 +87,7 @@ def merged_run(component: Component, model: nn.Module, merge: MergeConfig) -> Ru
 
     def run(feed: Arrays) -> Arrays:
         tensors = {name: torch.from_numpy(np.ascontiguousarray(v)).to(device) for name, v in feed.items()}
-        with torch.no_grad(), merging(model, merge):
+        with torch.no_grad(), merged_inside(model, merge):
             outputs = component.eager(model, tensors)
         return {name: value.cpu().numpy() for name, value in outputs.items()}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tsmerge_export.eager.apply import merging
+from tsmerge_export.eager.apply import merged_inside
 from tsmerge_export.families.objective import Batch, Objective
 from tsmerge_export.settings.config import MergeConfig
 
@@ -30,7 +30,7 @@ def bytes_kept(objective: Objective, model: nn.Module, merge: MergeConfig, batch
 
     with (
         torch.enable_grad(),
-        merging(model, merge),
+        merged_inside(model, merge),
         torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value),
     ):
         predicted = objective.outputs(model, batch)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tsmerge_export.console.progress import Progress, below
-from tsmerge_export.eager.apply import merging
+from tsmerge_export.eager.apply import merged_inside
 from tsmerge_export.errors import UsageError
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.distill import memory, weights
@@ -271,7 +271,7 @@ class Training:
             torch.manual_seed(task.recipe.seed * 1_000_003 + self.standing.step)
             with torch.no_grad():
                 taught = objective.outputs(task.teacher, batch)
-            with merging(task.student, point):
+            with merged_inside(task.student, point):
                 said = objective.outputs(task.student, batch)
         likely, far = terms(said, taught, batch.future)
         (likely + task.recipe.teacher * far).backward()  # type: ignore[no-untyped-call]
