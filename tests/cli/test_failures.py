@@ -43,6 +43,18 @@ def test_a_bug_is_one_line_and_its_traceback_is_kept(
     assert "Traceback" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("debug", ["", "1"])
+def test_what_libraries_log_is_for_debugging(debug: str) -> None:
+    """Without a handler Python writes it to stderr."""
+    code = (
+        "import logging; from tsmerge_export.cli.handler import guarded;"
+        "guarded(lambda: logging.getLogger('onnx_ir').warning('chatter') or 0)"
+    )
+    environment = {**os.environ, "TSMERGE_DEBUG": debug}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (ran.returncode, "chatter" in ran.stderr) == (0, bool(debug))
+
+
 def test_full_disk(model: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device", "out/model.onnx")

@@ -274,3 +274,13 @@ def test_a_bias_that_is_left_out_by_an_empty_name(in_function: bool, tmp_path: P
     centred = x - x.mean(-1, keepdims=True)
     expected = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + 1e-5) * np.linspace(1, 2, 8)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_devices_that_a_file_names_are_left_out(tmp_path: Path) -> None:
+    """They are of a newer IR version than this file's, which onnx-ir logs a warning about."""
+    made = _normalised(in_function=False)
+    made.graph.node[0].device_configurations.add().configuration_id = "two"
+    made.configuration.add().name = "two"
+    onnx.save(made, tmp_path / "m.onnx")
+    read = read_onnx(tmp_path / "m.onnx")
+    assert not read.configuration and not read.graph.node[0].device_configurations

@@ -19,7 +19,7 @@ _RUNTIME_DOMAINS = ("com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhw
 def read_onnx(path: Path) -> onnx.ModelProto:
     """A model with its local functions inlined, standard operators only, without empty names at the ends of inputs.
 
-    Its weights are as :mod:`.onnx_weights` says.
+    What spreads nodes over devices is left out, too. Its weights are as :mod:`.onnx_weights` says.
 
     Raises:
         UsageError: missing, truncated, above the size cap, or with external data that is missing or lies elsewhere.
@@ -44,17 +44,19 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     model = onnx_weights.read(path, model)
     _check_operators(model, path)
     plain = _without_functions(model, path) if model.functions else model
-    _leave_out_omitted_inputs(plain)
+    _leave_out_what_says_nothing(plain)
     return plain
 
 
-def _leave_out_omitted_inputs(model: onnx.ModelProto) -> None:
-    """Take the empty names off the ends of inputs: they say what nothing says as well.
+def _leave_out_what_says_nothing(model: onnx.ModelProto) -> None:
+    """Take out empty names at the ends of inputs, and where nodes would run if they were spread over devices.
 
-    ONNX Runtime 1.32 crashes over a LayerNormalization whose bias is written so.
+    ONNX Runtime 1.32 crashes over a LayerNormalization whose bias is left out by an empty name.
     """
+    del model.configuration[:]
     for graph in onnx_weights.graphs(model.graph):
         for node in graph.node:
+            del node.device_configurations[:]
             while node.input and not node.input[-1]:
                 del node.input[-1]
 

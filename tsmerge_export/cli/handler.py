@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ from tsmerge_export.errors import TsmergeError
 DEBUG = "TSMERGE_DEBUG"  # set to 1: full tracebacks and the libraries' warnings
 INTERRUPTED = 130  # 128 + SIGINT
 TERMINATED = 143  # 128 + SIGTERM
+_SILENT = logging.NullHandler()
 
 _interrupted_by: list[
     int
@@ -90,6 +92,7 @@ def _quiet(debug: bool) -> None:
     if debug:
         return
     warnings.simplefilter("ignore")
+    logging.getLogger().addHandler(_SILENT)  # where no logger has a handler, Python writes to stderr
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
