@@ -20,7 +20,8 @@ from tests.models import PATCHTST, TST, tiny
 from tests.tools.distill.test_distill import HALF, QUICK, table
 from tsmerge_export import families
 from tsmerge_export.checkpoint import load_model
-from tsmerge_export.families.objective import Batch, Predicted
+from tsmerge_export.families.objective import Batch, EveryToken, Predicted
+from tsmerge_export.families.state_space import StateSpaceFamily
 from tsmerge_export.tools.distill.losses import likelihood
 
 
@@ -113,6 +114,20 @@ def test_mamba_foresees_with_its_last_token_alone() -> None:
         whole = model(input_ids=batch.inputs["input_ids"]).logits[:, -1]
     expected = torch.nn.functional.cross_entropy(whole, batch.future[:, -1])
     assert float(likelihood(said, batch.future)) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_outputs_of_every_token_follow_the_teacher_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A family of one's own may say no more of its tokens."""
+    monkeypatch.setattr(
+        StateSpaceFamily,
+        "objective",
+        lambda self, model: EveryToken(self.components(model)[0], self.horizon(model), "logits"),
+    )
+    found = tsm.distill(tiny("mamba"), HALF, data=table(700, 1), **{**QUICK, "steps": 2, "validations": 1})
+    assert [loss[1] for loss in found.history.losses] == [0] and found.history.losses[0][2] > 0
+    # In the place of a likelihood: the teacher is at no distance from itself.
+    assert found.history.curve[0]["increase"]["1/2"] > 0
+    assert found.trained.unmerged is not None and found.trained.unmerged >= 0
 
 
 CLASSES = {

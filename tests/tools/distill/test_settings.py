@@ -41,7 +41,7 @@ def test_times() -> None:
         ({"elastic": ("0", "3/4")}, "--elastic 3/4 is out of range"),
         ({"max_increase": float("nan")}, "--max-increase nan"),
         ({"context": 0}, "--context 0"),
-        ({"ema": 1.0}, "--ema 1.0"),
+        ({"ema": 1.0}, "ema 1.0"),
     ],
 )
 def test_mistakes_are_one_line(settings: dict[str, Any], says: str) -> None:

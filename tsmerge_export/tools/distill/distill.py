@@ -42,7 +42,9 @@ from tsmerge_export.version import versions
 
 #: Windows that a validation looks at in all, and the fewest of a column.
 _VALIDATED, _FEWEST = 256, 5
-#: The same of models that draw step by step, which are slow; and of their test.
+#: At most so many are tested: of a horizon of one step there are very many.
+_TESTED = 4096
+#: The same of models that draw step by step, which are slow.
 _VALIDATED_STEPWISE, _TESTED_STEPWISE = 96, 64
 
 
@@ -301,7 +303,7 @@ def _prepare(subject: _Subject, judge: Judge, tables: Sequence[Table], recipe: R
         context=recipe.context,
         any_length=judge.objective.any_length,
         limit=max(_FEWEST, (_VALIDATED_STEPWISE if stepwise else _VALIDATED) // columns),
-        test_limit=max(_FEWEST, _TESTED_STEPWISE // columns) if stepwise else None,
+        test_limit=max(_FEWEST, (_TESTED_STEPWISE if stepwise else _TESTED) // columns),
         seed=recipe.seed,
     )
 

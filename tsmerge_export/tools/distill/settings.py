@@ -83,13 +83,13 @@ class Recipe:
         if self.lr is not None:
             self._set("lr", number("--lr", self.lr, 1e-8, 1.0))
         self._set("max_increase", number("--max-increase", self.max_increase, 0.0, 10.0))
-        self._set("teacher", number("--teacher", self.teacher, 0.0, 1e6))
-        self._set("ema", number("--ema", self.ema, 0.0, 0.99999))
+        self._set("teacher", number("teacher", self.teacher, 0.0, 1e6))
+        self._set("ema", number("ema", self.ema, 0.0, 0.99999))
         whole("--seed", self.seed, 0)
-        whole("--validations", self.validations, 1)
+        whole("validations", self.validations, 1)
         for flag, value in (
             ("--context", self.context),
-            ("--patience", self.patience),
+            ("patience", self.patience),
             ("--threads", self.threads),
         ):
             if value is not None:
