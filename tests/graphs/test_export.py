@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,23 @@ def test_missing_barrier_is_not_overlooked(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(verdicts, "reference_of", without)
     with pytest.raises(UnsupportedError, match="picks from the merged axis"):
         bundle_of(file)
+
+
+def test_a_ratio_that_is_chosen_at_run_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proved at its default and at others; a reference that does not follow is noticed."""
+    file = tmp_path / "bert.onnx"
+    export("bert", file)
+    merge = MergeConfig(ratio="runtime:1/4", min_tokens=2)
+    bundle = bundle_of(file, merge)
+    assert bundle.merge == merge and bundle.verdicts["parity"]["passed"]
+    assert (
+        bundle.verdicts["parity"]["cases"]
+        > bundle_of(file, merge.fixed(Fraction(1, 4))).verdicts["parity"]["cases"]
+    )
+    wrong = verdicts.reference_of
+    monkeypatch.setattr(verdicts, "reference_of", lambda *args: wrong(*args[:4]))
+    with pytest.raises(VerdictError, match="parity failed"):
+        bundle_of(file, merge)
 
 
 def test_exported_program(tmp_path: Path) -> None:

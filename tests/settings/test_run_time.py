@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -14,6 +15,7 @@ from tsmerge_export.eager.apply import merging
 from tsmerge_export.eager.default import settle
 from tsmerge_export.eager.trained import filled, remark
 from tsmerge_export.errors import UnsupportedError, UsageError
+from tsmerge_export.settings import registry
 from tsmerge_export.settings.trained import Trained
 
 
@@ -70,6 +72,16 @@ def test_what_does_not_fit_is_refused_in_one_line(given: dict[str, Any], words: 
     with pytest.raises(UsageError, match=words) as caught:
         MergeConfig(**given)
     assert "\n" not in str(caught.value)
+
+
+def test_a_method_without_such_a_body_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of other packages may be."""
+    found = {name: registry.spec(name) for name in registry.built_in()}
+    found["pitome"] = replace(found["pitome"], run_time=False)
+    monkeypatch.setattr(registry, "spec", found.__getitem__)
+    able = "it goes with --merge local or global or ssm"
+    with pytest.raises(UsageError, match=f"--ratio runtime does not go with --merge pitome; {able}"):
+        MergeConfig("pitome", ratio="runtime")
 
 
 @pytest.mark.parametrize("runtime", ["tensorrt", "tensorrt-rtx"])

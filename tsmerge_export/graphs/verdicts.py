@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from tsmerge_export.backends.onnxruntime.chosen import value_of
 from tsmerge_export.backends.onnxruntime.direct import open_session
+from tsmerge_export.backends.ratio import value_of
 from tsmerge_export.errors import VerdictError
 from tsmerge_export.families.base import Arrays
 from tsmerge_export.graphs.model import FAMILY, GraphModel

@@ -113,6 +113,7 @@ class Model:
 
     graph: Graph = field(default_factory=Graph)
     functions: list[Function] = field(default_factory=list)
+    metadata: dict[str, str] = field(default_factory=dict)
 
 
 def read_model(path: Path) -> Model:
@@ -129,13 +130,16 @@ def read_model(path: Path) -> Model:
 def model_of(data: _Buffer) -> Model:
     """As :func:`read_model`, of bytes."""
     graph: _Buffer = _UNSET
-    functions = []
+    functions, metadata = [], {}
     for number, value, _ in _fields(data):
         if number == 7:
             graph = _more(graph, value)
+        elif number == 14:
+            entry = {part: _text(content) for part, content, _ in _fields(value) if part in (1, 2)}
+            metadata[entry.get(1, "")] = entry.get(2, "")
         elif number == 25:
             functions.append(_function(value))
-    return Model(_graph(graph), functions)
+    return Model(_graph(graph), functions, metadata)
 
 
 def _fields(data: _Buffer) -> Iterator[tuple[int, _Buffer, int]]:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from tsmerge_export.backends.onnxruntime.apart import first_open
 from tsmerge_export.onnx_model import weights as onnx_weights
+from tsmerge_export.settings.run_time import INPUT
 from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.decisions import Tap, tap
 
@@ -34,7 +35,8 @@ class OnnxArtefact:
     Args:
         file: .onnx. names: its outputs that are compared. checks: how it is run.
         with_decisions: for a file whose functions are inlined, the same model with its merge nodes.
-        values_from: runs what was made from the file (an engine) instead of the file itself.
+        values_from: runs what was made from the file (an engine) instead of the file itself. It is told the ratio as
+            ``ratio`` where that is chosen at run time.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class OnnxArtefact:
         names: Sequence[str],
         checks: Checks,
         with_decisions: Path | None,
-        values_from: Callable[[Outputs], Outputs] | None = None,
+        values_from: Callable[..., Outputs] | None = None,
     ) -> None:
         self._names = list(names)
         self._values_from = values_from
@@ -55,6 +57,9 @@ class OnnxArtefact:
 
     def run(self, inputs: Outputs) -> Outputs:
         """See :class:`Artefact`."""
+        if self._values_from is not None and INPUT in inputs:
+            rest = {name: value for name, value in inputs.items() if name != INPUT}
+            return self._values_from(rest, ratio=float(inputs[INPUT]))
         if self._values_from is not None:
             return self._values_from(inputs)
         return _run(self._session, self._names, inputs)

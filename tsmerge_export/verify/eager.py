@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tsmerge_export.backends.onnxruntime.chosen import value_of
+from tsmerge_export.backends.ratio import value_of
 from tsmerge_export.eager.apply import merged_inside
 from tsmerge_export.families.base import Component
 from tsmerge_export.settings.config import MergeConfig

@@ -55,7 +55,7 @@ def check(
     dtype: str = "float32",
     avoid: tuple[int, int] | None = None,
     with_decisions: Path | None = None,
-    values_from: Callable[[Outputs], Outputs] | None = None,
+    values_from: Callable[..., Outputs] | None = None,
     plan: Mapping[int, MergeStep] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ParityReport:

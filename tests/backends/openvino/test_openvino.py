@@ -183,3 +183,27 @@ def test_what_may_not_end_is_not_run_in_this_process(tmp_path: Path) -> None:
 def test_flags_without_effect(target: Target, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         target.check(MergeConfig(), inline=False)
+
+
+@pytest.mark.parametrize("family", ["chronos-bolt", pytest.param("chronos-t5", marks=pytest.mark.slow)])
+def test_a_ratio_that_is_chosen_at_run_time(
+    family: str, openvino: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parity in OpenVINO is that of several ratios; sessions and forecasters take it as in ONNX Runtime."""
+    quick_verdicts(monkeypatch)
+    model, merge = tiny_folder(tmp_path / "model", family), MergeConfig(ratio="runtime:1/4")
+    bundle = tsm.export(model, merge, output=tmp_path / "made", threads=1, target=Target("openvino"))
+    parts = bundle.manifest["target"]["components"].values()
+    assert all(part["parity"]["passed"] and part["parity"]["cases"] > 4 for part in parts)
+    ours, theirs = (tsm.pipeline(bundle, runtime=name, threads=1) for name in ("openvino", "onnxruntime"))
+    assert ours.default_ratio == theirs.default_ratio == merge.default_ratio
+    series, options = walks(2, 90), {} if family == "chronos-bolt" else {"num_samples": 2, "top_k": 1}
+    seen = []
+    for ratio in (None, 0, "1/2"):
+        found, want = (one.predict(series, seed=0, ratio=ratio, **options) for one in (ours, theirs))
+        np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-4 * float(np.abs(want).max()))
+        seen.append(found)
+    if not options:  # the most likely tokens of random weights are the same at any ratio
+        assert not np.allclose(seen[1], seen[2], rtol=1e-3)
+    with pytest.raises(UsageError, match="is not a ratio"):
+        ours.predict(series, ratio=0.6)

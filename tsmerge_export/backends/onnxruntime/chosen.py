@@ -1,8 +1,4 @@
-"""Files whose ratio is chosen at run time, in ONNX Runtime: it is an argument of a run, and has a default.
-
-In the file it is an input like the others. An initializer of its name would make it optional, but onnxruntime-web takes
-no value for such an input, and OpenVINO makes a constant of it; so the default stands in the file's metadata.
-"""
+"""Files whose ratio is chosen at run time, in ONNX Runtime: it is an argument of a run, and has a default."""
 
 from __future__ import annotations
 
@@ -10,19 +6,12 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tsmerge_export.errors import UnsupportedError, UsageError
-from tsmerge_export.settings.run_time import INPUT, METADATA, parse_default
+from tsmerge_export.backends.ratio import noted_default, value_of
+from tsmerge_export.errors import UnsupportedError
+from tsmerge_export.settings.run_time import INPUT, METADATA
 
 if TYPE_CHECKING:
     import onnxruntime
-
-
-def value_of(ratio: Fraction) -> NDArray[np.float32]:
-    """A ratio as the graph's input: a float32 scalar."""
-    return np.array(float(ratio), np.float32)
 
 
 class ChosenRatio:
@@ -61,13 +50,7 @@ def with_default(session: onnxruntime.InferenceSession) -> onnxruntime.Inference
         return session
     if inputs[INPUT].type != "tensor(float)" or inputs[INPUT].shape:
         raise UnsupportedError(f"the input {INPUT} is no float32 scalar; export the file again")
-    try:
-        chosen = parse_default(f"runtime:{noted}")
-    except UsageError:
-        chosen = None
-    if chosen is None or chosen.default is None:
-        raise UnsupportedError(f"the metadata {METADATA} {noted[:40]!r} is no ratio; export the file again")
-    return cast("onnxruntime.InferenceSession", ChosenRatio(session, chosen.default))
+    return cast("onnxruntime.InferenceSession", ChosenRatio(session, noted_default(noted)))
 
 
 def default_of(session: object) -> Fraction | None:

@@ -14,8 +14,9 @@ from tsmerge_export.backends.arrays import prepare
 from tsmerge_export.backends.components import BundleSession, chosen_ratio, names_of
 from tsmerge_export.backends.onnxruntime.apart import GraphApart
 from tsmerge_export.backends.onnxruntime.bound import BoundGraph
-from tsmerge_export.backends.onnxruntime.chosen import default_of, value_of
+from tsmerge_export.backends.onnxruntime.chosen import default_of
 from tsmerge_export.backends.onnxruntime.place import Place, installed
+from tsmerge_export.backends.ratio import value_of
 from tsmerge_export.bundle import Bundle, TensorInfo
 from tsmerge_export.console.one_line import called
 from tsmerge_export.errors import TsmergeError, UnsupportedError, UsageError, first_line

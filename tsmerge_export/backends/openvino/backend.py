@@ -25,6 +25,7 @@ class OpenVINO(Backend):
 
     name = "openvino"
     inlined = True
+    run_time = True
     whole = True
     without: ClassVar[Mapping[str, str]] = {
         "dtype": ", which is proved in float32",

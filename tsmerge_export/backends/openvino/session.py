@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from tsmerge_export.backends.arrays import prepare
 from tsmerge_export.backends.common import entry_of
-from tsmerge_export.backends.components import BundleSession, names_of
+from tsmerge_export.backends.components import BundleSession, chosen_ratio, names_of
 from tsmerge_export.backends.openvino.network import compile_file, installed, reason
+from tsmerge_export.backends.ratio import default_in, value_of
 from tsmerge_export.bundle import Bundle, TensorInfo
 from tsmerge_export.console.one_line import called
 from tsmerge_export.errors import UnsupportedError, UsageError
+from tsmerge_export.settings.run_time import INPUT
 from tsmerge_export.untrusted.onnx_risk import risk
 from tsmerge_export.untrusted.onnx_scan import check_file
 from tsmerge_export.untrusted.onnx_wire import read_model
@@ -45,12 +47,14 @@ class NetworkSession:
         if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
             raise UsageError(f"threads {threads!r} must be a whole number of at least 1")
         check_file(file)
-        harm = risk(read_model(file))
+        read = read_model(file)
+        harm = risk(read)
         if harm is not None:
             raise UnsupportedError(
                 f"{file.name}: {harm}; ONNX Runtime alone runs that, in a process of its own"
             )
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+        self._name, self.default_ratio = file.name, default_in(read)
         self._network = compile_file(file, threads)
         self._request = self._network.create_infer_request()
         self._lock = threading.Lock()  # a request does one thing at a time
@@ -58,10 +62,13 @@ class NetworkSession:
     def __repr__(self) -> str:
         return called("NetworkSession", **names_of(self))
 
-    def run(self, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    def run(self, inputs: Mapping[str, Any], ratio: Any = None) -> dict[str, NDArray[Any]]:
         """Run the file; see :meth:`GraphSession.run`."""
         # ONNX Runtime's int64 is a C type that numpy takes for equal and OpenVINO does not know.
         feed = {name: array.view(array.dtype.name) for name, array in prepare(inputs, self.inputs).items()}
+        chosen = chosen_ratio(ratio, self.default_ratio, self._name)
+        if chosen is not None:
+            feed[INPUT] = value_of(chosen)
         with self._lock:
             try:
                 found = self._request.infer(feed, share_inputs=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from tsmerge_export.backends.onnxruntime.chosen import value_of
+from tsmerge_export.backends.ratio import value_of
 from tsmerge_export.errors import UsageError
 from tsmerge_export.settings.run_time import INPUT
 
