@@ -74,6 +74,7 @@ class SearchRun:
     data: str | None = None
     table: tuple[str, ...] = ()
     budget_seconds: float | None = None
+    distill_seconds: float | None = None
     threads: int | None = None
     seed: int = 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from tsmerge_export.errors import UsageError
 
 if TYPE_CHECKING:
     from tsmerge_export.tables.table import Table
+    from tsmerge_export.tools.tune.distilled import Checkpoint
 
 HELP = "find the fastest merge setting whose error on your data stays within a budget"
 
@@ -43,6 +45,12 @@ def fill(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--metric", choices=("mse", "wql"), default="wql", help="default: wql")
     parser.add_argument("--budget", type=seconds, default=600.0, metavar="TIME", help="default: 10min")
+    parser.add_argument(
+        "--distill",
+        type=seconds,
+        metavar="TIME",
+        help="then train weights for the best settings, that long in all, and compare these too (see tsmerge distill)",
+    )
     parser.add_argument("-o", "--output", metavar="DIR", help="bundle to write; default: <model>-tuned")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     parser.add_argument(
@@ -71,7 +79,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Search, choose, export. Returns 0, also where the answer is not to merge."""
     from tsmerge_export.cli.commands import default_output
-    from tsmerge_export.cli.files import check_files, write_json
+    from tsmerge_export.cli.files import check_files, check_inside, write_json
     from tsmerge_export.cli.handler import raise_if_interrupted
 
     check_files(args)
@@ -86,6 +94,12 @@ def run(args: argparse.Namespace) -> int:
         check_source(model)
     output = args.output or default_output(args.models[0], "tuned")
     check_output(output, args.force)
+    if args.distill is not None:
+        from tsmerge_export.tools.distill.result import check_folder
+        from tsmerge_export.tools.tune.distilled import names_of
+
+        for name in names_of(output):
+            check_inside(args, check_folder(name, args.force))
     if args.plot is not None:
         from tsmerge_export.tools.bench.plot import check_plot
 
@@ -96,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
 
     from tsmerge_export.console.progress import TUNE_STEPS, RichProgress
     from tsmerge_export.tables.source import open_source
+    from tsmerge_export.tables.table import usable_columns
     from tsmerge_export.tools.bench.group import first_only
     from tsmerge_export.tools.tune.contender import prepare
     from tsmerge_export.tools.tune.log import kept
@@ -121,13 +136,15 @@ def run(args: argparse.Namespace) -> int:
     with kept(study), TemporaryDirectory(prefix="tsmerge-tune-") as folder:
         with RichProgress(TUNE_STEPS, raise_if_interrupted) as progress:
             progress.step("load")
-            contenders = [
-                prepare(
-                    model, table, checks, folder=Path(folder), windows=args.windows, batch=args.batch,
-                    length=args.length, options=options,
-                )
-                for model in args.models
-            ]  # fmt: skip
+            prepared = partial(
+                prepare,
+                table=table,
+                checks=checks,
+                folder=Path(folder),
+                windows=args.windows,
+                batch=args.batch,
+            )
+            contenders = [prepared(model, length=args.length, options=options) for model in args.models]
             search = Search(contenders, args.metric, study, identity, args.seed)
             progress.step("search")
             shape = contenders[search.reference].validation.target.shape
@@ -147,14 +164,33 @@ def run(args: argparse.Namespace) -> int:
                 raise UsageError(
                     "--budget: over before one setting was measured; give more time (what is done is kept)"
                 )
+            made: list[Checkpoint] = []
+            also: list[Tried] = []
+            more: list[str] = []
+            if args.distill is not None:
+                from tsmerge_export.tools.tune.distilled import distill_best
+
+                progress.step("distill")
+                context = int(contenders[0].validation.context.shape[-1])
+                made, also, more = distill_best(
+                    search, usable_columns(table)[0], args.max_increase, args.distill, names=names_of(output),
+                    prepared=lambda path: prepared(str(path), length=context, options={}), options=options,
+                    force=args.force, seed=args.seed, threads=args.threads, progress=progress,
+                )  # fmt: skip
             progress.step("test")
             tried = search.tried
             chosen = answer(
-                contenders, search.reference, tried, args.metric, args.max_increase, progress.update
+                search.contenders,
+                search.reference,
+                tried,
+                args.metric,
+                args.max_increase,
+                progress.update,
+                also,
             )
             tried = settled(tried, chosen.finals)
         notes = list(dict.fromkeys(note for one in contenders for note in one.notes))
-        notes += search.notes
+        notes += [*search.notes, *more]
         if not place.on_cpu:
             notes.append(f"speed-ups over eager PyTorch: that ran on the CPU, the files in {place}")
         firsts = dict.fromkeys(first_only(one.source.of_family, one.source.model) for one in contenders)
@@ -170,6 +206,7 @@ def run(args: argparse.Namespace) -> int:
                 "data": args.data,
                 "table": table.options.words(),
                 "budget_seconds": args.budget,
+                "distill_seconds": args.distill,
                 "threads": args.threads,
                 "seed": args.seed,
             },
@@ -184,13 +221,16 @@ def run(args: argparse.Namespace) -> int:
         print_answer(chosen, tried, args.metric, **shown)
         for note in notes:
             print(f"note: {note}")
+        for one in made:
+            print(f"checkpoint: {one.path} ({Path(one.of).name}, distilled for {one.merge.brief()})")
         if args.plot is not None:
             args.plot.write(lambda beside: plot(tried, chosen, args.metric, args.max_increase, beside))
             print(f"plot: {args.plot}")
     if chosen.fastest is None:
         print(f"no bundle is written; the search is kept in {study}", flush=True)
         return 0
-    _export(args, chosen.fastest.tried, table, output, options, content)
+    own = chosen.fastest.tried.source in args.models
+    _export(args, chosen.fastest.tried, table, output, options if own else {}, content)
     print(f"bundle: {output} (search kept in {study})", flush=True)
     return 0
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 EXPORT_STEPS = ("load", "export", "rewrite", "lower", "parity", "cost", "example", "engine", "bundle")
 BENCH_STEPS = ("load", "export", "rewrite", "lower", "bench")
 ADVISE_STEPS = ("load", "data", "export", "speed")
-TUNE_STEPS = ("load", "search", "test")
+TUNE_STEPS = ("load", "search", "distill", "test")
 DISTILL_STEPS = ("load", "data", "train", "control", "test", "speed")
 # A call that takes less shows no bar.
 _LATE_SECONDS = 2.0

@@ -209,6 +209,8 @@ def _tune(search: Search, exported: Run) -> str:
     words += ["--max-increase", f"{search.max_increase_percent:g}%", "--metric", identity.metric]
     if run.budget_seconds:
         words += ["--budget", f"{run.budget_seconds:g}s"]
+    if run.distill_seconds:
+        words += ["--distill", f"{run.distill_seconds:g}s"]
     for name, value in (
         ("--batch", identity.batch),
         ("--length", identity.length),

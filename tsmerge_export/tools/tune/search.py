@@ -146,11 +146,23 @@ class Search:
             for contender, errors in zip(self.contenders, unmerged, strict=True)
         ]
         # No proposal need hit upon them; measured by every run, as the unmerged models are.
-        self.trained = [
-            self._tried(contender, merge)
-            for contender in self.contenders
-            for merge in (() if contender.trained is None else contender.trained.settings())
-        ]
+        self.trained = [one for contender in self.contenders for one in self._trained(contender)]
+
+    def add(self, contender: Contender) -> list[Tried]:
+        """A model that came up when the search was over: unmerged, and by what its weights were trained for.
+
+        Returns:
+            The latter.
+        """
+        self.contenders.append(contender)
+        self.unmerged.append(self._tried(contender, NONE))
+        found = self._trained(contender)
+        self.trained += found
+        return found
+
+    def _trained(self, contender: Contender) -> list[Tried]:
+        settings = () if contender.trained is None else contender.trained.settings()
+        return [self._tried(contender, merge) for merge in settings]
 
     @property
     def notes(self) -> list[str]:

@@ -151,6 +151,7 @@ def answer(
     metric: str,
     most: float,
     told: Callable[[int, int], None],
+    also: Sequence[Tried] = (),
 ) -> Answer:
     """Measure the finalists on the test split, and say what to do.
 
@@ -159,6 +160,7 @@ def answer(
         most: allowed increase on the validation windows, per cent, held against the upper bound. The choice is made
             there, never on the test windows.
         told: called with (finals done, finals in all, as far as is known).
+        also: measured again whatever the others say.
 
     Raises:
         UsageError: nothing could be measured.
@@ -171,7 +173,8 @@ def answer(
         raise UsageError(f"{base.name}: could not be measured")
     still = Speedup(1.0, 1.0, 1.0, 0)
     finals = [Final(base_tried, Increase(0.0, 0.0), still, over_eager(base, base, NONE))]
-    while (one := next_to_measure(tried, finals, most)) is not None:
+    wanted = [one for one in also if one.error is None]
+    while (one := wanted.pop() if wanted else next_to_measure(tried, finals, most)) is not None:
         told(len(finals) - 1, max(len(finals), _FINALISTS))
         contender = by_source[one.source]
         errors = contender.errors(one.merge, contender.test)[metric]
