@@ -16,6 +16,7 @@ import torch
 import tsmerge_export as tsm
 from tests.models import tiny
 from tests.tools.distill.test_distill import HALF, QUICK, table
+from tsmerge_export.console.progress import NoProgress
 from tsmerge_export.errors import UsageError
 from tsmerge_export.tools.distill import train
 
@@ -116,6 +117,17 @@ def test_a_state_is_never_half_written(tmp_path: Path, monkeypatch: pytest.Monke
     assert all(torch.equal(value, theirs[name]) for name, value in found.model.state_dict().items())
 
 
+def test_an_interrupt_between_two_steps_keeps_all_of_them(tmp_path: Path) -> None:
+    class Impatient(NoProgress):
+        def update(self, done: int, total: int) -> None:
+            if done == 3:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        distilled(tmp_path, control=False, progress=Impatient())
+    assert json.loads(_standing(tmp_path / "train.safetensors"))["step"] == 3
+
+
 def test_another_training_s_state_is_refused(tmp_path: Path) -> None:
     distilled(tmp_path, control=False, steps=1)
     for change, named in (({"seed": 5}, "seed"), ({"lr": 1e-4}, "lr"), ({"steps": 2}, "steps")):
@@ -138,3 +150,37 @@ def test_another_training_s_state_is_refused(tmp_path: Path) -> None:
         UsageError, match=r"train.safetensors cannot be read .*; start again without --resume"
     ):
         distilled(tmp_path, control=False, steps=1)
+
+
+def test_a_budget_s_steps_are_part_of_the_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measuring leaves no trace, and a run that goes on does not measure again."""
+    settings = {**QUICK, "steps": None, "budget": "6s", "validations": 1, "patience": None, "state": tmp_path}
+    monkeypatch.setattr(train, "_STATE_SECONDS", 0.0)
+    step = train.Training._step
+
+    def interrupted(self: Any) -> None:
+        if self.standing.steps < 1_000_000 and self.standing.step == 1:
+            raise KeyboardInterrupt
+        step(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Training, "_step", interrupted)
+        patch.setattr(train.Training, "_measured", lambda self, budget: _measured(self, budget, 5))
+        with pytest.raises(KeyboardInterrupt):
+            tsm.distill(tiny("chronos-bolt"), HALF, data=table(columns=1), **settings)
+    monkeypatch.setattr(train.Training, "_measured", lambda self, budget: 1 / 0)
+    resumed = tsm.distill(tiny("chronos-bolt"), HALF, data=table(columns=1), resume=True, **settings)
+    steps = resumed.history.steps
+    assert steps > 1
+    by_steps = {**QUICK, "steps": steps, "validations": 1, "patience": None}
+    whole = tsm.distill(tiny("chronos-bolt"), HALF, data=table(columns=1), **by_steps)
+    theirs = whole.model.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in resumed.model.state_dict().items())
+
+
+_MEASURE = train.Training._measured
+
+
+def _measured(training: train.Training, budget: float, most: int) -> float:
+    """What was measured, but so slow that there are few steps on a fast machine."""
+    return max(_MEASURE(training, budget), budget / most)

@@ -134,7 +134,11 @@ class Training:
                 self._validate()
                 patience = task.recipe.patience
                 standing.finished = patience is not None and standing.stale >= patience
-            self._tell()
+            try:
+                self._tell()
+            except KeyboardInterrupt:  # a progress raises it between two steps, where nothing is half done
+                self._save()
+                raise
             if standing.step in marks or time.monotonic() - saved >= _STATE_SECONDS:
                 self._save()
                 saved = time.monotonic()
