@@ -87,7 +87,7 @@ def test_a_method_without_such_a_body_is_refused(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("runtime", ["tensorrt", "tensorrt-rtx"])
 def test_runtimes_that_plan_lengths_refuse_it_before_any_work(runtime: str) -> None:
     with pytest.raises(
-        UnsupportedError, match=rf"--ratio runtime: {runtime} takes no ratio when a file runs"
+        UnsupportedError, match=rf"--ratio runtime: {runtime} must know all lengths from the shapes"
     ) as caught:
         Target(runtime).check(MergeConfig(ratio="runtime"), inline=False)
     assert caught.value.exit_code == 3 and "\n" not in str(caught.value)

@@ -93,6 +93,8 @@ class Backend(ABC):
     #: Whether it takes files whose ratio is chosen at run time; then its sessions have a ``default_ratio``, and their
     #: ``run`` an argument ``ratio``.
     run_time: ClassVar[bool] = False
+    #: Else why not, behind its name.
+    why_fixed: ClassVar[str] = "takes no ratio when a file runs"
     #: Whether the portable files must have their functions written in place.
     inlined: ClassVar[bool] = False
     #: Whether it runs all components; else those that merge alone, and a forecaster runs the others in ONNX Runtime.

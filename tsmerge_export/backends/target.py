@@ -96,7 +96,7 @@ class Target:
             place.refuse_library("--inline" if inline else f"--runtime {self.runtime}")
         if merge.at_run_time and not backend.run_time:
             raise UnsupportedError(
-                f"--ratio runtime: {self.runtime} takes no ratio when a file runs; give a ratio such as 1/4, or use "
+                f"--ratio runtime: {self.runtime} {backend.why_fixed}; give a ratio such as 1/4, or use "
                 f"--runtime {backends.DEFAULT}"
             )
         backend.check(self, merge)

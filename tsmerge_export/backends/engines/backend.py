@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 class EngineBackend(Backend):
     """A back end that plans lengths and operators beforehand."""
 
+    why_fixed = (
+        "must know all lengths from the shapes of its inputs, and a ratio that is chosen later says none"
+    )
     #: What has not been run, and where the reader learns more: a caveat of every bundle.
     on_gpu: ClassVar[str]
     #: Ending of the form's file: ``<component>.<ending>.onnx``.
