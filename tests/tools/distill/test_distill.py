@@ -170,6 +170,11 @@ def test_a_budget_becomes_steps() -> None:
     assert found.history.curve[-1]["step"] == found.history.steps
 
 
+def test_as_many_windows_are_tested_as_are_asked_for() -> None:
+    found = tsm.distill(tiny("chronos-bolt"), HALF, data=table(columns=1), windows=6, **{**QUICK, "steps": 1})
+    assert {score.windows for score in found.scores} == {6}
+
+
 def test_without_data_it_learns_from_synthetic_series() -> None:
     found = tsm.distill(tiny("chronos-bolt"), HALF, **{**QUICK, "steps": 2})
     assert {score.data for score in found.scores} == {"synthetic series"}

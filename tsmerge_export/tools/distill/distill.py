@@ -303,7 +303,7 @@ def _prepare(subject: _Subject, judge: Judge, tables: Sequence[Table], recipe: R
         context=recipe.context,
         any_length=judge.objective.any_length,
         limit=max(_FEWEST, (_VALIDATED_STEPWISE if stepwise else _VALIDATED) // columns),
-        test_limit=max(_FEWEST, (_TESTED_STEPWISE if stepwise else _TESTED) // columns),
+        test_limit=recipe.windows or max(_FEWEST, (_TESTED_STEPWISE if stepwise else _TESTED) // columns),
         seed=recipe.seed,
     )
 
@@ -313,7 +313,7 @@ def _identity(
 ) -> dict[str, Any]:
     """What a training depends on; not what only its test does."""
     settings = recipe.to_dict()
-    for name in ("max_increase", "control", "threads"):
+    for name in ("max_increase", "control", "threads", "windows"):
         del settings[name]
     digest = hashlib.sha256()
     for name, tensor in sorted(subject.teacher.state_dict().items()):

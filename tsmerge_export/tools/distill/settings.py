@@ -43,6 +43,7 @@ class Recipe:
         max_increase: goal, as a share: how much more MSE and WQL merging may cost on the test part.
         control: also train without merging, by the same steps.
         context: steps of the windows that are scored; None is what the model reads, or the data have room for.
+        windows: at most so many per column are tested; None is all, of a model that draws step by step 64 in all.
         teacher: weight of the distance to the teacher in the loss, beside the likelihood of the future.
         validations: so many in the course of the training, which choose what is kept.
         patience: stop after so many of them without a better one; None never stops.
@@ -64,6 +65,7 @@ class Recipe:
     max_increase: float = 0.03
     control: bool = False
     context: int | None = None
+    windows: int | None = None
     teacher: float = 1.0
     validations: int = 12
     patience: int | None = 6
@@ -89,6 +91,7 @@ class Recipe:
         whole("validations", self.validations, 1)
         for flag, value in (
             ("--context", self.context),
+            ("windows", self.windows),
             ("patience", self.patience),
             ("--threads", self.threads),
         ):
