@@ -15,6 +15,7 @@ from transformers import T5ForConditionalGeneration
 from tests.checkpoint.helpers import fails, same
 from tests.files.hub import hub_cache
 from tests.models import BOLT, T5, tiny, tiny_folder
+from tests.report.distillation import written
 from tsmerge_export.checkpoint import hub, load_model, save_checkpoint
 from tsmerge_export.errors import TsmergeError, UnsupportedError, UsageError
 
@@ -258,3 +259,24 @@ def test_hub_client_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TsmergeError, match="huggingface_hub is not installed") as caught:
         load_model("someone/some-model")
     assert caught.value.exit_code == 4
+
+
+def test_how_weights_were_distilled_is_read_from_beside_them(bolt: Path) -> None:
+    assert load_model(bolt).distillation is None
+    record = bolt / "distillation.json"
+    record.write_text(json.dumps({**written(), "more": "of a later version"}))
+    found = load_model(bolt).distillation
+    assert found is not None
+    assert found["history"]["best_step"] == 100 and "more" not in found and "speeds" not in found
+    # Of another format it is nobody's business; a broken one of ours is one line.
+    record.write_text('{"format": "theirs", "scores": 3}')
+    assert load_model(bolt).distillation is None
+    for wrong, words in (
+        ({"format_version": 2}, "distillation format 2"),
+        ({"scores": 3}, "scores is 3, expected a list"),
+        ({"trained": {"merge": {"method": "local", "ratio": "7/8"}}}, "out of range"),
+        ({"recipe": {"max_increase": float("nan")}}, "recipe.max_increase is nan"),
+    ):
+        record.write_text(json.dumps({**written(), **wrong}))
+        fails(UsageError, words, bolt)
+        fails(UsageError, "distillation.json: ", bolt)

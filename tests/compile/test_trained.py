@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import tsmerge_export as tsm
 from tests.models import tiny
 from tests.quick import quick_verdicts
+from tests.report.distillation import written
 from tsmerge_export import api, cli
 from tsmerge_export.backends.target import Target
 from tsmerge_export.bundle import Bundle
@@ -30,6 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path, model = tmp_path_factory.mktemp("trained") / "model", tiny("chronos-bolt")
     mark(model, TRAINED)
     model.save_pretrained(path)  # type: ignore[operator]
+    (path / "distillation.json").write_text(json.dumps(written()))
     return path
 
 
@@ -46,6 +49,9 @@ def test_export_without_flags_and_validate(
     assert bundle.merge == THIRD
     assert bundle.contents.trained_for == TRAINED
     assert bundle.read_report().trained_for == TRAINED
+    page = (output / "report.html").read_text()
+    assert "How the weights were distilled" in page and "+1.5 % (+0.5 to +2.5)" in page
+    assert "distillation" not in bundle.manifest
     for page in ("report.html", "README.md"):
         text = (output / page).read_text().lower()
         assert f"{THIRD.describe()}" in text

@@ -14,7 +14,7 @@ from tsmerge_export.settings.trained import Trained, Written
 
 RECORD = "distillation.json"
 FORMAT, FORMAT_VERSION = "tsmerge-distillation", 1
-_REMEDY = "distill again, or remove that file to go without it"
+REMEDY = "distill again, or remove that file to go without it"
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,11 @@ class Distillation:
         """What the weights were trained for. Raises UsageError for settings that this version does not know."""
         return Trained.of(self.trained, RECORD, "trained")
 
+    def checked(self) -> Distillation:
+        """The same, once every setting in it is known to be one. Raises UsageError."""
+        _ = self.trained_for, [score.setting for score in self.scores]
+        return self
+
 
 @dataclass(frozen=True)
 class Timed:
@@ -149,14 +154,14 @@ def distillation_of(content: Mapping[str, Any], file: object = RECORD) -> Distil
     if content.get("format_version") != FORMAT_VERSION:
         raise UsageError(
             f"{file}: distillation format {short(content.get('format_version'))}, this version reads "
-            f"{FORMAT_VERSION}; {_REMEDY}"
+            f"{FORMAT_VERSION}; {REMEDY}"
         )
-    return typed.read(Distillation, _there(content), file, remedy=_REMEDY)
+    return typed.read(Distillation, _there(content), file, remedy=REMEDY)
 
 
 def report_of_distillation(content: Mapping[str, Any], file: object = "report.json") -> DistillReport:
     """The report beside a distilled checkpoint. Raises UsageError as :func:`distillation_of`."""
-    return typed.read(DistillReport, _there(content), file, remedy=_REMEDY)
+    return typed.read(DistillReport, _there(content), file, remedy=REMEDY)
 
 
 def _there(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tsmerge_export.bundle.distillation import Distillation
 from tsmerge_export.bundle.example import Counted, Example
 from tsmerge_export.bundle.manifest import Described, described_of
 from tsmerge_export.bundle.run import Run
@@ -24,6 +25,7 @@ class Report(Described):
     Attributes:
         run: the arguments of the export. seconds: by step of it. tokens: per component what ``inspect`` counts.
         example: of the forecasts; None where no cost was measured. search: what ``tsmerge tune`` tried.
+        distillation: how the weights were trained, where the checkpoint says it.
     """
 
     run: Run = field(default_factory=Run)
@@ -31,6 +33,7 @@ class Report(Described):
     tokens: tuple[Counted, ...] = ()
     example: Example | None = None
     search: Search | None = None
+    distillation: Distillation | None = None
 
 
 def report_of(content: Mapping[str, Any], file: object = REPORT) -> Report:

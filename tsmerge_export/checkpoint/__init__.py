@@ -6,13 +6,16 @@ file is executed, shard names stay inside their folder, and sizes are capped (:m
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tsmerge_export.checkpoint.config_file import check_config, read_config
+from tsmerge_export.bundle.distillation import FORMAT as DISTILLATION
+from tsmerge_export.bundle.distillation import RECORD, REMEDY, distillation_of
+from tsmerge_export.checkpoint.config_file import check_config, read_config, read_json_object
 from tsmerge_export.checkpoint.folder import read_folder_weights
 from tsmerge_export.checkpoint.hub import download, is_hub_id
 from tsmerge_export.checkpoint.safetensors_file import read_safetensors
@@ -20,6 +23,7 @@ from tsmerge_export.console.one_line import by_fields
 from tsmerge_export.console.quiet import quiet
 from tsmerge_export.errors import TsmergeError, UnsupportedError, UsageError
 from tsmerge_export.settings.trained import Trained, trained_in
+from tsmerge_export.typed import plain
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -43,12 +47,14 @@ class LoadedModel:
         family: name of its family.
         config: the configuration it was built from.
         source: what the user gave: path or hub id.
+        distillation: of a folder that a distillation wrote, what ``distillation.json`` says, its types checked.
     """
 
     model: nn.Module
     family: str
     config: dict[str, Any] = field(repr=False)
     source: str
+    distillation: dict[str, Any] | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         return by_fields(self)
@@ -96,7 +102,26 @@ def load_model(
     settings, weights = _read_folder(path, extra) if path.is_dir() else _read_file(path, extra)
     check_config(settings, str(source), trust_remote_code)
     trained_in(settings, f"{source}: config.json")  # what cannot be read is said before anything is built
-    return _build(settings, weights, family, str(source))
+    loaded = _build(settings, weights, family, str(source))
+    return replace(loaded, distillation=_record(path)) if path.is_dir() else loaded
+
+
+def _record(folder: Path) -> dict[str, Any] | None:
+    """How the weights in a folder were distilled; None where nothing of ours says it. Raises UsageError."""
+    file = folder / RECORD
+    if not file.is_file():
+        return None
+    content = read_json_object(file)
+    if content.get("format") != DISTILLATION:
+        return None
+    try:
+        found: dict[str, Any] = plain(distillation_of(content, file).checked())
+        json.dumps(found, allow_nan=False)
+    except ValueError as error:
+        if isinstance(error, UsageError):
+            raise UsageError(f"{file}: {error}" if str(file) not in str(error) else str(error)) from None
+        raise UsageError(f"{file}: holds a number that JSON does not have; {REMEDY}") from None
+    return found
 
 
 def check_source(source: str | Path) -> None:

@@ -228,6 +228,11 @@ class CheckpointSource:
         kept: dict[str, Any] = {"pipeline": self.of_family.pipeline(self.model)}
         return kept if self.trained is None else kept | {"trained": self.trained.to_dict()}
 
+    @property
+    def record(self) -> Mapping[str, Any] | None:
+        """See :class:`~tsmerge_export.compile.source.Source`."""
+        return self.loaded.distillation
+
     def versions(self) -> dict[str, str]:
         """See :class:`~tsmerge_export.compile.source.Source`."""
         return versions() | plugins.distribution(self.family)

@@ -185,6 +185,8 @@ class Compilation:
             shown["run"] = self._run(output, checks, target).to_dict()
             if search is not None:
                 shown["search"] = dict(search)
+            if self.source.record is not None:
+                shown["distillation"] = dict(self.source.record)
             if not verdicts["parity"]["passed"]:
                 first = next(iter(verdicts["parity"]["failures"]), "no row was compared")
                 raise VerdictError(

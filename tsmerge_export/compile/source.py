@@ -135,6 +135,10 @@ class Source(Protocol):
         """What the manifest keeps of it: ``pipeline``, ``graph`` of a graph from a file, and ``trained`` of weights
         that were trained for a setting."""
 
+    @property
+    def record(self) -> Mapping[str, Any] | None:
+        """How its weights were distilled, as ``distillation.json`` beside them says it; None where nothing does."""
+
     def versions(self) -> dict[str, str]:
         """Of the packages that its files come from."""
 

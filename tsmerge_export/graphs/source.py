@@ -194,6 +194,11 @@ class GraphSource:
             f"{self.name}: --runtime {target.runtime} takes models of the families only, so far"
         )
 
+    @property
+    def record(self) -> None:
+        """Weights of a graph are not trained here."""
+        return None
+
     def entries(self) -> dict[str, Any]:
         """See :class:`~tsmerge_export.compile.source.Source`."""
         return {

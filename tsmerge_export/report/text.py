@@ -23,8 +23,9 @@ GENERATED_INPUT = "the method decides by the data how many tokens stay: these ar
 _NUMBERS = re.compile(r"\[\n(?:\s+(?:-?[0-9.eE+-]+|null),?\n)+\s+\]")
 #: What ``report.json`` holds beyond the manifest: ``run`` (the arguments of the export), ``seconds`` (by step of the
 #: export), ``tokens`` (per component what ``inspect`` counts), ``example`` (see
-#: :mod:`tsmerge_export.verify.example`) and ``search`` (what ``tsmerge tune`` tried).
-REPORT_ONLY = ("run", "seconds", "tokens", "example", "search")
+#: :mod:`tsmerge_export.verify.example`), ``search`` (what ``tsmerge tune`` tried) and ``distillation`` (how the weights
+#: were trained).
+REPORT_ONLY = ("run", "seconds", "tokens", "example", "search", "distillation")
 #: Metrics of the merge cost in a word or two.
 METRIC_NAMES = {"wql": "weighted quantile loss", "mse": "MSE", "mae": "MAE"}
 _NAME = 30

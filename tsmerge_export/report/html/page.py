@@ -7,6 +7,7 @@ from typing import Any
 
 from tsmerge_export.bundle.report import Report, as_report
 from tsmerge_export.report.html.about import about_sections, barriers
+from tsmerge_export.report.html.distillation import distillation_section
 from tsmerge_export.report.html.document import document
 from tsmerge_export.report.html.forecast import forecast_section
 from tsmerge_export.report.html.markup import Html, join, tag
@@ -48,6 +49,7 @@ def report_page(content: Report | Mapping[str, Any]) -> str:
         forecast_section(report),
         strip_section(report),
         pareto_section(report),
+        distillation_section(report.distillation),
         verdict_sections(report),
         time_section(report),
         *about_sections(report),
