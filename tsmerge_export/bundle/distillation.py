@@ -86,6 +86,7 @@ class RecipeEntry:
     max_increase: float = 0.03
     control: bool = False
     context: int | None = None
+    windows: int | None = None
     threads: int | None = None
 
 

@@ -68,6 +68,12 @@ def fill(parser: argparse.ArgumentParser) -> None:
         help="steps of the windows; default: all that model and data allow",
     )
     group.add_argument(
+        "--windows",
+        type=whole(1),
+        metavar="N",
+        help="of the test part, per column; default: all, or 64 in all of a model that draws step by step",
+    )
+    group.add_argument(
         "--max-increase",
         type=percent,
         default=3.0,
@@ -108,7 +114,19 @@ def run(args: argparse.Namespace) -> int:
     from tsmerge_export.tools.distill.result import check_folder
     from tsmerge_export.tools.distill.settings import Recipe
 
-    given = ("trainable", "budget", "steps", "batch", "lr", "seed", "device", "control", "context", "threads")
+    given = (
+        "trainable",
+        "budget",
+        "steps",
+        "batch",
+        "lr",
+        "seed",
+        "device",
+        "control",
+        "context",
+        "windows",
+        "threads",
+    )
     recipe = Recipe(
         elastic=args.elastic or (), max_increase=args.max_increase / 100,
         **{name: getattr(args, name) for name in given},

@@ -15,6 +15,7 @@ from tsmerge_export.tools.distill.settings import Recipe
 from tsmerge_export.tools.tune.contender import Contender
 from tsmerge_export.tools.tune.crossover import WORTH
 from tsmerge_export.tools.tune.search import Search, Tried, pareto
+from tsmerge_export.verify.change import LEAST_WINDOWS
 from tsmerge_export.verify.data import Table
 
 #: So many settings are trained for at most.
@@ -83,8 +84,9 @@ def distill_best(
     for number, (one, name) in enumerate(zip(chosen, names, strict=False)):
         context = int(by_name[one.source].validation.context.shape[-1])
         recipe = Recipe(
-            budget=seconds / len(chosen), max_increase=most / 100, context=context, seed=seed, threads=threads
-        )
+            budget=seconds / len(chosen), max_increase=most / 100, context=context, windows=LEAST_WINDOWS, seed=seed,
+            threads=threads,
+        )  # fmt: skip
         try:
             distilled = distill(
                 one.source, one.merge, data=table, recipe=recipe,
