@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import tsmerge_export as tsm
 from tests.models import tiny
@@ -88,8 +90,6 @@ def test_killed_and_resumed_is_as_if_nothing_had_happened(tmp_path: Path) -> Non
 
 
 def _standing(path: Path) -> str:
-    from safetensors import safe_open
-
     with safe_open(path, framework="pt") as file:
         return str(file.metadata()["standing"])
 
@@ -145,7 +145,19 @@ def test_another_training_s_state_is_refused(tmp_path: Path) -> None:
             tiny("chronos-bolt", seed=9), HALF, data=table(), state=tmp_path, resume=True,
             **{**SETTINGS, "steps": 1},
         )  # fmt: skip
-    (tmp_path / "train.safetensors").write_bytes(b"not a state")
+    file = tmp_path / "train.safetensors"
+    with safe_open(file, framework="pt") as opened:
+        kept = opened.metadata()
+    tensors = load_file(file)
+    wrong = {**json.loads(kept["standing"]), "step": "two"}
+    save_file(tensors, file, {**kept, "standing": json.dumps(wrong)})
+    with pytest.raises(UsageError, match=r"standing.step is 'two', expected a whole number; start again"):
+        distilled(tmp_path, control=False, steps=1)
+    name = next(name for name in tensors if name.startswith("now/"))
+    save_file({**tensors, name: torch.zeros(3)}, file, kept)
+    with pytest.raises(UsageError, match=r"train.safetensors does not fit the model; start again"):
+        distilled(tmp_path, control=False, steps=1)
+    file.write_bytes(b"not a state")
     with pytest.raises(
         UsageError, match=r"train.safetensors cannot be read .*; start again without --resume"
     ):

@@ -16,11 +16,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tsmerge_export import typed
 from tsmerge_export.checkpoint.safetensors_file import read_safetensors
 from tsmerge_export.errors import UsageError, first_line
 from tsmerge_export.files.output_file import OutputFile
 
 FORMAT = 1
+_REMEDY = "start again without --resume"
 
 
 @dataclass
@@ -48,10 +50,10 @@ class Standing:
     best_step: int = 0
     stale: int = 0
     finished: bool = False
-    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
-    losses: list[list[float]] = field(default_factory=list)
-    curve: list[dict[str, Any]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    sums: tuple[Any, ...] = (0.0, 0.0, 0.0)  # Any: a loss may be no finite number
+    losses: tuple[tuple[Any, ...], ...] = ()
+    curve: tuple[dict[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class StateFile:
@@ -100,17 +102,14 @@ class StateFile:
             identity, standing = (json.loads(metadata[key]) for key in ("identity", "standing"))
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             raise UsageError(
-                f"--resume: {self.path} cannot be read ({first_line(error)}); start again without --resume"
+                f"--resume: {self.path} cannot be read ({first_line(error)}); {_REMEDY}"
             ) from None
         self._check(identity)
         groups: dict[str, dict[str, Tensor]] = {}
         for name, value in read_safetensors(self.path).items():
             group, _, leaf = name.partition("/")
             groups.setdefault(group, {})[leaf] = value
-        try:
-            return Standing(**standing), groups
-        except TypeError:
-            raise UsageError(f"--resume: {self.path} cannot be read; start again without --resume") from None
+        return typed.read(Standing, standing, self.path, "standing", _REMEDY), groups
 
     def _check(self, found: Any) -> None:
         found = found if isinstance(found, dict) else {}

@@ -241,7 +241,8 @@ class Training:
                 )
             standing.batch //= 2
             note = f"out of memory: the batch was halved to {standing.batch}"
-            standing.notes = [n for n in standing.notes if not n.startswith("out of memory")] + [note]
+            others = (n for n in standing.notes if not n.startswith("out of memory"))
+            standing.notes = (*others, note)
             rng.bit_generator.state = state
             if self.task.judge.device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -258,7 +259,7 @@ class Training:
                 )
         standing.step += 1
         self.trainees.step(standing.step)
-        standing.sums = [a + b for a, b in zip(standing.sums, (future, teacher, 1.0), strict=True)]
+        standing.sums = tuple(a + b for a, b in zip(standing.sums, (future, teacher, 1.0), strict=True))
         self._windows = windows
 
     def _gradients(self) -> tuple[float, float, int, float]:
@@ -289,14 +290,18 @@ class Training:
             found = [increases(task, point) for point in task.points]
         mean = float(np.mean(found))
         named = {_label(point): value for point, value in zip(task.points, found, strict=True)}
-        standing.curve.append(
-            {"step": standing.step, "seconds": round(standing.seconds, 2), "mean": mean, "increase": named}
-        )
+        point = {
+            "step": standing.step,
+            "seconds": round(standing.seconds, 2),
+            "mean": mean,
+            "increase": named,
+        }
+        standing.curve = (*standing.curve, point)
         if standing.sums[2]:
-            losses = [standing.sums[0] / standing.sums[2], standing.sums[1] / standing.sums[2]]
-            standing.losses.append([standing.step, *losses])
-        standing.sums = [0.0, 0.0, 0.0]
-        if standing.best is None or mean < standing.best:
+            losses = (standing.sums[0] / standing.sums[2], standing.sums[1] / standing.sums[2])
+            standing.losses = (*standing.losses, (standing.step, *losses))
+        standing.sums = (0.0, 0.0, 0.0)
+        if math.isfinite(mean) and (standing.best is None or mean < standing.best):
             standing.best, standing.best_step, standing.stale = mean, standing.step, 0
             self.trainees.best = values
         else:
@@ -333,7 +338,16 @@ class Training:
         self.task.file.save(self.standing, groups)
 
     def _take_up(self, standing: Standing, groups: dict[str, dict[str, Tensor]]) -> None:
-        """Go on from a state."""
+        """Go on from a state. Raises UsageError where it is none of this model."""
+        try:
+            self._put_back(standing, groups)
+        except (KeyError, TypeError, ValueError, RuntimeError):
+            assert self.task.file is not None
+            raise UsageError(
+                f"--resume: {self.task.file.path} does not fit the model; start again without --resume"
+            ) from None
+
+    def _put_back(self, standing: Standing, groups: dict[str, dict[str, Tensor]]) -> None:
         trainees, device = self.trainees, self.task.judge.device
         self.standing = standing
         self.sampler.rng.bit_generator.state = standing.rng
