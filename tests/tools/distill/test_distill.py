@@ -19,6 +19,7 @@ from tsmerge_export.checkpoint import load_model
 from tsmerge_export.errors import TsmergeError, UnsupportedError, UsageError
 from tsmerge_export.families.trained import mark
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.tools.distill import train
 from tsmerge_export.tools.distill.result import Distilled
 from tsmerge_export.verify.data import Table
 
@@ -154,20 +155,29 @@ def test_some_weights_alone(trainable: str, moves: str, stays: str) -> None:
         assert int(torch.linalg.matrix_rank(trained[moves] - original[moves], rtol=1e-4)) <= 2
 
 
-def test_a_budget_becomes_steps() -> None:
-    found = tsm.distill(
-        tiny("chronos-bolt"),
-        HALF,
-        data=table(),
-        budget="1.5s",
-        batch=4,
-        validations=2,
-        patience=None,
-        threads=1,
-    )
-    assert found.history.steps > 3
-    assert found.history.seconds < 30
-    assert found.history.curve[-1]["step"] == found.history.steps
+def test_a_budget_becomes_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what a step takes: a minute has room for ten of six seconds, less what two validations take."""
+    measured = train.Training._measured
+
+    def slow(self: train.Training, budget: float) -> float:
+        assert 0 < measured(self, budget) < budget
+        return 6.0
+
+    monkeypatch.setattr(train.Training, "_measured", slow)
+    settings: dict[str, Any] = {
+        "budget": "1min",
+        "batch": 4,
+        "validations": 2,
+        "patience": None,
+        "threads": 1,
+    }
+    found = tsm.distill(tiny("chronos-bolt"), HALF, data=table(columns=1), **settings)
+    assert 5 <= found.history.steps <= 10
+    assert [point["step"] for point in found.history.curve] == [
+        0,
+        found.history.steps // 2,
+        found.history.steps,
+    ]
 
 
 def test_as_many_windows_are_tested_as_are_asked_for() -> None:
