@@ -47,7 +47,8 @@ def test_forecasts_are_those_of_a_file_of_that_ratio(name: str) -> None:
     model = forecaster(name, CHOSEN)
     options = {"num_samples": 3} if model.forecast_type == "samples" else {}
     assert str(model.default_ratio) == "1/4"
-    for given, fixed in ((None, "1/4"), ("10%", "1/10"), (0.5, "1/2")):
+    pairs = ((0.5, "1/2"), (None, "1/4"), ("10%", "1/10"))
+    for given, fixed in pairs[:1] if options else pairs:  # drawing paths takes long
         want = forecaster(name, MergeConfig(ratio=fixed))
         got = model.predict(SERIES, seed=1, ratio=given, **options)
         np.testing.assert_array_equal(got, want.predict(SERIES, seed=1, **options))
