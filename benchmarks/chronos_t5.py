@@ -62,6 +62,7 @@ def make(folder: Path, model: str, ratios: list[str | None]) -> None:
 
     from tsmerge_export import demo
     from tsmerge_export.bundle import BundleWriter
+    from tsmerge_export.bundle.manifest import Described
     from tsmerge_export.checkpoint import load_model
     from tsmerge_export.compile.checkpoint_source import CheckpointSource
     from tsmerge_export.compile.compilation import Compilation
@@ -89,12 +90,12 @@ def make(folder: Path, model: str, ratios: list[str | None]) -> None:
             ]
             share([part.merged for part in parts], writer.path)
             writer.commit(
-                {
-                    "family": family.name,
-                    "merge": merge.to_dict(),
-                    "components": [part.to_dict() for part in parts],
-                    "pipeline": family.pipeline(core),
-                }
+                Described(
+                    family=family.name,
+                    merge=merge.to_dict(),
+                    components=tuple(part.entry() for part in parts),
+                    pipeline=family.pipeline(core),
+                )
             )
 
 

@@ -14,6 +14,7 @@ from tests.exports import export_component
 from tests.models import tiny
 from tsmerge_export import demo
 from tsmerge_export.bundle import BundleWriter
+from tsmerge_export.bundle.manifest import Described
 from tsmerge_export.checkpoint import load_model
 from tsmerge_export.compile.build import merge_and_lower
 from tsmerge_export.compile.shared_weights import share
@@ -75,10 +76,10 @@ def bundle(name: str, merge: MergeConfig) -> Path:
             for index, part in enumerate(family(name).components(core))
         ]
         share([part.merged for part in parts], writer.path)
-        manifest = {
-            "family": FAMILY[name],
-            "merge": merge.to_dict(),
-            "components": [part.to_dict() for part in parts],
-            "pipeline": family(name).pipeline(core),
-        }
-        return writer.commit(manifest).path
+        described = Described(
+            family=FAMILY[name],
+            merge=merge.to_dict(),
+            components=tuple(part.entry() for part in parts),
+            pipeline=family(name).pipeline(core),
+        )
+        return writer.commit(described).path

@@ -22,6 +22,7 @@ from tsmerge_export.graphs.model import GraphOptions, is_graph_file
 from tsmerge_export.graphs.source import GraphSource
 from tsmerge_export.report.write import write_texts
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.typed import written
 from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.data import Table
 
@@ -154,7 +155,8 @@ def validate(
     compilation = Compilation(source, merge, progress=progress)
     if compilation.settled.note is not None:
         note(compilation.settled.note)
-    return compilation.validate(bundle, checks)
+    verdicts: dict[str, Any] = written(compilation.validate(bundle, checks))
+    return verdicts
 
 
 def _place(providers: Providers | None, plugin: str | Path | None) -> Place:

@@ -3,6 +3,10 @@
 A dataclass says what it takes by the types of its fields: ``str``, ``bool``, ``int``, ``float``, ``Any``, dataclasses,
 ``tuple[X, ...]`` for lists, ``dict[str, X]`` for objects, and unions of these. A field that is not there has its
 default; what no field asks for is left alone, as a later version may say more.
+
+:func:`plain` and :func:`written` are the inverse: all fields, or those that there is something to say of. Metadata of a
+field say more: :data:`SPARSE` of one that is left out where it has its default, :data:`REST` of a ``dict[str, Any]``
+that holds what no other field asks for.
 """
 
 from __future__ import annotations
@@ -18,6 +22,11 @@ from tsmerge_export.console.one_line import short
 from tsmerge_export.errors import UsageError
 
 T = TypeVar("T")
+
+#: Metadata of a field that :func:`written` leaves out where it has its default.
+SPARSE: Mapping[str, bool] = types.MappingProxyType({"sparse": True})
+#: Metadata of a field for everything that no other field asks for. It has no name of its own in JSON.
+REST: Mapping[str, bool] = types.MappingProxyType({"rest": True})
 
 _WORDS: Mapping[Any, str] = {
     str: "text",
@@ -53,24 +62,51 @@ def read(
 
 def plain(value: Any) -> Any:
     """The inverse: dataclasses as dicts of all their fields, tuples as lists, JSON-ready."""
+    return _plain(value, sparse=False)
+
+
+def written(value: Any) -> Any:
+    """The inverse as files have it: :func:`plain` without the fields of :data:`SPARSE` that have their default."""
+    return _plain(value, sparse=True)
+
+
+def _plain(value: Any, sparse: bool) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {one.name: plain(getattr(value, one.name)) for one in dataclasses.fields(value)}
+        out: dict[str, Any] = {}
+        for one in dataclasses.fields(value):
+            item = getattr(value, one.name)
+            if "rest" in one.metadata:
+                out |= _plain(item, sparse)
+            elif not (sparse and "sparse" in one.metadata and item == _default(one)):
+                out[one.name] = _plain(item, sparse)
+        return out
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: _plain(item, sparse) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        return [plain(item) for item in value]
+        return [_plain(item, sparse) for item in value]
     return value
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 @cache
 def _fields(kind: Any) -> tuple[tuple[str, Any, bool], ...]:
-    """Name, type and whether it must be there, of each field."""
+    """Name, type and whether it must be there, of each field that has a name in JSON."""
     hints = get_type_hints(kind)
     missing = dataclasses.MISSING
     return tuple(
         (one.name, hints[one.name], one.default is missing and one.default_factory is missing)
         for one in dataclasses.fields(kind)
+        if "rest" not in one.metadata
     )
+
+
+@cache
+def _rest(kind: Any) -> str | None:
+    """The field for everything else."""
+    return next((one.name for one in dataclasses.fields(kind) if "rest" in one.metadata), None)
 
 
 def _read(kind: Any, value: Any, field: str) -> Any:
@@ -104,6 +140,9 @@ def _read_fields(kind: Any, value: Mapping[str, Any], field: str) -> Any:
             given[name] = _read(hint, value[name], _below(field, name))
         elif needed:
             raise _Unfit(f"{_below(field, name)} is missing")
+    rest = _rest(kind)
+    if rest is not None:
+        given[rest] = {name: item for name, item in value.items() if name not in given}
     return kind(**given)
 
 

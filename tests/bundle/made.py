@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tsmerge_export.bundle import Bundle, BundleWriter
+from tsmerge_export.bundle.manifest import Described, described_of
 from tsmerge_export.errors import UsageError
 
 COMPONENT = {
@@ -19,7 +20,7 @@ COMPONENT = {
     "merges": [{"layer": 0}],
     "barriers": [],
 }
-MANIFEST: dict[str, Any] = {"family": "chronos-bolt", "components": [COMPONENT], "verdicts": {"parity": {}}}
+DESCRIBED = described_of(Described, {"family": "chronos-bolt", "components": [COMPONENT]}, "made")
 
 
 def write(output: Path, content: bytes = b"graph", force: bool = False) -> Bundle:
@@ -28,7 +29,7 @@ def write(output: Path, content: bytes = b"graph", force: bool = False) -> Bundl
         (writer.path / "sub").mkdir()
         (writer.path / "sub" / "notes.txt").write_text("notes")
         (writer.scratch / "waste").write_text("not part of it")
-        return writer.commit(MANIFEST)
+        return writer.commit(DESCRIBED)
 
 
 def names(folder: Path) -> list[str]:

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.bundle.made import MANIFEST, fails, names, write
+from tests.bundle.made import DESCRIBED, fails, names, write
 from tsmerge_export.bundle import Bundle, BundleWriter, TensorInfo, check_output
 from tsmerge_export.errors import UsageError
 from tsmerge_export.files import beside
+from tsmerge_export.typed import plain
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -34,9 +35,13 @@ def test_round_trip(tmp_path: Path) -> None:
     assert component.file == output / "model.onnx"
     assert component.inputs == (TensorInfo("context", "float32", ("batch", "length")),)
     assert component.outputs[0].dims == ("batch", 3, 16)
-    assert component.merges == ({"layer": 0},)
+    assert component.merges == tuple(map(plain, DESCRIBED.components[0].merges))
+    assert component.merges[0]["layer"] == 0
     assert opened.component("model") is component
-    assert opened.verdicts == {"parity": {}}
+    assert opened.verdicts == {}
+    assert {name: value for name, value in vars(opened.contents).items() if name != "files"} == vars(
+        DESCRIBED
+    )
     assert names(output.parent) == ["out"]
     fails("has no component 'decoder'", opened.component, "decoder")
 
@@ -169,7 +174,7 @@ def test_what_comes_there_meanwhile_stays(
         elif theirs == "bundle":
             write(output, b"theirs")
         stands = beside.look(output)
-        fails("by someone else meanwhile, and stays; no bundle is written", writer.commit, MANIFEST)
+        fails("by someone else meanwhile, and stays; no bundle is written", writer.commit, DESCRIBED)
     assert beside.look(output) == stands
     assert names(tmp_path) == (["out"] if theirs == "changed" else ["moved", "out"])
 
@@ -180,7 +185,7 @@ def test_old_bundle_taken_away_meanwhile(tmp_path: Path) -> None:
     with BundleWriter(output, force=True) as writer:
         (writer.path / "model.onnx").write_bytes(b"new")
         output.rename(tmp_path / "moved")
-        writer.commit(MANIFEST)
+        writer.commit(DESCRIBED)
     assert (output / "model.onnx").read_bytes() == b"new"
     assert (Bundle.open(tmp_path / "moved").path / "model.onnx").read_bytes() == b"old"
 
@@ -203,14 +208,14 @@ def test_made_by_someone_else_meanwhile(tmp_path: Path) -> None:
     with BundleWriter(output) as writer:
         (writer.path / "model.onnx").write_bytes(b"mine")
         write(output, b"theirs")
-        fails("by someone else", writer.commit, MANIFEST)
+        fails("by someone else", writer.commit, DESCRIBED)
     assert (output / "model.onnx").read_bytes() == b"theirs"
     assert names(tmp_path) == ["out"]
 
 
 _WORKER = """
 import os, signal, sys
-from tests.bundle.made import MANIFEST
+from tests.bundle.made import DESCRIBED
 from tsmerge_export.files import beside
 from tsmerge_export.bundle import writer as module
 output, stop, swap = sys.argv[1], sys.argv[2], sys.argv[3] == "swap"
@@ -233,7 +238,7 @@ with module.BundleWriter(output, True) as writer:
     (writer.path / "model.onnx").write_bytes(b"new")
     if stop == "half":
         kill()
-    writer.commit(MANIFEST)
+    writer.commit(DESCRIBED)
 """
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tsmerge_export.bundle import BundleWriter
+from tsmerge_export.bundle.manifest import ComponentEntry, Described
 
 Capture = pytest.CaptureFixture[str]
 
@@ -26,5 +27,5 @@ def bundle(path: Path, family: str = "chronos-bolt") -> None:
     """A bundle whose only file is nonsense."""
     with BundleWriter(path) as writer:
         (writer.path / "model.onnx").write_bytes(b"nonsense")
-        component = {"name": "model", "file": "model.onnx", "inputs": [], "outputs": []}
-        writer.commit({"family": family, "merge": {"method": "local"}, "components": [component]})
+        component = ComponentEntry("model", "model.onnx", (), ())
+        writer.commit(Described(family=family, merge={"method": "local"}, components=(component,)))

@@ -16,6 +16,7 @@ import pytest
 from tests.events import ROOT, process_at
 from tests.models import tiny_folder
 from tsmerge_export.bundle import Bundle, BundleWriter
+from tsmerge_export.bundle.manifest import ComponentEntry, Described
 
 STEPS = ("load", "export", "rewrite", "lower", "parity", "cost", "bundle", "commit")
 
@@ -73,8 +74,7 @@ print(json.dumps(results))
 def old_bundle(path: Path) -> None:
     with BundleWriter(path) as writer:
         (writer.path / "model.onnx").write_bytes(b"old")
-        component = {"name": "model", "file": "model.onnx", "inputs": [], "outputs": []}
-        writer.commit({"components": [component]})
+        writer.commit(Described(components=(ComponentEntry("model", "model.onnx", (), ()),)))
 
 
 @pytest.fixture(scope="module")

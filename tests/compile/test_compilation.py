@@ -73,11 +73,9 @@ def test_a_bundle_is_all_or_nothing(file: Path, tmp_path: Path, monkeypatch: pyt
     bundle = Compilation(GraphSource(file), merge).bundle(tmp_path / "made", QUICK)
     assert bundle.verdicts["parity"]["passed"]
     source = GraphSource.of_bundle(bundle, file, None, NoProgress())
-    assert Compilation(source, merge).validate(bundle, QUICK)["parity"]["passed"]
+    assert Compilation(source, merge).validate(bundle, QUICK).passed
     # Another setting than the file's.
-    assert not Compilation(source, MergeConfig(ratio="1/3", min_tokens=2)).validate(bundle, QUICK)["parity"][
-        "passed"
-    ]
+    assert not Compilation(source, MergeConfig(ratio="1/3", min_tokens=2)).validate(bundle, QUICK).passed
     merged = Compilation.merged
 
     def changed(self: Compilation, component: Any, folder: Path, *args: Any, **options: Any) -> Any:

@@ -15,6 +15,7 @@ from tests.report.distillation import written
 from tsmerge_export import api, cli
 from tsmerge_export.backends.target import Target
 from tsmerge_export.bundle import Bundle
+from tsmerge_export.bundle.verdicts import Verdicts
 from tsmerge_export.compile.checkpoint_source import CheckpointSource
 from tsmerge_export.compile.compilation import Compilation
 from tsmerge_export.console.notes import Note
@@ -60,7 +61,7 @@ def test_export_without_flags_and_validate(
     # Validated against a checkpoint that was trained for another setting.
     other = tsm.load_model(folder).model
     mark(other, Trained(MergeConfig(ratio="1/2")))
-    monkeypatch.setattr(Compilation, "validate", lambda *_: {})
+    monkeypatch.setattr(Compilation, "validate", lambda *_: Verdicts())
     with pytest.warns(Note, match="these weights were trained for local k=1 ratio=1/2 "):
         api.validate(output, other)
 

@@ -12,6 +12,7 @@ import torch
 import tsmerge_export as tsm
 from tests import models
 from tsmerge_export.bundle import Bundle, BundleWriter, ComponentInfo, TensorInfo
+from tsmerge_export.bundle.manifest import ComponentEntry, Described, MergeEntry
 from tsmerge_export.checkpoint import LoadedModel
 from tsmerge_export.console.one_line import called, short
 from tsmerge_export.merge import local_merge
@@ -108,16 +109,10 @@ def test_tables() -> None:
 def test_bundles_name_their_parts(tmp_path: Path) -> None:
     with BundleWriter(tmp_path / "out") as writer:
         (writer.path / "model.onnx").write_bytes(b"nonsense")
-        component = {
-            "name": "model",
-            "file": "model.onnx",
-            "inputs": [],
-            "outputs": [],
-            "merges": [{"a": 1}] * 9,
-        }
-        noise = {"notes": ["long"] * 5000, "pipeline": {"x": ["y"] * 5000}}
+        component = ComponentEntry("model", "model.onnx", (), (), merges=(MergeEntry(),) * 9)
+        noise: dict[str, Any] = {"notes": ("long",) * 5000, "pipeline": {"x": ["y"] * 5000}}
         writer.commit(
-            {"family": "chronos-bolt", "merge": {"method": "local"}, "components": [component], **noise}
+            Described(family="chronos-bolt", merge={"method": "local"}, components=(component,), **noise)
         )
     bundle = Bundle.open(tmp_path / "out")
     assert _is_short(bundle, bundle.path) == (

@@ -20,6 +20,7 @@ from tests.models import tiny
 from tsmerge_export import families
 from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.bundle import BundleWriter
+from tsmerge_export.bundle.manifest import Described
 from tsmerge_export.compile.build import merge_and_lower
 from tsmerge_export.compile.onnx_export import prove_dynamic
 from tsmerge_export.compile.shared_weights import share
@@ -138,13 +139,13 @@ class Subject:
                     for part in self.family.components(self.model)
                 ]  # fmt: skip
                 share([part.merged for part in parts], writer.path)
-                manifest = {
-                    "family": self.family_name,
-                    "merge": merge.to_dict(),
-                    "components": [part.to_dict() for part in parts],
-                    "pipeline": self.family.pipeline(self.model),
-                }
-                self._bundles[merge] = writer.commit(manifest).path
+                described = Described(
+                    family=self.family_name,
+                    merge=merge.to_dict(),
+                    components=tuple(part.entry() for part in parts),
+                    pipeline=self.family.pipeline(self.model),
+                )
+                self._bundles[merge] = writer.commit(described).path
         return self._bundles[merge]
 
     def _rest(self, name: str) -> ir.Model:

@@ -176,7 +176,7 @@ def test_a_wrong_value_behind_right_decisions_fails_parity(tmp_path: Path) -> No
         model.component, model.measured, merge, inline=False, folder=tmp_path, scratch=tmp_path, stay={}
     )
     checks: Any = {"checks": Checks(threads=1), "progress": lambda *_: None}
-    assert verdicts.parity(model, merge, built, **checks)["passed"]
+    assert verdicts.parity(model, merge, built, **checks).passed
     proto = onnx.load(built.merged)
     weights = {tensor.name: tensor for tensor in proto.graph.initializer if len(tensor.dims) == 2}
     used = [name for node in proto.graph.node for name in node.input if name in weights]
@@ -184,9 +184,9 @@ def test_a_wrong_value_behind_right_decisions_fails_parity(tmp_path: Path) -> No
     weights[used[-1]].CopyFrom(onnx.numpy_helper.from_array(values, used[-1]))
     onnx.save(proto, built.merged)
     found = verdicts.parity(model, merge, built, **checks)
-    assert not found["passed"]
-    assert found["kept_mismatches"] == 0
-    assert any("error" in failure for failure in found["failures"])
+    assert not found.passed
+    assert found.kept_mismatches == 0
+    assert any("error" in failure for failure in found.failures)
 
 
 def test_a_reference_that_is_not_the_original_proves_nothing(

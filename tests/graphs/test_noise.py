@@ -23,6 +23,7 @@ from tsmerge_export.graphs.noise import GraphNoise, Weights
 from tsmerge_export.graphs.reference import Reference
 from tsmerge_export.rewrite.align import Aligner
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.typed import written
 from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import Checks
 
@@ -41,7 +42,8 @@ def built(file: Path) -> tuple[GraphModel, Built]:
 
 def parity(model: GraphModel, made: Built, **options: Any) -> dict[str, Any]:
     checks = Checks(threads=1, quick=True, **options)
-    return verdicts.parity(model, MERGE, made, checks, progress=lambda *_: None)
+    found: dict[str, Any] = written(verdicts.parity(model, MERGE, made, checks, progress=lambda *_: None))
+    return found
 
 
 @cache

@@ -72,8 +72,8 @@ def test_the_verdict_covers_short_lengths(model: GraphModel, tmp_path: Path) -> 
         model.component, model.measured, merge, inline=False, folder=tmp_path, scratch=tmp_path, stay={}
     )
     found = verdicts.parity(model, merge, built, Checks(threads=1), progress=lambda *_: None)
-    assert found["passed"]
-    assert {2, 3} <= {case["tokens"][0] for case in found["details"]}
+    assert found.passed
+    assert {2, 3} <= {case.tokens[0] for case in found.details or ()}
 
 
 GRAPH = """

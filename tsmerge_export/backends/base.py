@@ -131,7 +131,8 @@ class Backend(ABC):
             folder: of the bundle. scratch: for files that are not part of it.
 
         Returns:
-            The manifest's ``target``: ``runtime``, ``dtype``, ``components`` by name.
+            The manifest's ``target``, JSON-ready: ``runtime``, ``dtype``, ``components`` by name. What of it
+            :class:`~tsmerge_export.bundle.target.TargetEntry` does not name is kept as it is.
 
         Raises:
             VerdictError: it computes something else. UnsupportedError, UsageError: it cannot build that.

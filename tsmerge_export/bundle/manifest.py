@@ -17,7 +17,7 @@ from tsmerge_export.console.one_line import short
 from tsmerge_export.errors import UsageError
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.trained import Trained, Written
-from tsmerge_export.typed import plain, read
+from tsmerge_export.typed import SPARSE, plain, read, written
 
 FORMAT = "tsmerge-bundle"
 FORMAT_VERSION = 1
@@ -87,7 +87,7 @@ class ComponentEntry:
     outputs: tuple[TensorInfo, ...]
     merges: tuple[MergeEntry, ...] = ()
     barriers: tuple[BarrierEntry, ...] = ()
-    ratio: RatioEntry | None = None
+    ratio: RatioEntry | None = field(default=None, metadata=SPARSE)
 
 
 @dataclass(frozen=True)
@@ -101,29 +101,32 @@ class GraphEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Described:
-    """What manifest and report have in common.
+    """What is known of a bundle but its files: a manifest and a report say it.
 
     Attributes:
         source: of the model, as it was named. merge: settings, as ``MergeConfig.to_dict()`` gives them.
+        graph: of a model from a file.
+        pipeline: what a forecaster needs besides the components; None in early bundles and in reports.
         trained: the merge settings that the weights were trained for, where the checkpoint names any.
-        graph: of a model from a file. created: date and time, ISO 8601.
         providers: of ONNX Runtime, in order of preference, that verdicts and times come from.
+        created: date and time, ISO 8601.
     """
 
-    components: tuple[ComponentEntry, ...]
-    source: str | None = None
-    family: str | None = None
+    source: str | None = field(default=None, metadata=SPARSE)
+    family: str | None = field(default=None, metadata=SPARSE)
     merge: dict[str, Any] = field(default_factory=lambda: {"method": "none"})
     notes: tuple[str, ...] = ()
-    trained: Written | None = None
-    graph: GraphEntry | None = None
-    opset: int | None = None
+    opset: int | None = field(default=None, metadata=SPARSE)
     inline: bool = False
+    components: tuple[ComponentEntry, ...]
+    graph: GraphEntry | None = field(default=None, metadata=SPARSE)
+    pipeline: dict[str, Any] | None = field(default=None, metadata=SPARSE)
+    trained: Written | None = field(default=None, metadata=SPARSE)
     verdicts: Verdicts = field(default_factory=Verdicts)
-    target: TargetEntry | None = None
     versions: dict[str, str] = field(default_factory=dict)
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
-    created: str | None = None
+    created: str | None = field(default=None, metadata=SPARSE)
+    target: TargetEntry | None = field(default=None, metadata=SPARSE)
 
     @property
     def setting(self) -> MergeConfig:
@@ -149,10 +152,9 @@ class Described:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest(Described):
-    """``manifest.json``. ``pipeline``: what a forecaster needs besides the components; None in early bundles."""
+    """``manifest.json``: with its files, by name."""
 
     files: dict[str, FileEntry]
-    pipeline: dict[str, Any] | None = None
 
 
 D = TypeVar("D", bound=Described)
@@ -160,7 +162,8 @@ D = TypeVar("D", bound=Described)
 
 def to_dict(described: Described) -> dict[str, Any]:
     """JSON-ready: what is not there (no target, no graph, ..) is left out."""
-    return {name: value for name, value in plain(described).items() if value is not None}
+    content: dict[str, Any] = written(described)
+    return content
 
 
 def manifest_of(content: Mapping[str, Any], file: Path) -> Manifest:

@@ -1,8 +1,14 @@
-"""What a bundle says about the two verdicts: parity and merge cost, as their reports' ``to_dict()`` write them."""
+"""What a bundle says about the two verdicts, parity and merge cost, with every figure of their reports.
+
+A field of :data:`~tsmerge_export.typed.SPARSE` is of some verdicts only: of a family's or a graph's, of a component's
+or of all.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+
+from tsmerge_export.typed import SPARSE
 
 
 @dataclass(frozen=True)
@@ -10,28 +16,27 @@ class Case:
     """One case of the parity corpus. See :class:`tsmerge_export.verify.parity_report.CaseResult`."""
 
     name: str = ""
+    degenerate: bool = False
     rows: int = 0
+    worst_row: int = -1
+    max_abs: float | None = None
+    max_rel: float | None = None
     flips: int = 0
     mismatches: int = 0
-    max_rel: float | None = None
+    failures: tuple[str, ...] = ()
+    tokens: tuple[int, ...] = ()
+    noisy: int = 0
+    times_noise: float | None = None
+    drowned: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class PartParity:
-    """Parity of one component, with its cases."""
-
-    name: str = ""
-    details: tuple[Case, ...] = ()
-
-
-@dataclass(frozen=True)
-class Parity:
-    """Whether the files compute what they should. See :class:`tsmerge_export.verify.parity_report.ParityReport`.
+    """Parity of one component.
 
     Attributes:
         max_abs, max_rel: largest errors, absolute and of the output's scale. atol, rtol: what was allowed.
-        against: what was compared with, where that is not the eager model.
-        components: of a family; empty for a graph from a file.
+        name: of the component. details: its cases; None where they are not kept.
     """
 
     passed: bool = False
@@ -47,8 +52,21 @@ class Parity:
     times_noise: float | None = None
     warnings: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
-    against: str | None = None
-    components: tuple[PartParity, ...] = ()
+    name: str = field(default="", metadata=SPARSE)
+    details: tuple[Case, ...] | None = field(default=None, metadata=SPARSE)
+
+
+@dataclass(frozen=True)
+class Parity(PartParity):
+    """Whether the files compute what they should. See :class:`tsmerge_export.verify.parity_report.ParityReport`.
+
+    Attributes:
+        components: of a family; empty for one component, or a graph from a file.
+        against: what was compared with, where that is not the eager model.
+    """
+
+    components: tuple[PartParity, ...] = field(default=(), metadata=SPARSE)
+    against: str | None = field(default=None, metadata=SPARSE)
 
     @property
     def first_failure(self) -> str:
@@ -58,12 +76,16 @@ class Parity:
 
 @dataclass(frozen=True)
 class ColumnErrors:
-    """Errors of one column by metric; None where there is nothing to compare."""
+    """Errors of one column by metric; None where there is nothing to compare.
+
+    ``wql_scale``: see :class:`tsmerge_export.verify.cost.ColumnCost`.
+    """
 
     column: str = ""
     unmerged: dict[str, float | None] = field(default_factory=dict)
     merged: dict[str, float | None] = field(default_factory=dict)
     naive: dict[str, float | None] = field(default_factory=dict)
+    wql_scale: float | None = None
 
 
 @dataclass(frozen=True)
@@ -88,24 +110,25 @@ class Worst:
 
 @dataclass(frozen=True)
 class Change:
-    """Changes of one metric over the columns; ``compared``: how many have one."""
+    """Changes of one metric over the columns; ``compared``: how many have one, ``left_out``: which have none."""
 
     median_percent: float | None = None
     worst: Worst | None = None
     compared: int = 0
+    left_out: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Speed:
     """Medians of one interleaved run. See :class:`tsmerge_export.verify.speed.SpeedReport`."""
 
     batch: int
     length: int
+    threads: int | None = None
+    runs: int | None = None
     unmerged_ms: float
     merged_ms: float
     ratio: float
-    threads: int | None = None
-    runs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -113,19 +136,22 @@ class Cost:
     """What merging does to the forecasts on data, and to the speed. See :class:`tsmerge_export.verify.cost.CostReport`.
 
     Attributes:
+        windows, context, horizon, season: of a family, with ``columns``: of each column how many windows, steps before
+            and of each forecast, and steps of the seasonal naive one.
         overall: by ``median`` and ``mean`` over columns. changes: by metric; empty in bundles of early versions.
         outputs: of a graph from a file, how far each output moves.
         tokens: before the first and after each merge, where the data decide how many.
     """
 
     data: str = ""
-    windows: int | None = None
-    context: int | None = None
-    horizon: int | None = None
-    columns: tuple[ColumnErrors, ...] = ()
-    overall: dict[str, Summary] = field(default_factory=dict)
-    changes: dict[str, Change] = field(default_factory=dict)
-    outputs: dict[str, float | None] = field(default_factory=dict)
+    windows: int | None = field(default=None, metadata=SPARSE)
+    context: int | None = field(default=None, metadata=SPARSE)
+    horizon: int | None = field(default=None, metadata=SPARSE)
+    season: int | None = field(default=None, metadata=SPARSE)
+    columns: tuple[ColumnErrors, ...] = field(default=(), metadata=SPARSE)
+    overall: dict[str, Summary] = field(default_factory=dict, metadata=SPARSE)
+    changes: dict[str, Change] = field(default_factory=dict, metadata=SPARSE)
+    outputs: dict[str, float | None] = field(default_factory=dict, metadata=SPARSE)
     speed: Speed | None = None
     notes: tuple[str, ...] = ()
     tokens: tuple[int, ...] = ()
@@ -140,8 +166,8 @@ class Cost:
 class Verdicts:
     """Parity, and where something merges and parity passed, the cost."""
 
-    parity: Parity | None = None
-    cost: Cost | None = None
+    parity: Parity | None = field(default=None, metadata=SPARSE)
+    cost: Cost | None = field(default=None, metadata=SPARSE)
 
     @property
     def passed(self) -> bool:

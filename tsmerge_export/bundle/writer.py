@@ -8,14 +8,19 @@ the old bundle or the new one stands under the name. What is replaced is the bun
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from tsmerge_export.bundle.hashes import entry_of
 from tsmerge_export.bundle.json_file import is_bundle
-from tsmerge_export.bundle.manifest import FORMAT, FORMAT_VERSION, MANIFEST, manifest_of
+from tsmerge_export.bundle.manifest import (
+    FORMAT,
+    FORMAT_VERSION,
+    MANIFEST,
+    Described,
+    manifest_of,
+    to_dict,
+)
 from tsmerge_export.bundle.opened import Bundle
 from tsmerge_export.bundle.output import check_output
 from tsmerge_export.errors import UsageError
@@ -28,7 +33,7 @@ class BundleWriter:
     """Context manager that builds a bundle beside its place.
 
     ``with BundleWriter(output, force) as writer:`` write the files into ``writer.path``, then call
-    ``writer.commit(manifest)``. Without a commit, or on any exception (KeyboardInterrupt too), nothing is left and
+    ``writer.commit(described)``. Without a commit, or on any exception (KeyboardInterrupt too), nothing is left and
     an old bundle stays as it was. ``writer.scratch`` is a folder for files that are not part of the bundle; like
     ``writer.path`` it is removed in any case, after a kill by the next run in that folder.
     """
@@ -58,22 +63,25 @@ class BundleWriter:
     ) -> None:
         self._beside.__exit__(kind, error, traceback)
 
-    def commit(self, manifest: Mapping[str, Any]) -> Bundle:
+    def commit(self, described: Described) -> Bundle:
         """Write the manifest with size and SHA-256 of every file, and move the folder into place.
 
         Args:
-            manifest: family, merge, components, ...; ``format``, ``format_version`` and ``files`` are set here.
+            described: all of the manifest but what is set here: ``format``, ``format_version`` and ``files``.
 
         Returns:
             The bundle under its final name.
 
         Raises:
-            UsageError: the disk is full, or someone else wrote to ``output`` meanwhile (what they wrote stays).
+            UsageError: what cannot be read back, the disk is full, or someone else wrote to ``output`` meanwhile (what
+                they wrote stays).
         """
         names = sorted(f.relative_to(self.path).as_posix() for f in self.path.rglob("*") if f.is_file())
         files = {name: plain(entry_of(self.path / name)) for name in names if name != MANIFEST}
-        whole = {**manifest, "format": FORMAT, "format_version": FORMAT_VERSION, "files": files}
-        manifest_of(plain(whole), self.output / MANIFEST)  # what cannot be read back is not written
+        whole = {
+            **to_dict(described), "format": FORMAT, "format_version": FORMAT_VERSION, "files": files,
+        }  # fmt: skip
+        manifest_of(whole, self.output / MANIFEST)  # what cannot be read back is not written
         try:
             text = json.dumps(whole, indent=2, allow_nan=False) + "\n"
             (self.path / MANIFEST).write_text(text, encoding="utf-8")

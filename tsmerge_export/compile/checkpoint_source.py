@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from torch import nn
 from tsmerge_export import families
 from tsmerge_export.backends.target import Target
 from tsmerge_export.bundle.run import Run
+from tsmerge_export.bundle.target import TargetEntry
+from tsmerge_export.bundle.verdicts import Parity
 from tsmerge_export.checkpoint import IN_MEMORY, LoadedModel, load_model
 from tsmerge_export.compile.build import stay_merged
 from tsmerge_export.compile.hand_over import build_for
@@ -54,6 +57,7 @@ class CheckpointSource:
 
     notes: Sequence[str] = ()
     sizes: None = None
+    graph: None = None
 
     def __init__(
         self,
@@ -165,7 +169,7 @@ class CheckpointSource:
 
     def parity(
         self, merge: MergeConfig, built: Sequence[Built], checks: Checks, faults: Sequence[str], told: Told
-    ) -> dict[str, Any]:
+    ) -> Parity:
         """The first component by itself, and those behind it in a row with it, against the eager model."""
         first = built[0]
         reports = [
@@ -176,7 +180,7 @@ class CheckpointSource:
         ]  # fmt: skip
         if len(built) > 1:
             reports.append(generation.check(self.of_family, self.model, merge, built, checks, progress=told))
-        return parity.combine(reports, faults).to_dict()
+        return parity.combine(reports, faults).verdict()
 
     def cost(self, merge: MergeConfig, built: Sequence[Built], checks: Checks, told: Told) -> Cost:
         """Forecasts of rolling windows. They start at the first component, the others are the same in both."""
@@ -186,19 +190,19 @@ class CheckpointSource:
             with_decisions=first.decisions, progress=told,
             forecast=decoded_by(self.of_family, self.model, built, checks),
         )  # fmt: skip
-        verdict = measured.to_dict()
+        verdict = measured.verdict()
         said = (
             remarks.beyond(merge, first.with_nodes, self.longest),
             remarks.large(measured),
             remarks.rival_unfit(self.trained),
         )
-        verdict["notes"] += [note for note in said if note is not None]
+        notes = (*verdict.notes, *(note for note in said if note is not None))
         shown = partial(
             example.make, self.of_family, first.component, self.model, first.unmerged, first.merged, self.table,
             measured, checks, forecasts=forecasts_by(self.of_family, self.model, built, checks),
             with_decisions=first.decisions,
         )  # fmt: skip
-        return Cost(verdict, shown)
+        return Cost(replace(verdict, notes=notes), shown)
 
     def lower(
         self,
@@ -210,7 +214,7 @@ class CheckpointSource:
         folder: Path,
         scratch: Path,
         progress: Progress,
-    ) -> dict[str, Any]:
+    ) -> TargetEntry:
         """See :func:`~tsmerge_export.compile.hand_over.build_for`."""
         return build_for(
             target,
@@ -223,10 +227,9 @@ class CheckpointSource:
             progress=progress,
         )
 
-    def entries(self) -> dict[str, Any]:
+    def pipeline(self) -> dict[str, Any]:
         """See :class:`~tsmerge_export.compile.source.Source`."""
-        kept: dict[str, Any] = {"pipeline": self.of_family.pipeline(self.model)}
-        return kept if self.trained is None else kept | {"trained": self.trained.to_dict()}
+        return self.of_family.pipeline(self.model)
 
     @property
     def record(self) -> Mapping[str, Any] | None:

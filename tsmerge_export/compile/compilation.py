@@ -13,7 +13,9 @@ import onnx_ir as ir
 
 from tsmerge_export.backends.target import Target
 from tsmerge_export.bundle import Bundle, BundleWriter
+from tsmerge_export.bundle.manifest import Described, to_dict
 from tsmerge_export.bundle.run import Run
+from tsmerge_export.bundle.verdicts import Verdicts
 from tsmerge_export.compile.build import merge_and_lower
 from tsmerge_export.compile.shared_weights import share
 from tsmerge_export.compile.source import Source
@@ -112,7 +114,7 @@ class Compilation:
 
     def prove(
         self, built: Sequence[Built], checks: Checks, *, faults: Sequence[str] = (), show: bool = False
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    ) -> tuple[Verdicts, dict[str, Any]]:
         """Both verdicts, and what the report shows beside them.
 
         Args:
@@ -120,21 +122,21 @@ class Compilation:
             faults: of no component; they fail parity, too. show: whether to make what only the report shows.
 
         Returns:
-            ``{"parity": ..., "cost": ...}``, JSON-ready; with a failed parity a cost means nothing, and there is none.
+            The verdicts: with a failed parity a cost means nothing, and there is none. What is shown, JSON-ready.
         """
         self._progress.step("parity")
-        verdicts = {"parity": self.source.parity(self.merge, built, checks, faults, self._progress.update)}
-        if not (self.merge.active and verdicts["parity"]["passed"]):
-            return verdicts, {}
+        parity = self.source.parity(self.merge, built, checks, faults, self._progress.update)
+        if not (self.merge.active and parity.passed):
+            return Verdicts(parity), {}
         self._progress.step("cost")
         cost = self.source.cost(self.merge, built, checks, self._progress.update)
-        verdicts["cost"] = cost.verdict
+        verdicts = Verdicts(parity, cost.verdict)
         if not show or cost.example is None:
             return verdicts, {}
         self._progress.step("example")
         return verdicts, {"example": cost.example()}
 
-    def validate(self, bundle: Bundle, checks: Checks) -> dict[str, Any]:
+    def validate(self, bundle: Bundle, checks: Checks) -> Verdicts:
         """Both verdicts of a bundle that is there, against the source.
 
         Raises:
@@ -181,46 +183,51 @@ class Compilation:
             built = self._in_a_row(writer.path, writer.scratch, inline=self.inline)
             share([item.merged for item in built], writer.path)
             verdicts, shown = self.prove(built, checks, show=True)
-            manifest = self._manifest(built, verdicts, checks)
+            described = self._described(built, verdicts, checks)
             shown["run"] = self._run(output, checks, target).to_dict()
             if search is not None:
                 shown["search"] = dict(search)
             if self.source.record is not None:
                 shown["distillation"] = dict(self.source.record)
-            if not verdicts["parity"]["passed"]:
-                first = next(iter(verdicts["parity"]["failures"]), "no row was compared")
+            if not verdicts.passed:
+                first = "nothing was compared" if verdicts.parity is None else verdicts.parity.first_failure
                 raise VerdictError(
-                    f"{self.source.name}: parity failed, no bundle is written: {first}", manifest | shown
+                    f"{self.source.name}: parity failed, no bundle is written: {first}",
+                    to_dict(described) | shown,
                 )
             if target is not None and target.needs_more:
                 wanted = [item for item in built if target.backend.whole or item.component.mergeable]
-                manifest["target"] = self.source.lower(
+                lowered = self.source.lower(
                     target, self.merge, wanted, checks, folder=writer.path, scratch=writer.scratch,
                     progress=self._progress,
                 )  # fmt: skip
+                described = replace(described, target=lowered)
             self._progress.step("bundle")
             self._progress.stop()
             if texts is not None:
-                texts(writer.path, manifest | shown | {"seconds": self._progress.seconds}, self.source.sizes)
-            return writer.commit(manifest)
+                known = to_dict(described) | shown | {"seconds": self._progress.seconds}
+                texts(writer.path, known, self.source.sizes)
+            return writer.commit(described)
 
-    def _manifest(
-        self, built: Sequence[Built], verdicts: Mapping[str, Any], checks: Checks
-    ) -> dict[str, Any]:
-        return {
-            "source": self.source.name,
-            "family": self.source.family,
-            "merge": self.merge.to_dict(),
-            "notes": [] if self.settled.note is None else [self.settled.note],
-            "opset": self.source.opset,
-            "inline": self.inline,
-            "components": [item.to_dict() for item in built],
-            **self.source.entries(),
-            "verdicts": verdicts,
-            "versions": self.source.versions() | checks.place.versions(),
-            "providers": list(checks.place.names),
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        }
+    def _described(self, built: Sequence[Built], verdicts: Verdicts, checks: Checks) -> Described:
+        """All that is known without a target."""
+        trained = self.source.trained
+        return Described(
+            source=self.source.name,
+            family=self.source.family,
+            merge=self.merge.to_dict(),
+            notes=() if self.settled.note is None else (self.settled.note,),
+            opset=self.source.opset,
+            inline=self.inline,
+            components=tuple(item.entry() for item in built),
+            graph=self.source.graph,
+            pipeline=self.source.pipeline(),
+            trained=None if trained is None else trained.written(),
+            verdicts=verdicts,
+            versions=self.source.versions() | checks.place.versions(),
+            providers=tuple(checks.place.names),
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        )
 
     def _run(self, output: str | Path, checks: Checks, target: Target | None) -> Run:
         """What the commands of a report need besides the manifest."""

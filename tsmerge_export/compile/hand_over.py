@@ -12,14 +12,14 @@ from tsmerge_export import families
 from tsmerge_export.backends.base import Part, Run
 from tsmerge_export.backends.components import StepSession
 from tsmerge_export.backends.target import Target
-from tsmerge_export.bundle import TensorInfo
+from tsmerge_export.bundle.target import TargetEntry
 from tsmerge_export.checkpoint import LoadedModel
 from tsmerge_export.compile.onnx_export import EXAMPLE
 from tsmerge_export.console.progress import Progress
 from tsmerge_export.errors import VerdictError
-from tsmerge_export.families.base import TensorSpec
 from tsmerge_export.inspection.inspect import inspect_file
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.typed import read, written
 from tsmerge_export.verify import generation, parity
 from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import Checks
@@ -79,7 +79,8 @@ class _Prover:
 def _passed(report: ParityReport, failed: str) -> dict[str, Any]:
     if not report.passed:
         raise VerdictError(f"{failed}: {next(iter(report.failures), 'no row was compared')}")
-    return {key: value for key, value in report.to_dict().items() if key != "details"}
+    verdict: dict[str, Any] = written(replace(report.verdict(), details=None))
+    return verdict
 
 
 def build_for(
@@ -92,7 +93,7 @@ def build_for(
     scratch: Path,
     checks: Checks,
     progress: Progress,
-) -> dict[str, Any]:
+) -> TargetEntry:
     """Have a back end write its files into the bundle's folder.
 
     Args:
@@ -104,15 +105,16 @@ def build_for(
 
     Raises:
         UnsupportedError: the runtime cannot build the model. VerdictError: the form differs from eager PyTorch.
-        UsageError: shapes that do not fit.
+        UsageError: shapes that do not fit, or a back end of another package that says what no manifest can hold.
     """
     progress.step("engine")
     longest = families.get(loaded.family).context(loaded.model)
+    entries = [item.entry() for item in built]
     parts = [
         Part(
-            name=item.component.name,
-            inputs=_infos(item.component.inputs),
-            outputs=_infos(item.component.outputs),
+            name=entry.name,
+            inputs=entry.inputs,
+            outputs=entry.outputs,
             unmerged=item.unmerged,
             merged=item.merged,
             merges=merge.active and item.component.mergeable,
@@ -120,13 +122,12 @@ def build_for(
             removed=removed_at(item.merged),
             prove=_Prover(target.runtime, loaded, merge, item, built, checks),
         )
-        for item in built
+        for item, entry in zip(built, entries, strict=True)
     ]
-    return target.backend.build(target, parts, folder, scratch, progress.update)
-
-
-def _infos(specs: Sequence[TensorSpec]) -> list[TensorInfo]:
-    return [TensorInfo(spec.name, spec.dtype, spec.dims) for spec in specs]
+    said = target.backend.build(target, parts, folder, scratch, progress.update)
+    return read(
+        TargetEntry, said, f"--runtime {target.runtime}", "target", "tell the author of that back end"
+    )
 
 
 def removed_at(file: Path) -> Callable[[int], list[tuple[str, int]]]:

@@ -12,12 +12,16 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from tsmerge_export.backends.target import Target
+from tsmerge_export.bundle import verdicts
+from tsmerge_export.bundle.manifest import GraphEntry
 from tsmerge_export.bundle.run import Run
+from tsmerge_export.bundle.target import TargetEntry
 from tsmerge_export.console.progress import Progress
 from tsmerge_export.eager.default import Settled
 from tsmerge_export.families.base import Arrays, Component
 from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.trained import Trained
 from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import Checks, Told
 
@@ -27,11 +31,11 @@ class Cost:
     """What merging costs.
 
     Attributes:
-        verdict: JSON-ready, for the manifest.
+        verdict: for the manifest.
         example: makes what a person looks at beside it, for the report; None where there is nothing to show.
     """
 
-    verdict: dict[str, Any]
+    verdict: verdicts.Cost
     example: Callable[[], dict[str, Any]] | None = None
 
 
@@ -65,6 +69,14 @@ class Source(Protocol):
     @property
     def sizes(self) -> Mapping[str, int] | None:
         """Dims of its inputs that it is known to run at; None where any will do."""
+
+    @property
+    def graph(self) -> GraphEntry | None:
+        """What the file of a graph did not tell about its tokens; None of any other model."""
+
+    @property
+    def trained(self) -> Trained | None:
+        """What its weights were trained for; None where nobody knows of anything."""
 
     @property
     def notes(self) -> Sequence[str]:
@@ -101,8 +113,8 @@ class Source(Protocol):
 
     def parity(
         self, merge: MergeConfig, built: Sequence[Built], checks: Checks, faults: Sequence[str], told: Told
-    ) -> dict[str, Any]:
-        """The files against the reference merging in the model as it was; JSON-ready. It does not raise for a failure.
+    ) -> verdicts.Parity:
+        """The files against the reference merging in the model as it was. It does not raise for a failure.
 
         Args:
             faults: of no component; they fail it, too.
@@ -121,7 +133,7 @@ class Source(Protocol):
         folder: Path,
         scratch: Path,
         progress: Progress,
-    ) -> dict[str, Any]:
+    ) -> TargetEntry:
         """Have a back end make files of its own of what has been proved; the manifest's account of them.
 
         Args:
@@ -131,9 +143,8 @@ class Source(Protocol):
             UnsupportedError, VerdictError, UsageError: it cannot, or the result is not right.
         """
 
-    def entries(self) -> dict[str, Any]:
-        """What the manifest keeps of it: ``pipeline``, ``graph`` of a graph from a file, and ``trained`` of weights
-        that were trained for a setting."""
+    def pipeline(self) -> dict[str, Any]:
+        """What a forecaster needs besides the components, JSON-ready."""
 
     @property
     def record(self) -> Mapping[str, Any] | None:

@@ -51,10 +51,6 @@ class TensorSpec:
     dtype: str
     dims: tuple[str | int, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form, as in the bundle's manifest."""
-        return {"name": self.name, "dtype": self.dtype, "dims": list(self.dims)}
-
 
 @dataclass(frozen=True)
 class MergePoints:

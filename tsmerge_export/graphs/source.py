@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from tsmerge_export.backends.target import Target
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.bundle.manifest import GraphEntry
 from tsmerge_export.bundle.run import Run
+from tsmerge_export.bundle.target import TargetEntry
+from tsmerge_export.bundle.verdicts import Parity
 from tsmerge_export.compile.source import Cost
 from tsmerge_export.console.progress import NoProgress, Progress
 from tsmerge_export.eager.default import FILES, Settled, settle_layers
@@ -56,6 +59,7 @@ class GraphSource:
 
     family = FAMILY
     longest: None = None
+    trained: None = None
 
     def __init__(
         self,
@@ -165,7 +169,7 @@ class GraphSource:
 
     def parity(
         self, merge: MergeConfig, built: Sequence[Built], checks: Checks, faults: Sequence[str], told: Told
-    ) -> dict[str, Any]:
+    ) -> Parity:
         """Against the original graph, run operator by operator."""
         (only,) = built
         return verdicts.parity(self.model, merge, only, checks, faults=faults, progress=told)
@@ -174,9 +178,9 @@ class GraphSource:
         """How far the outputs move; there is nothing to look at."""
         (only,) = built
         verdict = verdicts.cost(self.model, only, checks)
-        said = remarks.beyond(merge, only.with_nodes, verdict["speed"]["length"])
-        verdict["notes"] += [] if said is None else [said]
-        return Cost(verdict)
+        length = None if verdict.speed is None else verdict.speed.length
+        said = remarks.beyond(merge, only.with_nodes, length)
+        return Cost(verdict if said is None else replace(verdict, notes=(*verdict.notes, said)))
 
     def lower(
         self,
@@ -188,7 +192,7 @@ class GraphSource:
         folder: Path,
         scratch: Path,
         progress: Progress,
-    ) -> dict[str, Any]:
+    ) -> TargetEntry:
         """What back ends prove is against an eager model, which there is not."""
         raise UnsupportedError(
             f"{self.name}: --runtime {target.runtime} takes models of the families only, so far"
@@ -199,12 +203,14 @@ class GraphSource:
         """Weights of a graph are not trained here."""
         return None
 
-    def entries(self) -> dict[str, Any]:
+    @property
+    def graph(self) -> GraphEntry:
         """See :class:`~tsmerge_export.compile.source.Source`."""
-        return {
-            "graph": self.options.to_dict() | {"token_mask": self.model.token_mask},
-            "pipeline": {},
-        }
+        return GraphEntry(self.model.token_mask, self.options.protect_first, self.options.protect_last)
+
+    def pipeline(self) -> dict[str, Any]:
+        """Nothing: nobody knows what an output means."""
+        return {}
 
     def versions(self) -> dict[str, str]:
         """See :class:`~tsmerge_export.compile.source.Source`."""

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.backends.ratio import value_of
+from tsmerge_export.bundle.verdicts import Cost, Parity
 from tsmerge_export.errors import VerdictError
 from tsmerge_export.families.base import Arrays
 from tsmerge_export.graphs.model import FAMILY, GraphModel
@@ -209,8 +210,8 @@ def parity(
     *,
     faults: Sequence[str] = (),
     progress: Told,
-) -> dict[str, Any]:
-    """The artefact against the reference merging simulated in the original graph; JSON-ready, as of other families.
+) -> Parity:
+    """The artefact against the reference merging simulated in the original graph.
 
     Raises:
         VerdictError: without merging, the reference itself differs from the original.
@@ -227,7 +228,7 @@ def parity(
         try:
             artefact = OnnxArtefact(built.merged, names, checks, built.decisions)
         except Exception as error:  # ONNX Runtime raises its own types, one per status code
-            return unreadable(built.component.name, built.merged, tolerance, error).to_dict()
+            return unreadable(built.component.name, built.merged, tolerance, error).verdict()
         if built.decisions is None and merge.active:
             report.faults += settings.faults(built.merged, planned(model, merge)[1])
         report.faults += faults
@@ -266,7 +267,7 @@ def parity(
         model.notes.append(
             "no token was removed in any case that was compared: there are too few, or all are protected"
         )
-    return {**report.to_dict(), "against": AGAINST}
+    return replace(report.verdict(), against=AGAINST)
 
 
 class _ByRow:
@@ -306,8 +307,8 @@ def cost(
     checks: Checks,
     *,
     runs: int = 20,
-) -> dict[str, Any]:
-    """How far merging moves the outputs, and what it brings in speed; JSON-ready.
+) -> Cost:
+    """How far merging moves the outputs, and what it brings in speed.
 
     The unmerged rival is the original file, fused operators included.
     """
@@ -334,13 +335,13 @@ def cost(
         *model.notes,
         *([speed.note] if speed.note else []),
     ]
-    return {
-        "data": DATA if model.given is None else "the example of --inputs",
-        "outputs": {name: float(np.mean(values)) for name, values in moved.items()},
-        "speed": speed.to_dict(),
-        "notes": notes,
-        "tokens": list(tokens_left(built.decisions or built.merged, feeds, checks)),
-    }
+    return Cost(
+        data=DATA if model.given is None else "the example of --inputs",
+        outputs={name: float(np.mean(values)) for name, values in moved.items()},
+        speed=speed.entry(),
+        notes=tuple(notes),
+        tokens=tokens_left(built.decisions or built.merged, feeds, checks),
+    )
 
 
 def _tokens(model: GraphModel, sizes: Sizes) -> int | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
 
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
@@ -37,10 +36,6 @@ class BarrierReport:
     scope: str
     reason: str
 
-    def to_dict(self) -> dict[str, str]:
-        """JSON-ready form."""
-        return dict(vars(self))
-
 
 @dataclass(frozen=True)
 class MergeReport:
@@ -53,10 +48,6 @@ class MergeReport:
     before: str
     after: str
     attributes: dict[str, int | float]
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
-        return dict(vars(self))
 
 
 @dataclass

@@ -79,10 +79,14 @@ class Trained:
         words = self.merge.describe()
         return words + (f" (elastic: {', '.join(map(str, self.elastic))})" if self.elastic else "")
 
+    def written(self) -> Written:
+        """As config.json and manifests hold it."""
+        return Written(self.merge.to_dict(), tuple(map(str, self.elastic)), self.unmerged)
+
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, as config.json and manifests hold it."""
-        elastic = [str(ratio) for ratio in self.elastic]
-        return {"merge": self.merge.to_dict(), "elastic": elastic, "unmerged": self.unmerged}
+        """:meth:`written`, JSON-ready."""
+        content: dict[str, Any] = typed.plain(self.written())
+        return content
 
     @classmethod
     def from_dict(cls, raw: object, file: object = "config.json", key: str = KEY) -> Trained:

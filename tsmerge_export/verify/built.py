@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from tsmerge_export.families.base import Component
+from tsmerge_export.bundle.manifest import BarrierEntry, ComponentEntry, MergeEntry, RatioEntry, TensorInfo
+from tsmerge_export.families.base import Component, TensorSpec
 from tsmerge_export.rewrite.insert import RewriteReport
 from tsmerge_export.settings.run_time import INPUT
 
@@ -32,15 +33,19 @@ class Built:
         """The artefact, in the form that shows its merges."""
         return self.decisions or self.merged
 
-    def to_dict(self) -> dict[str, Any]:
-        """The component's entry in the manifest."""
+    def entry(self) -> ComponentEntry:
+        """What the manifest says of the component."""
         ratio = self.report.ratio
-        return {
-            "name": self.component.name,
-            "file": self.merged.name,
-            "inputs": [spec.to_dict() for spec in self.component.inputs],
-            "outputs": [spec.to_dict() for spec in self.component.outputs],
-            "merges": [merge.to_dict() for merge in self.report.merges],
-            "barriers": [barrier.to_dict() for barrier in self.report.barriers],
-            **({} if ratio is None else {"ratio": {"input": INPUT, "default": str(ratio)}}),
-        }
+        return ComponentEntry(
+            self.component.name,
+            self.merged.name,
+            _infos(self.component.inputs),
+            _infos(self.component.outputs),
+            tuple(MergeEntry(**vars(merge)) for merge in self.report.merges),
+            tuple(BarrierEntry(**vars(barrier)) for barrier in self.report.barriers),
+            None if ratio is None else RatioEntry(INPUT, str(ratio)),
+        )
+
+
+def _infos(specs: Sequence[TensorSpec]) -> tuple[TensorInfo, ...]:
+    return tuple(TensorInfo(**vars(spec)) for spec in specs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,10 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from tsmerge_export.bundle import verdicts
 from tsmerge_export.console.one_line import by_fields
 from tsmerge_export.families.base import Arrays, Component, Family, Forecast, Run
 from tsmerge_export.onnx_model import weights as onnx_weights
 from tsmerge_export.ops import DOMAIN, schema
+from tsmerge_export.typed import written
 from tsmerge_export.verify import change, metrics
 from tsmerge_export.verify.change import Change
 from tsmerge_export.verify.checks import USUAL, Checks
@@ -43,6 +45,16 @@ class ColumnCost:
     merged: dict[str, float]
     naive: dict[str, float]
     wql_scale: float = 0.0
+
+    def entry(self) -> verdicts.ColumnErrors:
+        """As a bundle has it."""
+        return verdicts.ColumnErrors(
+            self.column,
+            _numbers(self.unmerged),
+            _numbers(self.merged),
+            _numbers(self.naive),
+            _number(self.wql_scale),
+        )
 
     def change_percent(self, metric: str) -> float:
         """Change by merging, see :mod:`~tsmerge_export.verify.change`; NaN where it says nothing."""
@@ -94,48 +106,53 @@ class CostReport:
         """
         return float(getattr(self.change(metric), how))
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; what is not a number is None."""
-        sides = ("unmerged", "merged", "naive")
-        overall = {
-            how: {side: {m: self.overall(side, m, how) for m in METRICS} for side in sides}
-            | {"change_percent": {m: self.change_percent(m, how) for m in METRICS}}
-            for how in ("median", "mean")
-        }
-        out: dict[str, Any] = {
-            name: getattr(self, name) for name in ("data", "windows", "context", "horizon", "season")
-        }
-        out |= {"columns": [vars(column) for column in self.columns], "overall": overall}
-        out |= {"changes": {metric: self._change_dict(metric) for metric in METRICS}}
-        out |= {"speed": self.speed.to_dict(), "notes": list(self.notes), "tokens": list(self.tokens)}
-        cleaned: dict[str, Any] = _json(out)
-        return cleaned
+    def verdict(self) -> verdicts.Cost:
+        """As a bundle has it; what is not a number is None."""
+        return verdicts.Cost(
+            data=self.data,
+            windows=self.windows,
+            context=self.context,
+            horizon=self.horizon,
+            season=self.season,
+            columns=tuple(column.entry() for column in self.columns),
+            overall={how: self._summary(how) for how in ("median", "mean")},
+            changes={metric: self._change(metric) for metric in METRICS},
+            speed=self.speed.entry(),
+            notes=self.notes,
+            tokens=self.tokens,
+        )
 
-    def _change_dict(self, metric: str) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
+        """:meth:`verdict`, JSON-ready."""
+        content: dict[str, Any] = written(self.verdict())
+        return content
+
+    def _summary(self, how: str) -> verdicts.Summary:
+        unmerged, merged, naive = (
+            _numbers({m: self.overall(side, m, how) for m in METRICS})
+            for side in ("unmerged", "merged", "naive")
+        )
+        changes = _numbers({m: self.change_percent(m, how) for m in METRICS})
+        return verdicts.Summary(unmerged, merged, naive, changes)
+
+    def _change(self, metric: str) -> verdicts.Change:
         """Median, and the worst column by name with its errors (None where no column compares)."""
         found = self.change(metric)
         worst = None
         if found.worst is not None:
             column = self.columns[found.worst]
-            worst = {
-                "column": column.column, "unmerged": column.unmerged[metric], "merged": column.merged[metric],
-                "percent": found.worst_percent,
-            }  # fmt: skip
-        left_out = [self.columns[index].column for index in found.left_out]
-        return {
-            "median_percent": found.median,
-            "worst": worst,
-            "compared": found.compared,
-            "left_out": left_out,
-        }
+            before, after = (_number(side[metric]) for side in (column.unmerged, column.merged))
+            worst = verdicts.Worst(column.column, before, after, _number(found.worst_percent))
+        left_out = tuple(self.columns[index].column for index in found.left_out)
+        return verdicts.Change(_number(found.median), worst, found.compared, left_out)
 
 
-def _json(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _numbers(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: _number(value) for name, value in values.items()}
 
 
 def measure(

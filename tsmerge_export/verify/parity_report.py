@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tsmerge_export.bundle.verdicts import Case, Parity, PartParity
 from tsmerge_export.console.one_line import by_fields
+from tsmerge_export.typed import written
 from tsmerge_export.verify.tolerances import Tolerance
 
 # Above this share of flipped rows among series that are not degenerate, the report warns: parity then says little.
@@ -44,9 +46,14 @@ class CaseResult:
     times_noise: float = 0.0
     drowned: dict[str, int] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return dict(vars(self))
+    def entry(self) -> Case:
+        """As a bundle has it."""
+        lists = {
+            "failures": tuple(self.failures),
+            "tokens": tuple(self.tokens),
+            "drowned": dict(self.drowned),
+        }
+        return Case(**vars(self) | lists)
 
 
 @dataclass
@@ -120,10 +127,25 @@ class ParityReport:
             return []
         return [f"{flips} of {rows} rows of non-degenerate series flipped a decision within float noise"]
 
+    def verdict(self) -> Parity:
+        """As a bundle has it: a summary, with the cases, or where there are components with those of each."""
+        if self.components:
+            return Parity(**self._summary(), components=tuple(part._part() for part in self.components))
+        return Parity(**vars(self._part()))
+
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready summary; ``components`` holds one of these per component, with its cases."""
+        """:meth:`verdict`, JSON-ready."""
+        content: dict[str, Any] = written(self.verdict())
+        return content
+
+    def _part(self) -> PartParity:
+        return PartParity(
+            **self._summary(), name=self.name, details=tuple(case.entry() for case in self.cases)
+        )
+
+    def _summary(self) -> dict[str, Any]:
         cases = self.cases
-        out: dict[str, Any] = {
+        return {
             "passed": self.passed,
             "cases": len(cases),
             "rows": sum(case.rows for case in cases),
@@ -135,14 +157,9 @@ class ParityReport:
             "kept_mismatches": sum(case.mismatches for case in cases),
             "noisy_rows": sum(case.noisy for case in cases),
             "times_noise": max((case.times_noise for case in cases), default=0.0),
-            "warnings": self.warnings,
-            "failures": self.failures[:_MAX_FAILURES],
+            "warnings": tuple(self.warnings),
+            "failures": tuple(self.failures[:_MAX_FAILURES]),
         }
-        if self.components:
-            out["components"] = [component.to_dict() for component in self.components]
-        else:
-            out |= {"name": self.name, "details": [case.to_dict() for case in cases]}
-        return out
 
 
 def combine(reports: Sequence[ParityReport], faults: Sequence[str] = ()) -> ParityReport:

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from tsmerge_export.bundle.verdicts import Speed
 from tsmerge_export.console.figures import pays
+from tsmerge_export.typed import plain
 
 _WARM_UP = 2
 _LEAST_RUNS = 5
@@ -43,9 +45,14 @@ class SpeedReport:
         """A plain statement where merging does not pay."""
         return pays(self.ratio, f"at batch {self.batch}, length {self.length}")
 
+    def entry(self) -> Speed:
+        """As a bundle has it."""
+        return Speed(**vars(self), ratio=self.ratio)
+
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {**vars(self), "ratio": self.ratio}
+        """:meth:`entry`, JSON-ready."""
+        content: dict[str, Any] = plain(self.entry())
+        return content
 
 
 @dataclass(frozen=True)

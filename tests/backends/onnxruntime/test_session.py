@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 import tsmerge_export as tsm
 from tsmerge_export.backends.onnxruntime.session import GraphSession, Session
 from tsmerge_export.bundle import BundleWriter
+from tsmerge_export.bundle.manifest import ComponentEntry, Described
 from tsmerge_export.errors import MissingDependencyError, TsmergeError, UnsupportedError, UsageError
 
 
@@ -40,8 +41,8 @@ def graph(path: Path) -> Path:
     return path
 
 
-def component(name: str) -> dict[str, Any]:
-    return {"name": name, "file": f"{name}.onnx", "inputs": [], "outputs": []}
+def described(*names: str) -> Described:
+    return Described(components=tuple(ComponentEntry(name, f"{name}.onnx", (), ()) for name in names))
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("b") / "one"
     with BundleWriter(output) as writer:
         graph(writer.path / "model.onnx")
-        writer.commit({"components": [component("model")]})
+        writer.commit(described("model"))
     return output
 
 
@@ -130,7 +131,7 @@ def test_several_components(tmp_path: Path) -> None:
     with BundleWriter(output) as writer:
         for name in ("encoder", "decoder"):
             graph(writer.path / f"{name}.onnx")
-        writer.commit({"components": [component("encoder"), component("decoder")]})
+        writer.commit(described("encoder", "decoder"))
     session = tsm.load(output)
     np.testing.assert_array_equal(session["decoder"].run(FEED)["count"], [8, 9])
     with pytest.raises(UsageError, match=r"several components \(encoder, decoder\)"):

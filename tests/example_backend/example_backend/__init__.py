@@ -40,7 +40,11 @@ class Toy(Backend):
         entries = {}
         for part in parts:
             onnx.save(self.lower(onnx.load(part.merged), target.dtype), folder / "toy.onnx")
-            entries[part.name] = {"onnx": "toy.onnx", "parity": part.prove.file(folder / "toy.onnx")}
+            entries[part.name] = {
+                "onnx": "toy.onnx",
+                "parity": part.prove.file(folder / "toy.onnx"),
+                "box": "no",
+            }
         told(len(parts), len(parts))
         return {"runtime": self.name, "dtype": target.dtype, "components": entries}
 
@@ -56,5 +60,5 @@ class Toy(Backend):
         return [
             Text("Not for children.", caveat=True), Heading("Its files"), Code("play toy.onnx"),
             Grid("Toys", ("what", "how many"), [("file", "1")], short="toys"),
-            Text("A box is missing.", told=["toy: no box"]),
+            Text("A box is missing.", told=[f"toy: {target['components']['model']['box']} box"]),
         ]  # fmt: skip

@@ -75,7 +75,7 @@ def report(source: str, family: str, run: Run, **more: Any) -> Report:
     values: dict[str, Any] = {
         "components": (ComponentEntry("model", "model.onnx", inputs, ()),), "source": source, "family": family,
         "merge": MERGE.to_dict(), "opset": 20, "inline": True, "graph": graph, "run": run,
-        "verdicts": Verdicts(None, Cost(speed=Speed(8, 96, 2.0, 1.0, 2.0))),
+        "verdicts": Verdicts(None, Cost(speed=Speed(batch=8, length=96, unmerged_ms=2.0, merged_ms=1.0, ratio=2.0))),
     }  # fmt: skip
     return Report(**values | more)
 

@@ -161,7 +161,7 @@ def _parity(parity: Parity | None) -> Html:
     for one in parity.components:
         rows = [
             (case.name, str(case.rows), str(case.flips), str(case.mismatches), number(case.max_rel, 3))
-            for case in one.details
+            for case in one.details or ()
         ]
         if rows:
             header = ("case", "series", "flips", "mismatches", "largest error")
