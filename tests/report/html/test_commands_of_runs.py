@@ -178,7 +178,7 @@ def test_of_a_model_in_memory() -> None:
 
 def test_of_a_search() -> None:
     identity = Identity(("a model", "-b"), "mse", ("load", "x y"), 4, 128, 20)
-    search = Search(identity, 2.5, run=SearchRun("my data.csv", TABLE, 90.0, 2, 5))
+    search = Search(identity, 2.5, run=SearchRun("my data.csv", TABLE, 90.0, threads=2, seed=5))
     run = dataclasses.replace(FAMILY, target=())
     given = dict(commands(report("a model", "chronos-bolt", run, search=search)))
     args = parsed(given["search the setting again"])
