@@ -13,7 +13,7 @@ import torch
 
 from tests.methods import oracle
 from tests.methods.dynamic import oracle as oracle_dynamic
-from tsmerge_export.merge import Merged, dynamic_merge, local_merge
+from tsmerge_export.merge import Merged, dynamic_merge, local_merge, series_merge
 
 DTYPES: dict[str, Any] = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
@@ -95,6 +95,7 @@ class Case:
     table: ClassVar[tuple[dict[str, Any], ...]] = SETTINGS
     data_dependent: ClassVar[bool] = False  # the number of removed tokens hangs on similarities too
     margin: ClassVar[float] = MARGIN
+    pads: ClassVar[bool] = False  # shorter rows end in padding
     noisy: ClassVar[bool] = False  # there is more than products, sums and roots below a decision
 
     batch: int
@@ -255,6 +256,32 @@ class OptionCase(Case):
 
 class DynamicOptionCase(DynamicCase):
     """The same of dynamic merging."""
+
+    table = DYNAMIC_OPTION_SETTINGS
+
+
+class SeriesCase(DynamicCase):
+    """A problem of dynamic merging per series."""
+
+    op_type = "SeriesMerge"
+    pads = True
+
+    def reference(self) -> Merged:
+        """What the package's reference makes of it."""
+        return series_merge(*self.tensors(), **self.settings)
+
+    def expected(self) -> list[oracle.Row]:
+        """What the naive oracle makes of every row alone, filled up."""
+        x, metric, size = self.arrays()
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            return oracle_dynamic.merge_apart(
+                x.astype(np.float32), metric.astype(np.float32), size, **self.settings
+            )
+
+
+class SeriesOptionCase(SeriesCase):
+    """The same by another similarity than the cosine, or causal."""
 
     table = DYNAMIC_OPTION_SETTINGS
 

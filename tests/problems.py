@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cases import Case, DynamicCase, DynamicOptionCase, OptionCase
+from tests.cases import Case, DynamicCase, DynamicOptionCase, OptionCase, SeriesCase, SeriesOptionCase
 from tests.methods.pitome.cases import PitomeCase
 from tests.methods.ssm.cases import SsmBranchCase, SsmCase
 
@@ -13,6 +13,8 @@ CASES: dict[str, type[Case]] = {
     "local-options": OptionCase,
     "dynamic": DynamicCase,
     "dynamic-options": DynamicOptionCase,
+    "series": SeriesCase,
+    "series-options": SeriesOptionCase,
     "pitome": PitomeCase,
     "ssm": SsmCase,
     "ssm-branches": SsmBranchCase,

@@ -33,7 +33,8 @@ SUBJECTS = {
     **TIMESFM,
 }
 FAMILIES = ["chronos-bolt", "chronos-t5", *SUBJECTS]
-#: Every method but ``dynamic``, which counts over the batch by definition.
+PER_SERIES = MergeConfig("dynamic", threshold=0.4, per_series=True)
+#: Every method but ``dynamic``, which counts over the batch by definition unless it is told to count per series.
 METHODS = [
     MergeConfig(k="global", ratio="1/3", prop_attn=True),
     MergeConfig(method="global", r=5),
@@ -44,6 +45,12 @@ CASES = [
     pytest.param(name, merge, marks=[pytest.mark.slow] * (merge in METHODS), id=f"{name}-{describe(merge)}")
     for name in FAMILIES
     for merge in (NONE, RATIO, *METHODS)
+]
+CASES += [
+    pytest.param(
+        name, PER_SERIES, marks=[pytest.mark.slow] * (name != "chronos-bolt"), id=f"{name}-per-series"
+    )
+    for name in ("chronos-bolt", "chronos-t5", "chronos-2", "overlapping", *TIMESFM)
 ]
 
 
@@ -108,7 +115,7 @@ def test_a_forecast_is_that_of_the_series_alone(
         np.testing.assert_allclose(got, want, rtol=0, atol=noise * np.abs(want).max())
 
 
-@pytest.mark.parametrize("merge", [NONE, RATIO], ids=describe)
+@pytest.mark.parametrize("merge", [NONE, RATIO, PER_SERIES], ids=describe)
 def test_data_frames_in_any_order_and_chunks(merge: MergeConfig) -> None:
     model = forecaster("chronos-bolt", merge)
     lengths = (90, 12, 200, 14, 31, 90)

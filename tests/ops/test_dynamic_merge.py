@@ -93,5 +93,5 @@ def test_variant_is_chosen_by_k_alone_and_thresholds_share_a_body() -> None:
 
 def test_only_dynamic_merging_has_lengths_that_depend_on_data() -> None:
     dependent = {name for name, schema in ops.SCHEMAS.items() if schema.data_dependent}
-    assert dependent == {"DynamicMerge"}
+    assert dependent == {"DynamicMerge", "SeriesMerge"}
     assert dependent <= set(ops.merge_op_types())

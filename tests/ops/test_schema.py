@@ -68,7 +68,7 @@ def test_bad_shares_to_prune_are_named() -> None:
 
 def test_unknown_operator_is_refused_with_the_known_ones() -> None:
     with pytest.raises(
-        UnsupportedError, match="has: LocalMerge, DynamicMerge, PitomeMerge, SsmMerge, Unmerge"
+        UnsupportedError, match="has: LocalMerge, DynamicMerge, SeriesMerge, PitomeMerge, SsmMerge, Unmerge"
     ):
         ops.variant_key("Prune", {})
 

@@ -49,8 +49,14 @@ def report(parts: list[Built], merge: MergeConfig = MERGE, **options: Any) -> Pa
 
 
 @pytest.mark.parametrize(
-    "merge", [MERGE, MergeConfig(method="none"), MergeConfig(method="dynamic", threshold=0.7)],
-    ids=lambda merge: merge.method,
+    "merge",
+    [
+        MERGE,
+        MergeConfig(method="none"),
+        MergeConfig(method="dynamic", threshold=0.7),
+        MergeConfig(method="dynamic", threshold=0.4, per_series=True, prop_attn=True),
+    ],
+    ids=["local", "none", "dynamic", "per-series"],
 )  # fmt: skip
 def test_decoder_equals_the_eager_merged_model(merge: MergeConfig) -> None:
     done = []

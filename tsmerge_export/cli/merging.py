@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tsmerge_export.cli.readers import layers, whole
 from tsmerge_export.errors import UsageError
@@ -32,7 +32,7 @@ def add_merging(parser: argparse.ArgumentParser) -> None:
         "where the family advises against it; a plug-in's method is told by --merge NAME --help",
     )
     for option in registry.built_in_options():
-        group.add_argument(option.flag, metavar=option.metavar, help=_help(option, specs))
+        group.add_argument(option.flag, help=_help(option, specs), **_value(option))
     able = registry.able(lambda one: one.causal)
     group.add_argument("--min-tokens", type=whole(0), metavar="N", help="leave at least so many; default: 4")
     group.add_argument("--layers", type=layers, metavar="I,J,...", help="layers to merge in; default: all")
@@ -84,7 +84,7 @@ def add_plugged(parser: argparse.ArgumentParser, args: Sequence[str]) -> None:
                     "rename it"
                 )
             group.add_argument(
-                option.flag, dest=_OWN + option.name, metavar=option.metavar, help=_help(option, [one])
+                option.flag, dest=_OWN + option.name, help=_help(option, [one]), **_value(option)
             )
 
 
@@ -110,6 +110,11 @@ def merge_config(args: argparse.Namespace) -> MergeConfig | None:
     if registry.spec(method).option("ratio") is not None and "r" not in given:
         given.setdefault("ratio", AUTO)
     return MergeConfig(method=method, **given)
+
+
+def _value(option: Option) -> dict[str, Any]:
+    """Whether a flag takes a value, as arguments of ``add_argument``."""
+    return {"action": "store_true", "default": None} if option.switch else {"metavar": option.metavar}
 
 
 def _help(option: Option, specs: Iterable[MethodSpec]) -> str:

@@ -60,11 +60,21 @@ def _apply(model: ModelT, merge: MergeConfig | None) -> ModelT:
 
 
 def plan_of(family: Family, model: nn.Module, merge: MergeConfig) -> dict[int, MergeStep]:
-    """The steps of a model of a family, by layer. Raises UsageError as :func:`~tsmerge_export.merge.plan.make_plan`."""
+    """The steps of a model of a family, by layer.
+
+    Raises:
+        UsageError: as :func:`~tsmerge_export.merge.plan.make_plan`. UnsupportedError: rows would end in padding, and
+            the family cannot hide it.
+    """
     points = family.merge_points(model)
-    return make_plan(
+    plan = make_plan(
         merge, points.count, protect_first=points.protect_first, protect_last=points.protect_last
     )
+    if not family.hides_padding and any(step.pads for step in plan.values()):
+        raise UnsupportedError(
+            f"--per-series: {family.name} has no mask for the padding that shorter series end in; leave it out"
+        )
+    return plan
 
 
 def refuse_where_nothing_merges(family: Family, model: nn.Module, merge: MergeConfig) -> None:

@@ -244,6 +244,8 @@ class Family(ABC):
         name: as ``--family`` takes it.
         card: for people; None prints as unknown. published: for ``benchmarks/families.py``; None is left out there.
         default: what merges unless a setting says otherwise.
+        hides_padding: whether every place that mixes tokens hides padding that merging leaves behind shorter rows
+            (``MergeRun.proportion``), so that each row may merge by its own count.
         weight_names: parts of the names of weights in checkpoint files -> in the module, where they differ.
     """
 
@@ -251,6 +253,7 @@ class Family(ABC):
     card: Card | None = None
     published: Published | None = None
     default: Default = Default()
+    hides_padding: bool = False
     weight_names: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod

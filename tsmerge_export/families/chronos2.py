@@ -219,6 +219,7 @@ class Chronos2(TransformersFamily):
 
     name = "chronos-2"
     default = PATCHES
+    hides_padding = True
     model_class, config_class, needs = Chronos2Model, Chronos2CoreConfig, ("chronos_config",)
     card = Card(
         (

@@ -101,6 +101,7 @@ class ChronosBolt(TransformersFamily):
 
     name = "chronos-bolt"
     default = PATCHES
+    hides_padding = True
     model_class, config_class, needs = ChronosBoltModelForForecasting, T5Config, ("chronos_config",)
     card = Card((("model", "`context` -> `quantiles`"),), "patches, which may overlap")
     published = Published(

@@ -89,12 +89,12 @@ class _Encoder(Component):
         hidden = model.encoder(**inputs).last_hidden_state
         run = run_of(model)
         mask = inputs["attention_mask"]
-        mask = mask if run is None else run.align(mask, 1)
-        proportion = None if run is None else run.proportion(len(mask))
+        mask = mask if run is None else run.mask(mask)
+        log_size = None if run is None else run.log_size()
         return {
             "last_hidden_state": hidden,
             "encoder_mask": mask,
-            "encoder_log_size": torch.zeros(mask.shape) if proportion is None else proportion[:, 0, 0],
+            "encoder_log_size": torch.zeros(mask.shape) if log_size is None else log_size,
         }
 
     def from_series(self, model: Any, series: NDArray[np.float32]) -> Arrays:
@@ -140,6 +140,7 @@ class ChronosT5(TransformersFamily):
 
     name = "chronos-t5"
     default = STEPS
+    hides_padding = True
     model_class, config_class, needs = T5ForConditionalGeneration, T5Config, ("chronos_config",)
     card = Card(
         (

@@ -142,10 +142,10 @@ class Encoder(Component):
             found = model.model(**given, use_cache=False)
         hidden = found.encoder_last_hidden_state
         run = run_of(model)
-        proportion = None if run is None else run.proportion(len(hidden))
+        log_size = None if run is None else run.log_size()
         return {
             "last_hidden_state": hidden,
-            "encoder_log_size": torch.zeros(hidden.shape[:2]) if proportion is None else proportion[:, 0, 0],
+            "encoder_log_size": torch.zeros(hidden.shape[:2]) if log_size is None else log_size,
             "loc": found.loc,
             "scale": found.scale,
             "static_features": found.static_features,

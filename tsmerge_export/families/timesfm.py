@@ -134,6 +134,7 @@ class TimesFm(TimesFmFamily):
 
     name = "timesfm"
     default = PATCHES
+    hides_padding = True
     model_class, config_class = TimesFmModelForPrediction, TimesFmConfig
     card = Card(
         (("model", "`context`, `padding`, `freq` -> `predictions` (mean and quantiles)"),),

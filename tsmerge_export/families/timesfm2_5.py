@@ -123,6 +123,7 @@ class TimesFm25(TimesFmFamily):
 
     name = "timesfm-2.5"
     default = PATCHES
+    hides_padding = True
     model_class, config_class = TimesFm2_5ModelForPrediction, TimesFm2_5Config
     card = Card(
         (("model", "`context`, `padding` -> `predictions` (mean and quantiles)"),),

@@ -34,7 +34,8 @@ class Forecaster(ABC):
     """A bundle as a forecaster. Needs numpy and onnxruntime, and pandas for data frames.
 
     The forecast of a series is the same whatever is forecast beside it, up to float noise; only the method ``dynamic``
-    looks at the whole batch. A merging model therefore runs once for each number of tokens that the series have.
+    looks at the whole batch, unless it merges per series. A merging model therefore runs once for each number of tokens
+    that the series have.
 
     Attributes:
         bundle: what it was made from. session: its components in ONNX Runtime.
@@ -152,7 +153,7 @@ class Forecaster(ABC):
                 ignored.
             id_column, timestamp_column, target: names of columns.
             prediction_length, quantile_levels, predict_kwargs: see :meth:`predict_quantiles`.
-            batch_size: series per call; no forecast depends on it (but for ``--merge dynamic``).
+            batch_size: series per call; no forecast depends on it (but for ``dynamic`` without ``per_series``).
             validate_inputs: sort and check first. Without it the rows must be grouped by id, sorted by time and even.
             freq: pandas frequency of the timestamps; gaps become missing values. None finds it from series of at least
                 three rows, which must have no gap.

@@ -137,6 +137,11 @@ class GraphSource:
         settled = settle_layers(merge, FILES, len(points), "files")
         settled.merge.check_turns(len(settled.merge.select_layers(len(points))))
         _check_mask(model, self.options, points)
+        if any(step.pads for step in self.plan(settled.merge).values()):
+            raise UnsupportedError(
+                f"{self.name}: --per-series is for checkpoints of families that hide the padding of shorter series; "
+                "leave it out"
+            )
         return settled
 
     @cached_property

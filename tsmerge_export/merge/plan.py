@@ -62,6 +62,12 @@ class MergeStep:
         """Whether its ratio is chosen when it runs; the attributes have what it is where nobody chooses."""
         return bool(self.attributes.get("run_time"))
 
+    @property
+    def pads(self) -> bool:
+        """Whether rows may come out shorter than others, with padding behind: tokens of size 0 that attention must not
+        see."""
+        return self.method.pads
+
     def at(self, ratio: Fraction) -> MergeStep:
         """The same step with a ratio that was chosen, from 0 to 1/2."""
         chosen = {"ratio_num": ratio.numerator, "ratio_den": ratio.denominator}
@@ -84,7 +90,7 @@ def make_plan(
     if not layers:
         return {}
     config.check_turns(len(layers))
-    method = _loaded(registry.spec(config.method))
+    method = _loaded(registry.spec(config.method).of(config))
     plan = {}
     for turn, layer in enumerate(layers):
         if config.takes("ratio") and not any(config.amount(turn, len(layers))):

@@ -18,6 +18,10 @@ from tsmerge_export.methods.method import Evidence
 from tsmerge_export.settings.config import Metric, Positions
 from tsmerge_export.settings.run_time import read
 
+#: What is added to the scores of padding: nothing is left of it behind a softmax, and no sum with the lowest float32,
+#: which masks add, is infinite.
+HIDDEN = -1e30
+
 HIDDEN_NEEDS_BLOCKS = (
     "--metric hidden needs the blocks of a state-space model, and this model has none; use --metric x"
 )
@@ -49,6 +53,7 @@ class MergeRun:
     Attributes:
         steps: one record per merge step of the last forward, in order.
         prop_attn: proportional attention was asked for.
+        pads: rows may come out shorter than others, with padding behind that attention must not see.
         ratio: of a plan whose ratio is chosen at run time, the share of the tokens that each step of the next forwards
             removes; it may be set to anything that :func:`tsmerge_export.settings.run_time.read` reads, and None is the
             default. None for all other plans.
@@ -70,6 +75,7 @@ class MergeRun:
         self._positions = positions
         self._metric = metric
         self.prop_attn = prop_attn
+        self.pads = any(step.pads for step in self._plan.values())
         self.record = False
         self.follow: Sequence[StepRecord] | None = None
         self._wide = torch.float32
@@ -199,22 +205,41 @@ class MergeRun:
         return value
 
     def proportion(self, batch: int) -> Tensor | None:
-        """``[batch, 1, 1, M]`` to add to the scores of attention on the surviving tokens: log of their sizes.
+        """``[batch, 1, 1, M]`` to add to the scores of attention on the surviving tokens: what hides padding that rows
+        end in (R13.7), and with proportional attention the logarithm of the sizes (R13.5).
 
-        Float32, or as wide as the tokens.
-
-        R13.5. Source: ToMe, arXiv 2210.09461, section 3 (proportional attention). Padding, which masks hide, gets 0.
+        Float32, or as wide as the tokens. Source of the latter: ToMe, arXiv 2210.09461, section 3.
 
         Args:
             batch: rows of the scores: B, or a multiple of B with rows repeated in place.
+
+        Returns:
+            None where there is nothing to add, or nothing has merged.
+        """
+        if not (self.prop_attn or self.pads) or not self.merged or self._size is None:
+            return None
+        size = self._size.to(self._wide)
+        added = self.log_size()
+        added = torch.zeros_like(size) if added is None else added
+        if self.pads:
+            added = added.masked_fill(size == 0, HIDDEN)
+        added = added[:, None, None, :]
+        return added if batch == len(added) else added.repeat_interleave(batch // len(added), dim=0)
+
+    def log_size(self) -> Tensor | None:
+        """``[B, M]`` logarithm of the sizes of the surviving tokens, 0 for padding, which masks hide.
 
         Returns:
             None where proportional attention is off or nothing has merged.
         """
         if not self.prop_attn or not self.merged or self._size is None:
             return None
-        size = self._size.to(self._wide).clamp(min=1).log()[:, None, None, :]
-        return size if batch == size.shape[0] else size.repeat_interleave(batch // size.shape[0], dim=0)
+        return self._size.to(self._wide).clamp(min=1).log()
+
+    def mask(self, mask: Tensor) -> Tensor:
+        """A mask ``[B, N]`` of the original tokens, 0 where one is padding, for the surviving ones: ``[B, M]``."""
+        mask = self.align(mask, 1)
+        return mask.masked_fill(self._size == 0, 0) if self.pads and self._size is not None else mask
 
     def unmerge(self, y: Tensor) -> Tensor:
         """``[B, M, ...]`` back to ``[B, N, ...]``: every original token gets a copy of the one it went into."""

@@ -110,21 +110,24 @@ def candidates(
     return torch.stack(columns, -1), j, inside
 
 
-def scores_of(metric: Tensor, size: Tensor, how: Matching) -> tuple[Tensor, Tensor, Tensor]:
+def scores_of(
+    metric: Tensor, size: Tensor, how: Matching, free: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Scores of all candidates with the ranks of padding, NaN and missing ones put in (R4.1).
 
     Args:
         metric: ``[B, N, Dm]`` of any float type, with at least two unprotected tokens. size: ``[B, N]``, 0 is padding.
+        free: ``[B]`` int64: so many of the unprotected tokens of each row take part, the first ones; None is all.
 
     Returns:
         scores ``[B, P, C]`` float32, the candidates' j ``[P, C]``, and which a's are padding ``[B, P]``.
     """
     first, end = how.protect_first, metric.shape[1] - how.protect_last
-    free = metric[:, first:end].float()  # R1.7, and R5.1: the protected ends take no part
+    compared = metric[:, first:end].float()  # R1.7, and R5.1: the protected ends take no part
     real = size[:, first:end] > 0
-    scale = free.new_zeros(len(free)) if how.similarity == "cosine" else scale_of(free, real)
+    scale = compared.new_zeros(len(compared)) if how.similarity == "cosine" else scale_of(compared, real)
     padding_a, padding_b = size[:, first:end:2] == 0, size[:, first + 1 : end : 2] == 0
-    scores, j, inside = candidates(free[:, 0::2], free[:, 1::2], how, scale)
+    scores, j, inside = candidates(compared[:, 0::2], compared[:, 1::2], how, scale)
     # j is [P, C]: padding_b[:, j] is [B, P, C]
     into_padding = padding_b[:, j]
     if how.causal:  # R5.9: being read from padding is as bad
@@ -133,10 +136,13 @@ def scores_of(metric: Tensor, size: Tensor, how: Matching) -> tuple[Tensor, Tens
     scores = scores.masked_fill(into_padding & ~padding_a[:, :, None], RANK_INTO_PADDING).masked_fill(
         ~inside, RANK_NONE
     )
+    if free is not None:  # R7.6: neither an a nor a b
+        i = torch.arange(len(j), device=j.device)[:, None]
+        scores = scores.masked_fill(torch.maximum(2 * i, 2 * j + 1) >= free[:, None, None], RANK_NONE)
     return scores, j, padding_a
 
 
-def match(metric: Tensor, size: Tensor, how: Matching) -> tuple[Tensor, Tensor]:
+def match(metric: Tensor, size: Tensor, how: Matching, free: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Rank of every a, and the b it would go into (R5.3, R5.4).
 
     Args:
@@ -145,7 +151,7 @@ def match(metric: Tensor, size: Tensor, how: Matching) -> tuple[Tensor, Tensor]:
     Returns:
         rank ``[B, P]`` float32 and partner ``[B, P]`` int64 (index j among the b's).
     """
-    scores, j, padding_a = scores_of(metric, size, how)
+    scores, j, padding_a = scores_of(metric, size, how, free)
     best = scores.argmax(-1)  # R4.2, the first of equals: the lowest j
     rank = scores.gather(-1, best[..., None])[..., 0]
     rank = torch.where(padding_a & (rank > RANK_NONE), torch.full_like(rank, RANK_PADDING), rank)

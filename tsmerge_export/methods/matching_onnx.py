@@ -157,8 +157,25 @@ def best_candidate(rank: int, index: str) -> str:
 """
 
 
-def match_dense(similarity: str) -> str:
-    """All a's against all b's."""
+#: Where the rows have numbers of tokens of their own, ``in_use [B, 1]``: the b's beyond are none. Reads ``j_row``, the
+#: index of each candidate.
+_OWN_MANY = """
+  j_token = Mul(j_row, i2)
+  j_free = Add(j_token, i1)
+  own_axes = Constant<value_ints = {axes}>()
+  in_use_more = Unsqueeze(in_use, own_axes)
+  is_own_b = Less(j_free, in_use_more)
+  inside = And(inside_all, is_own_b)
+"""
+
+
+def match_dense(similarity: str, own: bool = False) -> str:
+    """All a's against all b's; ``own``: of each row only those of ``in_use [B, 1]``."""
+    inside = (
+        f"inside_all = Or(near, no_limit){_OWN_MANY.format(axes=[2])}"
+        if own
+        else "inside = Or(near, no_limit)"
+    )
     return f"""
   {_COUNT_MANY}
   start_a = Add(first, i0)
@@ -187,7 +204,7 @@ def match_dense(similarity: str) -> str:
   offset = Sub(i_column, j_row)
   distance = Abs(offset)
   near = Less(distance, k)
-  inside = Or(near, no_limit)
+  {inside}
   scores = Where(inside, allowed, rank_none)
   {best_candidate(3, "j_row")}
   rank = Identity(best_rank)
@@ -195,8 +212,16 @@ def match_dense(similarity: str) -> str:
 """
 
 
-def match_band(similarity: str) -> str:
-    """Blocks of a's [B, T, A, Dm] against windows of b's [B, T, W, Dm], W = A + 2k - 2, T = ceil(P / A)."""
+def match_band(similarity: str, own: bool = False) -> str:
+    """Blocks of a's [B, T, A, Dm] against windows of b's [B, T, W, Dm], W = A + 2k - 2, T = ceil(P / A).
+
+    ``own``: of each row only the b's of ``in_use [B, 1]``.
+    """
+    inside = (
+        f"inside_all = And(near, exists){_OWN_MANY.format(axes=[2, 3])}"
+        if own
+        else "inside = And(near, exists)"
+    )
     return f"""
   {_COUNT_MANY}
   k = Constant<value_int: int = @k>()
@@ -243,7 +268,7 @@ def match_band(similarity: str) -> str:
   not_before = GreaterOrEqual(j_row, i0)
   not_after = Less(j_row, count_b)
   exists = And(not_before, not_after)
-  inside = And(near, exists)
+  {inside}
   scores = Where(inside, allowed, rank_none)
   {best_candidate(4, "in_window")}
   partner_block = Add(best_index, j_first)

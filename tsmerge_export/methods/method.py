@@ -49,7 +49,8 @@ class Evidence:
         allows: of methods with a margin that is often small: whether ``(row, kept [M], target [N], noise)`` is a
             decision that scores can lead to which are off by noise / 2. Without it, any decision is, given the margin.
         count: ``[]`` float32, of methods whose number of removed tokens comes from the data, the same for all rows of a
-            batch: scores must move by at least this before it is another number (infinite: it cannot be).
+            batch, or that of its longest row: scores must move by at least this before it is another number (infinite:
+            it cannot be).
     """
 
     rank: Tensor | None = None
@@ -67,6 +68,8 @@ class Method(Protocol):
 
     name: str
     op_type: str
+    #: Whether it leaves rows of different lengths, the shorter ones with padding behind.
+    pads: bool = False
 
     def attributes(self, config: MergeConfig, place: Place) -> Attributes:
         """Attributes of the operator for one step. Raises UsageError for settings that do not fit the model."""

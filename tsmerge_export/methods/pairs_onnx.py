@@ -84,19 +84,19 @@ _SOURCE = """
   source = Add(best_twice, first)
 """
 
-# k = 1: b is the token after a, so the survivors before a count its place too.
-_TARGET_ONE = """
+#: k = 1: b is the token after a, so the survivors before a count its place too.
+TARGET_ONE = """
   target = Identity(before)
 """
 
-# Causal (R5.8): the last survivor at or before a token.
-_TARGET_BEFORE = """
+#: Causal (R5.8): the last survivor at or before a token.
+TARGET_BEFORE = """
   up_to = Add(before, survives)
   target = Sub(up_to, i1)
 """
 
-# R6.3 and R6.5: only rows that receive something are computed and written: F of them, those whose a is no padding.
-_ROWS_ONE = """
+#: R6.3 and R6.5: only rows that receive something are computed and written: F of them, those whose a is no padding.
+ROWS_ONE = """
   into = Add(source, i1)
   place = GatherElements<axis = 1>(before, source)
   size_into = GatherElements<axis = 1>(size, into)
@@ -163,8 +163,8 @@ def bodies(before: str, after: str = "", *, rank: str = "rank", some: str = "som
             front
             + match_one(score_one(similarity), causal)
             + choose
-            + (_TARGET_BEFORE if causal else _TARGET_ONE)
-            + _ROWS_ONE
+            + (TARGET_BEFORE if causal else TARGET_ONE)
+            + ROWS_ONE
         ),
         lambda similarity: front + match_band(similarity) + choose + _INTO + MERGE_ROWS,
         lambda similarity: front + match_dense(similarity) + choose + _INTO + MERGE_ROWS,
@@ -178,7 +178,7 @@ def neighbours_body(score: str) -> str:
         score: statements as :func:`~tsmerge_export.methods.matching_onnx.match_one` takes them.
     """
     front = HEAD + BOUNDS + REMOVED + match_one(score)
-    return front + best_of("rank", "some") + _SOURCE + PLACE + _TARGET_ONE + _ROWS_ONE
+    return front + best_of("rank", "some") + _SOURCE + PLACE + TARGET_ONE + ROWS_ONE
 
 
 def by_similarity(

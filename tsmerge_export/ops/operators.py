@@ -7,7 +7,7 @@ opset)``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import Protocol, cast
 
@@ -46,10 +46,10 @@ def operator(op_type: str) -> Operator:
     """
     if op_type in _OF_ALL:
         return cast(Operator, import_module(_OF_ALL[op_type]))
-    for ours in map(registry.spec, registry.built_in()):
+    for ours in _records(map(registry.spec, registry.built_in())):
         if ours.op_type == op_type:
             return _of(ours)
-    plugged = {one.operator: one for one in registry.specs() if one.op_type == op_type}
+    plugged = {one.operator: one for one in _records(registry.specs()) if one.op_type == op_type}
     if len(plugged) > 1:
         both = " and ".join(f"--merge {one.name}" for one in plugged.values())
         raise UsageError(f"{op_type} is an operator of {both}, and not the same; uninstall one of them")
@@ -65,7 +65,13 @@ def schema(op_type: str) -> Schema:
 
 def merge_op_types() -> tuple[str, ...]:
     """Operators that remove tokens: ``(x, metric, size) -> (y, size_out, kept, target)``."""
-    return tuple(dict.fromkeys(one.op_type for one in registry.specs()))
+    return tuple(dict.fromkeys(one.op_type for one in _records(registry.specs())))
+
+
+def _records(of: Iterable[MethodSpec]) -> Iterator[MethodSpec]:
+    """Methods and their variants."""
+    for one in of:
+        yield from (one, *one.variants.values())
 
 
 def _of(one: MethodSpec) -> Operator:

@@ -81,6 +81,7 @@ class Schema:
         merges: it removes tokens; its inputs and outputs are those of LocalMerge.
         data_dependent: the length of its outputs follows from values, not from shapes and attributes. A lowering for a
             runtime that must know lengths beforehand refuses such an operator.
+        pads: rows may come out shorter than others, with padding (size 0) behind that the input did not have.
         shares: fractions among the attributes.
         rules: what must hold between attributes; each says what is wrong, or None.
         run_time: it has bodies that take the share of the tokens as an input, :data:`SHARE`.
@@ -93,6 +94,7 @@ class Schema:
     doc: str
     merges: bool = False
     data_dependent: bool = False
+    pads: bool = False
     shares: tuple[Share, ...] = ()
     rules: tuple[Callable[[Mapping[str, int | float]], str | None], ...] = ()
     run_time: bool = False

@@ -120,7 +120,7 @@ class _Walk:
         self._current: dict[ir.Value, ir.Value] = {}
         self._roots: dict[str | int, Stage] = {}
         self._report = RewriteReport()
-        self._mask = None
+        self._mask, self._mask_name = None, token_mask
         if token_mask is not None:
             found = [value for value in self._graph.outputs if value.name == token_mask]
             if not found:
@@ -277,7 +277,8 @@ class _Walk:
         if point.scope:
             node.metadata_props["tsmerge.scope"] = point.scope
         y, size, kept, target = node.outputs
-        stage = Stage(symbol, before.batch, self._emit.length(kept, 1), size, before, kept, target)
+        length, pads = self._emit.length(kept, 1), before.pads or step.pads
+        stage = Stage(symbol, before.batch, length, size, before, kept, target, pads)
         y = y if axis else self._emit.transpose(y, [1, 0, 2])
         self._current[point.value] = y
         whole = [before.root.dim if own == axis else dim for own, dim in enumerate(plain or [])]
@@ -330,6 +331,14 @@ class _Walk:
 
     # -- outputs -------------------------------------------------------------------------------------------------
 
+    def _without_padding(self, mask: ir.Value, last: Stage) -> ir.Value:
+        """The token mask ``[B, M]`` with 0 at the padding that rows end in."""
+        real = self._emit.op(
+            "Not", [last.padding(self._emit, 2)], {}, ir.DataType.BOOL, [last.batch, last.dim], "real"
+        )
+        own = self._emit.op("Cast", [real], {"to": mask.dtype}, mask.dtype, [last.batch, last.dim], "real")
+        return self._emit.op("Mul", [mask, own], {}, mask.dtype, [last.batch, last.dim], "mask")
+
     def _finish_outputs(self) -> None:
         finals = [self._current.get(value, value) for value in self._graph.outputs]
         names = [value.name or "" for value in self._graph.outputs]
@@ -354,6 +363,8 @@ class _Walk:
                     if self._context.rows(value) != FIRST:
                         raise UnsupportedError(f"output {name!r} cannot stay merged: its batch is not first")
                     value = self._context.aligner.align(value, {axis: (source, last)}, len(dims(value) or ()))
+                if name == self._mask_name and last.pads:
+                    value = self._without_padding(value, last)
             elif tags:
                 value = self._unmerged(value)
             if value is not old:

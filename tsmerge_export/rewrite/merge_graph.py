@@ -99,4 +99,6 @@ def _between(
     if token_mask is not None:
         raise UnsupportedError("merging between the blocks of a state-space model does not support padding")
     plan = make_plan(merge, len(blocks), protect_first=protect_first, protect_last=protect_last)
+    if any(step.pads for step in plan.values()):
+        raise UnsupportedError("--per-series: a state-space model has no mask for padding; leave it out")
     return insert_between_blocks(model, blocks, plan, stay=stay, metric=merge.metric)

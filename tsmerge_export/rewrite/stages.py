@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from tsmerge_export.merge.run import HIDDEN
 from tsmerge_export.rewrite.emit import Emitter
 
 Tags = dict[int, "Stage"]
@@ -41,6 +42,7 @@ class Stage:
         batch: dim of the batch axis.
         length: value ``[1]`` int64, the number of tokens at run time.
         size: value ``[B, M]`` float32.
+        pads: rows may end in padding that the model's masks do not know.
         parent: the stage before the merge; None for a root, the axis as the model computes it.
         kept: value ``[B, M]`` int64, index in the parent of each token; None for a root.
         target: value ``[B, N_parent]`` int64; None for a root.
@@ -53,6 +55,7 @@ class Stage:
     parent: Stage | None = None
     kept: ir.Value | None = None
     target: ir.Value | None = None
+    pads: bool = False
     _kept_from: dict[Stage, ir.Value] = field(default_factory=dict)
     _target_from: dict[Stage, ir.Value] = field(default_factory=dict)
 
@@ -104,6 +107,31 @@ class Stage:
         axes = emit.const(list(range(1, rank - 1)))
         shape: list[str | int | None] = [self.batch, *[1] * (rank - 2), self.dim]
         return emit.op("Unsqueeze", [log, axes], {}, dtype, shape, "log_size")
+
+    def scores(self, emit: Emitter, rank: int, dtype: ir.DataType | None, proportional: bool) -> ir.Value:
+        """``[B, 1, .., M]`` of ``rank`` axes, batch first, to add to the scores of attention on these tokens.
+
+        It hides padding that rows end in (R13.7); if ``proportional`` it is the logarithm of the sizes else (R13.5).
+        """
+        if not self.pads:
+            return self.log_size(emit, rank, dtype)
+        shape: list[str | int | None] = [self.batch, *[1] * (rank - 2), self.dim]
+        padding = self.padding(emit, rank)
+        number = (dtype or ir.DataType.FLOAT).numpy()
+        other = self.log_size(emit, rank, dtype) if proportional else emit.const(0.0, number)
+        return emit.op("Where", [padding, emit.const(HIDDEN, number), other], {}, dtype, shape, "hidden")
+
+    def padding(self, emit: Emitter, rank: int) -> ir.Value:
+        """``[B, 1, .., M]`` of ``rank`` axes, batch first: which tokens are padding."""
+        no_size = emit.const(0.0, "float32")
+        found = emit.op(
+            "Equal", [self.size, no_size], {}, ir.DataType.BOOL, [self.batch, self.dim], "padding"
+        )
+        if rank == 2:
+            return found
+        shape: list[str | int | None] = [self.batch, *[1] * (rank - 2), self.dim]
+        axes = emit.const(list(range(1, rank - 1)))
+        return emit.op("Unsqueeze", [found, axes], {}, ir.DataType.BOOL, shape, "padding")
 
     def target_from(self, ancestor: Stage, emit: Emitter) -> ir.Value:
         """``[B, N]`` int64: index in this stage that each token of ``ancestor`` went to."""

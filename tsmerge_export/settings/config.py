@@ -116,6 +116,8 @@ class MergeConfig:
             merged token that a later layer, or a decoder, attends to; a token of size s then counts s times.
         options: the settings of a plug-in's method that are none of these, by name; they may be given as arguments of
             their own, too: ``MergeConfig("theirs", its_option=3)``.
+        per_series: of dynamic merging, each row of a batch merges by its own count, so that a forecast does not depend
+            on what is beside it; shorter rows end in padding. Needs ``positions="gather"``.
 
     Raises:
         UsageError: a setting is out of range, contradicts another, or belongs to another method.
@@ -140,6 +142,7 @@ class MergeConfig:
     metric: Metric = "x"
     prop_attn: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
+    per_series: bool | None = None
 
     def __post_init__(self) -> None:
         spec = self.spec

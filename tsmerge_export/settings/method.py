@@ -35,6 +35,7 @@ class MethodSpec:
             (``SCHEMA.run_time``).
         fixed: options that `tsmerge tune` leaves at their defaults.
         guesses: settings that `tsmerge tune` begins with, each over the guesses of the options.
+        variants: of options that another operator stands for: the record that holds where the option is set.
         caption: from settings as ``MergeConfig.to_dict`` has them, a sentence for the picture of the tokens that went;
             or None.
     """
@@ -53,7 +54,13 @@ class MethodSpec:
     run_time: bool = False
     fixed: frozenset[str] = frozenset()
     guesses: tuple[Mapping[str, Any], ...] = field(default=({},), hash=False)
+    variants: Mapping[str, MethodSpec] = field(default_factory=dict, hash=False)
     caption: Callable[[Mapping[str, Any]], str | None] | None = None
+
+    def of(self, config: MergeConfig) -> MethodSpec:
+        """The record that holds for settings of the method: a variant's, or this one."""
+        chosen = (one for name, one in self.variants.items() if config.get(name))
+        return next(chosen, self)
 
     def option(self, name: str) -> Option | None:
         """Its option of that name."""

@@ -60,6 +60,7 @@ class Option:
         unsaid: a value that goes without saying in descriptions.
         amount: it says how much is merged: commands that repeat a run name it even where it is the default.
         search: what `tsmerge tune` tries; None: the default alone.
+        switch: it is true or false: its flag has no value.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Option:
     unsaid: Any = None
     amount: bool = False
     search: Choices | Span | None = None
+    switch: bool = False
 
     @property
     def flag(self) -> str:
@@ -110,7 +112,8 @@ class Option:
         """``ratio=1/4``; None where there is nothing to say."""
         if (value is None and self.none is None) or (value is not None and value == self.unsaid):
             return None
-        return f"{self.name.replace('_', '-')}={self.none if value is None else text(value)}"
+        name = self.name.replace("_", "-")
+        return name if self.switch else f"{name}={self.none if value is None else text(value)}"
 
 
 def flag(name: str) -> str:

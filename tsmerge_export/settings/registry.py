@@ -129,7 +129,8 @@ def _plug_in(name: str) -> MethodSpec:
         raise UsageError(f"{label}: {value} is no tsmerge_export.settings.method.MethodSpec")
     if found.name != name:
         raise UsageError(f"{label}: {value} calls itself {found.name!r}; the names must agree")
-    ours = {spec(own).op_type: spec(own).operator for own in _FOLDERS}
+    built = [one for own in _FOLDERS for one in (spec(own), *spec(own).variants.values())]
+    ours = {one.op_type: one.operator for one in built}
     if found.op_type in ours and found.operator != ours[found.op_type]:
         raise UsageError(f"{label}: {found.op_type} is an operator of this package; give it another op_type")
     for option in found.options:

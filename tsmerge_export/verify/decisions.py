@@ -144,8 +144,7 @@ def compare(
             if same:
                 found[row] = _judge_row(w, int(row), *made, place.protect_first, noise)
             else:
-                own = Decision(w.kept[row], w.target[row], w.rank[row], w.gap[row])
-                fair = noisy and _other_count(own, made[0][row], made[1][row], place.protect_first, noise)
+                fair = noisy and _other_length(w, int(row), *made, place.protect_first, noise)
                 found[row] = Verdict.FLIP if fair else Verdict.MISMATCH
         verdict = np.where(verdict == Verdict.EQUAL, fold_rows(found, batch), verdict)
         if not same:
@@ -198,6 +197,14 @@ def _well_formed(kept: Ints, target: Ints) -> bool:
         and target.max() < len(kept)
         and np.array_equal(target[kept], np.arange(len(kept)))
     )
+
+
+def _other_length(want: Decision, row: int, kept: Ints, target: Ints, first: int, noise: float) -> bool:
+    """Whether one row's decision may be right where the batch was left another number of tokens."""
+    if want.margin is not None:  # each row has a count of its own, and the longest one's is the batch's
+        return want.allows is None or want.allows(row, kept[row], target[row], noise)
+    own = Decision(want.kept[row], want.target[row], want.rank[row], want.gap[row])
+    return _other_count(own, kept[row], target[row], first, noise)
 
 
 def _other_count(want: Decision, kept: Ints, target: Ints, first: int, noise: float) -> bool:

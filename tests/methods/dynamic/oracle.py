@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -65,3 +66,49 @@ def merge_batch(
     for row in rows:
         row.margin = min(row.margin, near if most > 0 else math.inf)
     return rows
+
+
+def merge_apart(x: np.ndarray, metric: np.ndarray, size: np.ndarray, **settings: Any) -> list[Row]:
+    """The same per series: every row alone, without the padding that it ends in, and then filled up with padding.
+
+    Args:
+        x, metric, size, settings: as of :func:`merge_batch`.
+    """
+    batch, n = size.shape
+    first, last = settings.get("protect_first", 0), min(settings.get("protect_last", 0), n)
+    own: list[list[int]] = []
+    alone: list[Row] = []
+    for b in range(batch):
+        free = list(range(first, n - last))
+        while free and size[b, free[-1]] == 0:
+            free.pop()
+        tokens = [t for t in range(n) if t < first or t >= n - last or t in free]
+        own.append(tokens)
+        if tokens:
+            alone += merge_batch(
+                x[b : b + 1, tokens], metric[b : b + 1, tokens], size[b : b + 1, tokens], **settings
+            )
+        else:
+            alone.append(Row([], [], [], [], [], math.inf))
+    left = max(min(n, max(1, settings.get("min_tokens", 0))), *(len(row.kept) for row in alone))
+    return [_filled(row, own[b], x[b], left, last) for b, row in enumerate(alone)]
+
+
+def _filled(row: Row, own: list[int], x: np.ndarray, left: int, last: int) -> Row:
+    """One row that was merged by itself, with padding in front of its last tokens."""
+    n, front = len(x), len(row.kept) - last
+    aside = [t for t in range(n) if t not in own]
+    slots = [(row.y[m], row.size[m], own[row.kept[m]], row.touched[m]) for m in range(len(row.kept))]
+    ahead = slots[:front] + [([float(v) for v in x[t]], 0.0, t, False) for t in aside]
+    while len(ahead) < left - last:
+        y, _, kept, touched = ahead[-1]
+        ahead.append((y, 0.0, kept, touched))
+    made = ahead[: left - last] + slots[front:]
+    target = [0] * n
+    for place, t in enumerate(own):
+        m = row.target[place]
+        target[t] = m if m < front else m + left - len(row.kept)
+    for q, t in enumerate(aside):
+        target[t] = min(front + q, max(left - last - 1, 0))
+    y, size, kept, touched = (list(part) for part in zip(*made, strict=True))
+    return Row(y, size, kept, target, touched, row.margin)

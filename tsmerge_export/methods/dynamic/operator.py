@@ -34,22 +34,27 @@ SCHEMA = Schema(
 )
 
 
+#: R7.2: ``limit``, above which ranks count. Float32 sums may put the cosine of equal tokens a step or two above 1; at a
+#: threshold of 1 only padding may count.
+LIMIT = """
+  threshold = Constant<value_float: float = @threshold>()
+  threshold_finer = Mul(threshold, steps)
+  threshold_steps = Round(threshold_finer)
+  at_top = GreaterOrEqual(threshold_steps, steps)
+  above_cosines = Constant<value_float = 1572864.0>()
+  limit = Where(at_top, above_cosines, threshold_steps)
+"""
+
 # The cap of r, from the length alone: where it is 0 nothing is compared.
 _CAP = """
-  threshold = Constant<value_float: float = @threshold>()
   most = Min(pairs, spare_least)
   some = Min(most, i1)
 """
 
-# R7.2: float32 sums may put the cosine of equal tokens a step or two above 1; at a threshold of 1 only padding may
-# count. R7.3: r is the mean count over the rows. A batch of none has no mean; nothing is removed there. Where r is 0 no
+# R7.3: r is the mean count over the rows. A batch of none has no mean; nothing is removed there. Where r is 0 no
 # rank is left for the choice, as where nothing was compared.
-_COUNT = """
-  threshold_finer = Mul(threshold, steps)
-  threshold_steps = Round(threshold_finer)
-  at_end = GreaterOrEqual(threshold_steps, steps)
-  above_cosines = Constant<value_float = 1572864.0>()
-  limit = Where(at_end, above_cosines, threshold_steps)
+_COUNT = f"""
+  {LIMIT}
   exceeds = Greater(rank, limit)
   exceeds_one = Cast<to = 7>(exceeds)
   rows_and_columns = Constant<value_ints = [0, 1]>()

@@ -96,11 +96,16 @@ def _most(tokens: int, min_tokens: int, first: int, last: int) -> int:
     return tokens_removed(tokens, r=tokens, min_tokens=min_tokens, protected=first + last)
 
 
-def _counted(rank: Tensor, steps: int) -> int:
-    """How many a's of all rows exceed the threshold; ``rank [B, P]`` holds whole steps, so that this is exact."""
+def exceeding(rank: Tensor, steps: int) -> Tensor:
+    """Which a's count; ``rank [B, P]`` holds whole steps, so that this is exact."""
     limit = steps * SCORE_STEP
     # R7.2: equal tokens of many features may come out a step or two above 1.
-    return int((rank > (_ABOVE_COSINES if limit >= 1 else limit)).sum())
+    return rank > (_ABOVE_COSINES if limit >= 1 else limit)
+
+
+def _counted(rank: Tensor, steps: int) -> int:
+    """How many a's of all rows exceed the threshold."""
+    return int(exceeding(rank, steps).sum())
 
 
 def count_margin(rank: Tensor, steps: int, most: int) -> Tensor:

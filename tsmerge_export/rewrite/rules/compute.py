@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.rewrite.batch_first import BatchFirst
 from tsmerge_export.rewrite.constants import scalar
 from tsmerge_export.rewrite.dims import dims
@@ -108,20 +109,27 @@ def convolution(node: ir.Node, context: Context) -> Outcome:
 def softmax(node: ir.Node, context: Context) -> Outcome:
     """Over any one axis: a softmax over merged keys is what merging means.
 
-    With proportional attention the scores of merged keys get the logarithm of the keys' sizes on top.
+    With proportional attention the scores of merged keys get the logarithm of the keys' sizes on top; those of padding
+    that rows end in are hidden.
     """
     scores = operand(node, 0)
     tags, shape = dict(context.tags(scores)), dims(scores) or []
     axis = node.attributes.get_int("axis", -1) % len(context.base_dims(scores))
     rows = context.rows(scores)
     refuse_batch(rows, [axis], "sums over")
-    if not context.prop_attn or axis not in tags:
+    if axis not in tags or not (context.prop_attn or tags[axis].pads):
         return Outcome([tags], rows=rows)
     if axis != len(shape) - 1 or axis == 0 or rows.axis not in (0, None):
-        raise Barrier("its scores are not [batch, .., keys]: proportional attention cannot be added")
+        what = "padding cannot be hidden" if tags[axis].pads else "proportional attention cannot be added"
+        raise Barrier(f"its scores are not [batch, .., keys]: {what}")
+    if tags[axis].pads and scores.dtype == ir.DataType.FLOAT16:
+        raise UnsupportedError("--per-series: padding cannot be hidden in scores of float16; leave it out")
     layout = BatchFirst(len(shape), rows, tags[axis].batch)
-    weights = tags[axis].log_size(
-        context.emit, len(shape) + (rows.each > 1 or rows.axis is None), scores.dtype
+    weights = tags[axis].scores(
+        context.emit,
+        len(shape) + (rows.each > 1 or rows.axis is None),
+        scores.dtype,
+        context.prop_attn,
     )
     weights = layout.back(weights, context.emit, shape[0])
     weighed = context.emit.op("Add", [scores, weights], {}, scores.dtype, shape, "proportional")
