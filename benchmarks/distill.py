@@ -1,0 +1,179 @@
+"""What ``tsmerge distill`` is worth: the nano models, merged, before and after training for it, beside speed.
+
+    python benchmarks/distill.py --data DIR [--models chronos-bolt-nano,...] [--settings 1/4,1/2,elastic]
+                                 [--steps 2000 | --budget 20min] [--seeds 0,1,2] [--control] [--threads 1] -o DIR
+
+DIR holds ETTh1.csv, ETTh2.csv and exchange_rate.txt.gz as ``recipes/train_nano.py`` downloads them. Every training
+learns from the first 60 % of each, is chosen by the next 20 % and tested on the last 20 %, once; then on series that it
+never saw, of statsmodels (``co2``, weekly, and ``elnino``, monthly), where that is installed. A killed run goes
+on from its state. Prints changes of MSE and WQL against the original model, unmerged: the median over columns, in per
+cent, with 90 % intervals; checkpoints and their ``distillation.json`` stay in the output folder. Runs on the CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table as RichTable
+
+import tsmerge_export as tsm
+from tsmerge_export import demo, families
+from tsmerge_export.console.progress import DISTILL_STEPS, RichProgress
+from tsmerge_export.errors import TsmergeError
+from tsmerge_export.tools.distill import windows
+from tsmerge_export.tools.distill.forecasts import UNMERGED, Judge
+from tsmerge_export.tools.distill.result import Distilled
+from tsmerge_export.tools.distill.scores import Change, changes_of
+from tsmerge_export.tools.distill.speed import speeds
+from tsmerge_export.verify.data import Table
+from tsmerge_export.version import versions
+
+FILES = ("ETTh1.csv", "ETTh2.csv", "exchange_rate.txt.gz")
+ELASTIC = "0,1/10,1/4,1/2"
+MODELS = ("chronos-bolt-nano", "chronos-t5-nano")
+
+
+def unseen() -> list[Table]:
+    """Series that no nano model and no distillation has seen; none where statsmodels is not installed."""
+    try:
+        from statsmodels.datasets import co2, elnino
+    except ModuleNotFoundError:
+        return []
+    years = elnino.load_pandas().data.to_numpy(np.float64)[
+        :, 1:
+    ]  # a row for each year, a column for each month
+    weekly = co2.load_pandas().data.to_numpy(np.float64)
+    return [Table("co2", ("co2",), weekly), Table("elnino", ("temperature",), years.reshape(-1, 1))]
+
+
+def elsewhere(original: torch.nn.Module, made: Distilled, table: Table) -> list[dict[str, Any]]:
+    """Scores of a table's last fifth, or more where a context does not leave it."""
+    family = families.get(made.family)
+    objective = family.objective(original)
+    assert objective is not None
+    judge = Judge(family, objective, torch.device("cpu"), made.recipe.seed)
+    context = min(family.context(original), len(table.values) * 4 // 5 - objective.horizon)
+    (scored,) = windows.prepare(
+        [table], horizon=objective.horizon, longest=family.context(original), context=context,
+        any_length=objective.any_length, limit=5, test_limit=None, seed=0,
+    ).scored  # fmt: skip
+    reference = judge.errors(original, UNMERGED, scored.test)
+    rows = []
+    for merge in (*made.trained.settings(), UNMERGED):
+        before = changes_of(judge.errors(original, merge, scored.test), reference, scored.test, 0)
+        after = changes_of(judge.errors(made.model, merge, scored.test), reference, scored.test, 0)
+        rows.append(row(f"{table.name} (unseen, context {context})", merge, before, after, None))
+    return rows
+
+
+def row(data: str, merge: tsm.MergeConfig, before: Any, after: Any, control: Any) -> dict[str, Any]:
+    """JSON-ready, and what the table shows."""
+    sides = {"before": before, "after": after, "control": control}
+    return {
+        "data": data,
+        "ratio": str(merge.ratio) if merge.active else "0",
+        **{
+            side: None if found is None else {m: c.to_dict() for m, c in found.items()}
+            for side, found in sides.items()
+        },
+        "shown": {side: "" if found is None else words(found) for side, found in sides.items()},
+    }
+
+
+def words(found: dict[str, Change]) -> str:
+    """MSE and WQL with their intervals."""
+    return " / ".join(f"{c.percent:+.1f} [{c.low:+.1f}, {c.high:+.1f}]" for c in (found["mse"], found["wql"]))
+
+
+def trained(
+    model: str, setting: str, seed: int, args: argparse.Namespace, bar: RichProgress
+) -> list[dict[str, Any]]:
+    """One training with its rows."""
+    name = f"{model}-{setting.replace('/', '_')}-{seed}"
+    elastic = setting == "elastic"
+    source = demo.CHRONOS_BOLT.parent / model
+    made = tsm.distill(
+        source,
+        tsm.MergeConfig("local", k=1, ratio=Fraction(1, 2) if elastic else Fraction(setting)),
+        data=[args.data / file for file in FILES],
+        elastic=ELASTIC if elastic else (),
+        steps=args.steps,
+        budget=args.budget,
+        seed=seed,
+        control=args.control,
+        threads=args.threads,
+        state=args.output / f"{name}.state",
+        resume=True,
+        progress=bar,
+    )
+    made.save(args.output / name, force=True)
+    found = speeds(made, made.trained.settings(), threads=args.threads, progress=bar)
+    fast = {str(tsm.MergeConfig.from_dict(one.merge).ratio): round(one.value, 2) for one in found}
+    rows = [row(s.data, s.merge, s.before, s.after, s.control) for s in made.scores]
+    original = tsm.load_model(source).model
+    for table in unseen():
+        rows += elsewhere(original, made, table)
+    minutes = made.history.seconds / 60
+    return [
+        {
+            "training": name,
+            "steps": made.history.steps,
+            "minutes": minutes,
+            "speed": fast.get(r["ratio"], 1.0),
+            **r,
+        }
+        for r in rows
+    ]
+
+
+def main() -> int:
+    """Train, print, write."""
+    parser = argparse.ArgumentParser(
+        prog="benchmarks/distill.py", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--models", type=lambda text: text.split(","), default=list(MODELS))
+    parser.add_argument("--settings", type=lambda text: text.split(","), default=["1/4", "1/2", "elastic"])
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--budget")
+    parser.add_argument("--seeds", type=lambda text: [int(n) for n in text.split(",")], default=[0])
+    parser.add_argument("--control", action="store_true")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    args = parser.parse_args()
+    args.output.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    try:
+        with RichProgress(DISTILL_STEPS, lambda: None) as bar:
+            for model in args.models:
+                for setting in args.settings:
+                    for seed in args.seeds:
+                        rows += trained(model, setting, seed, args, bar)
+    except TsmergeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    table = RichTable(title="MSE / WQL against the original model, unmerged, per cent [90 %]")
+    for heading in ("training", "min", "data", "ratio", "speed-up", "before", "after", "control"):
+        table.add_column(heading)
+    for r in rows:
+        shown = r["shown"]
+        table.add_row(
+            r["training"], f"{r['minutes']:.0f}", r["data"], r["ratio"], f"{r['speed']:.2f}",
+            shown["before"], shown["after"], shown["control"],
+        )  # fmt: skip
+    Console(width=200).print(table)
+    text = json.dumps({"rows": rows, "versions": versions()}, indent=1)
+    (args.output / "distill.json").write_text(text + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
