@@ -12,5 +12,8 @@ SAMPLE_SERIES = _HERE / "sample.csv"
 CHRONOS_BOLT = _HERE / "chronos-bolt-nano"
 """Folder in Hugging Face format; see ``recipes/train_nano.py``."""
 
+CHRONOS_BOLT_HALF = _HERE / "chronos-bolt-half-nano"
+"""The same model with weights that are trained for half of the tokens in every layer; see docs/distill.md."""
+
 CHRONOS_T5 = _HERE / "chronos-t5-nano"
 """Folder in Hugging Face format; see ``recipes/train_nano.py``."""
