@@ -27,12 +27,14 @@ from tsmerge_export.verify.tolerances import SCORE_NOISE
 
 PLAIN = MergeConfig("dynamic", threshold=0.4, per_series=True)
 OPTIONS = MergeConfig("dynamic", threshold=0.6, metric="key", per_series=True, prop_attn=True, min_tokens=2)
+#: One row loses no token in the first layer, so that the batch stays as long as it is, while others lose some.
+STRICT = MergeConfig("dynamic", threshold=0.98, per_series=True)
 ABLE = [name for name in families.names() if families.get(name).hides_padding]
-QUICK = [("chronos-bolt", PLAIN), ("chronos-t5", OPTIONS)]
+QUICK = [("chronos-bolt", PLAIN), ("chronos-bolt", STRICT), ("chronos-t5", OPTIONS)]
 SUBJECTS = [
     pytest.param(name, merge, marks=[pytest.mark.slow] * ((name, merge) not in QUICK))
     for name in ABLE
-    for merge in (PLAIN, OPTIONS)
+    for merge in (PLAIN, OPTIONS, STRICT)
 ]  # fmt: skip
 
 
@@ -42,7 +44,7 @@ def subject(name: str) -> Subject:
 
 
 def series(length: int = 150) -> np.ndarray:
-    """Rows that have few and many tokens alike."""
+    """Rows that have none, few and many tokens alike, some after a gap."""
     rng, t = np.random.default_rng(4), np.arange(length)
     steps = np.repeat(rng.standard_normal(length // 10 + 1), 10)[:length]
     rows = [
@@ -51,8 +53,11 @@ def series(length: int = 150) -> np.ndarray:
         steps,
         rng.standard_normal(length).cumsum(),
         t * 0.1,
+        t * 7.0 % 13,
     ]
-    return np.stack(rows).astype(np.float32)
+    out = np.stack(rows).astype(np.float32)
+    out[1, :70] = out[4, :33] = np.nan
+    return out
 
 
 @pytest.mark.parametrize(("name", "merge"), SUBJECTS, ids=describe)
@@ -71,13 +76,17 @@ def test_a_row_is_what_it_is_alone(name: str, merge: MergeConfig) -> None:
         return dict(zip(names, session.run(names, feed), strict=True))
 
     together = replace(merge, per_series=False)
-    padded = 0
-    for order in ([0, 1, 2, 3, 4], [4, 2], [3, 1, 0, 2]):
+    padded, moved = 0, False
+    for order in ([0, 1, 2, 3, 4, 5], [4, 2], [5, 3, 1, 0, 2]):
         feed = it.component.from_series(it.model, series()[order])
         eager, decided = parity.run_eager(it.component, it.model, merge, feed)
         clear = np.all([each.margin > SCORE_NOISE for each in decided], axis=0)
         merged = file(feed)
         padded += sum(int((np.diff(each.kept, axis=1) == 0).sum()) for each in decided)
+        moved |= any(
+            each.kept.shape == each.target.shape and bool((np.diff(each.kept, axis=1) != 1).any())
+            for each in decided
+        )
         for place, row in enumerate(order):
             if not clear[place]:
                 continue
@@ -91,6 +100,7 @@ def test_a_row_is_what_it_is_alone(name: str, merge: MergeConfig) -> None:
                         got, one = got[shown], one[want["encoder_mask"][0] != 0]
                     np.testing.assert_allclose(got, one, rtol=0, atol=2e-5 * np.abs(one).max())
     assert padded > 3
+    assert moved or merge is not STRICT
     assert clear.sum() > 1
 
 
@@ -98,8 +108,8 @@ def test_without_it_a_row_hangs_on_its_company() -> None:
     """What the tests above would show if rows shared a count."""
     it, merge = subject("chronos-bolt"), MergeConfig("dynamic", threshold=0.4)
     all_rows = it.eager(it.component.from_series(it.model, series()), merge)["quantiles"]
-    alone = it.eager(it.component.from_series(it.model, series()[-1:]), merge)["quantiles"]
-    assert np.abs(all_rows[-1] - alone[0]).max() > 1e-3 * np.abs(alone).max()
+    alone = it.eager(it.component.from_series(it.model, series()[4:5]), merge)["quantiles"]
+    assert np.abs(all_rows[4] - alone[0]).max() > 1e-3 * np.abs(alone).max()
 
 
 def test_attention_does_not_see_padding() -> None:
@@ -126,11 +136,12 @@ def test_gradients_flow_and_padding_gives_none() -> None:
     weight = it.model.encoder.block[0].layer[0].SelfAttention.q.weight
 
     def gradient(rows: np.ndarray) -> torch.Tensor:
-        with tsm.merging(it.model, PLAIN):
+        with tsm.merging(it.model, PLAIN) as run:
             out = it.component.eager(it.model, {"context": torch.from_numpy(rows)})["quantiles"]
+        assert bool((run.steps[-1].size[0] == 0).any()) == (len(rows) > 1)
         return torch.autograd.grad(out[0].square().mean(), weight)[0]
 
-    together, alone = gradient(series()[::-1].copy()), gradient(series()[-1:])
+    together, alone = gradient(series()[[3, 0, 5]]), gradient(series()[3:4])
     assert alone.abs().max() > 0
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-5 * float(alone.abs().max()))
 

@@ -12,10 +12,10 @@ from tsmerge_export import ops
 from tsmerge_export.backends.onnxruntime.direct import open_session
 
 
-def session(dtype: int, opset: int) -> ort.InferenceSession:
-    node = helper.make_node(
-        "GatherPairs", ["value", "plane", "kept", "stride", "offset"], ["z"], domain=ops.DOMAIN
-    )
+def session(dtype: int, opset: int, **attributes: int) -> ort.InferenceSession:
+    inputs = ["value", "plane", "kept", "stride", "offset"]
+    node = helper.make_node("GatherPairs", inputs, ["z"], domain=ops.DOMAIN, **attributes)
+    node.overload = ops.variant_key("GatherPairs", attributes)
     graph = helper.make_graph(
         [node],
         "g",
@@ -31,7 +31,7 @@ def session(dtype: int, opset: int) -> ort.InferenceSession:
     model = helper.make_model(
         graph,
         opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid(ops.DOMAIN, ops.VERSION)],
-        functions=[ops.function("GatherPairs", {}, opset=opset)],
+        functions=[ops.function("GatherPairs", attributes, opset=opset)],
         ir_version=ops.MIN_IR_VERSION,
     )
     onnx.checker.check_model(model)
@@ -39,12 +39,28 @@ def session(dtype: int, opset: int) -> ort.InferenceSession:
 
 
 def run(
-    value: np.ndarray, plane: np.ndarray, kept: np.ndarray, stride: int, offset: int, opset: int
+    value: np.ndarray,
+    plane: np.ndarray,
+    kept: np.ndarray,
+    stride: int,
+    offset: int,
+    opset: int,
+    **attributes: int,
 ) -> np.ndarray:
     feeds = {"value": value, "plane": np.ascontiguousarray(plane), "kept": kept}
     feeds |= {"stride": np.array([stride]), "offset": np.array([offset])}
-    got: np.ndarray = session(helper.np_dtype_to_tensor_dtype(value.dtype), opset).run(None, feeds)[0]
+    got: np.ndarray = session(helper.np_dtype_to_tensor_dtype(value.dtype), opset, **attributes).run(
+        None, feeds
+    )[0]
     return got
+
+
+def test_repeated_tokens_are_gathered_though_none_is_gone() -> None:
+    """Where rows end in padding, as many tokens do not mean the same tokens."""
+    value = np.random.default_rng(3).standard_normal((1, 2, 4, 4)).astype(np.float32)
+    plane, kept = value[0].transpose(1, 2, 0).reshape(-1, 2), np.array([[0, 1, 2, 3], [1, 3, 3, 3]])
+    got = run(value, plane, kept, 4, 0, 18, always=1)
+    np.testing.assert_array_equal(got, np.stack([value[0][:, row][:, :, row] for row in kept]))
 
 
 SIZES = [(1, 1, 1, 1), (2, 3, 7, 4), (3, 4, 9, 1), (2, 2, 6, 6)]

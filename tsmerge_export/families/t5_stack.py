@@ -145,7 +145,9 @@ def instrument_decoder(decoder: nn.Module, run: MergeRun) -> list[RemovableHandl
         mask = kwargs.get("encoder_attention_mask")
         hidden = kwargs.get("encoder_hidden_states")
         # A caller that aligned the mask itself (it has the encoder's merged length) is left alone.
-        if run.merged and mask is not None and hidden is not None and mask.shape[-1] != hidden.shape[1]:
+        if mask is None or hidden is None or not run.merged:
+            return args, kwargs
+        if mask.shape[-1] != hidden.shape[1] or run.began_with(mask):
             kwargs = {**kwargs, "encoder_attention_mask": run.align(mask, mask.dim() - 1)}
         return args, kwargs
 

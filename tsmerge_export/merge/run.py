@@ -84,7 +84,7 @@ class MergeRun:
     def begin(self, size: Tensor | None) -> None:
         """Start a forward. ``size [B, N]``: original tokens per token, 0 is padding; None is all 1."""
         self.steps: list[StepRecord] = []
-        self._size = size
+        self._size = self._first_size = size
         self._kept: Tensor | None = None
         self._target: Tensor | None = None
 
@@ -110,6 +110,14 @@ class MergeRun:
     def merged(self) -> bool:
         """Whether a merge step has run since :meth:`begin`."""
         return self._kept is not None
+
+    def began_with(self, mask: Tensor) -> bool:
+        """Whether a mask ``[R, N]``, R a multiple of B, is that of the original tokens, though as many came out: where
+        the longest row loses none, others have moved."""
+        size = self._first_size
+        if not self.pads or size is None or mask.dim() != 2 or mask.shape[1] != size.shape[1]:
+            return False
+        return torch.equal(mask != 0, (size != 0).repeat_interleave(len(mask) // len(size), dim=0))
 
     @property
     def kept(self) -> Tensor | None:

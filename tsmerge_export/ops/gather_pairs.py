@@ -3,8 +3,8 @@ surviving tokens of every row.
 
 Both token axes are gathered at once: as rows of ``heads`` numbers from the flattened plane, which is several times
 cheaper than one gather per axis; or, where the plane is a function of the tokens' distance, from its table over all
-distances, which stays in the cache. Where nothing was removed the plane is passed on as it is. Rules R11.1 to R11.3 of
-docs/specification.md.
+distances, which stays in the cache. Where nothing was removed the plane is passed on as it is, unless rows may end in
+padding that repeats tokens (``always``). Rules R11.1 to R11.3 of docs/specification.md.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import onnx
 
-from tsmerge_export.ops.schema import ANY, Schema, Value
+from tsmerge_export.ops.schema import ANY, Attribute, Schema, Value
 from tsmerge_export.ops.static import SUFFIX
 from tsmerge_export.ops.text import parse_body
 
@@ -31,7 +31,14 @@ SCHEMA = Schema(
         Value("offset", ("1",), ("int64",), "... -1 for a table of distances j - i, whose centre is offset"),
     ),
     outputs=(Value("z", ("R", "H", "M", "M"), ANY, "R = B, or 1 where M = N: then it is value itself"),),
-    attributes=(),
+    attributes=(
+        Attribute(
+            "always",
+            "1: kept may repeat tokens, so that M = N does not say what it is",
+            most=1,
+            optional=True,
+        ),
+    ),
     doc="Brings a relative position bias to the surviving tokens of every row.",
 )
 
@@ -61,8 +68,8 @@ _BODY = """
 """
 
 
-# Always gathered: an If whose branches differ in shape is no layer of TensorRT.
-_STATIC = """
+# Gathered in any case. For TensorRT, too: an If whose branches differ in shape is no layer of it.
+_ALWAYS = """
   two = Constant<value_ints = [2]>()
   one = Constant<value_ints = [1]>()
   first = Mul(kept, stride)
@@ -76,15 +83,15 @@ _STATIC = """
 
 
 def variant(attributes: Mapping[str, int | float]) -> str:
-    """There is one body, and so one (empty) name."""
-    return ""
+    """``always``, or the empty name."""
+    return "always" if attributes.get("always") else ""
 
 
 def body(name: str, opset: int) -> onnx.FunctionProto:
     """``GatherPairs(value [1, H, N, N], plane [P, H], kept [B, M], stride, offset) -> z [B, H, M, M]``, or value."""
-    return parse_body("GatherPairs", name, _BODY, opset)
+    return parse_body("GatherPairs", name, _ALWAYS if name else _BODY, opset)
 
 
 def static_body(attributes: Mapping[str, int | float], opset: int) -> onnx.FunctionProto:
     """The same where every shape follows from shapes, see :mod:`tsmerge_export.ops.static`."""
-    return parse_body("GatherPairs", SUFFIX, _STATIC, opset)
+    return parse_body("GatherPairs", SUFFIX, _ALWAYS, opset)

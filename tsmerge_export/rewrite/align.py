@@ -166,7 +166,8 @@ class Aligner:
         # symbolic size are shared.
         out: list[Dim] = [f"{stage.dim}_rows_{tokens[0]}", shape[1], stage.dim, stage.dim]
         inputs = [value, plane, kept, stride, offset]
-        return emit.op("GatherPairs", inputs, {}, value.dtype, out, "aligned", domain="tsmerge")
+        attributes = {"always": 1} if stage.pads else {}
+        return emit.op("GatherPairs", inputs, attributes, value.dtype, out, "aligned", domain="tsmerge")
 
     def _without_first(self, value: ir.Value, shape: list[Dim]) -> ir.Value:
         """``value`` without its axis 0 of length 1: what was unsqueezed, where that is how it came about."""
