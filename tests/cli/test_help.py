@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -55,3 +57,11 @@ def test_every_help_ends_with_commands_that_parse(
 def test_every_command_has_examples() -> None:
     (commands,) = (a for a in tsmerge_parser()._actions if isinstance(a, argparse._SubParsersAction))
     assert {"", *commands.choices} == set(EXAMPLES)
+
+
+def test_flags_are_read_with_the_standard_library_alone() -> None:
+    code = "import sys; import tsmerge_export.cli.parser; print(*{'numpy', 'onnx', 'rich'} & {*sys.modules})"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        == "\n"
+    )

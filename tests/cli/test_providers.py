@@ -83,7 +83,7 @@ def test_a_command_hands_the_place_on(
     given: dict[str, Any] = {}
 
     def instead(*values: Any, **named: Any) -> None:
-        given.update(named, checks=next((value for value in values if hasattr(value, "place")), None))
+        given.update({"checks": next((value for value in values if hasattr(value, "place")), None)}, **named)
         raise UsageError("seen")
 
     monkeypatch.setattr(f"tsmerge_export.{called}", instead)

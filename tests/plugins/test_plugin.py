@@ -16,7 +16,7 @@ from tests.plugins.emulated import KERNELS
 from tsmerge_export.ops import schema
 
 #: Attributes that the plugin does not know: the back end refuses what they would change.
-WITHOUT = ("similarity", "causal")
+WITHOUT = ("similarity", "causal", "run_time")
 
 ARCHITECTURES = ("80", "86", "89", "90", "100", "120")
 

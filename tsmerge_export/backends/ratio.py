@@ -7,17 +7,22 @@ no value for such an input, and OpenVINO makes a constant of it; so the default 
 from __future__ import annotations
 
 from fractions import Fraction
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from tsmerge_export.errors import UnsupportedError, UsageError
 from tsmerge_export.settings.run_time import INPUT, METADATA, parse_default
-from tsmerge_export.untrusted import onnx_wire
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tsmerge_export.untrusted import onnx_wire
 
 
 def value_of(ratio: Fraction) -> NDArray[np.float32]:
     """A ratio as the graph's input: a float32 scalar."""
+    import numpy as np  # reading flags needs the standard library alone
+
     return np.array(float(ratio), np.float32)
 
 
