@@ -4,10 +4,10 @@
                                  [--steps 2000 | --budget 20min] [--seeds 0,1,2] [--control] [--threads 1] -o DIR
 
 DIR holds ETTh1.csv, ETTh2.csv and exchange_rate.txt.gz as ``recipes/train_nano.py`` downloads them. Every training
-learns from the first 60 % of each, is chosen by the next 20 % and tested on the last 20 %, once; then on series that it
-never saw, of statsmodels (``co2``, weekly, and ``elnino``, monthly), where that is installed. A killed run goes
-on from its state. Prints changes of MSE and WQL against the original model, unmerged: the median over columns, in per
-cent, with 90 % intervals; checkpoints and their ``distillation.json`` stay in the output folder. Runs on the CPU.
+learns from the first 60 % of each, is chosen by the next 20 % and tested on the last 20 %, once; then on a series that
+it never saw, of statsmodels (``co2``, weekly), where that is installed. A killed run goes on from its state. Prints
+changes of MSE and WQL against the original model, unmerged: the median over columns, in per cent, with 90 % intervals;
+checkpoints and their ``distillation.json`` stay in the output folder. Runs on the CPU.
 """
 
 from __future__ import annotations
@@ -42,16 +42,12 @@ MODELS = ("chronos-bolt-nano", "chronos-t5-nano")
 
 
 def unseen() -> list[Table]:
-    """Series that no nano model and no distillation has seen; none where statsmodels is not installed."""
+    """A series that no nano model and no distillation has seen; none where statsmodels is not installed."""
     try:
-        from statsmodels.datasets import co2, elnino
+        from statsmodels.datasets import co2
     except ModuleNotFoundError:
         return []
-    years = elnino.load_pandas().data.to_numpy(np.float64)[
-        :, 1:
-    ]  # a row for each year, a column for each month
-    weekly = co2.load_pandas().data.to_numpy(np.float64)
-    return [Table("co2", ("co2",), weekly), Table("elnino", ("temperature",), years.reshape(-1, 1))]
+    return [Table("co2", ("co2",), co2.load_pandas().data.to_numpy(np.float64))]
 
 
 def elsewhere(original: torch.nn.Module, made: Distilled, table: Table) -> list[dict[str, Any]]:

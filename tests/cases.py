@@ -33,10 +33,9 @@ KINDS = (*EXACT, "levels", "normal", "huge", "tiny")
 PADDINGS = ("none", "left", "random", "all", "sizes")
 SPOILS = ("none", "nan", "inf", "zero", "mixed")
 
-#: Settings of the operator. A finite list, so that sessions can be reused; ratio is (numerator, denominator).
-SETTINGS: tuple[dict[str, Any], ...] = tuple(
-    {"k": k, "r": r, "ratio": ratio, "min_tokens": least, "protect_first": first, "protect_last": last}
-    for k in (1, 2, 3, 5, 33, None)
+#: How much an operator removes, and around what.
+AMOUNTS: tuple[dict[str, Any], ...] = tuple(
+    {"r": r, "ratio": ratio, "min_tokens": least, "protect_first": first, "protect_last": last}
     for r, ratio, least, first, last in (
         (1, None, 0, 0, 0),
         (5, None, 0, 0, 1),
@@ -49,6 +48,10 @@ SETTINGS: tuple[dict[str, Any], ...] = tuple(
         (None, (1, 3), 12, 3, 3),
         (None, (1, 2), 0, 0, 0),
     )
+)
+#: Settings of the operator. A finite list, so that sessions can be reused; ratio is (numerator, denominator).
+SETTINGS: tuple[dict[str, Any], ...] = tuple(
+    {"k": k, **amount} for k in (1, 2, 3, 5, 33, None) for amount in AMOUNTS
 )
 
 

@@ -22,6 +22,15 @@ def some_cases(name: str) -> list[Case]:
     return [Case(entry, batch, length, seed=5) for entry, (batch, length) in zip(pick, sizes, strict=True)]
 
 
+def proved(name: str, merge: MergeConfig) -> tuple[Built, parity.ParityReport]:
+    """What is built of a trained model, and its parity, which must hold on :func:`some_cases`."""
+    built = artefacts.built(name, merge)
+    report = parity_of(name, merge, built, some_cases(name))
+    assert report.failures == []
+    assert report.passed
+    return built, report
+
+
 def parity_of(name: str, merge: MergeConfig, built: Built, cases: list[Case]) -> parity.ParityReport:
     """The eager model merged by ``merge`` against the files of ``built``."""
     return parity.check(

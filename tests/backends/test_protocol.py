@@ -107,7 +107,7 @@ BROKEN = {
         "Toy = dict\n",
         "broken_other:Toy",
         2,
-        "is no subclass of tsmerge_export.backends.base.Backend",
+        "is no tsmerge_export.backends.base.Backend",
     ),
     "half": (
         "from tsmerge_export.backends.base import Backend\nclass Toy(Backend):\n    name = 'half'\n",

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 
 from tests import artefacts, web
-from tests.verdicts import NAMES, parity_of, some_cases
+from tests.verdicts import NAMES, parity_of, proved, some_cases
 from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import parity
@@ -75,10 +75,7 @@ def test_parity(name: str, k: int | str, ratio: str) -> None:
 )
 @pytest.mark.parametrize("name", NAMES)
 def test_parity_of_other_settings(name: str, merge: MergeConfig) -> None:
-    built = artefacts.built(name, merge)
-    report = parity_of(name, merge, built, some_cases(name))
-    assert report.failures == []
-    assert report.passed
+    proved(name, merge)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -233,10 +230,7 @@ def test_parity_of_dynamic_merging(name: str, threshold: float | str, k: int | s
     merge = MergeConfig(
         method="dynamic", k=k, threshold=threshold, positions="compact" if k == 2 else "gather"
     )
-    built = artefacts.built(name, merge)
-    report = parity_of(name, merge, built, some_cases(name))
-    assert report.failures == []
-    assert report.passed
+    built, _ = proved(name, merge)
     assert built.report.barriers == []
     assert [entry.op_type for entry in built.report.merges] == ["DynamicMerge"] * points(name)
 

@@ -121,7 +121,12 @@ BROKEN = {
     "raises": ("x = 1 / 0\n", "broken_raises:Family", 2, "ZeroDivisionError"),
     "absent": ("import no_such_module\n", "broken_absent:Family", 4, "no_such_module is not installed"),
     "nothing": ("", "broken_nothing:Family", 2, "AttributeError"),
-    "other": ("class Family:\n    pass\n", "broken_other:Family", 2, "no subclass"),
+    "other": (
+        "class Family:\n    pass\n",
+        "broken_other:Family",
+        2,
+        "is no tsmerge_export.families.base.Family",
+    ),
     "named": (
         "from example_family.family import PointEncoder as Family\n",
         "broken_named:Family",

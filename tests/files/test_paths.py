@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.files.hub import hub_cache
-from tsmerge_export.files.paths import beside, is_inner_name
+from tsmerge_export.errors import UsageError
+from tsmerge_export.files.paths import beside, is_inner_name, room_for
 
 
 @pytest.mark.parametrize(
@@ -43,3 +44,15 @@ def test_links_of_a_cache(tmp_path: Path) -> None:
     owner.unlink()
     owner.touch()  # no link: then a link of its neighbour to the blobs leaves the folder
     assert beside(owner, "data") is None
+
+
+def test_room_for_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    for name, words in (("file", "is a file"), ("file/in/it", "cannot be made")):
+        with pytest.raises(UsageError, match=f"-o {name}: .*{words}"):
+            room_for(tmp_path / name, name)
+    assert room_for(tmp_path / "a" / "b", "b") == tmp_path / "a" / "b"
+    assert (tmp_path / "a").is_dir() and not (tmp_path / "a" / "b").exists()
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
+    with pytest.raises(UsageError, match="no permission to write in"):
+        room_for(tmp_path / "a" / "b", "b")

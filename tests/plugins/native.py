@@ -27,6 +27,17 @@ SOURCES = ROOT / "onnxruntime"
 CUDA_SOURCES = ROOT / "onnxruntime_cuda"
 METHODS = ("local", "local-options", "dynamic", "dynamic-options")
 
+#: Settings of LocalMerge; r is left out.
+PLAIN = {
+    "k": 1,
+    "r": 0,
+    "ratio_num": 0,
+    "ratio_den": 1,
+    "min_tokens": 0,
+    "protect_first": 0,
+    "protect_last": 0,
+}
+
 
 def cmake() -> str | None:
     """CMake beside this Python, else that of the path."""

@@ -93,13 +93,7 @@ def forget() -> None:
 def _plug_in(name: str) -> Backend:
     from tsmerge_export.backends.base import Backend
 
-    found, label, value = entry_points.load(GROUP, "back-end", name)
-    if not isinstance(found, Backend):
-        raise UsageError(f"{label}: {value} is no subclass of tsmerge_export.backends.base.Backend")
-    if getattr(found, "name", None) != name:
-        raise UsageError(
-            f"{label}: {value} calls itself {getattr(found, 'name', None)!r}; the names must agree"
-        )
+    found, label = entry_points.load(GROUP, "back-end", name, Backend)  # type: ignore[type-abstract]
     ours = {(own.node.domain, own.node.op_type) for own in map(get, _TABLE) if own.node is not None}
     if found.node is not None and (found.node.domain, found.node.op_type) in ours:
         raise UsageError(

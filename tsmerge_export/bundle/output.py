@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from tsmerge_export.bundle.json_file import any_manifest, is_bundle
 from tsmerge_export.bundle.manifest import MANIFEST
 from tsmerge_export.errors import UsageError
 from tsmerge_export.files.beside import entries, sweep
-from tsmerge_export.files.paths import real_path
+from tsmerge_export.files.paths import real_path, room_for
 
 
 def check_output(output: str | Path, force: bool = False) -> Path:
@@ -42,15 +41,7 @@ def check_output(output: str | Path, force: bool = False) -> Path:
             raise UsageError(
                 f"-o {output}: exists and is not a bundle, --force does not replace it; choose another name"
             )
-    elif path.exists():
-        raise UsageError(f"-o {output}: is a file; give the name of a folder to make")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"-o {output}: its folder {path.parent} cannot be made ({error.strerror})") from None
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise UsageError(f"-o {output}: no permission to write in {path.parent}")
-    return path
+    return room_for(path, output)
 
 
 def _foreign(path: Path) -> str | None:

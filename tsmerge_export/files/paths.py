@@ -6,6 +6,8 @@ import errno
 import os
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from tsmerge_export.errors import UsageError
+
 
 def real_path(path: str | Path) -> Path:
     """The absolute path, links followed; it need not exist.
@@ -17,6 +19,31 @@ def real_path(path: str | Path) -> Path:
         return Path(path).resolve()
     except RuntimeError:
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None
+
+
+def room_for(path: Path, given: object) -> Path:
+    """Check, before any work, that a folder can come to stand at ``path``, of which one is not in the way.
+
+    Missing parents are made.
+
+    Args:
+        given: what the user called it after ``-o``, for messages.
+
+    Returns:
+        The path.
+
+    Raises:
+        UsageError: a file is there, or its parent cannot be made or written to.
+    """
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"-o {given}: is a file; give the name of a folder to make")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"-o {given}: its folder {path.parent} cannot be made ({error.strerror})") from None
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UsageError(f"-o {given}: no permission to write in {path.parent}")
+    return path
 
 
 def is_inner_name(name: object) -> bool:

@@ -125,6 +125,23 @@ POSITION = """
 """
 
 
+def down_to_worst(rank: str, chosen: str) -> str:
+    """R4.3, of ``rank [B, P]`` the ``removed`` best when ``worst [B, 1]`` is the last of them, the lowest of equals:
+    leaves ``chosen [B, P]`` bool."""
+    return f"""
+  better = Greater({rank}, worst)
+  tied = Equal({rank}, worst)
+  better_one = Cast<to = 7>(better)
+  tied_one = Cast<to = 7>(tied)
+  better_count = ReduceSum<keepdims = 1>(better_one, i1)
+  room = Sub(removed, better_count)
+  turn = CumSum(tied_one, axis)
+  in_room = LessOrEqual(turn, room)
+  tied_in = And(tied, in_room)
+  {chosen} = Or(better, tied_in)
+"""
+
+
 def best_of(rank: str, some: str) -> str:
     """The ``removed`` best of ``rank [B, P]``, by R4.3 the lowest of equals: leaves ``best [B, removed]``, rising.
 
@@ -137,16 +154,7 @@ def best_of(rank: str, some: str) -> str:
   top, top_index = TopK<axis = 1>({rank}, removed)
   worst_at = Sub(removed, {some})
   worst = Slice(top, worst_at, removed, i1)
-  better = Greater({rank}, worst)
-  tied = Equal({rank}, worst)
-  better_one = Cast<to = 7>(better)
-  tied_one = Cast<to = 7>(tied)
-  better_count = ReduceSum<keepdims = 1>(better_one, i1)
-  room = Sub(removed, better_count)
-  turn = CumSum(tied_one, axis)
-  in_room = LessOrEqual(turn, room)
-  tied_in = And(tied, in_room)
-  merges = Or(better, tied_in)
+  {down_to_worst(rank, "merges")}
   merging = NonZero(merges)
   merging_number = Gather<axis = 0>(merging, axis)
   batch_removed = Concat<axis = 0>(batch, removed)

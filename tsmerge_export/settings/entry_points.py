@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from tsmerge_export.errors import MissingDependencyError, UsageError
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+
+KindT = TypeVar("KindT")
 
 
 @cache
@@ -41,32 +43,39 @@ def distribution(group: str, name: str) -> dict[str, str]:
     return {} if entry is None or entry.dist is None else {entry.dist.name: entry.dist.version}
 
 
-def load(group: str, kind: str, name: str) -> tuple[Any, str, str]:
+def load(group: str, word: str, name: str, kind: type[KindT]) -> tuple[KindT, str]:
     """Import what an entry point names, and call it where it is a class.
 
     Args:
-        kind: what it is, in messages: ``family``.
+        word: what it is, in messages: ``family``. kind: its class; ``.name`` must be that of the entry point.
 
     Returns:
-        The object, the plug-in in words, and where it comes from.
+        The object, and the plug-in in words.
 
     Raises:
-        UsageError: two packages claim the name, or the object cannot be made.
+        UsageError: two packages claim the name, the object cannot be made, is of another class or calls itself
+            otherwise.
         MissingDependencyError: a module that it imports is not installed.
     """
     first, *others = found(group)[name]
-    label = f"{kind} plug-in {name!r} of {package(first)}"
+    label = f"{word} plug-in {name!r} of {package(first)}"
     if others:
         raise UsageError(f"{label}: {package(others[0])} claims the same name; uninstall one of them")
     try:
         loaded = first.load()
-        return (loaded() if isinstance(loaded, type) else loaded), label, first.value
+        made = loaded() if isinstance(loaded, type) else loaded
     except ModuleNotFoundError as error:
         raise MissingDependencyError(f"{label}: {error.name} is not installed") from error
     except Exception as error:  # foreign code: whatever it raises, the user gets one line
         raise UsageError(
             f"{label} cannot be loaded: {one_line(error)}; mend {first.value}, or uninstall it"
         ) from error
+    if not isinstance(made, kind):
+        raise UsageError(f"{label}: {first.value} is no {kind.__module__}.{kind.__qualname__}")
+    own = getattr(made, "name", None)
+    if own != name:
+        raise UsageError(f"{label}: {first.value} calls itself {own!r}; the names must agree")
+    return made, label
 
 
 def one_line(error: BaseException) -> str:

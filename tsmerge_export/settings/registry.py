@@ -124,11 +124,7 @@ def forget() -> None:
 
 
 def _plug_in(name: str) -> MethodSpec:
-    found, label, value = entry_points.load(GROUP, "method", name)
-    if not isinstance(found, MethodSpec):
-        raise UsageError(f"{label}: {value} is no tsmerge_export.settings.method.MethodSpec")
-    if found.name != name:
-        raise UsageError(f"{label}: {value} calls itself {found.name!r}; the names must agree")
+    found, label = entry_points.load(GROUP, "method", name, MethodSpec)
     built = [one for own in _FOLDERS for one in (spec(own), *spec(own).variants.values())]
     ours = {one.op_type: one.operator for one in built}
     if found.op_type in ours and found.operator != ours[found.op_type]:

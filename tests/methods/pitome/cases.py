@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tests.cases import EXACT, Case
+from tests.cases import AMOUNTS, EXACT, Case
 from tests.methods import oracle
 from tests.methods.pitome import oracle as pitome_oracle
 from tsmerge_export.methods.combine import Merged
@@ -15,10 +15,7 @@ from tsmerge_export.methods.pitome import ENERGIES
 from tsmerge_export.methods.pitome.reference import pitome_merge
 
 SETTINGS: tuple[dict[str, Any], ...] = tuple(
-    {
-        "margin": margin, "alpha": alpha, "energy": energy,
-        "r": r, "ratio": ratio, "min_tokens": least, "protect_first": first, "protect_last": last,
-    }
+    {"margin": margin, "alpha": alpha, "energy": energy, **amount}
     for margin, alpha, energy in (
         (0.9, 1.0, "elu"),
         (0.0, 1.0, "elu"),
@@ -28,18 +25,8 @@ SETTINGS: tuple[dict[str, Any], ...] = tuple(
         (0.6, 1.0, "gaussian"),
         (1.0, 1.0, "gaussian"),
     )
-    for r, ratio, least, first, last in (
-        (1, None, 0, 0, 0),
-        (5, None, 0, 0, 1),
-        (1000, None, 0, 1, 0),
-        (0, None, 0, 0, 0),
-        (1000, None, 7, 0, 0),
-        (None, (1, 4), 0, 0, 0),
-        (None, (1, 2), 4, 2, 1),
-        (None, (1, 3), 12, 3, 3),
-        (None, (1, 2), 0, 0, 0),
-    )
-)  # fmt: skip
+    for amount in AMOUNTS
+)
 
 
 @dataclass(frozen=True)

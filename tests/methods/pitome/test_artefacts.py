@@ -10,7 +10,7 @@ import pytest
 from tests import artefacts
 from tests.models import tiny_folder
 from tests.quick import quick_verdicts
-from tests.verdicts import NAMES, parity_of, some_cases
+from tests.verdicts import NAMES, parity_of, proved, some_cases
 from tsmerge_export.cli import main, main_export
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify.corpus import ENTRIES, Case
@@ -27,10 +27,7 @@ from tsmerge_export.verify.corpus import ENTRIES, Case
 )
 @pytest.mark.parametrize("name", NAMES)
 def test_parity(name: str, merge: MergeConfig) -> None:
-    built = artefacts.built(name, merge)
-    report = parity_of(name, merge, built, some_cases(name))
-    assert report.failures == []
-    assert report.passed
+    built, report = proved(name, merge)
     assert built.report.barriers == []
     # Tokens of the random Chronos-T5 repeat, so that cosines tie (as in global merging); trained ones do not.
     if name != "t5-tiny":

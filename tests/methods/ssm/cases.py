@@ -8,32 +8,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tests.cases import Case
+from tests.cases import AMOUNTS, Case
 from tests.methods import oracle
 from tests.methods.ssm import oracle as ssm_oracle
 from tsmerge_export.merge import Merged, ssm_merge
 
 SETTINGS: tuple[dict[str, Any], ...] = tuple(
-    {
-        "prune": prune,
-        "r": r,
-        "ratio": ratio,
-        "min_tokens": least,
-        "protect_first": first,
-        "protect_last": last,
-    }
-    for prune in ((1, 2), (0, 1), (1, 1), (2, 7))
-    for r, ratio, least, first, last in (
-        (1, None, 0, 0, 0),
-        (5, None, 0, 0, 1),
-        (1000, None, 0, 1, 0),
-        (0, None, 0, 0, 0),
-        (1000, None, 7, 0, 0),
-        (None, (1, 4), 0, 0, 0),
-        (None, (1, 2), 4, 2, 1),
-        (None, (1, 3), 12, 3, 3),
-        (None, (1, 2), 0, 0, 0),
-    )
+    {"prune": prune, **amount} for prune in ((1, 2), (0, 1), (1, 1), (2, 7)) for amount in AMOUNTS
 )
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests import artefacts, web
 from tests.models import tiny_folder
 from tests.quick import quick_verdicts
-from tests.verdicts import NAMES, parity_of, some_cases
+from tests.verdicts import NAMES, parity_of, proved, some_cases
 from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.cli import main, main_export
 from tsmerge_export.settings.config import MergeConfig
@@ -30,10 +30,7 @@ TRAINED = ["bolt-nano", "t5-nano"]
 )
 @pytest.mark.parametrize("name", NAMES)
 def test_parity(name: str, merge: MergeConfig) -> None:
-    built = artefacts.built(name, merge)
-    report = parity_of(name, merge, built, some_cases(name))
-    assert report.failures == []
-    assert report.passed
+    built, report = proved(name, merge)
     assert built.report.barriers == []
     if name in TRAINED:
         assert sum(case.flips for case in report.cases if not case.degenerate) <= 1

@@ -22,7 +22,6 @@ from tsmerge_export.errors import UnsupportedError, UsageError
 from tsmerge_export.families.trained import mark
 from tsmerge_export.report.html import speed
 from tsmerge_export.report.html.commands import commands
-from tsmerge_export.settings import registry
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.trained import Trained
 from tsmerge_export.tools.tune import contender, search, show, space, verdict
@@ -34,40 +33,6 @@ from tsmerge_export.verify.speed import Speedup
 
 pytest.importorskip("optuna", reason="optuna is not installed: pip install optuna")
 Capture = pytest.CaptureFixture[str]
-
-
-class Random:
-    """Proposes anything that is allowed."""
-
-    def __init__(self, seed: int) -> None:
-        self.rng = np.random.default_rng(seed)
-
-    def suggest_categorical(self, name: str, choices: Any) -> Any:
-        return choices[int(self.rng.integers(len(choices)))]
-
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None) -> float:
-        assert step is not None
-        return low + step * int(self.rng.integers(round((high - low) / step) + 1))
-
-
-@pytest.mark.parametrize("points", [1, 2, 3, 6])
-def test_every_proposal_is_a_valid_setting(points: int) -> None:
-    seen = set()
-    for seed in range(300):
-        config = space.suggest(Random(seed), points)
-        assert config.select_layers(points)
-        assert MergeConfig.from_dict(config.to_dict()) == config
-        seen.add(config.method)
-    assert seen == set(registry.names())
-
-
-@pytest.mark.parametrize(
-    ("where", "layers"),
-    [("all", None), ("first half", (0, 1, 2)), ("second half", (2, 3, 4)), ("not the first", (1, 2, 3, 4))],
-)
-def test_layers_by_name(where: str, layers: tuple[int, ...] | None) -> None:
-    assert space.layers_of(where, 5) == layers
-    assert space.layers_of(where, 1) is None
 
 
 def one(upper: float, speedup: float, merge: MergeConfig = NONE, error: str | None = None) -> Tried:

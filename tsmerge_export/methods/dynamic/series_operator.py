@@ -22,7 +22,7 @@ from tsmerge_export.methods.pairs_onnx import (
     by_similarity,
     variant,
 )
-from tsmerge_export.ops.parts import HEAD, MERGE_ROWS, PLACE
+from tsmerge_export.ops.parts import HEAD, MERGE_ROWS, PLACE, down_to_worst
 from tsmerge_export.ops.schema import Schema
 from tsmerge_export.ops.text import parse_body
 
@@ -95,16 +95,7 @@ _CHOOSE = f"""
   worst_at0 = Sub(removed, i1)
   worst_at = Max(worst_at0, i0)
   worst = GatherElements<axis = 1>(top, worst_at)
-  better = Greater(own_rank, worst)
-  tied = Equal(own_rank, worst)
-  better_one = Cast<to = 7>(better)
-  tied_one = Cast<to = 7>(tied)
-  better_count = ReduceSum<keepdims = 1>(better_one, i1)
-  room = Sub(removed, better_count)
-  turn = CumSum(tied_one, axis)
-  in_room = LessOrEqual(turn, room)
-  tied_in = And(tied, in_room)
-  merges0 = Or(better, tied_in)
+  {down_to_worst("own_rank", "merges0")}
   any_here = Greater(removed, i0)
   merges = And(merges0, any_here)
   merging = NonZero(merges)

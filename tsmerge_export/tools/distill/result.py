@@ -16,7 +16,7 @@ from tsmerge_export.console.one_line import by_fields
 from tsmerge_export.errors import UsageError
 from tsmerge_export.files.atomic import fsync_tree
 from tsmerge_export.files.beside import Beside, ChangedError, entries, look, sweep
-from tsmerge_export.files.paths import real_path
+from tsmerge_export.files.paths import real_path, room_for
 from tsmerge_export.settings.trained import KEY, Trained
 from tsmerge_export.tools.distill.scores import Score
 from tsmerge_export.tools.distill.settings import Recipe
@@ -185,13 +185,7 @@ def check_folder(directory: str | Path, force: bool = False) -> Path:
             )
         if names and not force:
             raise UsageError(f"-o {directory}: exists already; add --force to replace it")
-    elif path.exists():
-        raise UsageError(f"-o {directory}: is a file; give the name of a folder to make")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"-o {directory}: its folder cannot be made ({error.strerror})") from None
-    return path
+    return room_for(path, directory)
 
 
 def _written_by_us(name: str) -> bool:
