@@ -21,7 +21,7 @@ from tsmerge_export.checkpoint.safetensors_file import read_safetensors
 from tsmerge_export.errors import UsageError, first_line
 from tsmerge_export.files.output_file import OutputFile
 
-FORMAT = 1
+FORMAT = 2
 _REMEDY = "start again without --resume"
 
 

@@ -40,6 +40,8 @@ _MEASURED_STEPS, _MEASURED_SHARE = 6, 0.1
 _VALIDATION_SHARE = 0.3
 #: So many steps in a row without a number for a gradient end a training.
 _LOST = 20
+#: Of the steps of elastic weights, those that draw a ratio whatever validation says.
+_ALIKE = 0.5
 
 
 @dataclass
@@ -91,6 +93,25 @@ def increases(task: Task, merge: MergeConfig) -> float:
             value = increase(errors[metric], reference[metric], smallest, judge.seed).median
             found.append(value if math.isfinite(value) else math.inf)
     return float(np.mean(found))
+
+
+def drawn_shares(increases: Sequence[float]) -> list[float]:
+    """How often a step draws each of several ratios, adding up to 1.
+
+    Half of the steps are alike for all; the other half go by how far the last validation found each above the lowest.
+    The unmerged end has little to learn and half of the tokens much; drawn alike, they end far apart.
+
+    Args:
+        increases: of each ratio on validation, per cent, as :func:`increases` gives them; one that is no number counts
+            as the largest that is.
+    """
+    known = [value for value in increases if math.isfinite(value)]
+    lowest, highest = min(known, default=0.0), max(known, default=0.0)
+    behind = [(value if math.isfinite(value) else highest) - lowest for value in increases]
+    total, count = sum(behind), len(increases)
+    if total <= 0:
+        return [1 / count] * count
+    return [_ALIKE / count + (1 - _ALIKE) * value / total for value in behind]
 
 
 class Training:
@@ -265,7 +286,11 @@ class Training:
     def _gradients(self) -> tuple[float, float, int, float]:
         """Both parts of the loss, the windows of the step, and the norm of the gradient, clipped to 1."""
         task, rng = self.task, self.sampler.rng
-        point = task.points[int(rng.integers(len(task.points)))] if len(task.points) > 1 else task.points[0]
+        point = task.points[0]
+        if len(task.points) > 1:
+            last = self.standing.curve[-1]["increase"]
+            shares = drawn_shares([last[_label(one)] for one in task.points])
+            point = task.points[int(rng.choice(len(task.points), p=shares))]
         context, future = task.data.draw(self.sampler, self.standing.batch)
         objective = task.judge.objective
         batch = objective.batch(task.student, context, future).to(task.judge.device)
