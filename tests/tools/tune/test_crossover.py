@@ -8,9 +8,9 @@ import pytest
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.tune import verdict
 from tsmerge_export.tools.tune.crossover import FASTER, NOISE, SLOWER, Crossover, crossover, judged
-from tsmerge_export.tools.tune.quality import Increase
 from tsmerge_export.tools.tune.search import NONE, Tried
 from tsmerge_export.tools.tune.verdict import Final, fastest_of, next_to_measure, probe_of, reasons, settled
+from tsmerge_export.verify.quality import Increase
 from tsmerge_export.verify.speed import Speedup, speedup_of
 
 LENGTHS = [16, 32, 64, 128, 256, 512]

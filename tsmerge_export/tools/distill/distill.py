@@ -35,8 +35,8 @@ from tsmerge_export.tools.distill.settings import MERGE, Recipe
 from tsmerge_export.tools.distill.state import Standing, StateFile
 from tsmerge_export.tools.distill.train import Task, Training, increases, references_of
 from tsmerge_export.tools.distill.weights import fixed
-from tsmerge_export.tools.tune.quality import Errors, require_windows
 from tsmerge_export.verify.data import Table, read_table
+from tsmerge_export.verify.quality import Errors, require_windows
 from tsmerge_export.verify.threads import torch_threads
 from tsmerge_export.version import versions
 

@@ -15,9 +15,9 @@ from tsmerge_export.families.objective import Objective
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.distill.losses import distance, likelihood
 from tsmerge_export.tools.distill.windows import in_batches
-from tsmerge_export.tools.tune.quality import Errors
 from tsmerge_export.verify.cost import errors_of
 from tsmerge_export.verify.data import Windows
+from tsmerge_export.verify.quality import Errors
 
 UNMERGED = MergeConfig("none")
 _CHUNK = 32

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.tools.tune.quality import Errors, increase, spread
 from tsmerge_export.verify.change import LEAST_WINDOWS
 from tsmerge_export.verify.cost import next_to_nothing
 from tsmerge_export.verify.data import Windows
+from tsmerge_export.verify.quality import Errors, increase, spread
 
 METRICS = ("mse", "wql")
 
@@ -89,7 +89,7 @@ class Score:
 
 
 def change_of(errors: Errors, reference: Errors, metric: str, windows: Windows, seed: int) -> Change:
-    """Compare two models on the same windows, ``[C, W]`` each; see :mod:`tsmerge_export.tools.tune.quality`."""
+    """Compare two models on the same windows, ``[C, W]`` each; see :mod:`tsmerge_export.verify.quality`."""
     smallest = next_to_nothing(metric, windows)
     found = increase(errors, reference, smallest, seed)
     column = None if found.worst is None else windows.columns[found.worst]

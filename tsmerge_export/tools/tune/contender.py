@@ -19,7 +19,6 @@ from tsmerge_export.errors import UsageError
 from tsmerge_export.families.base import Arrays, Component, Forecast
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.trained import Trained
-from tsmerge_export.tools.tune.quality import Errors
 from tsmerge_export.verify.change import LEAST_WINDOWS
 from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.cost import next_to_nothing, run_named, window_errors
@@ -32,6 +31,7 @@ from tsmerge_export.verify.data import (
     usable_columns,
 )
 from tsmerge_export.verify.decoded import decoded_by
+from tsmerge_export.verify.quality import Errors
 from tsmerge_export.verify.threads import torch_threads
 
 Run = Callable[[Arrays], Arrays]

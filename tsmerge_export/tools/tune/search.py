@@ -15,8 +15,8 @@ from tsmerge_export.errors import MissingDependencyError, UnsupportedError, Usag
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.registry import built_in
 from tsmerge_export.tools.tune.contender import Contender
-from tsmerge_export.tools.tune.quality import Errors, columns_that_compare, increase, require_windows
 from tsmerge_export.tools.tune.space import first_guesses, methods, suggest
+from tsmerge_export.verify.quality import Errors, columns_that_compare, increase, require_windows
 from tsmerge_export.verify.remarks import rival_unfit
 from tsmerge_export.verify.speed import Speedup, in_turns, speedup_of
 

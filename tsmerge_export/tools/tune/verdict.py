@@ -25,8 +25,8 @@ from tsmerge_export.tools.tune.crossover import (
     judged,
     lengths_to_time,
 )
-from tsmerge_export.tools.tune.quality import Increase, increase
 from tsmerge_export.tools.tune.search import NONE, Tried, time_against
+from tsmerge_export.verify.quality import Increase, increase
 from tsmerge_export.verify.speed import Speedup, interleaved
 
 _FINALISTS = 3

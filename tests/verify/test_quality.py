@@ -11,10 +11,10 @@ import torch
 from tests import artefacts
 from tsmerge_export.errors import UsageError
 from tsmerge_export.tools.tune.contender import context_of, split
-from tsmerge_export.tools.tune.quality import increase, require_windows
 from tsmerge_export.verify import cost, metrics
 from tsmerge_export.verify.change import LEAST_WINDOWS
 from tsmerge_export.verify.data import Table, rolling_windows
+from tsmerge_export.verify.quality import increase, require_windows
 
 
 def test_a_constant_factor_has_no_doubt() -> None:
