@@ -119,7 +119,7 @@ def test_attention_does_not_see_padding() -> None:
     hidden = [
         t
         for t in model.graph.initializer
-        if t.data_type == 1 and onnx.numpy_helper.to_array(t).min() == -1e30
+        if t.data_type == 1 and onnx.numpy_helper.to_array(t).min() == np.float32(-1e30)
     ]
     assert len(hidden) == 1
     feed = it.component.from_series(it.model, series())
