@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 from tests.bundle.json_places import below, changed
 from tests.bundle.made import fails
 from tsmerge_export.bundle import Report
-from tsmerge_export.bundle.report import as_report, report_of
+from tsmerge_export.bundle.manifest import Manifest
+from tsmerge_export.bundle.report import as_report, report_dict, report_of
 from tsmerge_export.errors import UsageError
 from tsmerge_export.report.html import report_page
 from tsmerge_export.report.model_card import model_card
@@ -60,6 +62,19 @@ def test_every_figure_is_that_of_the_file() -> None:
     assert [part.described for part in found.tokens] == [part["described"] for part in content["tokens"]]
     assert contained(plain(found), content)
     assert as_report(found) is found and as_report(content) == found
+
+
+def test_a_report_says_all_of_the_manifest_but_files_and_pipeline() -> None:
+    """Whatever is added to the manifest is, too."""
+    names = {one.name for one in fields(Manifest)}
+    only_there = ("run", "seconds", "tokens", "example", "search", "distillation")
+    made = report_dict(dict.fromkeys([*names, *only_there, "of nobody"], 1))
+    assert set(made) == {"format", "format_version", *names - {"files", "pipeline"}, *only_there}
+    assert list(made) == [
+        "format", "format_version", "source", "family", "merge", "notes", "trained", "graph", "opset", "inline",
+        "components", "verdicts", "target", "versions", "providers", "created", *only_there,
+    ]  # fmt: skip
+    assert list(report_dict({"family": "x"})) == ["format", "format_version", "family"]
 
 
 def test_page_and_card_are_the_same_of_both() -> None:

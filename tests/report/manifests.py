@@ -1,8 +1,13 @@
-"""A manifest as an export writes it."""
+"""A manifest as an export writes it, and what holds of every one that it wrote."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
+
+#: What a manifest says beyond its report, but for the number of the format.
+_MANIFEST_ONLY = {"format", "format_version", "files", "pipeline"}
 
 PARITY: dict[str, Any] = {
     "passed": True, "cases": 80, "rows": 211, "max_abs": 1e-6, "max_rel": 2e-6, "atol": 5e-5, "rtol": 5e-5,
@@ -39,3 +44,14 @@ MANIFEST: dict[str, Any] = {
     "versions": {"onnx": "1.23"},
     "files": {"model.onnx": {}},
 }  # fmt: skip
+
+
+def assert_reported(bundle: Path) -> dict[str, Any]:
+    """``report.json`` of a bundle, which says what its manifest says, in the words of it."""
+    report, manifest = (
+        json.loads((bundle / f"{name}.json").read_text(encoding="utf-8")) for name in ("report", "manifest")
+    )
+    shared = manifest.keys() - _MANIFEST_ONLY
+    assert {"family", "merge", "components", "verdicts", "providers"} <= shared
+    assert {key: report[key] for key in shared if key in report} == {key: manifest[key] for key in shared}
+    return dict(report)

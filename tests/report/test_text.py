@@ -19,13 +19,6 @@ def cost_rows(cost: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     return report.cost_rows(typed.read(Cost, cost, "x.json"))
 
 
-def test_report_leaves_the_files_out() -> None:
-    made = report.report_dict(MANIFEST)
-    assert made["verdicts"] == MANIFEST["verdicts"]
-    assert "files" not in made
-    assert made["format"] == "tsmerge-report"
-
-
 def test_verdict_table(capsys: pytest.CaptureFixture[str]) -> None:
     report.print_verdicts(MANIFEST["verdicts"], title="title [not markup]")
     out = capsys.readouterr().out

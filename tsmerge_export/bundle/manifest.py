@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from tsmerge_export.bundle.target import TargetEntry
@@ -18,6 +19,9 @@ from tsmerge_export.errors import UsageError
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.trained import Trained, Written
 from tsmerge_export.typed import SPARSE, plain, read, written
+
+#: Metadata of a field that ``report.json`` leaves to the manifest.
+MANIFEST_ONLY: Mapping[str, bool] = MappingProxyType({"manifest_only": True})
 
 FORMAT = "tsmerge-bundle"
 FORMAT_VERSION = 1
@@ -101,7 +105,7 @@ class GraphEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Described:
-    """What is known of a bundle but its files: a manifest and a report say it.
+    """What is known of a bundle but its files: a manifest and a report say it, in this order.
 
     Attributes:
         source: of the model, as it was named. merge: settings, as ``MergeConfig.to_dict()`` gives them.
@@ -116,17 +120,17 @@ class Described:
     family: str | None = field(default=None, metadata=SPARSE)
     merge: dict[str, Any] = field(default_factory=lambda: {"method": "none"})
     notes: tuple[str, ...] = ()
+    trained: Written | None = field(default=None, metadata=SPARSE)
+    graph: GraphEntry | None = field(default=None, metadata=SPARSE)
     opset: int | None = field(default=None, metadata=SPARSE)
     inline: bool = False
     components: tuple[ComponentEntry, ...]
-    graph: GraphEntry | None = field(default=None, metadata=SPARSE)
-    pipeline: dict[str, Any] | None = field(default=None, metadata=SPARSE)
-    trained: Written | None = field(default=None, metadata=SPARSE)
+    pipeline: dict[str, Any] | None = field(default=None, metadata={**SPARSE, **MANIFEST_ONLY})
     verdicts: Verdicts = field(default_factory=Verdicts)
+    target: TargetEntry | None = field(default=None, metadata=SPARSE)
     versions: dict[str, str] = field(default_factory=dict)
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
     created: str | None = field(default=None, metadata=SPARSE)
-    target: TargetEntry | None = field(default=None, metadata=SPARSE)
 
     @property
     def setting(self) -> MergeConfig:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from tsmerge_export.bundle.distillation import Distillation
@@ -34,6 +34,21 @@ class Report(Described):
     example: Example | None = None
     search: Search | None = None
     distillation: Distillation | None = None
+
+
+#: What ``report.json`` holds beside the number of its format, in the order of the file.
+KEYS: tuple[str, ...] = tuple(one.name for one in fields(Report) if "manifest_only" not in one.metadata)
+
+
+def report_dict(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of ``report.json``: what a manifest says about the result, without the list of files.
+
+    Args:
+        manifest: of a bundle; ``verdicts`` holds ``parity`` and ``cost`` as their reports' ``to_dict()`` gives them.
+            During an export it also holds what :class:`Report` adds.
+    """
+    said = {key: manifest[key] for key in KEYS if key in manifest}
+    return {"format": FORMAT, "format_version": FORMAT_VERSION, **said}
 
 
 def report_of(content: Mapping[str, Any], file: object = REPORT) -> Report:

@@ -50,11 +50,11 @@ def export(args: argparse.Namespace) -> int:
     data = read_data(args)
 
     from tsmerge_export import api
-    from tsmerge_export.bundle.report import as_report
+    from tsmerge_export.bundle.report import as_report, report_dict
     from tsmerge_export.console.progress import EXPORT_STEPS, RichProgress
     from tsmerge_export.graphs.model import GraphOptions
     from tsmerge_export.report.target import print_target
-    from tsmerge_export.report.text import print_verdicts, report_dict
+    from tsmerge_export.report.text import print_verdicts
 
     failed = None
     with RichProgress(EXPORT_STEPS, raise_if_interrupted) as progress:
@@ -107,9 +107,9 @@ def validate(args: argparse.Namespace) -> int:
     manifest = read_manifest(Path(args.bundle))
 
     from tsmerge_export import api
-    from tsmerge_export.bundle.report import as_report
+    from tsmerge_export.bundle.report import as_report, report_dict
     from tsmerge_export.console.progress import VALIDATE_STEPS, RichProgress
-    from tsmerge_export.report.text import print_verdicts, report_dict
+    from tsmerge_export.report.text import print_verdicts
 
     with RichProgress(VALIDATE_STEPS, raise_if_interrupted) as progress:
         verdicts = api.validate(

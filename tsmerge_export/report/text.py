@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 #: How tokens are counted where their number depends on the data.
 GENERATED_INPUT = "the method decides by the data how many tokens stay: these are counts on generated input"
 _NUMBERS = re.compile(r"\[\n(?:\s+(?:-?[0-9.eE+-]+|null),?\n)+\s+\]")
-#: What ``report.json`` holds beyond the manifest: ``run`` (the arguments of the export), ``seconds`` (by step of the
-#: export), ``tokens`` (per component what ``inspect`` counts), ``example`` (see
-#: :mod:`tsmerge_export.verify.example`), ``search`` (what ``tsmerge tune`` tried) and ``distillation`` (how the weights
-#: were trained).
-REPORT_ONLY = ("run", "seconds", "tokens", "example", "search", "distillation")
 #: Metrics of the merge cost in a word or two.
 METRIC_NAMES = {"wql": "weighted quantile loss", "mse": "MSE", "mae": "MAE"}
 _NAME = 30
@@ -34,37 +29,6 @@ _METRICS = {
     "mae": "MAE of the median, in standard deviations",
     "wql": "weighted quantile loss",
 }
-
-
-def report_dict(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of ``report.json``: what a manifest says about the result, without the list of files.
-
-    Args:
-        manifest: of a bundle; ``verdicts`` holds ``parity`` and ``cost`` as their reports' ``to_dict()`` gives them.
-            During an export it also holds what only the report keeps, see :data:`REPORT_ONLY`.
-    """
-    keys = (
-        "source",
-        "family",
-        "merge",
-        "notes",
-        "trained",
-        "graph",
-        "opset",
-        "inline",
-        "components",
-        "verdicts",
-        "target",
-        "versions",
-        "providers",
-        "created",
-        *REPORT_ONLY,
-    )
-    return {
-        "format": "tsmerge-report",
-        "format_version": 1,
-        **{k: manifest[k] for k in keys if k in manifest},
-    }
 
 
 def json_text(content: Any) -> str:

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tsmerge_export.bundle.report import report_dict
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.inspection.inspect import inspect_file
 from tsmerge_export.report.html import report_page
 from tsmerge_export.report.html.distillation import distillation_page
 from tsmerge_export.report.model_card import model_card
-from tsmerge_export.report.text import json_text, report_dict
+from tsmerge_export.report.text import json_text
 
 
 def write_texts(folder: Path, manifest: dict[str, Any], sizes: Mapping[str, int] | None = None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 import tsmerge_export as tsm
 from tests.models import tiny_folder
 from tests.quick import quick_verdicts
+from tests.report.manifests import assert_reported
 from tsmerge_export.settings.config import MergeConfig
 
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=alert(1)>\"'&\u202e"
@@ -57,8 +57,7 @@ def bundle(family: str) -> Path:
 
 def report(family: str) -> dict[str, Any]:
     """``report.json`` of the bundle."""
-    content: dict[str, Any] = json.loads((bundle(family) / "report.json").read_text(encoding="utf-8"))
-    return content
+    return assert_reported(bundle(family))
 
 
 def search() -> dict[str, Any]:

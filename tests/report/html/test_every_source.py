@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from tests.graphs import models as graphs
 from tests.models import tiny, tiny_folder
 from tests.quick import quick_verdicts
 from tests.report.html.command_lines import parsed
+from tests.report.manifests import assert_reported
 from tsmerge_export import api
 from tsmerge_export.cli.commands import merge_config
 from tsmerge_export.graphs.model import GraphOptions
@@ -34,7 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def again(model: Any, **options: Any) -> tuple[dict[str, Any], dict[str, str]]:
     """The report of an export, and the commands on its page."""
     made = api.export(model, MERGE, output="made", threads=1, seed=2, rtol=1e-3, **options)
-    content = json.loads((made.path / "report.json").read_text())
+    content = assert_reported(made.path)
     assert {"parity", "bundle"} < set(content["seconds"])
     return content, dict(commands(content))
 
