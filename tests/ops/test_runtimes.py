@@ -20,6 +20,9 @@ from tests.ops.harness import add_functions, feed, merge_model, session
 from tests.problems import each_method
 
 Arrays = list[np.ndarray]
+#: One setting of how many: a seventh has every neighbourhood and all but one of the amounts (see ``tests/cases.py``), the
+#: others only are among the slow tests.
+some_settings = pytest.mark.parametrize("share", [7, pytest.param(3, marks=pytest.mark.slow)])
 
 
 def _problems(of: type[Case], dtype: str, *, share: int) -> list[list[Case]]:
@@ -60,11 +63,12 @@ def _same(case: Case, given: Arrays, expected: Arrays, *, may_flip: bool) -> boo
 
 @each_method
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_onnxruntime_web(dtype: str, of: type[Case]) -> None:
+@some_settings
+def test_onnxruntime_web(share: int, dtype: str, of: type[Case]) -> None:
     reason = web.missing()
     if reason:
         pytest.skip(reason)
-    problems = _problems(of, dtype, share=4)
+    problems = _problems(of, dtype, share=share)
     models = [merge_model(cases[0].attributes, dtype, op_type=of.op_type) for cases in problems]
     results = web.run_many(
         [(model, [feed(c) for c in cases]) for model, cases in zip(models, problems, strict=True)]
@@ -79,10 +83,11 @@ def test_onnxruntime_web(dtype: str, of: type[Case]) -> None:
 
 
 @each_method
-def test_openvino_after_inlining(of: type[Case]) -> None:
+@some_settings
+def test_openvino_after_inlining(share: int, of: type[Case]) -> None:
     openvino = pytest.importorskip("openvino", reason="openvino is not installed: pip install openvino")
     core, same = openvino.Core(), []
-    for cases in _problems(of, "float32", share=3):
+    for cases in _problems(of, "float32", share=share):
         model = merge_model(cases[0].attributes, op_type=of.op_type)
         inlined = onnx.inliner.inline_local_functions(model)
         assert not inlined.functions
@@ -102,8 +107,9 @@ def test_openvino_after_inlining(of: type[Case]) -> None:
 
 @each_method
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-def test_opset_23(dtype: str, of: type[Case]) -> None:
-    for cases in _problems(of, dtype, share=5):
+@some_settings
+def test_opset_23(share: int, dtype: str, of: type[Case]) -> None:
+    for cases in _problems(of, dtype, share=share):
         attributes = cases[0].attributes
         old, new = (session(merge_model(attributes, dtype, opset, of.op_type)) for opset in (18, 23))
         for case in cases:
