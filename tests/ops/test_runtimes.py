@@ -20,8 +20,8 @@ from tests.ops.harness import add_functions, feed, merge_model, session
 from tests.problems import each_method
 
 Arrays = list[np.ndarray]
-#: One setting of how many: a seventh has every neighbourhood and all but one of the amounts (see ``tests/cases.py``), the
-#: others only are among the slow tests.
+#: One setting of how many: a seventh has every neighbourhood and all but one of the amounts (see ``tests/cases.py``),
+#: a third of them is among the slow tests.
 some_settings = pytest.mark.parametrize("share", [7, pytest.param(3, marks=pytest.mark.slow)])
 
 

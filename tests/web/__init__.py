@@ -17,8 +17,8 @@ import numpy as np
 import onnx
 
 HERE = Path(__file__).parent
-#: Of V8: WebAssembly by the baseline compiler alone. The optimising one takes three seconds of CPU for a runtime that runs
-#: for a tenth of one, and computes the same: WebAssembly leaves a compiler no choice but the bits of NaN.
+#: Of V8: WebAssembly by the baseline compiler alone. The optimising one takes three seconds of CPU for a runtime that
+#: runs for a tenth of one, and computes the same: WebAssembly leaves a compiler no choice but the bits of NaN.
 _V8 = ("--liftoff-only",)
 
 
