@@ -37,6 +37,7 @@ def export(
     opset: int | None = None,
     inline: bool = False,
     data: str | Path | Table | None = None,
+    original: str | Path | nn.Module | None = None,
     atol: float | None = None,
     rtol: float | None = None,
     threads: int | None = None,
@@ -64,6 +65,10 @@ def export(
         inline: write merge functions in place, for runtimes that do not expand functions.
         data: series for the merge cost: a file, or a table of :func:`~tsmerge_export.tables.read.read_table`; the
             bundled sample series when None.
+        original: what merge cost, speed and forecasts are compared with, unmerged: for weights that were trained to
+            merge the model that they were distilled from, as ``model`` may be given. It is of the same family, with the
+            same horizon, context and quantile levels. None is ``model`` itself, unmerged. Parity is with ``model``
+            merged either way.
         atol, rtol: instead of the family's parity tolerance, see :mod:`~tsmerge_export.verify.tolerances`.
         threads: for ONNX Runtime. seed: of the parity corpus and of sampling.
         target: a runtime beside ONNX Runtime, see :class:`~tsmerge_export.backends.target.Target`.
@@ -90,14 +95,16 @@ def export(
         check_output(output, force)
     options: dict[str, Any] = {"family": family, "config": config, "trust_remote_code": trust_remote_code}
     if is_graph_file(model):
-        _check_graph_options(model, target, opset, data=data, **options)
+        _check_graph_options(model, target, opset, data=data, original=original, **options)
         source: Source = GraphSource(model, graph, opset=opset, progress=watch)
     else:
         if graph is not None and graph.given:
             raise UsageError(
                 f"{graph.given[0]} is for .onnx and .pt2 files; a family knows its own tokens, leave it out"
             )
-        source = CheckpointSource.load(model, opset=opset, data=data, progress=watch, **options)
+        source = CheckpointSource.load(
+            model, opset=opset, data=data, original=original, progress=watch, **options
+        )
     compilation = Compilation(source, merge, inline=inline or target.inlined, progress=watch)
     target.check(
         compilation.merge, inline=inline, place=checks.place
@@ -112,6 +119,7 @@ def validate(
     family: str | None = None,
     config: str | Path | None = None,
     data: str | Path | Table | None = None,
+    original: str | Path | nn.Module | None = None,
     atol: float | None = None,
     rtol: float | None = None,
     threads: int | None = None,
@@ -127,12 +135,15 @@ def validate(
     Args:
         directory: the bundle; its files must match its manifest. inputs: example for a graph, see
             :class:`~tsmerge_export.graphs.model.GraphOptions`. The others are as for :func:`export`.
+        original: what the bundle was compared with, where its manifest names that; a manifest's name is not followed.
+            None compares with ``model`` unmerged.
 
     Returns:
         ``{"parity": ..., "cost": ...}`` as in the manifest. It does not raise for a failed verdict.
 
     Raises:
-        UsageError: no bundle, a changed file, or a model of another family.
+        UsageError: no bundle, a changed file, a model of another family, or an original with other weights than the
+            one that the bundle was compared with.
     """
     progress = progress or NoProgress()
     checks = Checks(atol, rtol, threads, seed, place=_place(providers, plugin))
@@ -140,13 +151,13 @@ def validate(
     merge = bundle.merge
     options: dict[str, Any] = {"family": family, "config": config, "trust_remote_code": trust_remote_code}
     if is_graph_file(model):
-        no_effect(model, data=data, **options)
+        no_effect(model, data=data, original=original, **options)
         source: Source = GraphSource.of_bundle(bundle, model, inputs, progress)
     else:
         if inputs is not None:
             raise UsageError("--inputs is for .onnx and .pt2 files; leave it out")
         source = CheckpointSource.load(
-            model, opset=bundle.contents.opset, data=data, progress=progress, **options
+            model, opset=bundle.contents.opset, data=data, original=original, progress=progress, **options
         )
         if source.family != bundle.contents.family:
             raise UsageError(
@@ -155,8 +166,26 @@ def validate(
     compilation = Compilation(source, merge, progress=progress)
     if compilation.settled.note is not None:
         note(compilation.settled.note)
+    _check_same_original(bundle, source)
     verdicts: dict[str, Any] = written(compilation.validate(bundle, checks))
     return verdicts
+
+
+def _check_same_original(bundle: Bundle, source: Source) -> None:
+    """Say that a bundle was compared with another model than the source is. Raises UsageError for another original."""
+    before, now = bundle.contents.original, source.original
+    if before is None:
+        return
+    if now is None:
+        note(
+            f"{bundle.path} was compared with {before.source}, unmerged, and is now with its own weights: "
+            "--original names that model again"
+        )
+    elif now.entry.sha256 != before.sha256:
+        raise UsageError(
+            f"--original {now.entry.source}: has other weights than {before.source}, which {bundle.path} was compared "
+            "with; give that model"
+        )
 
 
 def _place(providers: Providers | None, plugin: str | Path | None) -> Place:

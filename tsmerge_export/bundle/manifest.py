@@ -103,6 +103,18 @@ class GraphEntry:
     protect_last: int = 0
 
 
+@dataclass(frozen=True)
+class OriginalEntry:
+    """The model that the weights were trained from, which merging was compared with, unmerged.
+
+    Attributes:
+        source: as it was named. sha256: of its weights, see :func:`tsmerge_export.checkpoint.weights.digest`.
+    """
+
+    source: str
+    sha256: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Described:
     """What is known of a bundle but its files: a manifest and a report say it, in this order.
@@ -112,6 +124,7 @@ class Described:
         graph: of a model from a file.
         pipeline: what a forecaster needs besides the components; None in early bundles and in reports.
         trained: the merge settings that the weights were trained for, where the checkpoint names any.
+        original: what merging was compared with, where that is not the same weights unmerged.
         providers: of ONNX Runtime, in order of preference, that verdicts and times come from.
         created: date and time, ISO 8601.
     """
@@ -121,6 +134,7 @@ class Described:
     merge: dict[str, Any] = field(default_factory=lambda: {"method": "none"})
     notes: tuple[str, ...] = ()
     trained: Written | None = field(default=None, metadata=SPARSE)
+    original: OriginalEntry | None = field(default=None, metadata=SPARSE)
     graph: GraphEntry | None = field(default=None, metadata=SPARSE)
     opset: int | None = field(default=None, metadata=SPARSE)
     inline: bool = False

@@ -141,6 +141,8 @@ class Cost:
         overall: by ``median`` and ``mean`` over columns. changes: by metric; empty in bundles of early versions.
         outputs: of a graph from a file, how far each output moves.
         tokens: before the first and after each merge, where the data decide how many.
+        original: name of the model that ``unmerged`` is, where it has other weights than the merged one.
+        comparable: False where ``unmerged`` are weights that are not meant to run unmerged: no change is told then.
     """
 
     data: str = ""
@@ -155,6 +157,15 @@ class Cost:
     speed: Speed | None = None
     notes: tuple[str, ...] = ()
     tokens: tuple[int, ...] = ()
+    original: str | None = field(default=None, metadata=SPARSE)
+    comparable: bool = field(default=True, metadata=SPARSE)
+
+    @property
+    def unmerged_words(self) -> str:
+        """What ``unmerged`` is, for the head of a column."""
+        if self.original is not None:
+            return "original, unmerged"
+        return "unmerged" if self.comparable else "same weights, unmerged"
 
     @property
     def median(self) -> Summary:

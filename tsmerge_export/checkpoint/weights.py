@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -82,3 +83,12 @@ def _separate(model: nn.Module, name: str) -> None:
     owner = model.get_submodule(path)
     shared = getattr(owner, leaf)
     setattr(owner, leaf, torch.nn.Parameter(shared.detach().clone(), requires_grad=shared.requires_grad))
+
+
+def digest(model: nn.Module) -> str:
+    """SHA-256 of names and values of a module's weights and buffers, in hexadecimal: the same for the same weights."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()

@@ -92,7 +92,7 @@ def export(args: argparse.Namespace) -> int:
 
 def _shared(args: argparse.Namespace) -> dict[str, Any]:
     """Arguments that export and validate have in common."""
-    names = ("family", "config", "trust_remote_code", "atol", "rtol", "threads", "seed")
+    names = ("family", "config", "trust_remote_code", "original", "atol", "rtol", "threads", "seed")
     return {name: getattr(args, name) for name in names}
 
 

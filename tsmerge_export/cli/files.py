@@ -14,6 +14,7 @@ from tsmerge_export.tables.source import STDIN
 
 _SOURCES = ("model", "models", "sources", "bundle", "path", "table")
 _INPUTS = ("data", "config", "inputs")
+_ORIGINAL = "original"  # a flag whose value may be a hub id
 _OUTPUTS = ("json", "plot", "markdown")
 
 
@@ -27,6 +28,11 @@ def check_files(args: argparse.Namespace) -> None:
         from tsmerge_export.checkpoint import check_source
 
         check_source(args.model)
+        if getattr(args, _ORIGINAL, None) is not None:
+            try:
+                check_source(args.original)
+            except UsageError as error:
+                raise UsageError(f"--{_ORIGINAL} {error}") from None
     for flag in _INPUTS:
         for value in _several(getattr(args, flag, None)):
             if not (flag == "data" and value == STDIN) and not Path(value).is_file():
@@ -60,9 +66,9 @@ def check_inside(args: argparse.Namespace, folder: Path) -> None:
 
 def _named(args: argparse.Namespace) -> Iterator[tuple[str, Path]]:
     """What the flags name to be read: in words, and where it is."""
-    for name in (*_SOURCES, *_INPUTS):
+    for name in (*_SOURCES, *_INPUTS, _ORIGINAL):
         for one in _several(getattr(args, name, None)):
-            yield (f"--{name} {one}" if name in _INPUTS else f"{one}"), real_path(one)
+            yield (f"{one}" if name in _SOURCES else f"--{name} {one}"), real_path(one)
 
 
 def _several(value: Any) -> Iterable[Any]:

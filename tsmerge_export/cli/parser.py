@@ -58,6 +58,12 @@ def _add_check_options(parser: argparse.ArgumentParser) -> None:
         help=f"series for merge cost and speed: {FILES}; default: a sample series",
     )
     group.add_argument(
+        "--original",
+        metavar="MODEL",
+        help="compare merge cost and speed with this model, unmerged: the one that the weights were distilled from; "
+        "default: MODEL itself, unmerged",
+    )
+    group.add_argument(
         "--atol", type=tolerance(0.1), metavar="X", help="absolute tolerance, of the output's scale"
     )
     group.add_argument(

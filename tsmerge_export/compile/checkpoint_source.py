@@ -15,14 +15,17 @@ from torch import nn
 
 from tsmerge_export import families
 from tsmerge_export.backends.target import Target
+from tsmerge_export.bundle.manifest import OriginalEntry
 from tsmerge_export.bundle.run import Run
 from tsmerge_export.bundle.target import TargetEntry
 from tsmerge_export.bundle.verdicts import Parity
 from tsmerge_export.checkpoint import IN_MEMORY, LoadedModel, load_model
+from tsmerge_export.checkpoint.weights import digest
 from tsmerge_export.compile.build import stay_merged
 from tsmerge_export.compile.hand_over import build_for
 from tsmerge_export.compile.onnx_export import DEFAULT_OPSET, EXAMPLE, export_component, prove_dynamic
-from tsmerge_export.compile.source import Cost
+from tsmerge_export.compile.original import check_original
+from tsmerge_export.compile.source import Cost, Original
 from tsmerge_export.console.progress import NoProgress, Progress
 from tsmerge_export.demo import SAMPLE_SERIES
 from tsmerge_export.eager.apply import plan_of, refuse_where_nothing_merges, remove
@@ -50,9 +53,10 @@ class CheckpointSource:
         opset: 18 to 23.
         data: series for the merge cost; None is the bundled sample.
         given: the options of the command line that it was loaded by.
+        original: what merging is compared with, unmerged; None is the model itself.
 
     Raises:
-        UsageError: ``data`` are too short for the model.
+        UsageError: ``data`` are too short for the model, or ``original`` does not forecast alike.
     """
 
     notes: Sequence[str] = ()
@@ -66,6 +70,7 @@ class CheckpointSource:
         opset: int = DEFAULT_OPSET,
         data: Table | None = None,
         given: Mapping[str, Any] | None = None,
+        original: CheckpointSource | None = None,
     ) -> None:
         self.loaded, self.opset = loaded, opset
         self.model, self.of_family = loaded.model, families.get(loaded.family)
@@ -74,6 +79,10 @@ class CheckpointSource:
         self._data, self._given = data, dict(given or {})
         if data is not None:
             need_rows(data.name, len(data.values), self.horizon, self.horizon)
+        self._rival, self.original = original, None
+        if original is not None:
+            check_original(self, original)
+            self.original = Original(original, OriginalEntry(original.name, digest(original.model)))
 
     @classmethod
     def load(
@@ -85,6 +94,7 @@ class CheckpointSource:
         trust_remote_code: bool = False,
         opset: int | None = None,
         data: str | Path | Table | None = None,
+        original: str | Path | nn.Module | None = None,
         progress: Progress | None = None,
     ) -> CheckpointSource:
         """Read what the user gave.
@@ -93,6 +103,8 @@ class CheckpointSource:
             model: folder, hub id, ``.pt`` file, or an eager module. family, config, trust_remote_code: see
                 :func:`~tsmerge_export.checkpoint.load_model`. opset: None is 18.
             data: a file or a table; None is the bundled sample. progress: told about the step.
+            original: what merging is compared with, unmerged: as ``model``, with a config of its own; None is the model
+                itself.
 
         Raises:
             UsageError, UnsupportedError: something of it is wrong.
@@ -101,16 +113,18 @@ class CheckpointSource:
         table = read_table(path) if path is not None else data
         assert table is None or isinstance(table, Table)
         (progress or NoProgress()).step("load")
-        if isinstance(model, str | Path):
-            loaded = load_model(model, family=family, config=config, trust_remote_code=trust_remote_code)
-        else:
-            loaded = _of_module(model, family)
+        loaded = _loaded(model, family, config, trust_remote_code)
+        rival = None
+        if original is not None:
+            rival = cls(_loaded(original, None, None, trust_remote_code))
         given = {
             "family": family,
             "config": None if config is None else str(config),
             "trust_remote_code": trust_remote_code,
         }
-        return cls(loaded, opset=DEFAULT_OPSET if opset is None else opset, data=table, given=given)
+        return cls(
+            loaded, opset=DEFAULT_OPSET if opset is None else opset, data=table, given=given, original=rival
+        )
 
     @property
     def horizon(self) -> int:
@@ -164,8 +178,8 @@ class CheckpointSource:
         return self.components[0].from_series(self.model, series)
 
     def rival(self, built: Built, folder: Path) -> Path:
-        """The plain export."""
-        return built.unmerged
+        """The plain export, of the original where there is one."""
+        return built.rival
 
     def parity(
         self, merge: MergeConfig, built: Sequence[Built], checks: Checks, faults: Sequence[str], told: Told
@@ -183,23 +197,34 @@ class CheckpointSource:
         return parity.combine(reports, faults).verdict()
 
     def cost(self, merge: MergeConfig, built: Sequence[Built], checks: Checks, told: Told) -> Cost:
-        """Forecasts of rolling windows. They start at the first component, the others are the same in both."""
-        first = built[0]
+        """Forecasts of rolling windows. They start at the first component; the others are the same in both, unless the
+        unmerged model is another."""
+        first, theirs = built[0], self._rival
+        unmerged = [replace(item, merged=item.rival) for item in built]
+        rival = None if theirs is None else cost.Rival(
+            theirs.name, theirs.components[0], theirs.model,
+            decoded_by(theirs.of_family, theirs.model, unmerged, checks),
+        )  # fmt: skip
+        alone = (theirs or self).trained
         measured = cost.measure(
-            self.of_family, first.component, self.model, first.unmerged, first.merged, self.table, checks,
-            with_decisions=first.decisions, progress=told,
+            self.of_family, first.component, self.model, first.rival, first.merged, self.table, checks,
+            with_decisions=first.decisions, progress=told, rival=rival,
+            comparable=alone is None or not alone.needs_merging,
             forecast=decoded_by(self.of_family, self.model, built, checks),
         )  # fmt: skip
         verdict = measured.verdict()
         said = (
             remarks.beyond(merge, first.with_nodes, self.longest),
             remarks.large(measured),
-            remarks.rival_unfit(self.trained),
+            remarks.own_rival(alone)
+            if theirs is None
+            else remarks.rival_unfit(alone, "which is not this one"),
         )
         notes = (*verdict.notes, *(note for note in said if note is not None))
         shown = partial(
-            example.make, self.of_family, first.component, self.model, first.unmerged, first.merged, self.table,
+            example.make, self.of_family, first.component, self.model, first.rival, first.merged, self.table,
             measured, checks, forecasts=forecasts_by(self.of_family, self.model, built, checks),
+            rival=None if theirs is None else forecasts_by(theirs.of_family, theirs.model, unmerged, checks),
             with_decisions=first.decisions,
         )  # fmt: skip
         return Cost(replace(verdict, notes=notes), shown)
@@ -244,6 +269,15 @@ class CheckpointSource:
         """See :class:`~tsmerge_export.compile.source.Source`."""
         data = None if self._data is None else self._data.path
         return Run(data=data, table=tuple(self.table.options.words()), **self._given)
+
+
+def _loaded(
+    model: str | Path | nn.Module, family: str | None, config: str | Path | None, trust_remote_code: bool
+) -> LoadedModel:
+    """What the user gave. Raises UsageError, UnsupportedError: something of it is wrong."""
+    if isinstance(model, str | Path):
+        return load_model(model, family=family, config=config, trust_remote_code=trust_remote_code)
+    return _of_module(model, family)
 
 
 def _of_module(model: nn.Module, family: str | None) -> LoadedModel:

@@ -21,7 +21,7 @@ from tsmerge_export.compile.shared_weights import share
 from tsmerge_export.compile.source import Source
 from tsmerge_export.console.progress import NoProgress, Progress, Stopwatch
 from tsmerge_export.eager.default import Settled
-from tsmerge_export.errors import VerdictError
+from tsmerge_export.errors import UsageError, VerdictError
 from tsmerge_export.families.base import Component
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import forms
@@ -41,11 +41,13 @@ class Compilation:
         inline: write merge functions in place, for runtimes that do not expand functions.
         progress: told about each step. A stopwatch has also what came before, the loading of the source.
 
+    A source that names its original is compared with that; without merging there is nothing to compare.
+
     Attributes:
         settled: the setting without an open end, and a line that says where it comes from.
 
     Raises:
-        UsageError, UnsupportedError: the source cannot merge like that.
+        UsageError, UnsupportedError: the source cannot merge like that; or it has an original, and nothing merges.
     """
 
     def __init__(
@@ -60,6 +62,14 @@ class Compilation:
         self._progress = progress if isinstance(progress, Stopwatch) else Stopwatch(progress or NoProgress())
         self.settled: Settled = source.settle(merge)
         self._plain: dict[str, ir.Model] = {}
+        self._original: Compilation | None = None
+        if source.original is not None:
+            if not self.merge.active:
+                raise UsageError(
+                    f"--original {source.original.source.name}: nothing is merged, so that there is nothing to compare "
+                    "it with; leave it out"
+                )
+            self._original = Compilation(source.original.source, MergeConfig("none"), progress=self._progress)
 
     @property
     def merge(self) -> MergeConfig:
@@ -110,7 +120,12 @@ class Compilation:
         for component in self.source.components:
             built.append(self.merged(component, folder, inline=inline, scratch=scratch))
             self.forget(component)
-        return built
+        if self._original is None:
+            return built
+        beside = scratch / "original"
+        beside.mkdir()
+        theirs = self._original._in_a_row(beside, beside, inline=False)
+        return [replace(mine, original=other.merged) for mine, other in zip(built, theirs, strict=True)]
 
     def prove(
         self, built: Sequence[Built], checks: Checks, *, faults: Sequence[str] = (), show: bool = False
@@ -223,6 +238,7 @@ class Compilation:
             graph=self.source.graph,
             pipeline=self.source.pipeline(),
             trained=None if trained is None else trained.written(),
+            original=None if self.source.original is None else self.source.original.entry,
             verdicts=verdicts,
             versions=self.source.versions() | checks.place.versions(),
             providers=tuple(checks.place.names),

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from tsmerge_export.backends.target import Target
 from tsmerge_export.bundle import verdicts
-from tsmerge_export.bundle.manifest import GraphEntry
+from tsmerge_export.bundle.manifest import GraphEntry, OriginalEntry
 from tsmerge_export.bundle.run import Run
 from tsmerge_export.bundle.target import TargetEntry
 from tsmerge_export.console.progress import Progress
@@ -37,6 +37,18 @@ class Cost:
 
     verdict: verdicts.Cost
     example: Callable[[], dict[str, Any]] | None = None
+
+
+@dataclass(frozen=True)
+class Original:
+    """The model that a source's weights were trained from: unmerged, it is what merging them is compared with.
+
+    Attributes:
+        source: that model. entry: for the manifest.
+    """
+
+    source: Source
+    entry: OriginalEntry
 
 
 class Source(Protocol):
@@ -77,6 +89,10 @@ class Source(Protocol):
     @property
     def trained(self) -> Trained | None:
         """What its weights were trained for; None where nobody knows of anything."""
+
+    @property
+    def original(self) -> Original | None:
+        """What merging is compared with; None is the source itself, unmerged."""
 
     @property
     def notes(self) -> Sequence[str]:

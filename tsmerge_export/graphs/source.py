@@ -60,6 +60,7 @@ class GraphSource:
     family = FAMILY
     longest: None = None
     trained: None = None
+    original: None = None
 
     def __init__(
         self,

@@ -158,7 +158,7 @@ def _cost(verdicts: Verdicts) -> str:
     return (
         f"## What merging costs and brings\n\nMeasured on {cost_title(cost)}; medians over columns, the change being "
         "that of the columns' own changes; both models in ONNX Runtime on the CPU, timed in turns in one run.\n\n"
-        + _grid(("", "unmerged", "merged", "change"), cost_rows(cost))
+        + _grid(("", cost.unmerged_words, "merged", "change"), cost_rows(cost))
         + notes
     )
 

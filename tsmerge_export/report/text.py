@@ -138,9 +138,10 @@ def cost_title(cost: Cost) -> str:
     """On what the merge cost was measured."""
     if not cost.columns:
         return cost.data
+    against = "" if cost.original is None else f"; against {cost.original}, unmerged"
     return (
         f"{cost.data}: {len(cost.columns)} columns x {cost.windows or 0} windows, "
-        f"context {cost.context}, horizon {cost.horizon}"
+        f"context {cost.context}, horizon {cost.horizon}{against}"
     )
 
 
@@ -166,7 +167,7 @@ def print_verdicts(verdicts: Verdicts | Mapping[str, Any], title: str = "") -> N
         console.print("Merge cost: not measured, " + ("parity failed" if failed else "nothing is merged"))
         return
     console.print(f"Merge cost on {cost_title(cost)}", soft_wrap=True)
-    terminal.print_table(("", "unmerged", "merged", "change"), cost_rows(cost))
+    terminal.print_table(("", cost.unmerged_words, "merged", "change"), cost_rows(cost))
     for note in cost.notes:
         console.print(f"note: {note}", soft_wrap=True)
 
@@ -180,6 +181,12 @@ def trained_rows(described: Described) -> list[tuple[str, str]]:
     if trained.unmerged is not None:
         rows.append(("loss of the weights unmerged", change(100 * trained.unmerged)))
     return rows
+
+
+def original_rows(described: Described) -> list[tuple[str, str]]:
+    """What merging was compared with, as rows; none where that is the model itself."""
+    found = described.original
+    return [] if found is None else [("compared with", f"{found.source}, unmerged (SHA-256 {found.sha256})")]
 
 
 def _giga(value: float | None) -> str:

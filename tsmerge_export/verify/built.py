@@ -20,6 +20,7 @@ class Built:
         unmerged: the plain export. merged: the artefact; the same file where nothing is merged.
         decisions: the artefact with its merge nodes, where ``merged`` has its functions inlined; else None.
         report: what the rewriter did.
+        original: the plain export of the model that the weights were trained from, where merging is compared with that.
     """
 
     component: Component
@@ -27,6 +28,12 @@ class Built:
     merged: Path
     decisions: Path | None
     report: RewriteReport
+    original: Path | None = None
+
+    @property
+    def rival(self) -> Path:
+        """The file that merging is compared with."""
+        return self.original or self.unmerged
 
     @property
     def with_nodes(self) -> Path:

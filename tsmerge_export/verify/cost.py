@@ -69,11 +69,26 @@ class ColumnCost:
 
 
 @dataclass(frozen=True)
+class Rival:
+    """The model that ``unmerged`` of :func:`measure` is the file of, where that is not the merged one.
+
+    Attributes:
+        name: as the user named it. component, model: of the same family. forecast: as in :func:`measure`.
+    """
+
+    name: str
+    component: Component
+    model: nn.Module
+    forecast: Forecast | None = None
+
+
+@dataclass(frozen=True)
 class CostReport:
     """Merge cost on one table. ``columns`` in file order; ``windows`` per column.
 
     ``tokens``: how many the timed batch had, and how many each merging layer left; empty where that follows from the
-    length alone.
+    length alone. ``original``: name of the unmerged model, where that is another than the merged one. ``comparable``:
+    False where its weights are not meant to run unmerged; then no change is told.
     """
 
     data: str
@@ -85,6 +100,8 @@ class CostReport:
     speed: SpeedReport
     notes: tuple[str, ...]
     tokens: tuple[int, ...] = ()
+    original: str | None = None
+    comparable: bool = True
 
     def __repr__(self) -> str:
         return by_fields(self)
@@ -94,9 +111,13 @@ class CostReport:
         values = [getattr(column, which)[metric] for column in self.columns]
         return float(np.median(values) if how == "median" else np.mean(values))
 
+    def changes_percent(self, metric: str) -> list[float]:
+        """Change of a metric by merging, of each column; NaN where it says nothing."""
+        return [column.change_percent(metric) if self.comparable else math.nan for column in self.columns]
+
     def change(self, metric: str) -> Change:
         """Changes of a metric by merging, over the columns."""
-        return change.over_columns([column.change_percent(metric) for column in self.columns])
+        return change.over_columns(self.changes_percent(metric))
 
     def change_percent(self, metric: str, how: str = "median") -> float:
         """``how`` ("median" or "mean") over columns of the change of a metric by merging; above 0 per cent is worse.
@@ -120,6 +141,8 @@ class CostReport:
             speed=self.speed.entry(),
             notes=self.notes,
             tokens=self.tokens,
+            original=self.original,
+            comparable=self.comparable,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -171,6 +194,8 @@ def measure(
     runs: int = 20,
     with_decisions: Path | None = None,
     forecast: Forecast | None = None,
+    rival: Rival | None = None,
+    comparable: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> CostReport:
     """Forecast rolling windows with both artefacts (see :func:`~tsmerge_export.verify.data.rolling_windows`).
@@ -186,6 +211,9 @@ def measure(
         batch: series per call when timing; their length is ``context``.
         runs: timed calls.
         forecast: instead of ``family.forecast``, see :func:`~tsmerge_export.verify.decoded.decoded_by`.
+        rival: the model that ``unmerged`` is of, where that is another than ``model``; it has the same horizon, context
+            and quantile levels.
+        comparable: whether the weights of ``unmerged`` are meant to run unmerged.
         with_decisions: for an artefact whose functions are inlined, the same model with its merge nodes.
         progress: called with (columns done, columns in all).
 
@@ -210,14 +238,18 @@ def measure(
     sessions = [checks.open(path, timed=True) for path in (unmerged, merged)]
     run_unmerged, run_merged = (partial(run_named, session, names) for session in sessions)
     levels = family.quantile_levels(model)
-    forecast = forecast or _own_forecast(family, model)
+    own = Rival("", component, model, forecast)
+    sides = [
+        (side, run, side.forecast or _own_forecast(family, side.model))
+        for side, run in ((rival or own, run_unmerged), (own, run_merged))
+    ]
 
     columns = []
     with torch_threads(checks.threads):
         for c, column in enumerate(cut.columns):
             scores = [
-                _score(_in_chunks(forecast, run, cut.context[c], checks.seed), cut, c, levels)
-                for run in (run_unmerged, run_merged)
+                _score(_in_chunks(draw, run, cut.context[c], checks.seed), cut, c, levels)
+                for _, run, draw in sides
             ]
             naive = _point_errors(metrics.seasonal_naive(cut.context[c], horizon, season), cut, c)
             level = float(np.nanmean(np.abs(cut.target[c]))) if not np.isnan(cut.target[c]).all() else 0.0
@@ -226,10 +258,10 @@ def measure(
             if progress is not None:
                 progress(c + 1, len(cut.columns))
 
-    pool = cut.context.reshape(-1, context)
-    feed = component.from_series(model, np.resize(pool, (batch, context)))
+    pool = np.resize(cut.context.reshape(-1, context), (batch, context))
+    before, feed = (side.component.from_series(side.model, pool) for side, *_ in sides)
     done, unmerged_ms, merged_ms = interleaved(
-        lambda: run_unmerged(feed), lambda: run_merged(feed), runs=checks.runs(runs)
+        lambda: run_unmerged(before), lambda: run_merged(feed), runs=checks.runs(runs)
     )
     speed = SpeedReport(batch, context, checks.threads, done, unmerged_ms, merged_ms)
     count = cut.target.shape[1]
@@ -242,8 +274,9 @@ def measure(
         notes.append(speed.note)
     tokens = tokens_left(with_decisions or merged, feed, checks)
     return CostReport(
-        table.name, cut.target.shape[1], context, horizon, season, tuple(columns), speed, tuple(notes), tokens
-    )
+        table.name, cut.target.shape[1], context, horizon, season, tuple(columns), speed, tuple(notes), tokens,
+        None if rival is None else rival.name, comparable,
+    )  # fmt: skip
 
 
 def _left_out(columns: Sequence[ColumnCost]) -> list[str]:

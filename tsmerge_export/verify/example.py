@@ -39,6 +39,7 @@ def make(
     checks: Checks = USUAL,
     *,
     forecasts: Forecasts,
+    rival: Forecasts | None = None,
     with_decisions: Path | None = None,
 ) -> dict[str, Any]:
     """Forecast the last window of up to three columns with both artefacts, and read the merge decisions of the first.
@@ -52,6 +53,7 @@ def make(
         table, cost: the same data, and what merging cost on it: the columns are those where the MSE changed
             typically, least and most (see :func:`choose_columns`).
         forecasts: by the exported files, see :func:`~tsmerge_export.verify.decoded.forecasts_by`.
+        rival: the same of the model that ``unmerged`` is of, where that is another.
 
     Returns:
         JSON-ready: ``levels`` (the quantile levels below, of the middle and above), ``seed``, ``first_series`` (the
@@ -67,15 +69,15 @@ def make(
     history = np.stack([cut.context[index, -1] for index, _ in chosen])
     names = [spec.name for spec in component.outputs]
     runs = {
-        name: partial(run_named, checks.open(path), names)
-        for name, path in (("unmerged", unmerged), ("merged", merged))
+        name: (partial(run_named, checks.open(path), names), drawing)
+        for name, path, drawing in (("unmerged", unmerged, rival or forecasts), ("merged", merged, forecasts))
     }
     levels = forecasts.levels
     with torch_threads(checks.threads):
         # One series a call: a method that decides over the batch then decides by what is shown.
         drawn = {
-            name: [forecasts.draw(run, row[None], checks.seed, first)[0] for row in history]
-            for name, run in runs.items()
+            name: [drawing.draw(run, row[None], checks.seed, first)[0] for row in history]
+            for name, (run, drawing) in runs.items()
         }
     low, high = int(np.argmin(levels)), int(np.argmax(levels))
     middle = _middle(levels)
@@ -125,8 +127,7 @@ def choose_columns(cost: CostReport) -> list[tuple[int, str]]:
     Columns where the MSE has no relative change (nothing observed, or a perfect unmerged forecast) are not among them.
     """
     changes = []
-    for index, column in enumerate(cost.columns):
-        change = column.change_percent("mse")
+    for index, change in enumerate(cost.changes_percent("mse")):
         changes.append((math.isnan(change), change if not math.isnan(change) else 0.0, index))
     order = [index for missing, _, index in sorted(changes) if not missing]
     if not order:

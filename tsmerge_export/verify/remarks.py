@@ -46,14 +46,30 @@ def capped(merges: Sequence[Mapping[str, Any]], length: int) -> str | None:
     )
 
 
-def rival_unfit(trained: Trained | None) -> str | None:
-    """A line where the unmerged model that merging is compared with has weights that are not meant to run unmerged."""
+def rival_unfit(trained: Trained | None, remedy: str) -> str | None:
+    """A line where the unmerged model that merging is compared with has weights that are not meant to run unmerged.
+
+    Args:
+        remedy: how to compare with the model that they were distilled from.
+    """
     if trained is None or not trained.needs_merging:
         return None
     cost = "" if trained.unmerged is None else f" ({change(100 * trained.unmerged)})"
     return (
-        f"the unmerged model here is not what these weights are for{cost}: hold the errors of the merged one against "
-        "the model that they were distilled from"
+        f"the unmerged model here is not what these weights are for{cost}: hold the merged one against the model that "
+        f"they were distilled from, {remedy}"
+    )
+
+
+def own_rival(trained: Trained | None) -> str | None:
+    """A line where weights that were trained for merging are compared with themselves unmerged; None of all others.
+
+    No user of such weights would otherwise run them unmerged, but the model that they were distilled from.
+    """
+    if trained is None:
+        return None
+    return rival_unfit(trained, "named by --original; no change is told from them") or (
+        "unmerged are the same weights here; --original compares with the model that they were distilled from"
     )
 
 

@@ -9,7 +9,7 @@ from tsmerge_export.ops import SCHEMAS
 from tsmerge_export.report.html.commands import GRAPH, commands
 from tsmerge_export.report.html.markup import Html, code, section, table, tag
 from tsmerge_export.report.target import target_blocks
-from tsmerge_export.report.text import barrier_text, trained_rows
+from tsmerge_export.report.text import barrier_text, original_rows, trained_rows
 
 
 def barriers(report: Report) -> list[str]:
@@ -70,6 +70,7 @@ def _settings(report: Report) -> list[Html]:
         *((name, known[name]) for name in ("source", "family") if name in known),
         *merge,
         *trained_rows(report),
+        *original_rows(report),
         *((name, known[name]) for name in ("opset", "created") if name in known),
         ("functions", "inlined" if report.inline else "model-local"),
         ("data", run.data or (f"example {run.inputs}" if run.inputs else _own_data(report))),

@@ -50,7 +50,8 @@ def commands(content: Report | Mapping[str, Any]) -> list[tuple[str, str]]:
     """
     report = as_report(content)
     run, source = report.run, str(report.source)
-    in_memory, is_file = source == IN_MEMORY, report.family == GRAPH
+    original = None if report.original is None else report.original.source
+    in_memory, is_file = IN_MEMORY in (source, original), report.family == GRAPH
     bundle, model = _place(run.output), _place(source)
     out = [("the versions", _install(report.versions))]
     if run.native:
@@ -62,9 +63,11 @@ def commands(content: Report | Mapping[str, Any]) -> list[tuple[str, str]]:
         *(["--trust-remote-code"] if run.trust_remote_code else []),
     ]  # fmt: skip
     if in_memory:
-        out += [("export", _python(report)), ("repeat the verdicts", _validate(run))]
+        out += [("export", _python(report)), ("repeat the verdicts", _validate(report))]
     else:
-        checks = [*_flag("--inputs", run.inputs), *_flag("--data", run.data), *run.table, *_checks(run)]
+        against = None if original is None else _place(original)
+        checks = [*_flag("--inputs", run.inputs), *_flag("--data", run.data), *run.table]
+        checks += [*_flag("--original", against), *_checks(run)]
         words = ["tsmerge-export", model, *merge_flags(report.merge), *loading, *_graph_flags(report)]
         if report.opset is not None and not source.lower().endswith(".onnx"):  # such a file keeps its own
             words += ["--opset", str(report.opset)]
@@ -78,7 +81,8 @@ def commands(content: Report | Mapping[str, Any]) -> list[tuple[str, str]]:
         ("speed over batches", shlex.join(["tsmerge", "bench", bundle, *_sizes(report), *_where(run)])),
     ]
     if run.data and not (report.search or in_memory or is_file) and report.setting.active:
-        tune = ["tsmerge", "tune", model, *_flag("--data", run.data), *run.table, *loading, *_where(run)]
+        beside = [] if original is None else [_place(original)]
+        tune = ["tsmerge", "tune", *beside, model, *_flag("--data", run.data), *run.table, *loading, *_where(run)]
         tune += ["--max-increase", "3%"]
         out.append(("find a better setting", shlex.join([*tune, *_output(f"{run.output}-tuned")])))
     return out
@@ -139,7 +143,8 @@ def _install(found: Mapping[str, str]) -> str:
     return shlex.join(["pip", "install", *names, "."])
 
 
-def _options(run: Run) -> str:
+def _options(report: Report) -> str:
+    run = report.run
     providers = (
         None if run.providers is None else [SHORT.get(word, word) for word in run.providers.split(",")]
     )
@@ -152,11 +157,14 @@ def _options(run: Run) -> str:
         "providers": providers,
         "plugin": run.plugin,
     }
-    return "".join(f", {name}={value!r}" for name, value in given.items() if value is not None)
+    original = "" if report.original is None else ", original=original"
+    return original + "".join(f", {name}={value!r}" for name, value in given.items() if value is not None)
 
 
-def _validate(run: Run) -> str:
-    return f"from tsmerge_export.api import validate; validate({run.output!r}, model{_options(run)})"
+def _validate(report: Report) -> str:
+    return (
+        f"from tsmerge_export.api import validate; validate({report.run.output!r}, model{_options(report)})"
+    )
 
 
 def _python(report: Report) -> str:
@@ -177,7 +185,7 @@ def _python(report: Report) -> str:
     )
     return (
         f"import tsmerge_export as tsm; tsm.export(model, tsm.MergeConfig({given}), "
-        f"output={run.output!r}{_options(run)}{more}{_target(run.target)}){note}"
+        f"output={run.output!r}{_options(report)}{more}{_target(run.target)}){note}"
     )
 
 

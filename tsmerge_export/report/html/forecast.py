@@ -18,6 +18,7 @@ def forecast_section(report: Report) -> Html:
     if example is None or not example.series or len(example.levels) != 3:
         return Html("")
     low, middle, high = example.levels
+    cost = report.verdicts.cost
     told = (
         "The last window of the data, in ONNX Runtime. Lines are the medians, areas reach from the quantile "
         f"{label(low)} to {label(high)}."
@@ -28,7 +29,7 @@ def forecast_section(report: Report) -> Html:
     keys = (
         ("history", "history"),
         ("truth", "what came"),
-        ("unmerged", "forecast, unmerged"),
+        ("unmerged", f"forecast, {'unmerged' if cost is None else cost.unmerged_words}"),
         ("merged", "forecast, merged"),
     )
     keyed = legend((tag("path", d="M0 6L22 6", class_=f"line {kind}"), words) for kind, words in keys)

@@ -28,13 +28,13 @@ def pareto_section(report: Report) -> Html:
     key = None if cost is None else main_metric(cost)
     if cost is None or key is None or cost.speed is None:
         return Html("")
-    ratio, moved = cost.speed.ratio, cost.median.change_percent[key] or 0.0
+    ratio, moved, rival = cost.speed.ratio, cost.median.change_percent[key] or 0.0, cost.unmerged_words
     axes = bent_axes(
-        [1.0, ratio], [0.0, moved], "speed-up over unmerged", f"change of {METRIC_NAMES[key]}, %"
+        [1.0, ratio], [0.0, moved], f"speed-up over {rival}", f"change of {METRIC_NAMES[key]}, %"
     )
     drawn = [
         axes.vertical(1, "now"),
-        axes.dot(1, 0, "tried", "unmerged"),
+        axes.dot(1, 0, "tried", rival),
         axes.dot(
             ratio,
             moved,
@@ -43,7 +43,7 @@ def pareto_section(report: Report) -> Html:
             6,
         ),
     ]
-    words = f"unmerged at 1 and 0 %, merged at {ratio:.2f} and {change(moved)}"
+    words = f"{rival} at 1 and 0 %, merged at {ratio:.2f} and {change(moved)}"
     told = (
         "No search was made for this bundle: these are its two files. To find the fastest setting within an error "
         "budget on your data, run tsmerge tune (below)."

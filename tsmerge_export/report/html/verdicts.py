@@ -45,6 +45,8 @@ def headline(report: Report) -> Html:
         if key is not None:
             moved = change(cost.median.change_percent[key])
             words += f"; the {METRIC_NAMES[key]} of {cost.data} changes by {moved}{_worst_words(cost, key)}"
+        if cost.original is not None:
+            words += f", both against {cost.original}, unmerged"
         said.append(words + ".")
     elif parity and parity.passed:
         said.append("Nothing is merged.")
@@ -101,6 +103,9 @@ def _cost_tiles(cost: Cost | None) -> list[Html]:
         worst = max(moved.values())
         kind = "good" if worst <= _NOTABLE else "warn" if worst <= 10 * _NOTABLE else "bad"
         made.append(_tile(f"Change of the {METRIC_NAMES[key]}", change(value), others, kind))
+    elif not cost.comparable:
+        more = "the same weights unmerged are no rival; give the model that they were distilled from"
+        made.append(_tile("Change of the error", "not told", more, "warn"))
     return made
 
 
@@ -179,7 +184,7 @@ def _cost(cost: Cost | None) -> Html:
         f"Measured on {cost_title(cost)}; medians over columns, the change being that of the columns' own changes. "
         "Both files in ONNX Runtime on the CPU, timed in turns in one run.",
     )
-    figures = table(("", "unmerged", "merged", "change"), cost_rows(cost), name="Merge cost")
+    figures = table(("", cost.unmerged_words, "merged", "change"), cost_rows(cost), name="Merge cost")
     notes = [tag("p", note, class_="note") for note in cost.notes]
     rows = []
     for column in cost.columns:
@@ -191,7 +196,7 @@ def _cost(cost: Cost | None) -> Html:
             rows.append((column.column, words, *map(number, values)))
     details: list[Html] = []
     if rows:
-        header = ("column", "metric", "unmerged", "merged", "seasonal naive")
+        header = ("column", "metric", cost.unmerged_words, "merged", "seasonal naive")
         details.append(
             tag(
                 "details",

@@ -147,8 +147,9 @@ def of_bundle(path: str) -> Group:
     others = [part.name for part in bundle.components[1:]]
     if others:
         group.notes.append(f"{path}: times are those of {info.name} alone; it also has {', '.join(others)}")
+    original = bundle.contents.original
+    beside = bundle.contents.source if original is None else original.source
     group.notes.append(
-        f"{path}: alone, there is nothing to compare it with; name its model too "
-        f"({bundle.contents.source}) for speed-ups"
+        f"{path}: alone, there is nothing to compare it with; name its model too ({beside}) for speed-ups"
     )
     return group

@@ -15,6 +15,7 @@ from torch import nn
 from tsmerge_export import families
 from tsmerge_export.bundle.json_file import is_bundle
 from tsmerge_export.checkpoint import load_model
+from tsmerge_export.checkpoint.weights import digest
 from tsmerge_export.console.progress import NoProgress, Progress, below
 from tsmerge_export.eager.apply import plan_of, refuse_where_nothing_merges
 from tsmerge_export.eager.default import settle
@@ -315,13 +316,9 @@ def _identity(
     settings = recipe.to_dict()
     for name in ("max_increase", "control", "threads", "windows"):
         del settings[name]
-    digest = hashlib.sha256()
-    for name, tensor in sorted(subject.teacher.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return {
         "family": subject.family.name,
-        "model": digest.hexdigest(),
+        "model": digest(subject.teacher),
         "merge": merge.to_dict(),
         "data": [hashlib.sha256(table.values.tobytes()).hexdigest() for table in tables],
         **settings,

@@ -169,7 +169,7 @@ class Search:
         """What takes no part in the figures."""
         columns = self.contenders[self.reference].validation.columns
         known = columns_that_compare(self._base, self._least)
-        unfit = rival_unfit(self.contenders[self.reference].trained)
+        unfit = rival_unfit(self.contenders[self.reference].trained, "named beside it")
         return ([] if unfit is None else [unfit]) + [
             f"column {name!r}: the unmerged error is next to nothing, left out of the increase"
             for name, there in zip(columns, known, strict=True)
