@@ -71,8 +71,8 @@ def test_a_report_says_all_of_the_manifest_but_files_and_pipeline() -> None:
     made = report_dict(dict.fromkeys([*names, *only_there, "of nobody"], 1))
     assert set(made) == {"format", "format_version", *names - {"files", "pipeline"}, *only_there}
     assert list(made) == [
-        "format", "format_version", "source", "family", "merge", "notes", "trained", "graph", "opset", "inline",
-        "components", "verdicts", "target", "versions", "providers", "created", *only_there,
+        "format", "format_version", "source", "family", "merge", "notes", "trained", "original", "graph", "opset",
+        "inline", "components", "verdicts", "target", "versions", "providers", "created", *only_there,
     ]  # fmt: skip
     assert list(report_dict({"family": "x"})) == ["format", "format_version", "family"]
 

@@ -29,6 +29,23 @@ def test_verdict_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert "nan" not in out
 
 
+def test_the_table_says_what_is_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    made = copy.deepcopy(MANIFEST)
+    for more, head, title in (
+        ({}, " unmerged ", "horizon 64"),
+        ({"original": "some/<whole>"}, "original, unmerged", "horizon 64; against some/<whole>, unmerged"),
+        ({"comparable": False}, "same weights, unmerged", "horizon 64"),
+    ):
+        made["verdicts"]["cost"] = {**COST, **more}
+        report.print_verdicts(made["verdicts"])
+        lines = capsys.readouterr().out.splitlines()
+        assert any(line.endswith(title) for line in lines)
+        assert sum(head in line for line in lines) == 1
+        card = model_card(made)
+        assert f"| {head.strip()} |" in card
+        assert "<whole>" not in card
+
+
 def test_the_card_says_how_a_ratio_is_chosen() -> None:
     made = copy.deepcopy(MANIFEST)
     assert "faster = " not in model_card(made)

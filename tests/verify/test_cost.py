@@ -101,6 +101,43 @@ def test_errors_in_closed_form(tmp_path: Path) -> None:
     assert a.wql_scale == pytest.approx(b.wql_scale) == pytest.approx(1 / 3)
 
 
+def test_a_rival_is_asked_and_fed_by_its_own_model(tmp_path: Path) -> None:
+    """The unmerged file forecasts 1, the merged one 2; what is made of it is the affair of either model."""
+    fed: list[nn.Module] = []
+
+    class Recorded(Component):
+        def from_series(self, model: nn.Module, series: np.ndarray) -> dict[str, np.ndarray]:
+            fed.append(model)
+            return super().from_series(model, series)
+
+    def tripled(run: Callable[..., Any], series: np.ndarray, seed: int) -> np.ndarray:
+        return 3 * Family().forecast(nn.Identity(), run, series)
+
+    model = nn.Linear(1, 1)
+    rival = cost.Rival("the original", Recorded(), model, tripled)  # type: ignore[arg-type]
+    report = measure(tmp_path, table(), rival=rival)
+    a, _ = report.columns
+    assert a.unmerged["mse"] == pytest.approx((1 + 1) / 2)  # 3 against 2 and 4
+    assert a.merged["mse"] == pytest.approx((0 + 4) / 2)
+    assert fed == [model]
+    assert report.to_dict()["original"] == "the original"
+    assert report.change_percent("mse", "mean") == pytest.approx(100 * np.mean([2 / 1 - 1, 58 / 45 - 1]))
+    alone = measure(tmp_path, table()).to_dict()
+    assert "original" not in alone
+    assert "comparable" not in alone
+
+
+def test_of_a_rival_that_is_none_no_change_is_told(tmp_path: Path) -> None:
+    report = measure(tmp_path, table(), comparable=False)
+    found = report.to_dict()
+    assert found["comparable"] is False
+    assert found["overall"]["median"]["change_percent"] == dict.fromkeys(("mse", "mae", "wql"))
+    assert found["changes"]["mse"] == {
+        "median_percent": None, "worst": None, "compared": 0, "left_out": ["a", "b"],
+    }  # fmt: skip
+    assert found["overall"]["median"]["merged"]["mse"] == pytest.approx((2 + 58 / 9) / 2)
+
+
 def test_the_report_is_plain_json(tmp_path: Path) -> None:
     found = measure(tmp_path, table()).to_dict()
     assert json.loads(json.dumps(found, allow_nan=False)) == found

@@ -13,7 +13,7 @@ import tsmerge_export as tsm
 from tests.report.html.command_lines import parsed
 from tsmerge_export.backends.target import Target
 from tsmerge_export.bundle import Report, Run
-from tsmerge_export.bundle.manifest import ComponentEntry, GraphEntry, TensorInfo
+from tsmerge_export.bundle.manifest import ComponentEntry, GraphEntry, OriginalEntry, TensorInfo
 from tsmerge_export.bundle.search import Identity, Search, SearchRun
 from tsmerge_export.bundle.verdicts import Cost, Speed, Verdicts
 from tsmerge_export.checkpoint import IN_MEMORY
@@ -174,6 +174,20 @@ def test_of_a_model_in_memory() -> None:
     assert isinstance(again, ast.Expr) and isinstance(again.value, ast.Call)
     assert {k.arg for k in again.value.keywords} == {"data", "atol", "rtol", "threads", "seed"}
     assert not any(command.startswith("tsmerge tune") for command in given.values())
+
+
+def test_of_a_model_that_was_compared_with_its_original() -> None:
+    for place, beside in (("whole", "whole"), ("-whole", "./-whole")):
+        original = OriginalEntry(place, "0" * 64)
+        given = dict(commands(report("half", "chronos-bolt", FAMILY, original=original)))
+        for what in ("export", "repeat the verdicts"):
+            assert parsed(given[what]).original == beside
+        assert parsed(given["find a better setting"]).models == [beside, "half"]
+    # In memory, it is a variable beside the model's.
+    for source, name in ((IN_MEMORY, "whole"), ("half", IN_MEMORY)):
+        given = dict(commands(report(source, "chronos-bolt", FAMILY, original=OriginalEntry(name, ""))))
+        assert ", original=original" in given["export"]
+        assert ", original=original" in given["repeat the verdicts"]
 
 
 def test_of_a_search() -> None:

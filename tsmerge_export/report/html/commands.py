@@ -82,7 +82,16 @@ def commands(content: Report | Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     if run.data and not (report.search or in_memory or is_file) and report.setting.active:
         beside = [] if original is None else [_place(original)]
-        tune = ["tsmerge", "tune", *beside, model, *_flag("--data", run.data), *run.table, *loading, *_where(run)]
+        tune = [
+            "tsmerge",
+            "tune",
+            *beside,
+            model,
+            *_flag("--data", run.data),
+            *run.table,
+            *loading,
+            *_where(run),
+        ]
         tune += ["--max-increase", "3%"]
         out.append(("find a better setting", shlex.join([*tune, *_output(f"{run.output}-tuned")])))
     return out
