@@ -1,4 +1,4 @@
-"""Merging compared with the model that weights were distilled from: through export and validate, by command and call."""
+"""Merging compared with the model that weights were distilled from, by export and validate, command and function."""
 
 from __future__ import annotations
 
@@ -94,7 +94,9 @@ def test_the_cost_is_that_against_the_eager_original(made: SimpleNamespace) -> N
         assert column.unmerged == pytest.approx(before, rel=1e-4)
         assert column.merged == pytest.approx(after, rel=1e-4)
     for metric in ("mse", "mae", "wql"):
-        changes = [100 * (after[metric] / before[metric] - 1) for before, after in zip(unmerged, merged)]
+        changes = [
+            100 * (after[metric] / before[metric] - 1) for before, after in zip(unmerged, merged, strict=True)
+        ]
         assert cost.median.change_percent[metric] == pytest.approx(np.median(changes), rel=1e-3, abs=1e-2)
     # Its own weights unmerged, which it is not compared with, are something else.
     assert abs(wanted(made.model)[0]["mse"] / unmerged[0]["mse"] - 1) > 1e-3
@@ -144,9 +146,9 @@ def test_validate_says_where_it_is_another_comparison(
 ) -> None:
     monkeypatch.setattr(Compilation, "validate", lambda *_: Verdicts())
     bundle = made.root / "bundle"
-    with pytest.warns(Note, match="was compared with .*whole, unmerged, and is now with its own weights"):
+    with pytest.warns(Note, match=r"was compared with .*whole, unmerged, and is now with its own weights"):
         api.validate(bundle, made.model)
-    with pytest.raises(UsageError, match="--original a model in memory: has other weights than .*whole"):
+    with pytest.raises(UsageError, match=r"--original a model in memory: has other weights than .*whole"):
         api.validate(bundle, made.model, original=tiny("chronos-bolt", 3))
 
 

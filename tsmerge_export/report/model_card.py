@@ -156,8 +156,8 @@ def _cost(verdicts: Verdicts) -> str:
         return ""
     notes = "".join(f"\n\nNote: {_plain(note)}." for note in cost.notes)
     return (
-        f"## What merging costs and brings\n\nMeasured on {_plain(cost_title(cost))}; medians over columns, the "
-        "change being that of the columns' own changes; both models in ONNX Runtime on the CPU, timed in turns in one run.\n\n"
+        f"## What merging costs and brings\n\nMeasured on {_plain(cost_title(cost))}; medians over columns, the change "
+        "being that of the columns' own changes; both models in ONNX Runtime on the CPU, timed in turns in one run.\n\n"
         + _grid(("", cost.unmerged_words, "merged", "change"), cost_rows(cost))
         + notes
     )
