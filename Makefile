@@ -10,7 +10,7 @@ PYTEST_ARGS ?=
 
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
-DEMO = tsmerge_export/demo/chronos-bolt-nano
+DEMO = tsmerge_export/demo
 
 # The plugin's tests use NVIDIA's compiler and TensorRT-RTX, wheels for Linux on x86-64; elsewhere they are skipped.
 PLUGIN_TESTS = $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m))
@@ -18,7 +18,7 @@ PLUGIN_TESTS = $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m))
 .PHONY: demo docs test test-slow test-optimum test-oldest test-newest lint format lock clean
 
 demo: $(VENV)/.installed-cpu
-	$(BIN)/tsmerge-export $(DEMO) --merge local --ratio 1/10 -o build/demo --force
+	$(BIN)/tsmerge-export $(DEMO)/chronos-bolt-half-nano --original $(DEMO)/chronos-bolt-nano -o build/demo --force
 
 test: $(VENV)/.installed-tests
 	-$(BIN)/python plugins/tools/onnxruntime_headers.py build/onnxruntime
