@@ -12,7 +12,6 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "": ("export amazon/chronos-bolt-tiny -o bolt", "forecast bolt data.csv -h 64 -o forecast.csv"),
     "export": (
         "amazon/chronos-bolt-tiny --ratio 1/10 --data data.csv -o bolt",
-        "half --original amazon/chronos-bolt-tiny -o half-bundle",
         "model.onnx --ratio 1/4 --protect-first 1 -o merged",
     ),
     "validate": ("bolt amazon/chronos-bolt-tiny --data data.csv",),
