@@ -36,7 +36,7 @@ from rich.table import Table
 
 from tsmerge_export import ops
 from tsmerge_export.backends.onnxruntime.direct import open_session
-from tsmerge_export.backends.onnxruntime.native import OPERATORS
+from tsmerge_export.backends.onnxruntime.native import CPU_LIBRARY
 from tsmerge_export.merge.plan import make_plan
 from tsmerge_export.settings.config import MergeConfig
 
@@ -46,6 +46,7 @@ MERGES = {
     "global": MergeConfig(method="global", ratio="1/4"),
     # Random tokens are hardly alike: a low threshold, so that about a quarter of them exceeds it.
     "dynamic k=1": MergeConfig(method="dynamic", k=1, threshold=0.0),
+    "per series k=1": MergeConfig(method="dynamic", k=1, threshold=0.0, per_series=True),
     "pitome": MergeConfig(method="pitome", ratio="1/4"),
     "ssm": MergeConfig(method="ssm", ratio="1/4"),
 }
@@ -92,7 +93,7 @@ def candidates(
             make_plan(MERGES[name], 1)[0],
         )
         found[name] = lambda feed, opened=opened: opened.run(None, feed)
-        if plugin is not None and step.op_type in OPERATORS:
+        if plugin is not None and step.op_type in CPU_LIBRARY.operators:
             fast = open_session(operator(MERGES[name]), threads, timed=True, plugin=plugin)
             found[name + NATIVE] = lambda feed, fast=fast: fast.run(None, feed)
         found[f"{name}, eager"] = lambda feed, step=step: step(
@@ -168,7 +169,11 @@ def memory(names: list[str], args: argparse.Namespace) -> dict[str, float]:
     context, found = multiprocessing.get_context("spawn"), {}
     runs: list[tuple[str, Path | None]] = [(name, None) for name in names]
     if args.plugin is not None:
-        runs += [(name, args.plugin) for name in names if make_plan(MERGES[name], 1)[0].op_type in OPERATORS]
+        runs += [
+            (name, args.plugin)
+            for name in names
+            if make_plan(MERGES[name], 1)[0].op_type in CPU_LIBRARY.operators
+        ]
     for name, plugin in runs:
         tokens = min(max(args.tokens), args.most) if name in QUADRATIC else max(args.tokens)
         queue: Any = context.Queue()

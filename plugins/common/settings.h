@@ -1,4 +1,4 @@
-// Attributes of LocalMerge and DynamicMerge, the numbers that follow from them, and the scale of ranks: one definition for
+// Attributes of LocalMerge, DynamicMerge and SeriesMerge, the numbers that follow from them, and the scale of ranks: one definition for
 // the CUDA kernels and for the operators on the CPU. The rules (R2.4 and so on) are those of docs/specification.md.
 #pragma once
 
@@ -17,7 +17,7 @@ enum class Similarity : int32_t
     kDot = 2,     // u.v / S
 };
 
-// Ranges as in the schema of the operators. At most one of r and ratioNum is above 0; DynamicMerge has neither.
+// Ranges as in the schema of the operators. At most one of r and ratioNum is above 0; only LocalMerge has them.
 struct Settings
 {
     int64_t k{1};         // neighbourhood |i - j| < k; 0 compares all
@@ -32,11 +32,16 @@ struct Settings
     bool runTime{false};  // the share is an input of each call; ratioNum / ratioDen is then what it was made for
 };
 
+// How many of `tokens` are between the protected ends.
+inline int64_t unprotected(Settings const& settings, int64_t tokens) noexcept
+{
+    return std::max<int64_t>(tokens - settings.protectFirst - settings.protectLast, 0);
+}
+
 // So many of `tokens` may go at most: R2.3 and min_tokens.
 inline int64_t mostRemoved(Settings const& settings, int64_t tokens) noexcept
 {
-    int64_t const pairs = std::max<int64_t>(tokens - settings.protectFirst - settings.protectLast, 0) / 2;
-    return std::min(pairs, std::max<int64_t>(tokens - settings.minTokens, 0));
+    return std::min(unprotected(settings, tokens) / 2, std::max<int64_t>(tokens - settings.minTokens, 0));
 }
 
 // r(N) of LocalMerge, R2.4: a function of N alone.
@@ -55,7 +60,7 @@ constexpr float kRankNan = -2.0F * kSteps;
 constexpr float kRankIntoPadding = -3.0F * kSteps;
 constexpr float kRankNone = -4.0F * kSteps;
 
-// R7.2. Ranks above this exceed DynamicMerge's threshold, which is rounded to whole steps too. Sums of floats may put the cosine of
+// R7.2. Ranks above this exceed the threshold of DynamicMerge and SeriesMerge, which is rounded to whole steps too. Sums of floats may put the cosine of
 // equal tokens a step or two above 1: at a threshold of 1 only padding counts.
 inline float rankLimit(float threshold) noexcept
 {

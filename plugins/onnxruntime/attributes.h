@@ -38,7 +38,24 @@ inline int64_t integer(
     return value;
 }
 
-// What LocalMerge (`byLength`) and DynamicMerge have; r and ratio of the former alone. Throws Ort::Exception.
+// The same of a real number; NaN is out of range.
+inline float real(Ort::ConstKernelInfo const& info, std::string const& name, int64_t least, int64_t most)
+{
+    float value = 0.0F;
+    Ort::Status const status{Ort::GetApi().KernelInfoGetAttribute_float(info, name.c_str(), &value)};
+    if (!status.IsOK())
+    {
+        refuse("attribute " + name + " is missing");
+    }
+    if (!(value >= static_cast<float>(least) && value <= static_cast<float>(most)))
+    {
+        refuse(name + " = " + std::to_string(value) + " must be from " + std::to_string(least) + " to "
+            + std::to_string(most));
+    }
+    return value;
+}
+
+// What LocalMerge (`byLength`), DynamicMerge and SeriesMerge have; r and ratio of the first alone. Throws Ort::Exception.
 inline Settings readSettings(Ort::ConstKernelInfo const& info, bool byLength)
 {
     constexpr int64_t kMost = 1000000000;

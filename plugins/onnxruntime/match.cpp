@@ -27,6 +27,8 @@ float rounded(float value)
 // One row of everything; token u counts from the first unprotected one.
 struct Match::Row
 {
+    int64_t countA; // of those that take part, every first
+    int64_t countB; // every second
     float const* metric;
     float const* size;
     float* square;
@@ -36,28 +38,26 @@ struct Match::Row
     float scale;
 };
 
-Match::Match(float const* metric, float const* size, int64_t batch, int64_t tokens, int64_t features,
-    Settings const& settings)
+Match::Match(float const* metric, int64_t features, Problem const& problem)
     : mMetric(metric)
-    , mSize(size)
-    , mTokens(tokens)
     , mFeatures(features)
-    , mSettings(settings)
-    , mFree(std::max<int64_t>(tokens - settings.protectFirst - settings.protectLast, 0))
+    , mProblem(problem)
+    , mSettings(problem.settings)
+    , mFree(unprotected(mSettings, problem.tokens))
     , mCountA((mFree + 1) / 2)
-    , mCountB(mFree / 2)
-    , mSquare(batch * mFree)
-    , mDot(settings.k == 1 ? batch * mCountA : 0)
-    , mScale(batch)
-    , mRank(batch * mCountA)
-    , mPartner(batch * mCountA)
+    , mSquare(problem.batch * mFree)
+    , mDot(mSettings.k == 1 ? problem.batch * mCountA : 0)
+    , mScale(problem.batch)
+    , mRank(problem.batch * mCountA)
+    , mPartner(problem.batch * mCountA)
 {
 }
 
 Match::Row Match::at(int64_t row)
 {
-    int64_t const start = row * mTokens + mSettings.protectFirst;
-    return Row{mMetric + start * mFeatures, mSize + start, mSquare.data() + row * mFree,
+    int64_t const start = row * mProblem.tokens + mSettings.protectFirst;
+    int64_t const free = mProblem.free[row];
+    return Row{(free + 1) / 2, free / 2, mMetric + start * mFeatures, mProblem.size + start, mSquare.data() + row * mFree,
         mDot.empty() ? nullptr : mDot.data() + row * mCountA, mRank.data() + row * mCountA,
         mPartner.data() + row * mCountA, mScale[row]};
 }
@@ -65,10 +65,11 @@ Match::Row Match::at(int64_t row)
 void Match::measure(int64_t row, int64_t begin, int64_t end)
 {
     Row const it = at(row);
+    end = std::min(end, it.countA);
     for (int64_t i = begin; i < end; ++i)
     {
         float const* const a = it.metric + 2 * i * mFeatures;
-        bool const pair = i < mCountB;
+        bool const pair = i < it.countB;
         if (pair && mSettings.k == 1)
         {
             float products[3];
@@ -90,16 +91,17 @@ void Match::measure(int64_t row, int64_t begin, int64_t end)
 void Match::findScales(int64_t row)
 {
     Row const it = at(row);
+    int64_t const free = it.countA + it.countB;
     if (mSettings.similarity == Similarity::kCosine)
     {
-        for (int64_t u = 0; u < mFree; ++u)
+        for (int64_t u = 0; u < free; ++u)
         {
             it.square[u] = std::sqrt(it.square[u]);
         }
         return;
     }
     float largest = 0.0F;
-    for (int64_t u = 0; u < mFree; ++u)
+    for (int64_t u = 0; u < free; ++u)
     {
         if (it.size[u] > 0.0F && std::isfinite(it.square[u]))
         {
@@ -161,9 +163,10 @@ void Match::rank(int64_t row, int64_t begin, int64_t end)
     Row const it = at(row);
     std::fill(it.rank + begin, it.rank + end, kRankNone);
     std::fill(it.partner + begin, it.partner + end, 0);
+    end = std::min(end, it.countA);
     if (mSettings.k == 1)
     {
-        for (int64_t i = begin; i < std::min(end, mCountB); ++i)
+        for (int64_t i = begin; i < std::min(end, it.countB); ++i)
         {
             consider(it, i, i, it.dot[i]);
         }
@@ -185,9 +188,9 @@ void Match::rank(int64_t row, int64_t begin, int64_t end)
 void Match::rankTiles(Row const& row, int64_t begin, int64_t end) const
 {
     auto const token = [&](int64_t u) { return row.metric + u * mFeatures; };
-    int64_t const reach = mSettings.k == 0 ? mTokens : mSettings.k - 1;
+    int64_t const reach = mSettings.k == 0 ? mProblem.tokens : mSettings.k - 1;
     int64_t const lowest = std::max<int64_t>(begin - reach, 0);
-    int64_t const beyond = std::min(end + reach, mCountB);
+    int64_t const beyond = std::min(end + reach, row.countB);
     // Where there are many, a block of them stays in the caches for all a's.
     int64_t const block = reach > kBlock ? kBlock : beyond;
     for (int64_t from = lowest; from < beyond; from += block)

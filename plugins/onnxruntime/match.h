@@ -1,7 +1,7 @@
 // Which a goes into which b, and how well they fit: R5.1 to R5.5 of docs/specification.md.
 #pragma once
 
-#include "settings.h"
+#include "problem.h"
 
 #include <cstdint>
 #include <vector>
@@ -14,10 +14,10 @@ namespace tsmerge
 class Match
 {
 public:
-    // metric [batch, tokens, features] and size [batch, tokens] must outlive this. Throws std::bad_alloc.
-    Match(float const* metric, float const* size, int64_t batch, int64_t tokens, int64_t features,
-        Settings const& settings);
+    // metric [batch, tokens, features] and the problem must outlive this. Throws std::bad_alloc.
+    Match(float const* metric, int64_t features, Problem const& problem);
 
+    // Of the longest row; ranks of a's that take no part are kRankNone.
     int64_t countA() const
     {
         return mCountA;
@@ -51,13 +51,11 @@ private:
     void rankTiles(Row const& row, int64_t begin, int64_t end) const;
 
     float const* mMetric;
-    float const* mSize;
-    int64_t mTokens;
     int64_t mFeatures;
-    Settings mSettings;
+    Problem const& mProblem;
+    Settings const& mSettings;
     int64_t mFree;   // unprotected tokens
     int64_t mCountA; // every first of them
-    int64_t mCountB; // every second of them
     std::vector<float> mSquare; // [batch, free]; for the cosine their roots in the end
     std::vector<float> mDot;    // [batch, countA], for k = 1
     std::vector<float> mScale;  // [batch]

@@ -1,4 +1,6 @@
-// The operators as ONNX Runtime's custom operators: tsmerge::LocalMerge and tsmerge::DynamicMerge on the CPU.
+// The operators as ONNX Runtime's custom operators: tsmerge::LocalMerge, tsmerge::DynamicMerge and tsmerge::SeriesMerge on
+// the CPU.
+#include "amounts.h"
 #include "attributes.h"
 #include "custom_op.h"
 #include "match.h"
@@ -13,52 +15,6 @@ namespace tsmerge
 
 namespace
 {
-
-// How many tokens merge: LocalMerge knows it from the length.
-class ByLength
-{
-public:
-    explicit ByLength(Ort::ConstKernelInfo const&) {}
-
-    static constexpr bool kFromRanks = false;
-
-    int64_t removed(Problem const& problem, Match const*) const
-    {
-        return removedTokens(problem.settings, problem.tokens);
-    }
-};
-
-// DynamicMerge: the mean over the rows of how many ranks exceed a threshold, rounded down.
-class ByThreshold
-{
-public:
-    explicit ByThreshold(Ort::ConstKernelInfo const& info)
-        : mLimit(rankLimit(info.GetAttribute<float>("threshold")))
-    {
-    }
-
-    static constexpr bool kFromRanks = true;
-
-    // Without ranks: the most that it may be.
-    int64_t removed(Problem const& problem, Match const* matching) const
-    {
-        int64_t const most = problem.batch == 0 ? 0 : mostRemoved(problem.settings, problem.tokens);
-        if (matching == nullptr)
-        {
-            return most;
-        }
-        int64_t exceeding = 0;
-        for (int64_t row = 0; row < problem.batch; ++row)
-        {
-            float const* const ranks = matching->ranks(row);
-            exceeding += std::count_if(ranks, ranks + matching->countA(), [&](float rank) { return rank > mLimit; });
-        }
-        return std::min(exceeding / problem.batch, most);
-    }
-
-private:
-    float mLimit;
-};
 
 template <typename Count>
 class Kernel
@@ -83,28 +39,40 @@ public:
             refuse("a row has more than 2^31 - 1 tokens");
         }
         Settings const settings = kTakesShare ? settingsOf(mSettings, context) : mSettings;
-        Problem const problem{size.GetTensorData<float>(), sizes.batch, sizes.tokens, sizes.features, settings};
-        if (mCount.removed(problem, nullptr) == 0)
+        Problem problem{size.GetTensorData<float>(), sizes.batch, sizes.tokens, sizes.features, settings, {}};
+        for (int64_t row = 0; row < sizes.batch; ++row)
+        {
+            problem.free.push_back(Count::free(settings, problem.size + row * sizes.tokens, sizes.tokens));
+        }
+        if (unchanged(problem, mCount.amounts(problem, nullptr)))
         {
             return copyAll(context, problem, x);
         }
         std::vector<float> storage;
         float const* const features
             = asFloats(metric, sizes.batch * sizes.tokens * sizes.metricFeatures, storage);
-        Match matching(features, problem.size, problem.batch, problem.tokens, sizes.metricFeatures, settings);
+        Match matching(features, sizes.metricFeatures, problem);
         if (Count::kFromRanks)
         {
             match(context, problem, matching);
         }
-        int64_t const removed = mCount.removed(problem, &matching);
-        if (removed == 0)
+        Amounts const amounts = mCount.amounts(problem, &matching);
+        if (unchanged(problem, amounts))
         {
             return copyAll(context, problem, x);
         }
-        merge(context, problem, x, matching, removed, Count::kFromRanks);
+        merge(context, problem, x, matching, amounts, Count::kFromRanks);
     }
 
 private:
+    // Of a row that loses some and is filled up again, R7.9, the length alone does not tell.
+    static bool unchanged(Problem const& problem, Amounts const& amounts)
+    {
+        auto const& removed = amounts.removed;
+        return amounts.left == problem.tokens
+            && std::all_of(removed.begin(), removed.end(), [](int64_t count) { return count == 0; });
+    }
+
     Settings mSettings;
     Count mCount;
 };
@@ -113,9 +81,11 @@ Ort::CustomOpDomain makeDomain()
 {
     static std::vector<Operator<Kernel<ByLength>>> local;
     static std::vector<Operator<Kernel<ByThreshold>>> dynamic;
+    static std::vector<Operator<Kernel<BySeries>>> series;
     Ort::CustomOpDomain domain{"tsmerge"};
     add(domain, local, "LocalMerge", nullptr);
     add(domain, dynamic, "DynamicMerge", nullptr);
+    add(domain, series, "SeriesMerge", nullptr);
     return domain;
 }
 

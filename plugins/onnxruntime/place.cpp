@@ -38,9 +38,15 @@ float sumOf(float const* size, int64_t token, int64_t head, int32_t const* next)
 
 } // namespace
 
-void place(float const* ranks, int32_t const* partners, int64_t countA, float const* size, int64_t tokens,
-    int64_t removed, Settings const& settings, Places const& out)
+void place(Match const& matching, Problem const& problem, int64_t row, Amounts const& amounts, Places const& out)
 {
+    Settings const& settings = problem.settings;
+    int64_t const tokens = problem.tokens;
+    int64_t const removed = amounts.removed[row];
+    int64_t const countA = matching.countA();
+    float const* const size = problem.size + row * tokens;
+    float const* const ranks = matching.ranks(row);
+    int32_t const* const partners = matching.partners(row);
     for (int64_t i = 0; i < countA; ++i)
     {
         out.keys[i] = key(ranks[i], i);
@@ -54,16 +60,17 @@ void place(float const* ranks, int32_t const* partners, int64_t countA, float co
         out.next[settings.protectFirst + 2 * i] = 0;
     }
     // Which a's go follows no pattern that a processor could foresee, so an a is written in any case: where it goes, the
-    // token after it, which stays, overwrites it. Only the last token has none after it.
+    // token after it, which stays, overwrites it. Only the last one may have none after it.
+    int64_t const aside = settings.protectFirst + problem.free[row];
     int64_t count = 0;
     int64_t left = 0;
-    for (int64_t n = 0; n < tokens; ++n)
+    for (int64_t n = 0; n < aside; ++n)
     {
         bool const goes = out.next[n] == 0;
         out.gone[count] = static_cast<int32_t>(n);
         count += goes;
         out.target[n] = left - (goes && settings.causal);
-        if (n + 1 == tokens && goes)
+        if (n + 1 == aside && goes)
         {
             break;
         }
@@ -71,6 +78,28 @@ void place(float const* ranks, int32_t const* partners, int64_t countA, float co
         out.sizeOut[left] = size[n];
         out.head[left] = -1;
         left += !goes;
+    }
+    // R7.9, R7.10: between those and the protected tokens is room up to `behind`, for padding that was set aside.
+    int64_t const end = tokens - settings.protectLast;
+    int64_t const behind = amounts.left - settings.protectLast;
+    auto const stay = [&](int64_t n, int64_t slot)
+    {
+        out.kept[slot] = n;
+        out.sizeOut[slot] = size[n];
+        out.head[slot] = -1;
+    };
+    for (int64_t n = aside; n < end; ++n)
+    {
+        out.target[n] = std::max<int64_t>(std::min(left, behind - 1), 0);
+        if (left < behind)
+        {
+            stay(n, left++);
+        }
+    }
+    for (int64_t n = end; n < tokens; ++n)
+    {
+        out.target[n] = behind + n - end;
+        stay(n, out.target[n]);
     }
     // Downwards, so that each list comes to ascend.
     for (int64_t at = removed - 1; at >= 0; --at)
@@ -93,6 +122,13 @@ void place(float const* ranks, int32_t const* partners, int64_t countA, float co
         {
             out.sizeOut[into] = sumOf(size, out.kept[into], out.gone[at], out.next);
         }
+    }
+    // What is still free there holds copies of the token before.
+    for (int64_t slot = left; slot < behind; ++slot)
+    {
+        out.kept[slot] = out.kept[slot - 1];
+        out.head[slot] = out.head[slot - 1];
+        out.sizeOut[slot] = 0.0F;
     }
 }
 

@@ -1,7 +1,8 @@
 // Which a's merge, and where every token of a row goes.
 #pragma once
 
-#include "settings.h"
+#include "match.h"
+#include "problem.h"
 
 #include <cstdint>
 
@@ -20,8 +21,8 @@ struct Places
     int32_t* gone;   // [removed + 1], for place alone
 };
 
-// ranks, partners [countA] from Match; size [tokens]. The removed best a's merge; of equal ranks the lowest.
-void place(float const* ranks, int32_t const* partners, int64_t countA, float const* size, int64_t tokens,
-    int64_t removed, Settings const& settings, Places const& out);
+// The removed best a's of a row merge; of equal ranks the lowest. A row of fewer than `left` tokens is filled up with
+// padding, and one that ends in more padding loses it. Not for rows that nothing changes.
+void place(Match const& matching, Problem const& problem, int64_t row, Amounts const& amounts, Places const& out);
 
 } // namespace tsmerge

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <vector>
 
 namespace tsmerge
@@ -68,19 +69,20 @@ struct Outputs
     std::vector<int32_t> next;
     std::vector<uint64_t> keys;
     std::vector<int32_t> gone;
-    int64_t removed;
+    int64_t most; // that a row removes
     int64_t countA;
     int64_t left;
 
-    Outputs(Ort::KernelContext const& context, Problem const& problem, int64_t removed, int64_t countA)
-        : head(problem.batch * (problem.tokens - removed))
+    Outputs(Ort::KernelContext const& context, Problem const& problem, Amounts const& amounts, int64_t countA)
+        : head(problem.batch * amounts.left)
         , next(problem.batch * problem.tokens)
         , keys(problem.batch * countA)
-        , gone(problem.batch * (removed + 1))
-        , removed(removed)
+        , most(std::accumulate(amounts.removed.begin(), amounts.removed.end(), int64_t{0},
+              [](int64_t a, int64_t b) { return std::max(a, b); }))
         , countA(countA)
-        , left(problem.tokens - removed)
+        , left(amounts.left)
     {
+        gone.resize(problem.batch * (most + 1));
         int64_t const yShape[] = {problem.batch, left, problem.features};
         int64_t const targetShape[] = {problem.batch, problem.tokens};
         y = context.GetOutput(0, yShape, 3);
@@ -92,7 +94,7 @@ struct Outputs
     Places row(int64_t row, int64_t tokens)
     {
         return Places{size + row * left, kept + row * left, target + row * tokens, head.data() + row * left,
-            next.data() + row * tokens, keys.data() + row * countA, gone.data() + row * (removed + 1)};
+            next.data() + row * tokens, keys.data() + row * countA, gone.data() + row * (most + 1)};
     }
 };
 
@@ -115,7 +117,7 @@ float const* asFloats(Ort::ConstValue const& metric, int64_t count, std::vector<
 
 void copyAll(Ort::KernelContext const& context, Problem const& problem, Ort::ConstValue const& x)
 {
-    Outputs out(context, problem, 0, 0);
+    Outputs out(context, problem, Amounts{{}, problem.tokens}, 0);
     bool const wide = x.GetTensorTypeAndShapeInfo().GetElementType() == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
     int64_t const bytes = wide ? sizeof(float) : sizeof(Ort::Float16_t);
     std::memcpy(out.y.GetTensorMutableRawData(), x.GetTensorRawData(),
@@ -148,16 +150,13 @@ namespace
 // Where there are many rows without ranks, each is matched just before it is merged, which finds its tokens in the
 // caches.
 template <typename T>
-void mergeRows(Ort::KernelContext const& context, Problem const& problem, T const* x, Match& matching, int64_t removed,
-    bool matched)
+void mergeRows(Ort::KernelContext const& context, Problem const& problem, T const* x, Match& matching,
+    Amounts const& amounts, bool matched)
 {
-    Outputs out(context, problem, removed, matching.countA());
+    Outputs out(context, problem, amounts, matching.countA());
     T* const y = out.y.GetTensorMutableData<T>();
     auto const placed = [&](int64_t row)
-    {
-        place(matching.ranks(row), matching.partners(row), matching.countA(), problem.size + row * problem.tokens,
-            problem.tokens, removed, problem.settings, out.row(row, problem.tokens));
-    };
+    { place(matching, problem, row, amounts, out.row(row, problem.tokens)); };
     auto combined = [&](int64_t row, int64_t begin, int64_t end)
     {
         combine(x + row * problem.tokens * problem.features, problem.size + row * problem.tokens, problem.features,
@@ -188,16 +187,16 @@ void mergeRows(Ort::KernelContext const& context, Problem const& problem, T cons
 } // namespace
 
 void merge(Ort::KernelContext const& context, Problem const& problem, Ort::ConstValue const& x, Match& matching,
-    int64_t removed, bool matched)
+    Amounts const& amounts, bool matched)
 {
     switch (x.GetTensorTypeAndShapeInfo().GetElementType())
     {
     case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT:
-        return mergeRows(context, problem, x.GetTensorData<float>(), matching, removed, matched);
+        return mergeRows(context, problem, x.GetTensorData<float>(), matching, amounts, matched);
     case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16:
-        return mergeRows(context, problem, x.GetTensorData<Ort::Float16_t>(), matching, removed, matched);
+        return mergeRows(context, problem, x.GetTensorData<Ort::Float16_t>(), matching, amounts, matched);
     case ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16:
-        return mergeRows(context, problem, x.GetTensorData<Ort::BFloat16_t>(), matching, removed, matched);
+        return mergeRows(context, problem, x.GetTensorData<Ort::BFloat16_t>(), matching, amounts, matched);
     default: throw Ort::Exception("x must be float32, float16 or bfloat16", ORT_INVALID_ARGUMENT);
     }
 }

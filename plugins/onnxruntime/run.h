@@ -3,23 +3,13 @@
 
 #include "match.h"
 #include "ort.h"
-#include "settings.h"
+#include "problem.h"
 
 #include <cstdint>
 #include <vector>
 
 namespace tsmerge
 {
-
-// All numbers of one call; size is [batch, tokens], x [batch, tokens, features].
-struct Problem
-{
-    float const* size;
-    int64_t batch;
-    int64_t tokens;
-    int64_t features;
-    Settings settings;
-};
 
 // metric as float32, `count` numbers; copied into `storage` where it is another type. Throws Ort::Exception.
 float const* asFloats(Ort::ConstValue const& metric, int64_t count, std::vector<float>& storage);
@@ -29,7 +19,7 @@ void match(Ort::KernelContext const& context, Problem const& problem, Match& mat
 
 // Writes the outputs. `matched` says that ranks are there, else this finds them. Throws Ort::Exception.
 void merge(Ort::KernelContext const& context, Problem const& problem, Ort::ConstValue const& x, Match& matching,
-    int64_t removed, bool matched);
+    Amounts const& amounts, bool matched);
 
 // Writes the outputs where nothing merges.
 void copyAll(Ort::KernelContext const& context, Problem const& problem, Ort::ConstValue const& x);

@@ -145,7 +145,7 @@ public:
 
     explicit DynamicMerge(OrtKernelInfo const* info)
         : mSettings(readSettings(Ort::ConstKernelInfo{info}, false))
-        , mLimit(rankLimit(Ort::ConstKernelInfo{info}.GetAttribute<float>("threshold")))
+        , mLimit(rankLimit(real(Ort::ConstKernelInfo{info}, "threshold", -1, 1)))
     {
     }
 

@@ -178,20 +178,72 @@ NATIVE_RULES = (
         "for (int64_t d = whole; d < n; ++d)",
         "for (int64_t d = n; d < n; ++d)",
     ),
-    ("dynamic: at the threshold", "operators.cpp", "return rank > mLimit;", "return rank >= mLimit;"),
-    (
-        "dynamic: no cap",
-        "operators.cpp",
-        "std::min(exceeding / problem.batch, most)",
-        "exceeding / problem.batch",
-    ),
+    ("dynamic: at the threshold", "amounts.h", "return rank > limit;", "return rank >= limit;"),
+    ("dynamic: no cap", "amounts.h", "std::min(total / problem.batch, most)", "total / problem.batch"),
     (
         "dynamic: of the first row",
-        "operators.cpp",
-        "row < problem.batch; ++row)\n        {\n            float const* const ranks",
-        "row < 1; ++row)\n        {\n            float const* const ranks",
+        "amounts.h",
+        "row < problem.batch; ++row)\n        {\n            total",
+        "row < 1; ++row)\n        {\n            total",
     ),
     ("the last range is lost", "run.cpp", "(length + kRange - 1) / kRange", "length / kRange"),
+)
+#: Rules of SeriesMerge on the CPU.
+SERIES_RULES = (
+    (
+        "padding at the end takes part",
+        "amounts.h",
+        "size[settings.protectFirst + free - 1] == 0.0F",
+        "false",
+    ),
+    (
+        "no cap",
+        "amounts.h",
+        "std::min(exceeding(*matching, row, mLimit), removed)",
+        "exceeding(*matching, row, mLimit)",
+    ),
+    ("what was set aside counts", "amounts.h", "problem.own(row)", "problem.tokens"),
+    (
+        "no row has to have a token",
+        "amounts.h",
+        "std::max<int64_t>(problem.settings.minTokens, 1)",
+        "problem.settings.minTokens",
+    ),
+    ("as short as the last row", "amounts.h", "std::max(out.left, own - removed)", "own - removed"),
+    (
+        "set aside is an a",
+        "match.cpp",
+        "    end = std::min(end, it.countA);\n    if",
+        "    if",
+    ),
+    ("set aside is a b", "match.cpp", "free / 2, mMetric", "mFree / 2, mMetric"),
+    ("set aside is lost", "place.cpp", "        if (left < behind)", "        if (false)"),
+    ("targets behind all slots", "place.cpp", "std::min(left, behind - 1)", "left"),
+    (
+        "copies have a size",
+        "place.cpp",
+        "out.sizeOut[slot] = 0.0F;",
+        "out.sizeOut[slot] = out.sizeOut[slot - 1];",
+    ),
+    (
+        "copies are not merged",
+        "place.cpp",
+        "out.head[slot] = out.head[slot - 1];",
+        "out.head[slot] = -1;",
+    ),
+    (
+        "protected tokens are not last",
+        "place.cpp",
+        "out.target[n] = behind + n - end;",
+        "out.target[n] = left + n - end;",
+    ),
+    ("longer rows decide", "operators.cpp", "amounts.left == problem.tokens\n            && ", ""),
+    (
+        "the length alone tells",
+        "operators.cpp",
+        "\n            && std::all_of(removed.begin(), removed.end(), [](int64_t count) { return count == 0; })",
+        "",
+    ),
 )
 
 
@@ -222,6 +274,10 @@ def _operators(plugins: Path, cases: int) -> list[str]:
     return ["-m", "tests.plugins.native", "--cases", str(cases), "--plugin", str(library)]
 
 
+def _series(plugins: Path, cases: int) -> list[str]:
+    return [*_operators(plugins, cases), "--method", "series"]
+
+
 def _counted(plugins: Path, cases: int) -> list[str]:
     library = native.build_emulated(plugins / "build", _headers(), "", plugins / native.CUDA_SOURCES.name)
     command = ["-m", "tests.plugins.native", "--plugin", str(library)]
@@ -230,6 +286,7 @@ def _counted(plugins: Path, cases: int) -> list[str]:
 
 KERNEL_SUBJECT = Subject("kernels", "local_merge", _kernels)
 OPERATOR_SUBJECT = Subject("native", native.SOURCES.name, _operators)
+SERIES_SUBJECT = Subject("series", native.SOURCES.name, _series)
 COUNT_SUBJECT = Subject("counted", "local_merge", _counted)
 CUDA_SUBJECT = Subject("cuda", native.CUDA_SOURCES.name, _counted)
 
@@ -255,8 +312,8 @@ def mutants() -> list[Mutant]:
             text = BARRIER.join(parts[:number]) + BARRIER.join(parts[number:])
             found.append(Mutant(f"barrier {number} of {file} deleted ({why})", KERNEL_SUBJECT, file, text))
     for subject, rules in (
-        (KERNEL_SUBJECT, KERNEL_RULES), (OPERATOR_SUBJECT, NATIVE_RULES), (COUNT_SUBJECT, COUNT_RULES),
-        (CUDA_SUBJECT, CUDA_RULES),
+        (KERNEL_SUBJECT, KERNEL_RULES), (OPERATOR_SUBJECT, NATIVE_RULES), (SERIES_SUBJECT, SERIES_RULES),
+        (COUNT_SUBJECT, COUNT_RULES), (CUDA_SUBJECT, CUDA_RULES),
     ):  # fmt: skip
         for name, file, text, instead in rules:
             source = (ROOT / subject.folder / file).read_text()

@@ -17,7 +17,7 @@ from tests.graphs import models as graphs
 from tsmerge_export import families
 from tsmerge_export.backends.engines.lower import check_supported
 from tsmerge_export.backends.onnxruntime.direct import open_session
-from tsmerge_export.backends.onnxruntime.native import OPERATORS
+from tsmerge_export.backends.onnxruntime.native import CPU_LIBRARY, CUDA_LIBRARY
 from tsmerge_export.cli import main_export
 from tsmerge_export.eager.apply import plan_of
 from tsmerge_export.errors import UnsupportedError
@@ -167,11 +167,12 @@ def test_files_refuse_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert not out.exists()
 
 
-def test_engines_refuse_it_and_native_operators_leave_it_to_its_function() -> None:
+def test_engines_refuse_it_and_the_cuda_library_leaves_it_to_its_function() -> None:
     model = onnx.load(subject("chronos-bolt").built(PLAIN).merged)
     with pytest.raises(UnsupportedError, match="SeriesMerge: how many tokens stay follows from the data"):
         check_supported(model)
     merges = {node.op_type for node in model.graph.node if node.domain == "tsmerge"}
     assert "SeriesMerge" in merges
-    assert not merges & set(OPERATORS)
+    assert not merges & set(CUDA_LIBRARY.operators)
+    assert merges & set(CPU_LIBRARY.operators)
     assert "SeriesMerge" in {function.name for function in model.functions}

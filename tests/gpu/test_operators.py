@@ -11,7 +11,7 @@ import onnxruntime as ort
 import pytest
 
 from tests.ops.harness import difference, merge_model, run_case, session
-from tests.plugins.native import METHODS, draw
+from tests.plugins.native import draw, methods
 from tests.problems import CASES
 from tsmerge_export.backends.onnxruntime import native
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.gpu
 PROBLEMS = int(os.environ.get("TSMERGE_GPU_PROBLEMS", "200"))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", methods(native.CUDA_LIBRARY))
 def test_equal_the_reference_on_random_problems(method: str, cuda: str, library: Path) -> None:
     flips = 0
     for seed in range(PROBLEMS):

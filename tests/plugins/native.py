@@ -22,10 +22,12 @@ from tests.ops.harness import difference, run_case
 from tests.plugins.emulated import ROOT
 from tests.plugins.fuzz import NearZero
 from tests.problems import CASES
+from tsmerge_export.backends.onnxruntime.native import CPU_LIBRARY, CUDA_LIBRARY, Library
 
 SOURCES = ROOT / "onnxruntime"
 CUDA_SOURCES = ROOT / "onnxruntime_cuda"
-METHODS = ("local", "local-options", "dynamic", "dynamic-options")
+#: The libraries by their file.
+LIBRARIES = {library.file: library for library in (CPU_LIBRARY, CUDA_LIBRARY)}
 
 #: Settings of LocalMerge; r is left out.
 PLAIN = {
@@ -37,6 +39,11 @@ PLAIN = {
     "protect_first": 0,
     "protect_last": 0,
 }
+
+
+def methods(library: Library) -> tuple[str, ...]:
+    """Those whose operators a library has, by their names in ``CASES``."""
+    return tuple(name for name, case in CASES.items() if case.op_type in library.operators)
 
 
 def cmake() -> str | None:
@@ -91,11 +98,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--plugin", type=Path, required=True, help="the library, for the CPU provider")
     parser.add_argument("--cases", type=int, default=2000, help="per method (default: 2000)")
     parser.add_argument("--seed", type=int, default=0, help="first seed (default: 0)")
-    parser.add_argument("--method", choices=METHODS, help="one alone (default: all)")
+    parser.add_argument("--method", choices=CASES, help="one alone (default: all that it has)")
     options = parser.parse_args(arguments)
+    of_library = methods(LIBRARIES[options.plugin.name])
     torch.set_num_threads(1)
     flips = 0
-    for method in [options.method] if options.method else METHODS:
+    for method in [options.method] if options.method else of_library:
         for seed in track(range(options.seed, options.seed + options.cases), method, transient=True):
             problem = check(seed, CASES[method], options.plugin)
             flips += problem == "flip"

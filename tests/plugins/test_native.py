@@ -23,7 +23,7 @@ from tests.cases import untouched
 from tests.models import tiny_folder
 from tests.ops.harness import add_functions, merge_model, native_form, session
 from tests.plugins.emulated import ROOT
-from tests.plugins.native import CUDA_SOURCES, METHODS, PLAIN, SOURCES, build
+from tests.plugins.native import CUDA_SOURCES, PLAIN, SOURCES, build, methods
 from tests.plugins.native import main as main_search
 from tsmerge_export.backends.onnxruntime import native
 from tsmerge_export.backends.onnxruntime.profile import merge_share
@@ -36,7 +36,7 @@ from tsmerge_export.report.html.commands import commands
 from tsmerge_export.settings.config import MergeConfig
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", methods(native.CPU_LIBRARY))
 def test_equal_the_reference_on_random_problems(
     method: str, operators: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -204,7 +204,8 @@ def test_attributes_are_those_of_the_operators() -> None:
     source = "".join(
         (folder / name).read_text()
         for folder, name in (
-            (SOURCES, "attributes.h"), (SOURCES, "operators.cpp"), (CUDA_SOURCES, "operators.cpp")
+            (SOURCES, "attributes.h"), (SOURCES, "amounts.h"), (SOURCES, "operators.cpp"),
+            (CUDA_SOURCES, "operators.cpp"),
         )
     )  # fmt: skip
     numbers = {name: int(value) for name, value in re.findall(r"constexpr int64_t (\w+) = (\d+);", source)}
@@ -214,11 +215,16 @@ def test_attributes_are_those_of_the_operators() -> None:
             r'integer\(info, "(\w+)", (\d+), (\w+)(, true)?\)', source
         )
     }
-    declared = {a for name in native.OPERATORS for a in schema(name).attributes}
+    operators = native.CPU_LIBRARY.operators + native.CUDA_LIBRARY.operators
+    declared = {a for name in operators for a in schema(name).attributes}
     assert read == {(a.name, a.least, a.most, a.optional) for a in declared if not a.real}
-    assert set(re.findall(r'GetAttribute<float>\("(\w+)"\)', source)) == {a.name for a in declared if a.real}
+    reals = {
+        (name, int(least), int(most))
+        for name, least, most in re.findall(r'real\([\w:{}]+, "(\w+)", (-?\d+), (\d+)\)', source)
+    }
+    assert reals == {(a.name, a.least, a.most) for a in declared if a.real}
     names = re.findall(r'add\(domain, \w+, "(\w+)", \w+\);', source)
-    assert sorted(names) == sorted(2 * native.OPERATORS)
+    assert sorted(names) == sorted(operators)
 
 
 _SANITIZED = """
@@ -286,6 +292,20 @@ def test_a_bundle_runs_with_the_library(operators: Path, monkeypatch: pytest.Mon
     monkeypatch.delenv(native.VARIABLE)
     np.testing.assert_array_equal(quantiles, tsm.pipeline(folder, plugin=operators).predict(context))
     assert loaded[2:] == [str(operators)] * 2
+
+
+def test_a_model_that_merges_per_series_forecasts_the_same(operators: Path) -> None:
+    """Several layers, whose rows begin with padding and come to end in it; and a row is what it is alone."""
+    file = bundle("bolt-nano", MergeConfig("dynamic", threshold=0.6, per_series=True)) / "model.onnx"
+    context = np.random.default_rng(0).standard_normal((4, 300)).astype(np.float32)
+    context[1:] = context[1:].cumsum(1)
+    context[2, :120] = np.nan
+    run = session(native_form(onnx.load(file)), plugin=operators)
+    (want,) = session(onnx.load(file)).run(["quantiles"], {"context": context})
+    (found,) = run.run(["quantiles"], {"context": context})
+    np.testing.assert_allclose(found, want, rtol=0, atol=2e-6 * np.abs(want).max())
+    (alone,) = run.run(["quantiles"], {"context": context[2:3]})
+    np.testing.assert_allclose(found[2:3], alone, rtol=0, atol=1e-5 * np.abs(alone).max())
 
 
 def _export(folder: Path, output: Path) -> int:

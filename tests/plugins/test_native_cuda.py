@@ -14,7 +14,7 @@ import tsmerge_export as tsm
 from tests.artefacts import bundle
 from tests.cases import untouched
 from tests.ops.harness import merge_model, native_form, session
-from tests.plugins.native import CUDA_SOURCES, METHODS
+from tests.plugins.native import CUDA_SOURCES, methods
 from tests.plugins.native import main as main_search
 from tsmerge_export.backends.onnxruntime import native
 from tsmerge_export.backends.onnxruntime.providers import with_plugin
@@ -33,7 +33,7 @@ PLAIN = {
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", methods(native.CUDA_LIBRARY))
 def test_equal_the_reference_on_random_problems(
     method: str, emulated_operators: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,8 +1,8 @@
 """The native operators of ``plugins``: libraries that ONNX Runtime runs instead of the portable functions.
 
 A file keeps its functions. Where a library is registered, ONNX Runtime takes its operators for the nodes that it has
-(:data:`OPERATORS`); everywhere else the same file runs by its functions. There is one library for the CPU's provider
-and one for CUDA's.
+(:attr:`Library.operators`); everywhere else the same file runs by its functions. There is one library for the CPU's
+provider and one for CUDA's.
 """
 
 from __future__ import annotations
@@ -19,25 +19,34 @@ from tsmerge_export.errors import MissingDependencyError, UnsupportedError, firs
 if TYPE_CHECKING:
     import onnxruntime
 
-#: The operators of domain ``tsmerge`` that both libraries have.
-OPERATORS = ("LocalMerge", "DynamicMerge")
-
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
 @dataclass(frozen=True)
 class Library:
-    """One library: its file, the environment variable that says where it is, and the folder that it is built from."""
+    """One library: its file, the environment variable that says where it is, the folder that it is built from, and
+    the operators of domain ``tsmerge`` that it has."""
 
     file: str
     variable: str
     source: str
+    operators: tuple[str, ...]
 
 
 #: For sessions on the CPU alone.
-CPU_LIBRARY = Library("libtsmerge_ort.so", "TSMERGE_ORT_PLUGIN", "plugins/onnxruntime")
+CPU_LIBRARY = Library(
+    "libtsmerge_ort.so",
+    "TSMERGE_ORT_PLUGIN",
+    "plugins/onnxruntime",
+    ("LocalMerge", "DynamicMerge", "SeriesMerge"),
+)
 #: For sessions whose first provider is CUDA's.
-CUDA_LIBRARY = Library("libtsmerge_ort_cuda.so", "TSMERGE_ORT_CUDA_PLUGIN", "plugins/onnxruntime_cuda")
+CUDA_LIBRARY = Library(
+    "libtsmerge_ort_cuda.so",
+    "TSMERGE_ORT_CUDA_PLUGIN",
+    "plugins/onnxruntime_cuda",
+    ("LocalMerge", "DynamicMerge"),
+)
 #: Among the versions of a bundle, where a library stood in for functions of the files.
 NATIVE = "native operators"
 VARIABLE, LIBRARY = CPU_LIBRARY.variable, CPU_LIBRARY.file

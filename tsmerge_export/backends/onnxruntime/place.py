@@ -158,6 +158,11 @@ class Place:
         found = native.for_providers(self.names)
         return None if found is None else native.find_library(self.plugin, found)
 
+    def native_operators(self) -> tuple[str, ...]:
+        """Which operators of domain ``tsmerge`` that library runs. Raises MissingDependencyError: it does not exist."""
+        found = native.for_providers(self.names)
+        return () if found is None or self.native_library() is None else found.operators
+
     def refuse_library(self, what: str) -> None:
         """Fail where a library must not run: what is proved there are other bodies of the same operators.
 

@@ -13,7 +13,6 @@ import onnx
 from numpy.typing import NDArray
 from onnx import inliner
 
-from tsmerge_export.backends.onnxruntime import native
 from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.backends.onnxruntime.place import HERE, Place
 from tsmerge_export.onnx_model import weights as onnx_weights
@@ -81,10 +80,10 @@ def _events(
     if not any(node.domain == DOMAIN for node in before.graph.node):
         return None
     plain = {node.name for node in before.graph.node if not _added(node)}
-    if place.native_library() is not None:  # the inliner leaves what has no function
-        kept = [function for function in before.functions if function.name not in native.OPERATORS]
-        del before.functions[:]
-        before.functions.extend(kept)
+    native = place.native_operators()
+    kept = [function for function in before.functions if function.name not in native]
+    del before.functions[:]  # the inliner leaves what has no function
+    before.functions.extend(kept)
     proto = inliner.inline_local_functions(before)
     with tempfile.TemporaryDirectory(prefix="tsmerge-") as folder:
         for index, node in enumerate(proto.graph.node):
