@@ -35,6 +35,7 @@ from rich.table import Table
 
 from tsmerge_export import families
 from tsmerge_export.backends.onnxruntime.direct import open_session
+from tsmerge_export.backends.onnxruntime.place import Place
 from tsmerge_export.compile.checkpoint_source import CheckpointSource
 from tsmerge_export.compile.compilation import Compilation
 from tsmerge_export.errors import TsmergeError
@@ -80,7 +81,7 @@ def measure(
     """Figures of one size; both files (and the merged one with native operators) in turn, after a warm-up of two."""
     sessions = [open_session(file, threads, timed=True) for file in files]
     if plugin is not None:
-        sessions.append(open_session(files[1], threads, timed=True, plugin=plugin))
+        sessions.append(open_session(files[1], threads, timed=True, place=Place.of(plugin=plugin)))
     taken: list[list[float]] = [[] for _ in sessions]
     begin = time.monotonic()
     gc.disable()

@@ -37,6 +37,7 @@ from rich.table import Table
 from tsmerge_export import ops
 from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.backends.onnxruntime.native import CPU_LIBRARY
+from tsmerge_export.backends.onnxruntime.place import Place
 from tsmerge_export.merge.plan import make_plan
 from tsmerge_export.settings.config import MergeConfig
 
@@ -94,7 +95,7 @@ def candidates(
         )
         found[name] = lambda feed, opened=opened: opened.run(None, feed)
         if plugin is not None and step.op_type in CPU_LIBRARY.operators:
-            fast = open_session(operator(MERGES[name]), threads, timed=True, plugin=plugin)
+            fast = open_session(operator(MERGES[name]), threads, timed=True, place=Place.of(plugin=plugin))
             found[name + NATIVE] = lambda feed, fast=fast: fast.run(None, feed)
         found[f"{name}, eager"] = lambda feed, step=step: step(
             torch.from_numpy(feed["x"]), torch.from_numpy(feed["size"])
@@ -153,7 +154,7 @@ def _resident(field: str) -> int:
 
 
 def _memory(name: str, plugin: Path | None, tokens: int, features: int, threads: int, queue: Any) -> None:
-    opened = open_session(operator(MERGES[name]), threads, timed=True, plugin=plugin)
+    opened = open_session(operator(MERGES[name]), threads, timed=True, place=Place.of(plugin=plugin))
     feed = inputs(tokens, features)
     opened.run(None, inputs(8, features))
     Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to what is resident
