@@ -13,6 +13,8 @@ from tests.models import tiny
 from tsmerge_export.eager.apply import current_run
 from tsmerge_export.errors import UnsupportedError, UsageError
 from tsmerge_export.merge import local_merge
+from tsmerge_export.merge.plan import make_plan
+from tsmerge_export.merge.run import MergeRun
 
 
 def t5_encoder_by_hand(
@@ -70,6 +72,28 @@ def test_encoder_equals_a_forward_written_by_hand(k: int | None, compact: bool) 
         want, want_mask = t5_encoder_by_hand(model, ids, mask, compact, k=k, ratio="1/3", min_tokens=2)
         assert torch.equal(run.align(mask, 1), want_mask)
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 13, 13), (3, 1, 13, 13), (6, 1, 13, 13), (3, 2, 1, 13)])
+def test_values_of_pairs_follow_both_tokens(shape: tuple[int, ...]) -> None:
+    """One for all rows of a batch, one a row, one for each sample of a row, one that repeats itself; gradients too."""
+    rng = torch.Generator().manual_seed(5)
+    run = MergeRun({0: make_plan(tsm.MergeConfig(ratio="1/3"), 1)[0]})
+    run.merge(0, torch.randn((3, 13, 4), generator=rng))
+    assert run.kept is not None
+    kept = run.kept.repeat_interleave(max(1, shape[0] // 3), dim=0)
+    # Whole numbers: their sums are the same in any order.
+    value = torch.randint(-99, 99, shape, generator=rng).float().requires_grad_()
+    got = run.align(value, 2, 3)
+    rows = [value[n if shape[0] > 1 else 0][..., each] for n, each in enumerate(kept)]
+    if shape[2] > 1:
+        rows = [row[:, each] for row, each in zip(rows, kept, strict=True)]
+    want = torch.stack(rows)
+    assert torch.equal(got, want)
+    weight = torch.randint(-9, 9, want.shape, generator=rng).float()
+    gradients = [torch.autograd.grad(out, value, weight)[0] for out in (got, want)]
+    assert torch.equal(*gradients)
+    assert gradients[0].any()
 
 
 def test_decoder_attends_to_merged_tokens_with_their_mask() -> None:

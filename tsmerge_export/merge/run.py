@@ -200,16 +200,15 @@ class MergeRun:
         original = 0 if self._target is None else self._target.shape[1]
         for axis in axes:
             # N = 1 keeps its one token, so an axis of length 1 is right as it is, broadcast or not.
-            if value.shape[axis] == 1:
-                continue
-            if value.shape[axis] != original:
+            if value.shape[axis] not in (1, original):
                 raise ValueError(
                     f"axis {axis} of {list(value.shape)} does not have one entry per token ({original})"
                 )
-            index = kept.view(
-                kept.shape[0], *(kept.shape[1] if a == axis else 1 for a in range(1, value.dim()))
-            )
-            value = torch.take_along_dim(value, index, dim=axis)
+        if value.dim() == 4 and axes == (2, 3) and value.shape[0] == 1 and min(value.shape[2:]) > 1:
+            return _pairs(value[0], kept)
+        for axis in axes:
+            if value.shape[axis] != 1:
+                value = _take(value, kept, axis)
         return value
 
     def proportion(self, batch: int) -> Tensor | None:
@@ -252,3 +251,26 @@ class MergeRun:
     def unmerge(self, y: Tensor) -> Tensor:
         """``[B, M, ...]`` back to ``[B, N, ...]``: every original token gets a copy of the one it went into."""
         return y if self._target is None else unmerge(y, self._target)
+
+
+def _take(value: Tensor, kept: Tensor, axis: int) -> Tensor:
+    """The entries ``kept [B, M]`` along an axis of ``value [B or 1, ...]``."""
+    shape = [len(kept), *value.shape[1:]]
+    index = kept.view(len(kept), *(kept.shape[1] if a == axis else 1 for a in range(1, value.dim())))
+    # Not take_along_dim: it computes and keeps a remainder of every index.
+    return value.expand(shape).gather(
+        axis, index.expand([*shape[:axis], kept.shape[1], *shape[axis + 1 :]])
+    )
+
+
+def _pairs(value: Tensor, kept: Tensor) -> Tensor:
+    """``value [H, N, N]`` at the pairs of ``kept [B, M]``: ``[B, H, M, M]``.
+
+    By one index for all heads. One axis after the other would expand the value to every row of the batch, and its
+    gradient too.
+    """
+    batch, left = kept.shape
+    index = (kept[:, :, None] * value.shape[2] + kept[:, None, :]).flatten()
+    # The gradient of index_select is a fast sum where there is one axis.
+    heads = [one.index_select(0, index).view(batch, left, left) for one in value.flatten(1).unbind()]
+    return torch.stack(heads, 1)
