@@ -258,9 +258,7 @@ def _take(value: Tensor, kept: Tensor, axis: int) -> Tensor:
     shape = [len(kept), *value.shape[1:]]
     index = kept.view(len(kept), *(kept.shape[1] if a == axis else 1 for a in range(1, value.dim())))
     # Not take_along_dim: it computes and keeps a remainder of every index.
-    return value.expand(shape).gather(
-        axis, index.expand([*shape[:axis], kept.shape[1], *shape[axis + 1 :]])
-    )
+    return value.expand(shape).gather(axis, index.expand([*shape[:axis], kept.shape[1], *shape[axis + 1 :]]))
 
 
 def _pairs(value: Tensor, kept: Tensor) -> Tensor:
