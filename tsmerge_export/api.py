@@ -20,8 +20,10 @@ from tsmerge_export.console.progress import NoProgress, Progress, Stopwatch
 from tsmerge_export.errors import UnsupportedError, UsageError
 from tsmerge_export.graphs.model import GraphOptions, is_graph_file
 from tsmerge_export.graphs.source import GraphSource
+from tsmerge_export.precision.products import refuse_quantised
 from tsmerge_export.report.write import write_texts
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.precision import FLOAT32, Precision
 from tsmerge_export.typed import written
 from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.data import Table
@@ -49,6 +51,7 @@ def export(
     graph: GraphOptions | None = None,
     providers: Providers | None = None,
     plugin: str | Path | None = None,
+    precision: Precision = FLOAT32,
     progress: Progress | None = None,
 ) -> Bundle:
     """Export a model with merging, prove the result, measure its cost, write a bundle.
@@ -78,19 +81,21 @@ def export(
         providers, plugin: where ONNX Runtime runs what is proved and timed, and the library of native operators for it,
             as for :func:`tsmerge_export.load`. Parity is with PyTorch on the CPU wherever that is, in float32: CUDA's
             provider without TF32; times and merge cost are those of the providers as they come.
+        precision: below float32, ONNX Runtime's quantiser makes the bundle's files of those that were proved, and what
+            that costs is measured, see docs/precision.md.
         progress: told about each step.
 
     Returns:
         The bundle, in place.
 
     Raises:
-        VerdictError: parity failed; nothing is written, ``error.manifest`` holds the verdicts.
+        VerdictError: parity or the precision failed; nothing is written, ``error.manifest`` holds the verdicts.
         UsageError, UnsupportedError, MissingDependencyError: the user can mend it; nothing is written.
     """
     watch = Stopwatch(progress or NoProgress())
     checks = Checks(atol, rtol, threads, seed, place=_place(providers, plugin))
     target = target or Target()
-    target.check(merge or MergeConfig(), inline=inline, place=checks.place)
+    target.check(merge or MergeConfig(), inline=inline, place=checks.place, precision=precision)
     if not callable(output):
         check_output(output, force)
     options: dict[str, Any] = {"family": family, "config": config, "trust_remote_code": trust_remote_code}
@@ -105,11 +110,15 @@ def export(
         source = CheckpointSource.load(
             model, opset=opset, data=data, original=original, progress=watch, **options
         )
+    if precision.low and isinstance(source, GraphSource):
+        refuse_quantised(source.model.original, source.name)
     compilation = Compilation(source, merge, inline=inline or target.inlined, progress=watch)
     target.check(
         compilation.merge, inline=inline, place=checks.place
     )  # what a checkpoint was trained for is known now
-    return compilation.bundle(output, checks, texts=write_texts, force=force, target=target, search=search)
+    return compilation.bundle(
+        output, checks, texts=write_texts, force=force, target=target, search=search, precision=precision
+    )
 
 
 def validate(
@@ -130,7 +139,7 @@ def validate(
     plugin: str | Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Repeat both verdicts of a bundle against the model that it was made from.
+    """Repeat the verdicts of a bundle against the model that it was made from.
 
     Args:
         directory: the bundle; its files must match its manifest. inputs: example for a graph, see
@@ -139,7 +148,8 @@ def validate(
             None compares with ``model`` unmerged.
 
     Returns:
-        ``{"parity": ..., "cost": ...}`` as in the manifest. It does not raise for a failed verdict.
+        ``{"parity": ..., "cost": ..., "precision": ...}`` as in the manifest, what there is of them. It does not raise
+        for a failed verdict.
 
     Raises:
         UsageError: no bundle, a changed file, a model of another family, or an original with other weights than the

@@ -72,7 +72,7 @@ def test_a_report_says_all_of_the_manifest_but_files_and_pipeline() -> None:
     assert set(made) == {"format", "format_version", *names - {"files", "pipeline"}, *only_there}
     assert list(made) == [
         "format", "format_version", "source", "family", "merge", "notes", "trained", "original", "graph", "opset",
-        "inline", "components", "verdicts", "target", "versions", "providers", "created", *only_there,
+        "inline", "components", "verdicts", "target", "precision", "versions", "providers", "created", *only_there,
     ]  # fmt: skip
     assert list(report_dict({"family": "x"})) == ["format", "format_version", "family"]
 

@@ -99,6 +99,8 @@ class Backend(ABC):
     inlined: ClassVar[bool] = False
     #: Whether it runs all components; else those that merge alone, and a forecaster runs the others in ONNX Runtime.
     whole: ClassVar[bool] = False
+    #: Whether it takes files that ONNX Runtime's quantiser made.
+    low_precision: ClassVar[bool] = False
     #: Options of a :class:`~tsmerge_export.backends.target.Target` that it does not have (``dtype``, ``shapes``,
     #: ``capabilities``, ``plugin``, ``inline``), with the end of the sentence that refuses one.
     without: ClassVar[Mapping[str, str]] = {}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tsmerge_export import backends
 from tsmerge_export.errors import UnsupportedError, UsageError
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.precision import FLOAT32, Precision
 
 if TYPE_CHECKING:
     from tsmerge_export.backends.base import Backend
@@ -66,15 +67,22 @@ class Target:
             out += ["--compute-capability", ",".join(self.capabilities)]
         return out if self.plugin is None else [*out, "--plugin", str(self.plugin)]
 
-    def check(self, merge: MergeConfig, *, inline: bool, place: Place | None = None) -> None:
+    def check(
+        self,
+        merge: MergeConfig,
+        *,
+        inline: bool,
+        place: Place | None = None,
+        precision: Precision = FLOAT32,
+    ) -> None:
         """Fail on what cannot work, before any work.
 
         Args:
-            place: where ONNX Runtime proves it.
+            place: where ONNX Runtime proves it. precision: of the bundle's files.
 
         Raises:
             UsageError: unknown names, or flags (or a library of native operators) without effect.
-            UnsupportedError: a method that the runtime cannot run.
+            UnsupportedError: a method or a precision that the runtime cannot run.
             MissingDependencyError: what the runtime needs is not installed.
         """
         backend = self.backend
@@ -98,5 +106,10 @@ class Target:
             raise UnsupportedError(
                 f"--ratio runtime: {self.runtime} {backend.why_fixed}; give a ratio such as 1/4, or use "
                 f"--runtime {backends.DEFAULT}"
+            )
+        if precision.low and not backend.low_precision:
+            raise UnsupportedError(
+                f"--precision {precision.kind}: quantised files are for --runtime {backends.DEFAULT}, not for "
+                f"{self.runtime}; leave one of the two out"
             )
         backend.check(self, merge)

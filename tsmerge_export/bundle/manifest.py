@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from tsmerge_export.bundle.precision import PrecisionEntry
 from tsmerge_export.bundle.target import TargetEntry
 from tsmerge_export.bundle.verdicts import Verdicts
 from tsmerge_export.console.one_line import short
@@ -127,6 +128,7 @@ class Described:
         original: what merging was compared with, where that is not the same weights unmerged.
         providers: of ONNX Runtime, in order of preference, that verdicts and times come from.
         created: date and time, ISO 8601.
+        precision: of files whose weights are not float32.
     """
 
     source: str | None = field(default=None, metadata=SPARSE)
@@ -142,6 +144,7 @@ class Described:
     pipeline: dict[str, Any] | None = field(default=None, metadata={**SPARSE, **MANIFEST_ONLY})
     verdicts: Verdicts = field(default_factory=Verdicts)
     target: TargetEntry | None = field(default=None, metadata=SPARSE)
+    precision: PrecisionEntry | None = field(default=None, metadata=SPARSE)
     versions: dict[str, str] = field(default_factory=dict)
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
     created: str | None = field(default=None, metadata=SPARSE)

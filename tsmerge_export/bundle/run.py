@@ -15,7 +15,7 @@ class Run:
     Attributes:
         output: name of the bundle's folder. opset: as given; what came of it is the bundle's own.
         data: the table's path. table: the flags that it was read with.
-        target: the flags of a runtime beside ONNX Runtime.
+        target: the flags of a runtime beside ONNX Runtime. precision: those of one below float32.
         token_mask, protect_first, protect_last, inputs: of a graph from a file.
         providers: of ONNX Runtime, as the flag takes them. plugin: the library of native operators that was named.
         native: that of the environment, which stood in for functions of the files.
@@ -30,6 +30,7 @@ class Run:
     threads: int | None = None
     seed: int = 0
     target: tuple[str, ...] = ()
+    precision: tuple[str, ...] = ()
     family: str | None = None
     config: str | None = None
     trust_remote_code: bool = False

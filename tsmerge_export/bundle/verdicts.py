@@ -1,4 +1,6 @@
-"""What a bundle says about the two verdicts, parity and merge cost, with every figure of their reports.
+"""What a bundle says about parity and merge cost, with every figure of their reports.
+
+The third verdict, precision cost, is in :mod:`.precision`.
 
 A field of :data:`~tsmerge_export.typed.SPARSE` is of some verdicts only: of a family's or a graph's, of a component's
 or of all.
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tsmerge_export.bundle.precision import PrecisionCost
 from tsmerge_export.typed import SPARSE
 
 
@@ -175,12 +178,26 @@ class Cost:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """Parity, and where something merges and parity passed, the cost."""
+    """Parity, and where parity passed, the cost of what merges, and that of a precision below float32.
+
+    Parity and merge cost are those of float32 files; of a quantised bundle, of the twins that its files were made from.
+    """
 
     parity: Parity | None = field(default=None, metadata=SPARSE)
     cost: Cost | None = field(default=None, metadata=SPARSE)
+    precision: PrecisionCost | None = field(default=None, metadata=SPARSE)
 
     @property
     def passed(self) -> bool:
         """Whether parity was looked at and passed."""
         return self.parity is not None and self.parity.passed
+
+    @property
+    def failure(self) -> str | None:
+        """The first thing that failed, in a line; None where all that was looked at passed."""
+        if not self.passed:
+            first = "nothing was compared" if self.parity is None else self.parity.first_failure
+            return f"parity failed: {first}"
+        if self.precision is not None and not self.precision.passed:
+            return f"precision failed: {self.precision.first_failure}"
+        return None

@@ -12,6 +12,7 @@ from tsmerge_export.backends.onnxruntime.place import Place
 from tsmerge_export.cli.files import check_files, check_inside, write_json
 from tsmerge_export.cli.handler import raise_if_interrupted
 from tsmerge_export.cli.merging import merge_config
+from tsmerge_export.cli.precision import precision_of
 from tsmerge_export.cli.providers import provider_options
 from tsmerge_export.cli.tables import read_data
 from tsmerge_export.cli.target import target_of
@@ -30,14 +31,14 @@ def default_output(model: str, method: str) -> str:
 
 
 def export(args: argparse.Namespace) -> int:
-    """``tsmerge-export MODEL``. Returns 0, or 1 when the parity verdict failed."""
+    """``tsmerge-export MODEL``. Returns 0, or 1 when parity or the precision failed."""
     merge = merge_config(args)
     check_files(args)
-    target = target_of(args)
+    target, precision = target_of(args), precision_of(args)
     place = provider_options(args)
     if target.runtime != DEFAULT:  # then the library is the target's
         place["plugin"] = None
-    target.check(merge or MergeConfig(), inline=args.inline, place=Place.of(**place))
+    target.check(merge or MergeConfig(), inline=args.inline, place=Place.of(**place), precision=precision)
     from tsmerge_export.bundle import check_output
 
     if args.output is None and merge is not None:
@@ -53,6 +54,7 @@ def export(args: argparse.Namespace) -> int:
     from tsmerge_export.bundle.report import as_report, report_dict
     from tsmerge_export.console.progress import EXPORT_STEPS, RichProgress
     from tsmerge_export.graphs.model import GraphOptions
+    from tsmerge_export.report.precision import print_precision
     from tsmerge_export.report.target import print_target
     from tsmerge_export.report.text import print_verdicts
 
@@ -68,6 +70,7 @@ def export(args: argparse.Namespace) -> int:
                 inline=args.inline,
                 force=args.force,
                 target=target,
+                precision=precision,
                 graph=GraphOptions(args.token_mask, args.protect_first, args.protect_last, args.inputs),
                 progress=progress,
                 data=data,
@@ -83,6 +86,7 @@ def export(args: argparse.Namespace) -> int:
     report = as_report(content)
     title = f"{report.family}: {report.setting.describe()}"
     print_verdicts(report.verdicts, title="\n".join([title, *report.notes]))
+    print_precision(report.verdicts.precision)
     if failed is not None:
         raise failed
     print_target(report.of_target)
@@ -97,7 +101,7 @@ def _shared(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def validate(args: argparse.Namespace) -> int:
-    """``tsmerge validate DIR MODEL``. Returns 0, or 1 when the parity verdict failed."""
+    """``tsmerge validate DIR MODEL``. Returns 0, or 1 when parity or the precision failed."""
     check_files(args)
     place = provider_options(args)
     Place.of(**place)
@@ -109,6 +113,7 @@ def validate(args: argparse.Namespace) -> int:
     from tsmerge_export import api
     from tsmerge_export.bundle.report import as_report, report_dict
     from tsmerge_export.console.progress import VALIDATE_STEPS, RichProgress
+    from tsmerge_export.report.precision import print_precision
     from tsmerge_export.report.text import print_verdicts
 
     with RichProgress(VALIDATE_STEPS, raise_if_interrupted) as progress:
@@ -126,9 +131,9 @@ def validate(args: argparse.Namespace) -> int:
     write_json(args.json, content)
     report = as_report(content)
     print_verdicts(report.verdicts, title=f"{args.bundle}: {report.setting.describe()}")
-    parity = report.verdicts.parity
-    if parity is not None and not parity.passed:
-        raise VerdictError(f"{args.bundle}: parity failed: {parity.first_failure}")
+    print_precision(report.verdicts.precision)
+    if report.verdicts.parity is not None and report.verdicts.failure is not None:
+        raise VerdictError(f"{args.bundle}: {report.verdicts.failure}")
     return 0
 
 

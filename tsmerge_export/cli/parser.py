@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from tsmerge_export.cli.examples import add_examples
 from tsmerge_export.cli.merging import add_merging, add_plugged
 from tsmerge_export.cli.model import add_graph_options, add_model, add_model_options
+from tsmerge_export.cli.precision import add_precision_options
 from tsmerge_export.cli.providers import add_provider_options
 from tsmerge_export.cli.readers import levels, tolerance, whole
 from tsmerge_export.cli.tables import FILES, add_table_options
@@ -91,6 +92,7 @@ def _fill_export(parser: argparse.ArgumentParser) -> None:
         help="write the merge functions inlined (for runtimes that do not expand them)",
     )
     group.add_argument("--force", action="store_true", help="replace an existing bundle")
+    add_precision_options(parser)
     add_target_options(parser)
     add_provider_options(parser, engines=True)
     add_model_options(parser)

@@ -24,12 +24,17 @@ def whole(least: int) -> Callable[[str], int]:
     return parse
 
 
-def names(text: str) -> tuple[str, ...]:
-    """Type of ``--column``: names with commas between them."""
+def names(text: str, what: str = "column") -> tuple[str, ...]:
+    """Type of ``--column`` and the like: names with commas between them."""
     found = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} names no column")
+        raise argparse.ArgumentTypeError(f"{text!r} names no {what}")
     return found
+
+
+def modules(text: str) -> tuple[str, ...]:
+    """Type of ``--keep-precise``."""
+    return names(text, "module or node")
 
 
 def tolerance(limit: float) -> Callable[[str], float]:

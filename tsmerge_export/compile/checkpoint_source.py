@@ -16,6 +16,7 @@ from torch import nn
 from tsmerge_export import families
 from tsmerge_export.backends.target import Target
 from tsmerge_export.bundle.manifest import OriginalEntry
+from tsmerge_export.bundle.precision import PrecisionCost
 from tsmerge_export.bundle.run import Run
 from tsmerge_export.bundle.target import TargetEntry
 from tsmerge_export.bundle.verdicts import Parity
@@ -37,7 +38,7 @@ from tsmerge_export.families.base import Arrays, Component
 from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.trained import Trained
-from tsmerge_export.verify import cost, example, generation, parity, remarks
+from tsmerge_export.verify import cost, example, generation, parity, precision, remarks
 from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import Checks, Told
 from tsmerge_export.verify.data import Table, need_rows, read_table
@@ -228,6 +229,14 @@ class CheckpointSource:
             with_decisions=first.decisions,
         )  # fmt: skip
         return Cost(replace(verdict, notes=notes), shown)
+
+    def precision(
+        self, twins: Sequence[Built], quantised: Sequence[Built], checks: Checks, told: Told
+    ) -> PrecisionCost:
+        """Forecasts of rolling windows, by all components of either side."""
+        return precision.measure(
+            self.of_family, self.model, twins, quantised, self.table, checks, progress=told
+        )
 
     def lower(
         self,

@@ -14,9 +14,11 @@ import onnx_ir as ir
 from tsmerge_export.backends.target import Target
 from tsmerge_export.bundle import Bundle, BundleWriter
 from tsmerge_export.bundle.manifest import Described, to_dict
+from tsmerge_export.bundle.precision import PrecisionCost, PrecisionEntry
 from tsmerge_export.bundle.run import Run
 from tsmerge_export.bundle.verdicts import Verdicts
 from tsmerge_export.compile.build import merge_and_lower
+from tsmerge_export.compile.precision import judge, quantise_files
 from tsmerge_export.compile.shared_weights import share
 from tsmerge_export.compile.source import Source
 from tsmerge_export.console.progress import NoProgress, Progress, Stopwatch
@@ -24,6 +26,7 @@ from tsmerge_export.eager.default import Settled
 from tsmerge_export.errors import UsageError, VerdictError
 from tsmerge_export.families.base import Component
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.precision import FLOAT32, Precision
 from tsmerge_export.verify import forms
 from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import Checks
@@ -152,7 +155,10 @@ class Compilation:
         return verdicts, {"example": cost.example()}
 
     def validate(self, bundle: Bundle, checks: Checks) -> Verdicts:
-        """Both verdicts of a bundle that is there, against the source.
+        """The verdicts of a bundle that is there, against the source.
+
+        Of a quantised bundle, parity and merge cost are those of the float32 files that are built anew; the bundle's
+        own are held against these.
 
         Raises:
             UsageError: its forms for other runtimes cannot be read.
@@ -163,15 +169,27 @@ class Compilation:
         with TemporaryDirectory(prefix="tsmerge-") as name:
             folder = Path(name)
             # Built anew: the unmerged rival, and a form that shows its decisions where the bundle's is inlined.
-            built = [
+            fresh = self._in_a_row(folder, folder, inline=False)
+            theirs = [
                 replace(
-                    fresh, merged=bundle.component(fresh.component.name).file,
-                    decisions=fresh.merged if inlined else None,
+                    one, merged=bundle.component(one.component.name).file,
+                    decisions=one.merged if inlined else None,
                 )
-                for fresh in self._in_a_row(folder, folder, inline=False)
+                for one in fresh
             ]  # fmt: skip
             faults = forms.faults(bundle, self.source.plan(self.merge))
-            return self.prove(built, checks, faults=faults)[0]
+            said = bundle.contents.precision
+            verdicts = self.prove(fresh if said is not None else theirs, checks, faults=faults)[0]
+            if said is None or not verdicts.passed:
+                return verdicts
+            return replace(verdicts, precision=self._judged(fresh, theirs, said.max_increase, checks))
+
+    def _judged(
+        self, twins: Sequence[Built], low: Sequence[Built], max_increase: float | None, checks: Checks
+    ) -> PrecisionCost:
+        self._progress.step("precision")
+        plan = self.source.plan(self.merge)
+        return judge(self.source, twins, low, max_increase, checks, self._progress.update, plan)
 
     def bundle(
         self,
@@ -182,33 +200,46 @@ class Compilation:
         force: bool = False,
         target: Target | None = None,
         search: Mapping[str, Any] | None = None,
+        precision: Precision = FLOAT32,
     ) -> Bundle:
         """Merge, prove, lower and write a bundle, all of it or nothing.
 
         Args:
             output: folder to make, or a function that names it after the method. force: replace a bundle that is there.
             texts: writes what people read. target: a back end beside ONNX Runtime. search: what came before.
+            precision: below float32, the files that are proved are quantised, and those are what the bundle holds.
 
         Raises:
-            VerdictError: parity failed; nothing is written, ``error.manifest`` holds the verdicts.
+            VerdictError: parity or the precision failed; nothing is written, ``error.manifest`` holds the verdicts.
             UsageError, UnsupportedError, MissingDependencyError: the user can mend it; nothing is written.
         """
         output = output(self.merge.method) if callable(output) else output
         with BundleWriter(output, force) as writer:
-            built = self._in_a_row(writer.path, writer.scratch, inline=self.inline)
-            share([item.merged for item in built], writer.path)
+            proved = writer.scratch if precision.low else writer.path
+            built = self._in_a_row(proved, writer.scratch, inline=self.inline)
+            low, entry = built, None
+            if precision.low:
+                self._progress.step("quantise")
+                low, entry = quantise_files(built, precision, writer.path)
+            share([item.merged for item in low], writer.path)
             verdicts, shown = self.prove(built, checks, show=True)
-            described = self._described(built, verdicts, checks)
-            shown["run"] = self._run(output, checks, target).to_dict()
+            if precision.low and verdicts.passed:
+                cost = self._judged(built, low, precision.max_increase, checks)
+                verdicts = replace(verdicts, precision=cost)
+            described = self._described(built, verdicts, checks, entry)
+            shown["run"] = self._run(output, checks, target, precision).to_dict()
             if search is not None:
                 shown["search"] = dict(search)
             if self.source.record is not None:
                 shown["distillation"] = dict(self.source.record)
+            known = to_dict(described) | shown
             if not verdicts.passed:
                 first = "nothing was compared" if verdicts.parity is None else verdicts.parity.first_failure
+                raise VerdictError(f"{self.source.name}: parity failed, no bundle is written: {first}", known)
+            if verdicts.precision is not None and not verdicts.precision.passed:
+                first = verdicts.precision.first_failure
                 raise VerdictError(
-                    f"{self.source.name}: parity failed, no bundle is written: {first}",
-                    to_dict(described) | shown,
+                    f"{self.source.name}: precision failed, no bundle is written: {first}", known
                 )
             if target is not None and target.needs_more:
                 wanted = [item for item in built if target.backend.whole or item.component.mergeable]
@@ -224,7 +255,9 @@ class Compilation:
                 texts(writer.path, known, self.source.sizes)
             return writer.commit(described)
 
-    def _described(self, built: Sequence[Built], verdicts: Verdicts, checks: Checks) -> Described:
+    def _described(
+        self, built: Sequence[Built], verdicts: Verdicts, checks: Checks, precision: PrecisionEntry | None
+    ) -> Described:
         """All that is known without a target."""
         trained = self.source.trained
         return Described(
@@ -243,9 +276,10 @@ class Compilation:
             versions=self.source.versions() | checks.place.versions(),
             providers=tuple(checks.place.names),
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            precision=precision,
         )
 
-    def _run(self, output: str | Path, checks: Checks, target: Target | None) -> Run:
+    def _run(self, output: str | Path, checks: Checks, target: Target | None, precision: Precision) -> Run:
         """What the commands of a report need besides the manifest."""
         return replace(
             self.source.run(),
@@ -255,5 +289,6 @@ class Compilation:
             threads=checks.threads,
             seed=checks.seed,
             target=() if target is None else tuple(target.flags()),
+            precision=tuple(precision.flags()),
             **checks.place.run_entry(),
         )

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from tsmerge_export.backends.target import Target
 from tsmerge_export.bundle import verdicts
 from tsmerge_export.bundle.manifest import GraphEntry, OriginalEntry
+from tsmerge_export.bundle.precision import PrecisionCost
 from tsmerge_export.bundle.run import Run
 from tsmerge_export.bundle.target import TargetEntry
 from tsmerge_export.console.progress import Progress
@@ -138,6 +139,14 @@ class Source(Protocol):
 
     def cost(self, merge: MergeConfig, built: Sequence[Built], checks: Checks, told: Told) -> Cost:
         """What merging costs in accuracy and brings in speed."""
+
+    def precision(
+        self, twins: Sequence[Built], quantised: Sequence[Built], checks: Checks, told: Told
+    ) -> PrecisionCost:
+        """What a precision below float32 costs in accuracy and brings in speed: its files against their twins.
+
+        Whether that passes is not looked at here.
+        """
 
     def lower(
         self,

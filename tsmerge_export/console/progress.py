@@ -9,14 +9,16 @@ from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
 
 # Steps of an export in order; a step that is left out is simply never announced.
-EXPORT_STEPS = ("load", "export", "rewrite", "lower", "parity", "cost", "example", "engine", "bundle")
+EXPORT_STEPS = (
+    "load", "export", "rewrite", "lower", "quantise", "parity", "cost", "example", "precision", "engine", "bundle",
+)  # fmt: skip
 BENCH_STEPS = ("load", "export", "rewrite", "lower", "bench")
 ADVISE_STEPS = ("load", "data", "export", "speed")
 TUNE_STEPS = ("load", "search", "distill", "test")
 DISTILL_STEPS = ("load", "data", "train", "control", "test", "speed")
 # A call that takes less shows no bar.
 _LATE_SECONDS = 2.0
-VALIDATE_STEPS = ("load", "export", "rewrite", "lower", "parity", "cost")
+VALIDATE_STEPS = ("load", "export", "rewrite", "lower", "parity", "cost", "precision")
 
 
 class Progress(Protocol):

@@ -22,3 +22,20 @@ def quiet(library: str) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+@contextmanager
+def no_logging() -> Iterator[None]:
+    """Let nobody log below a critical error within the block, and take no handler or level over from it.
+
+    For libraries that log through the root logger, or set it up when they are imported.
+    """
+    root = logging.getLogger()
+    handlers, level, disabled = list(root.handlers), root.level, root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
+        root.handlers[:] = handlers
+        root.setLevel(level)

@@ -16,6 +16,7 @@ import onnx_ir as ir
 from tsmerge_export.backends.target import Target
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.bundle.manifest import GraphEntry
+from tsmerge_export.bundle.precision import PrecisionCost
 from tsmerge_export.bundle.run import Run
 from tsmerge_export.bundle.target import TargetEntry
 from tsmerge_export.bundle.verdicts import Parity
@@ -32,9 +33,11 @@ from tsmerge_export.graphs.model import (
     drop_mask,
     load_graph_model,
 )
+from tsmerge_export.graphs.precision import precision_cost
 from tsmerge_export.inspection.feeds import Sizes, make
 from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.onnx_model import weights as onnx_weights
+from tsmerge_export.precision.products import QUANTISED
 from tsmerge_export.rewrite.blocks import find_blocks
 from tsmerge_export.rewrite.points import Point, find_points
 from tsmerge_export.rewrite.subgraphs import nodes_inside
@@ -43,8 +46,6 @@ from tsmerge_export.verify import remarks
 from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import Checks, Told
 from tsmerge_export.version import versions
-
-_QUANTISED = {"DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearMatMul", "QuantizeLinear"}
 
 
 class GraphSource:
@@ -188,6 +189,13 @@ class GraphSource:
         said = remarks.beyond(merge, only.with_nodes, length)
         return Cost(verdict if said is None else replace(verdict, notes=(*verdict.notes, said)))
 
+    def precision(
+        self, twins: Sequence[Built], quantised: Sequence[Built], checks: Checks, told: Told
+    ) -> PrecisionCost:
+        """How far the outputs move; there is nothing to look at."""
+        (twin,), (low,) = twins, quantised
+        return precision_cost(self.model, twin, low, checks)
+
     def lower(
         self,
         target: Target,
@@ -259,7 +267,7 @@ def _points(model: GraphModel) -> list[Point]:
         "more axes" + (f", refused: {reasons}" if reasons else "")
         + (f"; not written out: {', '.join(fused)}" if fused else "")
         + (f"; {inside} more inside the body of a loop or a branch, which is left as it is" if inside else "")
-        + (". It is quantised: merge the float32 model, and quantise what comes out" if present & _QUANTISED else "")
+        + (". It is quantised: give the float32 model, and quantise by --precision" if present & QUANTISED else "")
         + ". Export it with --merge none to have it as it is"
     )  # fmt: skip
 

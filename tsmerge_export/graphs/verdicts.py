@@ -1,9 +1,8 @@
-"""The two verdicts of a model without an eager module."""
+"""The verdicts of a model without an eager module."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache, partial
@@ -21,6 +20,14 @@ from tsmerge_export.graphs.model import FAMILY, GraphModel
 from tsmerge_export.graphs.noise import GraphNoise, Unmerged
 from tsmerge_export.graphs.reference import Reference, Where
 from tsmerge_export.graphs.rows import by_row
+from tsmerge_export.graphs.timed import (
+    batch_of,
+    data_of,
+    does_run,
+    length_of,
+    outputs_moved,
+    usual_feeds,
+)
 from tsmerge_export.inspection.feeds import KINDS, Sizes, kinds_for, make
 from tsmerge_export.merge.plan import MergeStep, make_plan
 from tsmerge_export.rewrite.dims import dims
@@ -44,11 +51,6 @@ from tsmerge_export.verify.speed import SpeedReport, interleaved
 from tsmerge_export.verify.threads import torch_threads
 
 AGAINST = "the original graph, run operator by operator with the reference merging"
-DATA = "generated inputs"
-_TIMED_LENGTHS = (512, 256, 128)
-_SHORT_LENGTHS = (40,)  # where speed is not looked at
-_TIMED_BATCHES = (8, 4, 2, 1)
-_MOST_WORK = 2**24  # several lengths in one input (time and variates) multiply
 
 
 #: How many rows of a batch some inputs are compared as.
@@ -71,14 +73,6 @@ def _at_ratios(cases: Sequence[_Case], merge: MergeConfig) -> list[_Case]:
     return [*cases, *(replace(case, name=f"{case.name} ratio={at}", ratio=at) for case, at in turns)]
 
 
-def _runs(session: Any, feeds: Arrays) -> bool:
-    try:
-        session.run(None, feeds)
-    except Exception:  # ONNX Runtime raises its own types, one per status code
-        return False
-    return True
-
-
 def _more_sizes(model: GraphModel, session: Any) -> Iterator[Sizes]:
     """Sizes that the graph was not measured at."""
     base = model.sizes[0]
@@ -86,7 +80,7 @@ def _more_sizes(model: GraphModel, session: Any) -> Iterator[Sizes]:
         return
     for batch, change in ((4, lambda n: n + 3), (1, lambda n: 2 * n + 1), (7, lambda n: max(2, n // 3))):
         sizes = {dim: batch if dim == "batch" else change(size) for dim, size in base.items()}
-        if _runs(session, make(model.inputs, sizes)):
+        if does_run(session, make(model.inputs, sizes)):
             yield sizes
 
 
@@ -109,7 +103,7 @@ def _cases(model: GraphModel, session: Any, checks: Checks, rows: Rows) -> list[
 def _rows_mix(model: GraphModel, session: Any) -> bool:
     """Whether the outputs of a row depend on the other rows (attention over the series of a batch): seen by running."""
     feeds = model.example(0)
-    batch = _batch(model, feeds)
+    batch = batch_of(model, feeds)
     own = [name for name, value in feeds.items() if value.ndim and len(value) == batch]
     if batch < 2 or not own:
         return False
@@ -124,18 +118,6 @@ def _rows_mix(model: GraphModel, session: Any) -> bool:
         and compare_row(value[0], after[name][0], tolerance)[0] is not None
         for name, value in before.items()
     )
-
-
-def _batch(model: GraphModel, feeds: Arrays) -> int:
-    """Rows of the batch: of the axis called so, else the first axis of the first input that has one.
-
-    Where the batch does not come first, all is compared as one row.
-    """
-    if not model.batch_first:
-        return 1
-    shapes = [(item.spec.dims, feeds[item.spec.name].shape) for item in model.inputs]
-    named = [shape[0] for dims, shape in shapes if dims and dims[0] == "batch"]
-    return int((named or [shape[0] for _, shape in shapes if shape] or [1])[0])
 
 
 def reference_of(
@@ -192,7 +174,7 @@ def _telling_cases(
     for tokens in lengths.more_tokens(plan, seen, max(counts[0] for counts in seen)):
         sizes = {**model.sizes[0], dim: tokens}
         feeds = make(model.inputs, sizes, KINDS[0], seed + 1)
-        if _runs(session, feeds):
+        if does_run(session, feeds):
             what = " ".join([KINDS[0].name, *(f"{name}={size}" for name, size in sizes.items())])
             found.append(_Case(what, KINDS[0].degenerate, rows(feeds), feeds))
     return found
@@ -236,7 +218,7 @@ def parity(
         mixed = _rows_mix(model, original)
 
         def rows(feeds: Arrays) -> int:
-            return 1 if mixed else _batch(model, feeds)
+            return 1 if mixed else batch_of(model, feeds)
 
         removed = 0
         noises: dict[Fraction | None, GraphNoise] = {}
@@ -315,70 +297,21 @@ def cost(
     names = [spec.name for spec in model.component.outputs]
     before = checks.open(model.original, timed=True)
     after = checks.open(built.merged, timed=True)
-    timed = _timed(model, before, _TIMED_LENGTHS if checks.times else _SHORT_LENGTHS)
-    moved: dict[str, list[float]] = {name: [] for name in names}
-    for kind in KINDS[:1] if model.given is not None else (KINDS[0], KINDS[1], KINDS[4]):
-        feeds = model.given if model.given is not None else make(model.inputs, timed, kind, checks.seed)
-        want, got = run_named(before, names, feeds), run_named(after, names, feeds)
-        for name in names:
-            moved[name].append(_moved(want[name], got[name]))
-    feeds = model.given if model.given is not None else make(model.inputs, timed, KINDS[0], checks.seed)
+    timed, feeds = usual_feeds(model, before, checks)
     done, unmerged_ms, merged_ms = interleaved(
-        lambda: before.run(names, feeds), lambda: after.run(names, feeds), runs=checks.runs(runs)
+        lambda: before.run(names, feeds[0]), lambda: after.run(names, feeds[0]), runs=checks.runs(runs)
     )
-    length = _tokens(model, timed) or max(
-        (n for dim, n in timed.items() if dim != "batch"), default=_longest(feeds)
-    )
-    speed = SpeedReport(_batch(model, feeds), length, checks.threads, done, unmerged_ms, merged_ms)
+    length = length_of(model, timed, feeds[0])
+    speed = SpeedReport(batch_of(model, feeds[0]), length, checks.threads, done, unmerged_ms, merged_ms)
     notes = [
         "what the outputs mean is not known, so that no forecast error can be given: how far they move is",
         *model.notes,
         *([speed.note] if speed.note else []),
     ]
     return Cost(
-        data=DATA if model.given is None else "the example of --inputs",
-        outputs={name: float(np.mean(values)) for name, values in moved.items()},
+        data=data_of(model),
+        outputs=outputs_moved(names, before, after, feeds),
         speed=speed.entry(),
         notes=tuple(notes),
-        tokens=tokens_left(built.decisions or built.merged, feeds, checks),
+        tokens=tokens_left(built.decisions or built.merged, feeds[0], checks),
     )
-
-
-def _tokens(model: GraphModel, sizes: Sizes) -> int | None:
-    """Tokens before the first merge; None where their number is computed."""
-    shape = next((dims(point.value) for point in find_points(model.measured.graph)[0]), None)
-    found = shape[1] if shape else None
-    return sizes.get(found) if isinstance(found, str) else found
-
-
-def _longest(feeds: Mapping[str, Any]) -> int:
-    return max((int(size) for value in feeds.values() for size in value.shape[1:]), default=1)
-
-
-def _moved(want: np.ndarray[Any, Any], got: np.ndarray[Any, Any]) -> float:
-    """Root mean square of the difference, over that of the output; 0 where the output is 0."""
-    finite = np.isfinite(want.astype(np.float64)) & np.isfinite(got.astype(np.float64))
-    w, g = want[finite].astype(np.float64), got[finite].astype(np.float64)
-    scale = float(np.sqrt(np.mean(w**2))) if w.size else 0.0
-    return float(np.sqrt(np.mean((g - w) ** 2))) / scale if scale else 0.0
-
-
-def _work(model: GraphModel, sizes: Sizes) -> int:
-    """Entries of the largest input times the longest length: about those of one head's attention scores."""
-    shapes = [[sizes[dim] for dim in item.spec.dims if isinstance(dim, str)] for item in model.inputs]
-    return max((math.prod(shape) * max(shape, default=1) for shape in shapes), default=1)
-
-
-def _timed(model: GraphModel, session: Any, longest: Sequence[int]) -> Sizes:
-    """A usual size that the graph runs at."""
-    if model.given is not None or not model.sizes[0]:
-        return model.sizes[0]
-    lengths = [dim for dim in model.sizes[0] if dim != "batch"]
-    for length in longest if lengths else (0,):
-        if lengths and length < max(model.sizes[0][dim] for dim in lengths):
-            break  # samples or pixels, of which it needs more
-        for batch in _TIMED_BATCHES if "batch" in model.sizes[0] else (1,):
-            sizes = {dim: batch if dim == "batch" else length for dim in model.sizes[0]}
-            if _work(model, sizes) <= _MOST_WORK and _runs(session, make(model.inputs, sizes)):
-                return sizes
-    return max(model.sizes, key=lambda sizes: int(np.prod(list(sizes.values()))))

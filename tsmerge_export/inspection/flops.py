@@ -1,6 +1,7 @@
 """Floating-point operations of an ONNX file at given input sizes, by running it once.
 
-Only matrix products count (MatMul and Gemm: 2*m*n*k, times the batch dims): in a transformer they are nearly all.
+Only matrix products count (MatMul and Gemm, quantised or not: 2*m*n*k, times the batch dims): in a transformer they are
+nearly all.
 Shapes are read at run time from added Shape nodes, so that data-dependent and unnamed dims need no inference.
 """
 
@@ -24,6 +25,7 @@ from tsmerge_export.settings.run_time import INPUT, METADATA
 from tsmerge_export.untrusted.onnx_scan import check_calls, scan
 
 _DOMAIN = "tsmerge"
+_BLOCKS = "MatMulNBits"
 _PREFIX = "tsmerge_shape_of/"
 _USUAL = {"samples": 20, "capacity": 64, "series": 1, "horizon": 4, "drawn_steps": 1}
 _ALL_TOKENS = 1_000_000_000
@@ -155,12 +157,16 @@ def _products(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     return [
         node
         for node in model.graph.node
-        if node.op_type in ("MatMul", "Gemm") and node.domain in ("", "ai.onnx")
+        if (node.op_type in ("MatMul", "Gemm", "MatMulInteger") and node.domain in ("", "ai.onnx"))
+        or (node.op_type == _BLOCKS and node.domain == "com.microsoft")
     ]
 
 
 def _flops_of(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
     a, b = shapes[node.input[0]], shapes[node.input[1]]
+    if node.op_type == _BLOCKS:  # the weight is packed
+        flags = {attribute.name: attribute.i for attribute in node.attribute}
+        return 2 * math.prod(a[:-1]) * flags["K"] * flags["N"]
     if node.op_type == "Gemm":
         flags = {attribute.name: attribute.i for attribute in node.attribute}
         m, k = a[::-1] if flags.get("transA") else a

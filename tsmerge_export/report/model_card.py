@@ -11,6 +11,13 @@ from tsmerge_export.bundle.report import Report, report_of
 from tsmerge_export.bundle.verdicts import Verdicts
 from tsmerge_export.console.figures import fewer
 from tsmerge_export.ops import SCHEMAS
+from tsmerge_export.report.precision import (
+    PRECISION_HEADER,
+    precision_rows,
+    precision_summary,
+    precision_title,
+    precision_words,
+)
 from tsmerge_export.report.target import target_section
 from tsmerge_export.report.text import (
     GENERATED_INPUT,
@@ -47,6 +54,7 @@ def model_card(content: Report | Mapping[str, Any], tokens: Sequence[Mapping[str
         _what(merge, report),
         _accuracy(report.verdicts),
         _cost(report.verdicts),
+        _precision(report),
         target_section(report.of_target),
         _limits(merge, report),
         _versions(report),
@@ -160,6 +168,18 @@ def _cost(verdicts: Verdicts) -> str:
         "being that of the columns' own changes; both models in ONNX Runtime on the CPU, timed in turns in one run.\n\n"
         + _grid(("", cost.unmerged_words, "merged", "change"), cost_rows(cost))
         + notes
+    )
+
+
+def _precision(report: Report) -> str:
+    cost, entry = report.verdicts.precision, report.precision
+    if cost is None or entry is None:
+        return ""
+    notes = "".join(f"\n\nNote: {_plain(note)}." for note in cost.notes)
+    return (
+        f"## What the precision costs and brings\n\n{_plain(precision_summary(entry))} Parity and merge cost above are "
+        f"those of the float32 files that these were made from. Against them, on {precision_title(cost)}: "
+        f"{precision_words(cost)}.\n\n" + _grid(PRECISION_HEADER, precision_rows(cost)) + notes
     )
 
 

@@ -24,7 +24,8 @@ _NUMBERS = re.compile(r"\[\n(?:\s+(?:-?[0-9.eE+-]+|null),?\n)+\s+\]")
 #: Metrics of the merge cost in a word or two.
 METRIC_NAMES = {"wql": "weighted quantile loss", "mse": "MSE", "mae": "MAE"}
 _NAME = 30
-_METRICS = {
+#: Metrics of a table of errors, with their units.
+METRICS = {
     "mse": "MSE of the median, in standard deviations squared",
     "mae": "MAE of the median, in standard deviations",
     "wql": "weighted quantile loss",
@@ -92,7 +93,7 @@ def cost_rows(cost: Cost) -> list[tuple[str, str, str, str]]:
     median = cost.median
     before, after, delta = median.unmerged, median.merged, median.change_percent
     rows = []
-    for key, text in _METRICS.items():
+    for key, text in METRICS.items():
         if key not in before:
             continue
         rows.append((text, number(before.get(key)), number(after.get(key)), change(delta.get(key))))
@@ -146,7 +147,7 @@ def cost_title(cost: Cost) -> str:
 
 
 def print_verdicts(verdicts: Verdicts | Mapping[str, Any], title: str = "") -> None:
-    """Print both verdicts as tables on stdout.
+    """Print parity and merge cost as tables on stdout.
 
     Args:
         verdicts: typed or as in ``report.json``; that there is no cost (nothing merged, or parity failed) is said.
@@ -160,7 +161,8 @@ def print_verdicts(verdicts: Verdicts | Mapping[str, Any], title: str = "") -> N
     parity, cost = verdicts.parity, verdicts.cost
     if parity is not None:
         against = parity.against or "eager PyTorch with the same merging"
-        console.print(f"\nParity: exported model against {against}", soft_wrap=True)
+        what = "exported model" if verdicts.precision is None else "float32 files that were quantised"
+        console.print(f"\nParity: {what} against {against}", soft_wrap=True)
         terminal.print_table(("", ""), parity_rows(parity), words=(0, 1))
     if cost is None:
         failed = parity is not None and not parity.passed

@@ -34,16 +34,16 @@ _ELEMENTWISE = {
     "Xor",
 }  # fmt: skip
 _KNOWN = _ELEMENTWISE | {
-    "ArgMax", "ArgMin", "Attention", "BatchNormalization", "Concat", "Constant", "ConstantOfShape", "Conv",
-    "CumSum", "Dropout", "Einsum", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Gemm",
-    "InstanceNormalization", "LayerNormalization", "LogSoftmax", "MatMul", "MaxPool", "NonZero", "OneHot", "Pad",
-    "RMSNormalization", "Range", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax",
-    "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Reshape", "RotaryEmbedding",
-    "ScatterElements", "ScatterND", "Shape", "Size", "Slice", "Softmax", "Split", "Squeeze", "Tile", "TopK",
-    "Transpose", "Trilu", "Unsqueeze",
+    "ArgMax", "ArgMin", "Attention", "BatchNormalization", "Concat", "Constant", "ConstantOfShape", "Conv", "CumSum",
+    "Dropout", "DynamicQuantizeLinear", "Einsum", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Gemm",
+    "InstanceNormalization", "LayerNormalization", "LogSoftmax", "MatMul", "MatMulInteger", "MaxPool", "NonZero",
+    "OneHot", "Pad", "RMSNormalization", "Range", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp",
+    "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Reshape",
+    "RotaryEmbedding", "ScatterElements", "ScatterND", "Shape", "Size", "Slice", "Softmax", "Split", "Squeeze",
+    "Tile", "TopK", "Transpose", "Trilu", "Unsqueeze",
 }  # fmt: skip
 # Outputs are whole numbers, of whatever inputs.
-_WHOLE = {"ArgMax", "ArgMin", "NonZero", "Shape", "Size"}
+_WHOLE = {"ArgMax", "ArgMin", "MatMulInteger", "NonZero", "Shape", "Size"}
 # Inputs that say how large the output is.
 _SIZES = {
     "ConstantOfShape": slice(0, 1), "Expand": slice(1, 2), "Tile": slice(1, 2), "Range": slice(0, 2),
@@ -88,13 +88,14 @@ class _Scope:
 
     Attributes:
         constants: values of those that do not change. whole: may be whole numbers. positive: hold none below 1.
-        doubled: how often they were put beside themselves on the way. roots: what they were computed from, number by
-            number. seen: all that are there. omitted: stand for inputs that are left out.
+        dims: of constants. doubled: how often they were put beside themselves on the way. roots: what they were
+            computed from, number by number. seen: all that are there. omitted: stand for inputs that are left out.
     """
 
     constants: dict[str, NDArray[Any]] = field(default_factory=dict)
     whole: set[str] = field(default_factory=set)
     positive: set[str] = field(default_factory=set)
+    dims: dict[str, tuple[int, ...]] = field(default_factory=dict)
     doubled: dict[str, float] = field(default_factory=dict)
     roots: dict[str, str] = field(default_factory=dict)
     seen: set[str] = field(default_factory=lambda: {""})
@@ -106,6 +107,7 @@ class _Scope:
             constants=dict(self.constants),
             whole=set(self.whole),
             positive=set(self.positive),
+            dims=dict(self.dims),
             doubled=dict(self.doubled),
             roots=dict(self.roots),
             seen=set(self.seen),
@@ -115,6 +117,7 @@ class _Scope:
     def hide(self, name: str) -> None:
         """Forget a value: the name is another's from here on."""
         self.constants.pop(name, None)
+        self.dims.pop(name, None)
         self.whole.discard(name)
         self.positive.discard(name)
         self.doubled.pop(name, None)
@@ -171,6 +174,7 @@ def _of_graph(graph: Any, scope: _Scope, functions: _Functions) -> str | None:
 
 
 def _keep(name: str, tensor: Any, scope: _Scope) -> None:
+    scope.dims[name] = tuple(tensor.dims)
     if tensor.data_type not in _NOT_WHOLE:
         scope.whole.add(name)
     found = _array(tensor)
@@ -224,7 +228,7 @@ def _of_node(node: Any, attributes: Mapping[str, Any], scope: _Scope, functions:
     called = functions.get((_domain(node.domain), node.op_type, node.overload))
     if called is not None:
         return _of_call(node, called, attributes, scope, functions)
-    if node.domain not in STANDARD:
+    if node.domain not in STANDARD and not _fitting_blocks(node, attributes, scope):
         return f"operator {node.domain[:40]}::{node.op_type[:40]}"
     if node.op_type in ("If", "Scan"):
         for attribute in attributes.values():
@@ -236,7 +240,7 @@ def _of_node(node: Any, attributes: Mapping[str, Any], scope: _Scope, functions:
             scope.hide(name)
             scope.whole.add(name)  # of unknown type
         return None
-    if node.op_type not in _KNOWN:
+    if node.op_type not in _KNOWN and node.domain in STANDARD:
         return f"operator {node.op_type[:40]}"
     return _harm(node, attributes, scope) or _learn(node, attributes, scope)
 
@@ -275,6 +279,26 @@ def _harm(node: Any, attributes: Mapping[str, Any], scope: _Scope) -> str | None
     return None
 
 
+def _fitting_blocks(node: Any, attributes: Mapping[str, Any], scope: _Scope) -> bool:
+    """Whether it is a product of ONNX Runtime's with a weight in blocks, all of which is there and as large as it says:
+    not every version looks before it reads."""
+    if (node.domain, node.op_type) != ("com.microsoft", "MatMulNBits") or len(node.input) not in (3, 4):
+        return False
+    rows, columns, bits, block = (attributes[name].i for name in ("K", "N", "bits", "block_size"))
+    if (
+        bits not in (4, 8)
+        or block not in (16, 32, 64, 128, 256)
+        or not (0 < rows < 2**31 and 0 < columns < 2**31)
+    ):
+        return False
+    blocks = -(-rows // block)
+    found = [scope.dims.get(name, ()) for name in node.input[1:]]
+    sizes = [columns * blocks, columns * -(-blocks * bits // 8)]
+    return found[0] == (columns, blocks, block * bits // 8) and all(
+        dims and math.prod(dims) == size for dims, size in zip(found[1:], sizes, strict=False)
+    )
+
+
 def _learn(node: Any, attributes: Mapping[str, Any], scope: _Scope) -> str | None:
     """Note what is known of the outputs."""
     largest = max(node.input, key=lambda name: scope.doubled.get(name, 0), default="")
@@ -296,6 +320,8 @@ def _learn(node: Any, attributes: Mapping[str, Any], scope: _Scope) -> str | Non
             scope.positive.add(name)
     if node.op_type == "TopK":
         scope.whole.update(node.output[1:])
+    if node.op_type == "DynamicQuantizeLinear":  # numbers, scale, zero point
+        scope.whole.update(node.output[::2])
     if folded is not None:
         _keep_constant(node.output[0], folded, scope)
     if node.op_type == "Constant" and "value" in attributes:

@@ -311,9 +311,10 @@ def window_errors(
         forecast: as in :func:`measure`.
 
     Returns:
-        ``mse`` and ``wql``, each ``[W]``: the MSE of the median forecast in standard deviations squared, and the
-        pinball loss summed over steps, mean over the levels, in the unit of the data (the numerator of the weighted
-        quantile loss: in a ratio of two losses the denominator cancels). NaN where a window has no observed target.
+        ``mse``, ``mae`` and ``wql``, each ``[W]``: the MSE of the median forecast in standard deviations squared, its
+        MAE in standard deviations, and the pinball loss summed over steps, mean over the levels, in the unit of the
+        data (the numerator of the weighted quantile loss: in a ratio of two losses the denominator cancels). NaN where
+        a window has no observed target.
     """
     levels = family.quantile_levels(model)
     quantiles = _in_chunks(forecast or _own_forecast(family, model), run, cut.context[column], seed)
@@ -326,7 +327,7 @@ def errors_of(
     """:func:`window_errors` of forecasts ``[W, Q, H]`` that are there already."""
     median = _median(quantiles, levels)
     target = cut.target[column]
-    found: dict[str, list[float]] = {"mse": [], "wql": []}
+    found: dict[str, list[float]] = {"mse": [], "mae": [], "wql": []}
     for w in range(len(target)):
         observed = not np.isnan(target[w]).all()
         scaled = [
@@ -334,14 +335,15 @@ def errors_of(
         ]
         losses = [metrics.pinball(quantiles[w, i], target[w], q) for i, q in enumerate(levels)]
         found["mse"].append(metrics.mse(*scaled))
+        found["mae"].append(metrics.mae(*scaled))
         found["wql"].append(float(np.mean(losses)) if observed else float("nan"))
     return {name: np.asarray(values) for name, values in found.items()}
 
 
 def next_to_nothing(metric: str, cut: Windows) -> npt.NDArray[np.float64]:
-    """``[C]``: an error of a window, ``mse`` or ``wql`` of :func:`window_errors`, that counts as next to nothing."""
-    if metric == "mse":
-        return np.full(len(cut.columns), change.least("mse"))
+    """``[C]``: an error of a window, a metric of :func:`window_errors`, that counts as next to nothing."""
+    if metric != "wql":
+        return np.full(len(cut.columns), change.least(metric))
     # A window's pinball losses are half of what the WQL sums up, over all of its steps.
     return change.least("mae") * cut.deviation * cut.target.shape[-1] / 2
 

@@ -85,6 +85,34 @@ def rows(decisions: Sequence[Decision], batch: int) -> int:
     return found.pop() if len(found) == 1 and min(found) % batch == 0 else batch
 
 
+def moved_away(want: Sequence[tuple[Ints, Ints]], got: Sequence[tuple[Ints, Ints]]) -> list[tuple[int, int]]:
+    """How two runs over the same tokens differ in what they merge, layer by layer.
+
+    Tokens are followed back to those that went into the first layer, or into the one behind which they were unmerged.
+
+    Args:
+        want, got: ``(kept [B, M], target [B, N])`` of each layer.
+
+    Returns:
+        By layer, over all rows: the tokens that ``want`` has merged away behind it, and how many of them ``got`` has
+        still.
+    """
+    out, left = [], []
+    for run in (want, got):
+        before: Ints | None = None
+        survivors: list[tuple[Ints, int]] = []
+        for kept, target in run:
+            first = before is None or before.shape != target.shape
+            before = kept if first or before is None else np.take_along_axis(before, kept, axis=1)
+            survivors.append((before, target.shape[1] if first else survivors[-1][1]))
+        left.append(survivors)
+    for (mine, tokens), (theirs, _) in zip(*left, strict=True):
+        gone = len(mine) * (tokens - mine.shape[1])
+        still = sum(len(np.setdiff1d(b, a)) for a, b in zip(mine, theirs, strict=True))
+        out.append((gone, still))
+    return out
+
+
 class Verdict(IntEnum):
     """How a row's decisions compare, over all merge layers."""
 

@@ -26,6 +26,7 @@ class OnnxRuntime(Backend):
     name = "onnxruntime"
     beside = False
     run_time = True
+    low_precision = True
     without: ClassVar[Mapping[str, str]] = {
         "dtype": _USELESS,
         "shapes": _USELESS,

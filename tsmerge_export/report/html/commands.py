@@ -73,7 +73,7 @@ def commands(content: Report | Mapping[str, Any]) -> list[tuple[str, str]]:
             words += ["--opset", str(report.opset)]
         if report.inline:
             words.append("--inline")
-        words += [*checks, *run.target, *_output(run.output)]
+        words += [*checks, *run.precision, *run.target, *_output(run.output)]
         again = ["tsmerge", "validate", bundle, model, *loading, *checks]
         out += [("export", shlex.join(words)), ("repeat the verdicts", shlex.join(again))]
     out += [
@@ -194,8 +194,21 @@ def _python(report: Report) -> str:
     )
     return (
         f"import tsmerge_export as tsm; tsm.export(model, tsm.MergeConfig({given}), "
-        f"output={run.output!r}{_options(report)}{more}{_target(run.target)}){note}"
+        f"output={run.output!r}{_options(report)}{more}{_precision(run.precision)}{_target(run.target)}){note}"
     )
+
+
+def _precision(flags: Sequence[str]) -> str:
+    """The argument that asks for a precision, of the flags that do."""
+    given = dict(zip(flags[::2], flags[1::2], strict=True))
+    if not given:
+        return ""
+    words = [repr(given["--precision"])]
+    if "--keep-precise" in given:
+        words.append(f"keep={tuple(given['--keep-precise'].split(','))!r}")
+    if "--max-increase" in given:
+        words.append(f"max_increase={float(given['--max-increase'].rstrip('%'))!r}")
+    return f", precision=tsm.Precision({', '.join(words)})"
 
 
 def _target(flags: Sequence[str]) -> str:

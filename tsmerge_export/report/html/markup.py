@@ -39,6 +39,12 @@ def join(parts: Iterable[object]) -> Html:
     return Html("".join(map(text, parts)))
 
 
+def tile(what: str, value: str, more: str, kind: str = "") -> Html:
+    """A figure at the top of a page: what it is, its value, more of it; ``kind`` is ``good``, ``warn`` or ``bad``."""
+    lines = ((what, "what"), (value, "value"), (more, "more"))
+    return tag("li", *(tag("span", words, class_=name) for words, name in lines), class_=kind or None)
+
+
 def section(title: str, name: str, *children: object) -> Html:
     """A section with a heading; nothing where it would be empty."""
     if not any(children):

@@ -6,7 +6,8 @@ from tsmerge_export.bundle.example import Products
 from tsmerge_export.bundle.report import Report
 from tsmerge_export.bundle.verdicts import Cost, Parity
 from tsmerge_export.console.figures import change, fewer, speed, within_noise
-from tsmerge_export.report.html.markup import Html, join, section, table, tag
+from tsmerge_export.report.html.markup import Html, join, section, table, tag, tile
+from tsmerge_export.report.html.precision import precision_section, precision_sentence, precision_tiles
 from tsmerge_export.report.text import (
     METRIC_NAMES,
     column_name,
@@ -34,10 +35,11 @@ def headline(report: Report) -> Html:
     said = []
     if parity:
         rows = f"{parity.rows} series in {parity.cases} cases"
+        what = "The exported files" if report.verdicts.precision is None else "In float32, the exported files"
         said.append(
-            f"The exported files compute what PyTorch computes with the same merging ({rows})."
+            f"{what} compute what PyTorch computes with the same merging ({rows})."
             if parity.passed
-            else f"The exported files do NOT compute what PyTorch computes ({rows}): do not use them."
+            else f"{what} do NOT compute what PyTorch computes ({rows}): do not use them."
         )
     if cost and cost.speed:
         key = main_metric(cost)
@@ -50,19 +52,16 @@ def headline(report: Report) -> Html:
         said.append(words + ".")
     elif parity and parity.passed:
         said.append("Nothing is merged.")
+    said += precision_sentence(report)
     return tag("p", " ".join(said), class_="lead")
 
 
 def tiles(report: Report) -> Html:
     """Parity, speed, error and tokens as figures."""
     verdicts = report.verdicts
-    made = [_parity_tile(verdicts.parity), *_cost_tiles(verdicts.cost), _tokens_tile(report)]
+    made = [_parity_tile(verdicts.parity), *_cost_tiles(verdicts.cost), *precision_tiles(report)]
+    made.append(_tokens_tile(report))
     return tag("ul", *(one for one in made if one), class_="tiles")
-
-
-def _tile(what: str, value: str, more: str, kind: str = "") -> Html:
-    lines = ((what, "what"), (value, "value"), (more, "more"))
-    return tag("li", *(tag("span", words, class_=name) for words, name in lines), class_=kind or None)
 
 
 def _parity_tile(parity: Parity | None) -> Html:
@@ -70,19 +69,19 @@ def _parity_tile(parity: Parity | None) -> Html:
         return Html("")
     good = parity.passed
     more = f"largest error {number(parity.max_rel, 3)} of the output's scale"
-    return _tile("Parity with PyTorch", "passed" if good else "FAILED", more, "bad" if not good else "good")
+    return tile("Parity with PyTorch", "passed" if good else "FAILED", more, "bad" if not good else "good")
 
 
 def _cost_tiles(cost: Cost | None) -> list[Html]:
     if cost is None:
-        return [_tile("Merge cost", "not measured", "nothing is merged, or parity failed")]
+        return [tile("Merge cost", "not measured", "nothing is merged, or parity failed")]
     made = []
     timed = cost.speed
     if timed is not None:
         ratio = timed.ratio
         times = f"{timed.unmerged_ms:.2f} ms \u2192 {timed.merged_ms:.2f} ms per call, {speed_place(timed)}"
         made.append(
-            _tile(
+            tile(
                 "Speed",
                 speed(ratio),
                 times,
@@ -102,10 +101,10 @@ def _cost_tiles(cost: Cost | None) -> list[Html]:
         others += _worst_words(cost, key)
         worst = max(moved.values())
         kind = "good" if worst <= _NOTABLE else "warn" if worst <= 10 * _NOTABLE else "bad"
-        made.append(_tile(f"Change of the {METRIC_NAMES[key]}", change(value), others, kind))
+        made.append(tile(f"Change of the {METRIC_NAMES[key]}", change(value), others, kind))
     elif not cost.comparable:
         more = "the same weights unmerged are no rival; give the model that they were distilled from"
-        made.append(_tile("Change of the error", "not told", more, "warn"))
+        made.append(tile("Change of the error", "not told", more, "warn"))
     return made
 
 
@@ -124,7 +123,7 @@ def _tokens_tile(report: Report) -> Html:
     more = f"{where}, {change(100 * (last / first - 1))}" if first else where
     if products.ratio:
         more += f"; matrix products there: {fewer(products.ratio)}"
-    return _tile("Tokens, first to last layer", f"{first} \u2192 {last}", more)
+    return tile("Tokens, first to last layer", f"{first} \u2192 {last}", more)
 
 
 def token_counts(report: Report) -> tuple[int, int, str, Products] | None:
@@ -150,17 +149,20 @@ def token_counts(report: Report) -> tuple[int, int, str, Products] | None:
 
 
 def verdict_sections(report: Report) -> Html:
-    """Both verdicts with all their figures."""
-    return join((_parity(report.verdicts.parity), _cost(report.verdicts.cost)))
+    """The verdicts with all their figures."""
+    verdicts = report.verdicts
+    quantised = verdicts.precision is not None
+    return join((_parity(verdicts.parity, quantised), _cost(verdicts.cost), precision_section(report)))
 
 
-def _parity(parity: Parity | None) -> Html:
+def _parity(parity: Parity | None, quantised: bool) -> Html:
     if parity is None:
         return Html("")
     told = tag(
         "p",
         "The exported files against the original eager model, with the reference merging applied, over random, "
         "constant, periodic, gappy, padded, huge and tiny series at sizes other than the export's.",
+        " Proved of the float32 files that those of this bundle were quantised from." if quantised else "",
     )
     parts = [told, table(("", ""), parity_rows(parity), name="Parity", words=2)]
     for one in parity.components:

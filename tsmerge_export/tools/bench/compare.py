@@ -23,7 +23,7 @@ from tsmerge_export.inspection.flops import count, without_merging
 from tsmerge_export.onnx_model import weights as onnx_weights
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.bench.candidate import UNMERGED
-from tsmerge_export.tools.bench.group import Group, of_bundle, of_model
+from tsmerge_export.tools.bench.group import Group, bundle_name, of_bundle, of_model
 from tsmerge_export.tools.bench.run import Timing, interleave
 from tsmerge_export.verify.data import Table
 
@@ -78,7 +78,7 @@ def _add_bundle(path: str, groups: Sequence[Group]) -> None:
             f"{path}: is a bundle; name {wanted} {bundle.contents.family} model beside it, to compare with"
         )
     info = bundle.component(mine[0].component)
-    mine[0].add_merged(f"bundle {path}", bundle.path / info.file, bundle.merge)
+    mine[0].add_merged(bundle_name(bundle, path), bundle.path / info.file, bundle.merge)
 
 
 def earlier_rows(path: str | None, settings: dict[str, Any]) -> list[Row]:

@@ -127,6 +127,12 @@ def of_model(
     return group
 
 
+def bundle_name(bundle: Bundle, path: str) -> str:
+    """A bundle as a row is called, with its precision where that is not float32."""
+    low = bundle.contents.precision
+    return f"bundle {path}" if low is None else f"bundle {path} ({low.kind})"
+
+
 def of_bundle(path: str) -> Group:
     """A bundle by itself, its first component: there is nothing to compare it with.
 
@@ -143,7 +149,7 @@ def of_bundle(path: str) -> Group:
         return flops.feeds(flops.load_graph(info.file), *series.shape)
 
     group = Group(path, family, info.name, inputs)
-    group.add_merged(f"bundle {path}", info.file, bundle.merge)
+    group.add_merged(bundle_name(bundle, path), info.file, bundle.merge)
     others = [part.name for part in bundle.components[1:]]
     if others:
         group.notes.append(f"{path}: times are those of {info.name} alone; it also has {', '.join(others)}")

@@ -1,0 +1,113 @@
+"""What a bundle says about weights below float32: what was done to its files, and the third verdict, what that costs.
+
+It never mixes with the other two: parity and merge cost are those of the float32 files that were quantised.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tsmerge_export.typed import SPARSE
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantisedPart:
+    """One component.
+
+    Attributes:
+        quantised: how many products. kept: names of nodes that stay float32 though they could be quantised.
+        float32_bytes, bytes: of the graph with its weights, before and after.
+    """
+
+    quantised: int
+    kept: tuple[str, ...] = ()
+    float32_bytes: int
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionEntry:
+    """The precision of a bundle's files.
+
+    Attributes:
+        kind: as of ``--precision``. keep: what was asked to stay float32, as named. max_increase: the limit that the
+            verdict was held against, per cent.
+        quantiser: what made the files, with its version.
+        components: by name.
+    """
+
+    kind: str
+    keep: tuple[str, ...] = ()
+    max_increase: float | None = field(default=None, metadata=SPARSE)
+    quantiser: str
+    components: dict[str, QuantisedPart]
+
+
+@dataclass(frozen=True)
+class PrecisionChange:
+    """How one error changes over the columns, per cent; None where it cannot be told.
+
+    Attributes:
+        float32, quantised: errors of both, the median over the columns.
+        median_percent: of the columns' own changes. low_percent, high_percent: between which it lies with 90 %
+            confidence (bootstrap over the windows). upper_percent: below which it lies with as much.
+        worst_column: where it rose most, and worst_percent by how much.
+    """
+
+    float32: float | None = None
+    quantised: float | None = None
+    median_percent: float | None = None
+    low_percent: float | None = None
+    high_percent: float | None = None
+    upper_percent: float | None = None
+    worst_column: str | None = None
+    worst_percent: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionSpeed:
+    """Medians of one interleaved run."""
+
+    batch: int
+    length: int
+    threads: int | None = None
+    runs: int
+    float32_ms: float
+    quantised_ms: float
+    ratio: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionCost:
+    """The third verdict: the quantised files against their float32 twins on data.
+
+    Attributes:
+        passed: the weights are those of the twin, rounded as the formula has it, and the limit, if any, is kept.
+        weights: how many were computed back and compared.
+        windows, context, horizon, columns: of a family, on what it was measured.
+        changes: of a family, by metric: ``mse``, ``mae``, ``wql``.
+        outputs: of a graph from a file, how far each output moves: root mean square, of its own.
+        decisions_moved_percent: by merging layer: of the tokens that the float32 file has merged away behind it, the
+            share that the quantised one still has. None of a layer that merges nothing.
+        max_increase: see :class:`PrecisionEntry`.
+    """
+
+    passed: bool
+    data: str = ""
+    weights: int = 0
+    windows: int | None = field(default=None, metadata=SPARSE)
+    context: int | None = field(default=None, metadata=SPARSE)
+    horizon: int | None = field(default=None, metadata=SPARSE)
+    columns: int | None = field(default=None, metadata=SPARSE)
+    changes: dict[str, PrecisionChange] = field(default_factory=dict, metadata=SPARSE)
+    outputs: dict[str, float | None] = field(default_factory=dict, metadata=SPARSE)
+    decisions_moved_percent: tuple[float | None, ...] = ()
+    speed: PrecisionSpeed | None = None
+    max_increase: float | None = field(default=None, metadata=SPARSE)
+    failures: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def first_failure(self) -> str:
+        """Why it failed, in a line."""
+        return next(iter(self.failures), "nothing was compared")

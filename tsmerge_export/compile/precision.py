@@ -1,0 +1,114 @@
+"""Components below float32: their files made from proved ones, and the verdict on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tsmerge_export.bundle.precision import PrecisionCost, PrecisionEntry, QuantisedPart
+from tsmerge_export.compile.source import Source
+from tsmerge_export.console.figures import change
+from tsmerge_export.errors import UsageError
+from tsmerge_export.merge.plan import MergeStep
+from tsmerge_export.onnx_model import weights as onnx_weights
+from tsmerge_export.precision import read_back
+from tsmerge_export.precision.products import kept, products
+from tsmerge_export.precision.quantise import as_products, quantised
+from tsmerge_export.settings.precision import Precision
+from tsmerge_export.verify import settings
+from tsmerge_export.verify.built import Built
+from tsmerge_export.verify.checks import Checks, Told
+from tsmerge_export.version import versions
+
+
+def quantise_files(
+    twins: Sequence[Built], precision: Precision, folder: Path
+) -> tuple[list[Built], PrecisionEntry]:
+    """Write a quantised file for every component.
+
+    Args:
+        twins: their float32 files, which stay as they are. folder: where the files go, under the same names.
+
+    Raises:
+        UsageError: ``keep`` names what is not there, or leaves nothing to quantise.
+        UnsupportedError, MissingDependencyError: see :func:`~tsmerge_export.precision.quantise.quantised`.
+    """
+    models = [as_products(onnx_weights.read(twin.merged)) for twin in twins]
+    found = [products(model) for model in models]
+    names = kept(found, precision.keep)
+    if not any(product.node not in names for each in found for product in each):
+        raise UsageError(
+            f"--precision {precision.kind}: no product with a weight is left to quantise; leave it out"
+            if names
+            else f"--precision {precision.kind}: the model has no product with a large enough weight; leave it out"
+        )
+    out, parts = [], {}
+    for twin, model, own in zip(twins, models, found, strict=True):
+        nodes = [product.node for product in own if product.node not in names]
+        file = folder / twin.merged.name
+        before, made = model.ByteSize(), quantised(model, precision, nodes)
+        onnx_weights.write_model(made, file)
+        out.append(replace(twin, merged=file))
+        parts[twin.component.name] = QuantisedPart(
+            quantised=len(nodes),
+            kept=tuple(product.node for product in own if product.node in names),
+            float32_bytes=before,
+            bytes=made.ByteSize(),
+        )
+    quantiser = f"onnxruntime.quantization {versions()['onnxruntime']}"
+    return out, PrecisionEntry(
+        kind=precision.kind,
+        keep=precision.keep,
+        max_increase=precision.max_increase,
+        quantiser=quantiser,
+        components=parts,
+    )
+
+
+def judge(
+    source: Source,
+    twins: Sequence[Built],
+    low: Sequence[Built],
+    max_increase: float | None,
+    checks: Checks,
+    told: Told,
+    plan: Mapping[int, MergeStep],
+) -> PrecisionCost:
+    """The third verdict.
+
+    It fails where a weight is not that of the twin, rounded by the quantiser's formula, where the merge nodes are not
+    those of ``plan``, and where the weighted quantile
+    loss may rise by more than ``max_increase`` per cent.
+    """
+    count, failures = 0, []
+    for twin, item in zip(twins, low, strict=True):
+        model = as_products(onnx_weights.read(twin.merged))
+        number, faults = read_back.faults(model, onnx_weights.read(item.merged))
+        count += number
+        if item.component.mergeable and item.decisions is None:
+            faults += settings.faults(item.merged, plan)
+        failures += [f"{item.component.name}: {fault}" for fault in faults]
+    if not count:
+        failures.append("no product is quantised")
+    cost = source.precision(twins, low, checks, told)
+    notes = list(cost.notes)
+    wql = cost.changes.get("wql")
+    if max_increase is not None and wql is None:
+        notes.append(
+            "--max-increase: what the outputs mean is not known, so that there is no error to hold it against"
+        )
+    elif max_increase is not None and wql is not None and not _within(wql.upper_percent, max_increase):
+        bound = "an unknown amount" if wql.upper_percent is None else change(wql.upper_percent)
+        failures.append(
+            f"the weighted quantile loss may rise by {bound} (90 % confidence) over float32, --max-increase allows "
+            f"{max_increase:g} %; give a higher precision, or name in --keep-precise what should stay float32"
+        )
+    return replace(
+        cost, passed=not failures, weights=count, max_increase=max_increase, failures=tuple(failures),
+        notes=tuple(notes),
+    )  # fmt: skip
+
+
+def _within(upper: float | None, most: float) -> bool:
+    return upper is not None and upper <= most

@@ -1,0 +1,43 @@
+"""Precision cost of a model without an eager module."""
+
+from __future__ import annotations
+
+from tsmerge_export.bundle.precision import PrecisionCost, PrecisionSpeed
+from tsmerge_export.graphs.model import GraphModel
+from tsmerge_export.graphs.timed import batch_of, data_of, length_of, outputs_moved, usual_feeds
+from tsmerge_export.verify.built import Built
+from tsmerge_export.verify.checks import Checks
+from tsmerge_export.verify.precision import decisions_moved
+from tsmerge_export.verify.speed import interleaved
+
+
+def precision_cost(
+    model: GraphModel, twin: Built, quantised: Built, checks: Checks, *, runs: int = 20
+) -> PrecisionCost:
+    """How far a precision below float32 moves the outputs, and what it brings in speed.
+
+    Whether that passes is not looked at.
+    """
+    names = [spec.name for spec in model.component.outputs]
+    before, after = (checks.open(one.merged, timed=True) for one in (twin, quantised))
+    sizes, feeds = usual_feeds(model, before, checks)
+    done, float32_ms, quantised_ms = interleaved(
+        lambda: before.run(names, feeds[0]), lambda: after.run(names, feeds[0]), runs=checks.runs(runs)
+    )
+    shares, notes = decisions_moved(twin.with_nodes, quantised.merged, feeds, checks)
+    return PrecisionCost(
+        passed=True,
+        data=data_of(model),
+        outputs=outputs_moved(names, before, after, feeds),
+        decisions_moved_percent=shares,
+        speed=PrecisionSpeed(
+            batch=batch_of(model, feeds[0]),
+            length=length_of(model, sizes, feeds[0]),
+            threads=checks.threads,
+            runs=done,
+            float32_ms=float32_ms,
+            quantised_ms=quantised_ms,
+            ratio=float32_ms / quantised_ms,
+        ),
+        notes=tuple(notes),
+    )

@@ -1,0 +1,106 @@
+"""Which products of a file can be quantised: those with a constant weight."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from tsmerge_export.errors import UnsupportedError, UsageError
+from tsmerge_export.onnx_model import weights as onnx_weights
+from tsmerge_export.untrusted.onnx_scan import STANDARD
+
+#: Operators of a file that is quantised already.
+QUANTISED = frozenset(
+    {
+        "ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "GatherBlockQuantized", "MatMulInteger",
+        "MatMulNBits", "QLinearConv", "QLinearMatMul", "QuantizeLinear",
+    }
+)  # fmt: skip
+#: Fewer rows or columns than this: a table of frequencies or a projection to a few numbers. A quarter of next to
+#: nothing is saved, and positions or scales of a whole series may hang on it.
+LEAST = 16
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product with a constant weight.
+
+    Attributes:
+        node: name of the node. weight: of the initializer ``[rows, columns]``.
+        scopes: modules that it is in, outermost first, where the exporter says so.
+    """
+
+    node: str
+    weight: str
+    rows: int
+    columns: int
+    scopes: tuple[str, ...] = ()
+
+    def called(self, name: str) -> bool:
+        """Whether a name is the node's, or a part of the path of a module or scope (``block.0`` of ``t5.block.0``)."""
+        asked, paths = (f".{name.replace('/', '.').strip('.')}.", (*self.scopes, self.node.replace("/", ".")))
+        return name == self.node or any(asked in f".{path}." for path in paths)
+
+
+def products(model: onnx.ModelProto) -> list[Product]:
+    """The products of the main graph that can be quantised, in its order.
+
+    Products inside functions are those of merging; inside branches and loops they are left alone.
+    """
+    weights = {
+        tensor.name: tuple(tensor.dims)
+        for tensor in model.graph.initializer
+        if tensor.data_type == onnx.TensorProto.FLOAT
+    }
+    found = []
+    for node in model.graph.node:
+        if node.op_type != "MatMul" or node.domain not in STANDARD or node.input[1] not in weights:
+            continue
+        dims = weights[node.input[1]]
+        if len(dims) == 2 and min(dims) >= LEAST:
+            found.append(Product(node.name, node.input[1], dims[0], dims[1], _scopes(node)))
+    return found
+
+
+def _scopes(node: onnx.NodeProto) -> tuple[str, ...]:
+    noted = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "[]")
+    try:
+        names = ast.literal_eval(noted)
+    except (ValueError, SyntaxError):
+        return ()
+    # The last is the function that was called, of the same name everywhere.
+    return tuple(name for name in names[:-1] if isinstance(name, str) and name)
+
+
+def kept(found: Sequence[Sequence[Product]], names: Sequence[str]) -> set[str]:
+    """Names of the nodes that ``names`` keep float32, over all files of a model.
+
+    Raises:
+        UsageError: a name that fits no product.
+    """
+    flat = [product for each in found for product in each]
+    for name in names:
+        if not any(product.called(name) for product in flat):
+            some = ", ".join(
+                product.scopes[-1] if product.scopes else product.node for product in flat[:_SHOWN]
+            )
+            raise UsageError(
+                f"--keep-precise {name}: no product with a weight is called so or inside it; there are {some}, .."
+            )
+    return {product.node for product in flat if any(product.called(name) for name in names)}
+
+
+def refuse_quantised(model: onnx.ModelProto, source: str) -> None:
+    """Raises UnsupportedError for a file that is quantised already."""
+    present = {node.op_type for graph in onnx_weights.graphs(model.graph) for node in graph.node}
+    there = sorted(present & QUANTISED)
+    if there:
+        raise UnsupportedError(
+            f"{source}: is quantised already (it holds {', '.join(there)}); give the float32 model, or leave "
+            "--precision out"
+        )

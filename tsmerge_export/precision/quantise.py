@@ -1,0 +1,143 @@
+"""A quantised copy of a float32 file, by ONNX Runtime's own quantiser."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection
+from pathlib import Path
+
+import onnx
+
+from tsmerge_export.console.missing import how_to_install
+from tsmerge_export.console.quiet import no_logging
+from tsmerge_export.errors import MissingDependencyError, UnsupportedError
+from tsmerge_export.onnx_model import weights as onnx_weights
+from tsmerge_export.settings.precision import INT8, Precision
+
+#: Weights of an input channel that share a scale, by bits: short blocks where the steps are wide.
+BLOCKS = {4: 32, 8: 64}
+_OURS = "tsmerge."
+
+
+def as_products(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose ``Gemm`` nodes are products and sums, which are all that the quantiser knows; every product named.
+
+    Raises:
+        UnsupportedError: the weights are more than one message holds.
+        MissingDependencyError: ONNX Runtime has no quantiser.
+    """
+    if onnx_weights.is_large(model):
+        raise UnsupportedError(
+            f"--precision: the weights are more than {onnx_weights.LIMIT / 1e9:.1f} GB, which the quantiser cannot "
+            "take; leave it out"
+        )
+    with no_logging():
+        try:
+            from onnxruntime.quantization.onnx_model import ONNXModel
+        except ImportError as error:
+            raise MissingDependencyError(how_to_install(error.name or "onnxruntime")) from None
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        ONNXModel(copy).replace_gemm_with_matmul()
+    taken: set[str] = set()
+    for index, node in enumerate(_products(copy)):
+        if not node.name or node.name in taken:
+            node.name = f"product_{index}"
+        taken.add(node.name)
+    _drop_unused(copy)
+    return copy
+
+
+def quantised(model: onnx.ModelProto, precision: Precision, nodes: Collection[str]) -> onnx.ModelProto:
+    """A copy with some of its products quantised.
+
+    ``int8`` is ``quantize_dynamic``, per output channel, symmetric: ``scale = max |w| / 127``, ``w = scale * q``, q
+    from -127 to 127; activations get ``DynamicQuantizeLinear`` of the standard. The others are ``MatMulNBits`` in
+    blocks of rows, with a zero point: ``scale = (max - min) / (2^bits - 1)`` over the block and 0, ``w = scale * (q -
+    zero)``. What the exporter noted beside nodes (stack traces, module classes) stays behind, tsmerge's own notes do
+    not.
+
+    Args:
+        model: as :func:`as_products` gives it; it is not changed. nodes: names of products.
+
+    Raises:
+        UnsupportedError: ONNX Runtime's quantiser cannot do it.
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        with no_logging():
+            made = _dynamic(model, nodes) if precision.kind == INT8 else _by_blocks(model, precision, nodes)
+    except ImportError as error:
+        raise MissingDependencyError(how_to_install(error.name or "onnxruntime")) from None
+    except (AssertionError, TypeError) as error:  # an older version's does not know an argument, or the bits
+        raise UnsupportedError(
+            f"--precision {precision.kind}: this ONNX Runtime's quantiser cannot do it ({error}); upgrade onnxruntime"
+        ) from error
+    _leave_notes_out(made)
+    return made
+
+
+def _dynamic(model: onnx.ModelProto, nodes: Collection[str]) -> onnx.ModelProto:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    if not nodes:  # an empty list is all of them to the quantiser
+        made = onnx.ModelProto()
+        made.CopyFrom(model)
+        return made
+    with tempfile.TemporaryDirectory(prefix="tsmerge-") as folder:
+        file = Path(folder) / "quantised.onnx"
+        quantize_dynamic(
+            model, file, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8,
+            nodes_to_quantize=sorted(nodes),
+        )  # fmt: skip
+        return onnx.load(file)
+
+
+def _by_blocks(model: onnx.ModelProto, precision: Precision, nodes: Collection[str]) -> onnx.ModelProto:
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    inside = (node for graph in onnx_weights.graphs(copy.graph) for node in graph.node)
+    others = {node.name for node in inside if node.op_type == "MatMul"} - set(nodes)
+    quantiser = MatMulNBitsQuantizer(
+        copy, bits=precision.bits, block_size=BLOCKS[precision.bits], is_symmetric=False,
+        nodes_to_exclude=sorted(others),
+    )  # fmt: skip
+    quantiser.process()
+    made: onnx.ModelProto = quantiser.model.model
+    # A weight of several products is written once for each, under one name.
+    once = {tensor.name: tensor for tensor in made.graph.initializer}
+    weights = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in once.values()]
+    del made.graph.initializer[:]
+    made.graph.initializer.extend(weights)
+    return made
+
+
+def _products(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    return [
+        node for graph in onnx_weights.graphs(model.graph) for node in graph.node if node.op_type == "MatMul"
+    ]
+
+
+def _drop_unused(model: onnx.ModelProto) -> None:
+    """Weights that a ``Gemm`` read transposed are there twice."""
+    used = {name for graph in onnx_weights.graphs(model.graph) for node in graph.node for name in node.input}
+    used |= {value.name for graph in onnx_weights.graphs(model.graph) for value in graph.output}
+    stay = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    if len(stay) < len(model.graph.initializer):
+        weights = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in stay]
+        del model.graph.initializer[:]
+        model.graph.initializer.extend(weights)
+
+
+def _leave_notes_out(model: onnx.ModelProto) -> None:
+    """A small model's file is to a good part what its exporter noted."""
+    for graph in onnx_weights.graphs(model.graph):
+        for noted in (*graph.node, *graph.value_info, *graph.input, *graph.output):
+            ours = [(e.key, e.value) for e in noted.metadata_props if e.key.startswith(_OURS)]
+            del noted.metadata_props[:]
+            for key, value in ours:
+                noted.metadata_props.add(key=key, value=value)
+        for tensor in graph.initializer:
+            del tensor.metadata_props[:]

@@ -1,0 +1,142 @@
+"""The weights of a quantised file, computed back by the formulas and held against those of its float32 twin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from tsmerge_export.onnx_model import weights as onnx_weights
+from tsmerge_export.onnx_model.weights import array_of
+
+Array = npt.NDArray[Any]
+
+#: Relative error of a scale that was computed in float32.
+_ROUNDING = 1e-4
+#: A weight lies half a step from its number at most; with a zero point, which is rounded too, a whole one.
+_STEPS = {"MatMulInteger": 0.5, "MatMulNBits": 1.0}
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A weight of a quantised file, ``[rows, columns]`` as in the float32 file.
+
+    Attributes:
+        name: of the float32 weight. kind: the operator that reads it.
+        values: computed back. scale: of every entry. bits: of a number. block: rows that share a scale.
+    """
+
+    name: str
+    kind: str
+    values: npt.NDArray[np.float64]
+    scale: npt.NDArray[np.float64]
+    bits: int
+    block: int
+
+
+def weights(model: onnx.ModelProto) -> Iterator[Weight]:
+    """The quantised weights of a file, in the order of their nodes.
+
+    Raises:
+        KeyError, ValueError: the file holds quantised products that are not written as the quantiser writes them.
+    """
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "MatMulInteger":
+            yield _by_channel(node, tensors)
+        elif node.op_type == "MatMulNBits":
+            yield _by_block(node, tensors)
+
+
+def _by_channel(node: onnx.NodeProto, tensors: dict[str, onnx.TensorProto]) -> Weight:
+    name = node.input[1].removesuffix("_quantized")
+    numbers = array_of(tensors[node.input[1]]).astype(np.float64)
+    zero = array_of(tensors[node.input[3]]).astype(np.float64)
+    scale = array_of(tensors[f"{name}_scale"]).astype(np.float64)
+    spread = np.broadcast_to(scale, numbers.shape)
+    return Weight(name, node.op_type, (numbers - zero) * spread, spread, 8, len(numbers))
+
+
+def _by_block(node: onnx.NodeProto, tensors: dict[str, onnx.TensorProto]) -> Weight:
+    """``[columns, blocks, bytes]``: the rows of a column in blocks; the first of two numbers of 4 bits is the lower."""
+    given = {attribute.name: attribute.i for attribute in node.attribute}
+    rows, columns, bits, block = (given[name] for name in ("K", "N", "bits", "block_size"))
+    blocks = -(-rows // block)
+    numbers = _unpacked(array_of(tensors[node.input[1]]).reshape(columns, -1), bits)
+    zero = _unpacked(array_of(tensors[node.input[3]]).reshape(columns, -1), bits)[:, :blocks]
+    scale = array_of(tensors[node.input[2]]).astype(np.float64).reshape(columns, blocks)
+    spread, zeros = (np.repeat(each, block, axis=1)[:, :rows] for each in (scale, zero))
+    values = (numbers[:, :rows] - zeros) * spread
+    name = node.input[1].removesuffix(f"_Q{bits}")
+    return Weight(name, node.op_type, values.T, spread.T, bits, block)
+
+
+def _unpacked(packed: Array, bits: int) -> npt.NDArray[np.float64]:
+    if bits == 8:
+        return packed.astype(np.float64)
+    both = np.stack([packed & 15, packed >> 4], axis=-1)
+    return both.reshape(len(packed), -1).astype(np.float64)
+
+
+def _scale_of(twin: Array, kind: str, bits: int, block: int) -> npt.NDArray[np.float64]:
+    """What the scale of every entry is by the formula."""
+    rows, columns = twin.shape
+    if kind == "MatMulInteger":
+        return np.broadcast_to(np.abs(twin).max(axis=0) / (2 ** (bits - 1) - 1), twin.shape)
+    padded = np.zeros((-(-rows // block) * block, columns))
+    padded[:rows] = twin
+    cut = padded.reshape(-1, block, columns)
+    low, high = np.minimum(cut.min(axis=1), 0), np.maximum(cut.max(axis=1), 0)
+    return np.repeat((high - low) / (2**bits - 1), block, axis=0)[:rows]
+
+
+def faults(twin: onnx.ModelProto, quantised: onnx.ModelProto) -> tuple[int, list[str]]:
+    """What of the weights of a quantised file does not follow from its float32 twin.
+
+    Args:
+        twin: as :func:`.quantise.as_products` gives it.
+
+    Returns:
+        How many weights were compared, and a line for each that is off.
+    """
+    floats = {tensor.name: tensor for tensor in twin.graph.initializer}
+    count, out = 0, []
+    try:
+        for weight in weights(quantised):
+            count += 1
+            fault = _fault(weight, floats.get(weight.name))
+            if fault is not None:
+                out.append(f"weight {weight.name!r} {fault}")
+    except (KeyError, ValueError, IndexError) as error:
+        out.append(f"a quantised product is not written as ONNX Runtime's quantiser writes it ({error})")
+    present = {node.op_type for graph in onnx_weights.graphs(quantised.graph) for node in graph.node}
+    if not count and present & set(_STEPS):
+        out.append("quantised products inside branches or functions, where none is made")
+    return count, out
+
+
+def _fault(weight: Weight, tensor: onnx.TensorProto | None) -> str | None:
+    if tensor is None:
+        return "is not in the float32 file"
+    twin = array_of(tensor).astype(np.float64)
+    if twin.shape != weight.values.shape:
+        return f"is {list(weight.values.shape)}, and {list(twin.shape)} in the float32 file"
+    want = _scale_of(twin, weight.kind, weight.bits, weight.block)
+    nothing = want == 0  # a block of zeros: any scale will do
+    off = ~(np.abs(weight.scale - want) <= _ROUNDING * want)
+    if bool((off & ~nothing).any()):
+        row, column = np.argwhere(off & ~nothing)[0]
+        return (
+            f"has a scale of {weight.scale[row, column]:.4g} in row {row}, column {column}, where the float32 weights "
+            f"give {want[row, column]:.4g}"
+        )
+    steps = np.abs(weight.values - twin) / np.where(nothing, 1.0, want)
+    most = _STEPS[weight.kind] + _ROUNDING * 2**weight.bits
+    if not bool((steps <= most).all()):
+        row, column = np.unravel_index(int(np.nanargmax(steps)), steps.shape)
+        return f"is {steps[row, column]:.2f} steps off in row {row}, column {column}"
+    return None

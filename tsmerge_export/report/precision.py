@@ -1,0 +1,88 @@
+"""The third verdict for people: rows and sentences that the terminal, the card and the page share."""
+
+from __future__ import annotations
+
+from tsmerge_export.bundle.precision import PrecisionChange, PrecisionCost, PrecisionEntry
+from tsmerge_export.console import figures, terminal
+from tsmerge_export.console.figures import change
+from tsmerge_export.report.text import METRICS, column_name, number
+
+PRECISION_HEADER = ("", "float32", "quantised", "change", "90 % interval")
+_DASH = "-"
+
+
+def _interval(found: PrecisionChange) -> str:
+    if found.low_percent is None or found.high_percent is None:
+        return _DASH
+    return f"{change(found.low_percent)} to {change(found.high_percent)}"
+
+
+def precision_title(cost: PrecisionCost) -> str:
+    """On what it was measured."""
+    if cost.columns is None:
+        return cost.data
+    return (
+        f"{cost.data}: {cost.columns} columns x {cost.windows or 0} windows, context {cost.context}, "
+        f"horizon {cost.horizon}"
+    )
+
+
+def precision_words(cost: PrecisionCost) -> str:
+    """Whether it passed, and what that means."""
+    if not cost.passed:
+        return "FAILED"
+    limit = "" if cost.max_increase is None else f", at most {cost.max_increase:g} % allowed"
+    return f"passed ({cost.weights} weights are those of the float32 file, rounded as they should be{limit})"
+
+
+def precision_rows(cost: PrecisionCost) -> list[tuple[str, str, str, str, str]]:
+    """Lines of the verdict, under :data:`PRECISION_HEADER`."""
+    rows = []
+    for key, text in METRICS.items():
+        found = cost.changes.get(key)
+        if found is None:
+            continue
+        shown = (number(found.float32), number(found.quantised), change(found.median_percent))
+        rows.append((text, *shown, _interval(found)))
+        if found.worst_column is not None and (cost.columns or 0) > 1:
+            worst = (_DASH, _DASH, change(found.worst_percent), "")
+            rows.append((f"  of the worst column, {column_name(found.worst_column)}", *worst))
+    for name, moved in cost.outputs.items():
+        text = f"{name}: root mean square of the difference, of its own"
+        rows.append((text, _DASH, number(moved), _DASH, ""))
+    for layer, moved in enumerate(cost.decisions_moved_percent):
+        if moved is not None:
+            text = f"tokens merged away behind merge {layer + 1} that are still there"
+            rows.append((text, _DASH, f"{moved:.2g} %", _DASH, ""))
+    speed = cost.speed
+    if speed is not None:
+        place = f"batch {speed.batch}, length {speed.length}, threads {speed.threads or 'default'}"
+        times = (f"{speed.float32_ms:.2f} ms", f"{speed.quantised_ms:.2f} ms", figures.speed(speed.ratio))
+        rows.append((f"time per call ({place})", *times, ""))
+    return rows
+
+
+def precision_summary(entry: PrecisionEntry) -> str:
+    """What was done to the files, in a sentence or two."""
+    parts = entry.components.values()
+    before, after = (sum(part.float32_bytes for part in parts), sum(part.bytes for part in parts))
+    kept = sorted({name for part in parts for name in part.kept})
+    text = (
+        f"{entry.kind}: {sum(part.quantised for part in parts)} products quantised by {entry.quantiser}, "
+        f"{before / 1e6:.2f} MB -> {after / 1e6:.2f} MB ({after / before:.2f} times)."
+    )
+    text += " Merge decisions, sizes, normalisation and softmax are float32."
+    return text if not kept else f"{text} Also float32: {', '.join(kept)}."
+
+
+def print_precision(cost: PrecisionCost | None) -> None:
+    """Print the third verdict as a table on stdout; nothing where there is none."""
+    if cost is None:
+        return
+    console = terminal.console()
+    console.print(f"Precision cost on {precision_title(cost)}: {precision_words(cost)}", soft_wrap=True)
+    terminal.print_table(PRECISION_HEADER, precision_rows(cost))
+    for failure in cost.failures[:5]:
+        console.print(f"failure: {failure}", soft_wrap=True)
+    for note in cost.notes:
+        console.print(f"note: {note}", soft_wrap=True)

@@ -1,0 +1,65 @@
+"""In which precision the weights of a file are kept, and what of it stays float32."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tsmerge_export.errors import UsageError
+
+FP32, INT8, INT8_WEIGHTS, INT4_WEIGHTS = "fp32", "int8", "int8-weights", "int4-weights"
+#: ``int8``: weights in 8 bits by output channel, activations in 8 bits by tensor, scaled as they come. ``int8-weights``
+#: and ``int4-weights``: weights alone, in blocks; the products are float32.
+KINDS = (FP32, INT8, INT8_WEIGHTS, INT4_WEIGHTS)
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What ``--precision`` and the flags beside it ask for.
+
+    Attributes:
+        kind: a name of :data:`KINDS`.
+        keep: products that stay float32: names of nodes, or of modules or scopes with all that is in them.
+        max_increase: by how many per cent the weighted quantile loss may rise at most over the float32 file, held
+            against the bound of 90 % confidence; None: it is measured and not judged.
+
+    Raises:
+        UsageError: no such precision, or what has no effect without one.
+    """
+
+    kind: str = FP32
+    keep: tuple[str, ...] = ()
+    max_increase: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UsageError(f"--precision {self.kind}: choose one of {', '.join(KINDS)}")
+        given = (("--keep-precise", bool(self.keep)), ("--max-increase", self.max_increase is not None))
+        for flag, there in given:
+            if there and not self.low:
+                raise UsageError(f"{flag} has no effect with --precision {FP32}; leave it out")
+        if self.max_increase is not None and not 0 <= self.max_increase < math.inf:
+            raise UsageError(f"max_increase {self.max_increase!r} must be a number of at least 0")
+
+    @property
+    def low(self) -> bool:
+        """Whether anything is below float32."""
+        return self.kind != FP32
+
+    @property
+    def bits(self) -> int:
+        """Of a weight."""
+        return {FP32: 32, INT4_WEIGHTS: 4}.get(self.kind, 8)
+
+    def flags(self) -> list[str]:
+        """The flags of the command line that ask for it; none for float32."""
+        if not self.low:
+            return []
+        out = ["--precision", self.kind]
+        if self.keep:
+            out += ["--keep-precise", ",".join(self.keep)]
+        return out if self.max_increase is None else [*out, "--max-increase", f"{self.max_increase:g}%"]
+
+
+#: As exported.
+FLOAT32 = Precision()
