@@ -23,10 +23,11 @@ demo: $(VENV)/.installed-cpu
 test: $(VENV)/.installed-tests
 	-$(BIN)/python plugins/tools/onnxruntime_headers.py build/onnxruntime
 	if command -v npm >/dev/null; then cd tests/web && npm ci --no-audit --no-fund --silent; fi
-	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+	TSMERGE_EXAMPLES=2000 $(BIN)/python -m pytest tests/methods tests/ops $(PYTEST_ARGS)
 
 # Files written by Hugging Face's optimum, which wants an older transformers and so an environment of its own.
 test-optimum: $(VENV)/.installed-dev build/optimum/.installed

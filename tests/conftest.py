@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 # Before numpy and PyTorch are imported, here and in the processes that tests start: the models are tiny, and threads
 # that wait for each other by spinning take the cores from the other worker.
@@ -17,6 +18,34 @@ os.environ.pop("TSMERGE_ORT_PLUGIN", None)
 import pytest
 
 _SHARED = "TSMERGE_TESTS_EXPORTS"
+#: Files of 25 CPU-seconds and more: first (see ``make test``), so that no worker is left with one of them at the end.
+LONGEST = (
+    "compile/test_artefacts.py",
+    "graphs/test_export.py",
+    "plugins/test_native.py",
+    "ops/test_runtimes.py",
+    "forecast/test_alone.py",
+    "families/test_state_space.py",
+    "families/test_lagged.py",
+    "families/test_patchtst.py",
+    "cli/test_signals.py",
+    "methods/test_methods.py",
+    "ops/test_methods.py",
+    "backends/tensorrt_rtx/test_tensorrt_rtx.py",
+    "plugins/test_plugin.py",
+    "report/html/test_page.py",
+    "docs/test_blocks.py",
+    "families/test_runtimes.py",
+    "families/test_chronos2.py",
+    "tools/bench/test_compare.py",
+    "tools/tune/test_search.py",
+    "backends/openvino/test_openvino.py",
+    "plugins/test_kernels.py",
+    "plugins/test_native_cuda.py",
+    "cli/test_commands.py",
+    "cli/test_distill.py",
+    "forecast/test_exactness.py",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,6 +58,13 @@ def pytest_configure(config: pytest.Config) -> None:
         folder = tempfile.TemporaryDirectory(prefix="tsmerge-tests-exports-")
         os.environ[_SHARED] = folder.name
         config.add_cleanup(folder.cleanup)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, all others in the order of their names."""
+    here = Path(__file__).parent
+    rank = {here / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -24,6 +24,7 @@ STEPS = ("load", "export", "rewrite", "lower", "parity", "cost", "bundle", "comm
 _CHILDREN = """
 import json, os, signal, sys
 import torch
+from tests import exports
 from tsmerge_export import api, checkpoint, cli, families
 from tsmerge_export.bundle import writer
 from tsmerge_export.compile import checkpoint_source
@@ -34,7 +35,7 @@ import tsmerge_export.families.chronos_bolt
 model, root = sys.argv[1:]
 torch.set_num_threads(1)  # no pool of threads that a fork would lose
 loaded = checkpoint.load_model(model)
-exported = checkpoint_source.export_component(families.get(loaded.family).components(loaded.model)[0], loaded.model)
+exported = exports.export_component(families.get(loaded.family).components(loaded.model)[0], loaded.model)
 checkpoint_source.export_component = lambda *args, **kwargs: exported.clone()  # the slow step: once for all
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits that it is ignored
 signal_at = [None, None]

@@ -31,16 +31,14 @@ def feeds_of(name: str) -> list[dict[str, np.ndarray]]:
     return [component.from_series(model, case.series()) for case in some_cases(name)]
 
 
-#: Neighbourhoods and ratios of the trained models: each once, the other combinations among the slow tests.
+#: Neighbourhoods and ratios: each once, the other combinations among the slow tests.
 _QUICK = {(1, "1/10"), (2, "1/2"), (5, "1/4"), ("global", "1/4")}
 
 
 @pytest.mark.parametrize(
     ("name", "k", "ratio"),
     [
-        pytest.param(
-            name, k, ratio, marks=[pytest.mark.slow] * (name in TRAINED and (k, ratio) not in _QUICK)
-        )
+        pytest.param(name, k, ratio, marks=[pytest.mark.slow] * ((k, ratio) not in _QUICK))
         for name in NAMES
         for k in (1, 2, 5, "global")
         for ratio in ("1/10", "1/4", "1/2")

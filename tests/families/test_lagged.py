@@ -16,6 +16,7 @@ from tests.families.attention import attention
 from tests.families.harness import NOTHING, SETTINGS, WITH_ATTENTION, Subject, describe
 from tests.families.lagged_subjects import PLAIN, WHOLE
 from tests.models import INFORMER
+from tests.quick import quick_verdicts
 from tsmerge_export import families
 from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.cli import main_export
@@ -200,6 +201,7 @@ def test_command_line(
     subject: Subject, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    quick_verdicts(monkeypatch)
     subject.model.save_pretrained("tiny")
     np.savetxt("series.csv", np.sin(np.arange(300) / 4) + 2, header="a", comments="")
     assert main_export(["tiny", "--ratio", "1/4", "-o", "out", "--data", "series.csv", "--threads", "1"]) == 0

@@ -15,6 +15,7 @@ import tsmerge_export as tsm
 from tests.families.attention import attention
 from tests.families.harness import NOTHING, SETTINGS, WITH_ATTENTION, Subject, describe
 from tests.models import PATCHTST
+from tests.quick import quick_verdicts
 from tsmerge_export import families
 from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.cli import main_export
@@ -156,6 +157,7 @@ def test_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    quick_verdicts(monkeypatch)
     CLS.model.save_pretrained("tiny")
     Subject("patchtst", {**PATCHTST, "channel_attention": True}).model.save_pretrained("mixing")
     np.savetxt("series.csv", np.sin(np.arange(500) / 4), header="a", comments="")

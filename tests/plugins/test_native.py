@@ -37,11 +37,12 @@ from tsmerge_export.settings.config import MergeConfig
 
 
 @pytest.mark.parametrize("method", methods(native.CPU_LIBRARY))
+@pytest.mark.parametrize("cases", [80, pytest.param(1000, marks=pytest.mark.slow)])
 def test_equal_the_reference_on_random_problems(
-    method: str, operators: Path, capsys: pytest.CaptureFixture[str]
+    cases: int, method: str, operators: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """``python -m tests.plugins.native`` is the longer search."""
-    arguments = ["--plugin", str(operators), "--method", method, "--cases", "250"]
+    arguments = ["--plugin", str(operators), "--method", method, "--cases", str(cases)]
     assert main_search(arguments) == 0, capsys.readouterr().out
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from tests.graphs.models import export as export_graph
 from tests.models import tiny_folder
+from tests.quick import quick_verdicts
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "recipes"
@@ -33,6 +34,7 @@ def run(recipe: str, arguments: list[str]) -> tuple[int, str, str]:
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", [f"{recipe}.py", *arguments])
         patch.syspath_prepend(str(RECIPES))
+        quick_verdicts(patch)
         try:
             runpy.run_path(str(RECIPES / f"{recipe}.py"), run_name="__main__")
         except SystemExit as stop:
@@ -55,14 +57,14 @@ def run(recipe: str, arguments: list[str]) -> tuple[int, str, str]:
     ],
 )
 def test_recipe(recipe: str, family: str, says: str, tmp_path: Path) -> None:
-    """The first in a process of its own, as users run it; the others here, without another five seconds of imports."""
+    """Here, without five seconds of imports each; one is started once more as users do, in a process of its own."""
     command = [str(tiny_folder(tmp_path / "model", family)), "-o", str(tmp_path / "bundle")]
-    code, out, err = (start if recipe == "chronos_bolt" else run)(recipe, command)
+    code, out, err = run(recipe, command)
     assert code == 0, err
     assert "passed" in out
     assert says in out
     assert (tmp_path / "bundle" / "manifest.json").is_file()
-    code, _, err = run(recipe, command)
+    code, _, err = (start if recipe == "chronos_bolt" else run)(recipe, command)
     assert code == 2
     assert err.startswith("error: ")
     assert err.count("\n") == 1

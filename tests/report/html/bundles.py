@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ import numpy as np
 import pytest
 
 import tsmerge_export as tsm
+from tests.exports import FOLDER
 from tests.models import tiny_folder
 from tests.quick import quick_verdicts
 from tests.report.manifests import assert_reported
@@ -26,6 +31,21 @@ SETTINGS = {
 INLINE = "chronos-t5"
 
 
+def _root() -> Path:
+    """The folder of all workers, where there are several; each name in it is made once, see :func:`_alone`."""
+    root = Path(os.environ.get(FOLDER, _FOLDER.name), "pages")
+    root.mkdir(exist_ok=True)
+    return root
+
+
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Only one worker at a time makes what has this name."""
+    with Path(_root(), f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 @cache
 def series() -> Path:
     """Three columns: one constant in its test windows, one with gaps; file and column names are hostile."""
@@ -33,26 +53,34 @@ def series() -> Path:
     wave = np.sin(np.arange(500) * 2 * np.pi / 24)[:, None] + rng.normal(0, 0.1, (500, 3))
     wave[100:103, 2] = np.nan
     wave[-20:-16, 2] = np.nan
-    path = Path(_FOLDER.name) / "a<b>&'\" series.csv"
+    path = _root() / "a<b>&'\" series.csv"
     names = ["first", HOSTILE.replace('"', '""'), "gaps"]
     lines = [",".join(f'"{name}"' for name in names)]
     lines += [",".join("" if np.isnan(v) else f"{v:.5f}" for v in row) for row in wave]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with _alone("series"):
+        if not path.exists():
+            path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
 
 @cache
 def bundle(family: str) -> Path:
-    """An export of a tiny model, with few cases of the parity corpus."""
-    root = Path(_FOLDER.name)
-    model = tiny_folder(root / f"{family} <i>'\"&", family)
-    with pytest.MonkeyPatch.context() as patch:
-        quick_verdicts(patch)
-        made = tsm.export(
-            model, SETTINGS[family], output=root / f"{family} <b>bundle", data=series(), threads=1, seed=3,
-            inline=family == INLINE,
-        )  # fmt: skip
-    return made.path
+    """An export of a tiny model, with few cases of the parity corpus; whoever asks first makes it for all workers."""
+    output = _root() / f"{family} <b>bundle"
+    with _alone(family), pytest.MonkeyPatch.context() as patch:
+        if not output.exists():
+            quick_verdicts(patch)
+            model = tiny_folder(_root() / f"{family} <i>'\"&", family)
+            tsm.export(
+                model,
+                SETTINGS[family],
+                output=output,
+                data=series(),
+                threads=1,
+                seed=3,
+                inline=family == INLINE,
+            )
+    return output
 
 
 def report(family: str) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def test_verdicts(family: str) -> None:
     before, after = (cost["overall"]["median"][side]["wql"] for side in ("unmerged", "merged"))
     both = [(one["unmerged"]["wql"], one["merged"]["wql"]) for one in cost["columns"]]
     moved = float(np.median([100 * (merged / unmerged - 1) for unmerged, merged in both]))
-    assert tiles["Change of the weighted quantile loss"] == f"{moved:+.1f} %"
+    assert tiles["Change of the weighted quantile loss"] == figures.change(moved)
     worst = max(cost["columns"], key=lambda one: one["merged"]["wql"] / one["unmerged"]["wql"])["column"]
     assert f"worst: {column_name(worst)} " in got.one("ul", class_="tiles").text
     layers = report(family)["example"]["tokens"]["layers"]

@@ -40,11 +40,13 @@ def table(rows: int = 1200, columns: int = 2) -> Table:
 @pytest.fixture(scope="module")
 def bolt() -> Distilled:
     """One with everything: data, several ratios, a control."""
-    return tsm.distill(tiny("chronos-bolt"), HALF, data=table(), elastic="0,1/2", control=True, **QUICK)
+    return tsm.distill(
+        tiny("chronos-bolt", seed=0), HALF, data=table(), elastic="0,1/2", control=True, **QUICK
+    )
 
 
 def test_the_loss_falls_and_the_original_stays_as_it_was() -> None:
-    model = tiny("chronos-bolt")
+    model = tiny("chronos-bolt", seed=0)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with tsm.merging(model, MergeConfig(ratio="1/4")):
         found = tsm.distill(model, HALF, data=table(), **QUICK)
@@ -66,7 +68,7 @@ def test_the_loss_falls_and_the_original_stays_as_it_was() -> None:
 
 def test_scores_are_those_of_the_merged_eager_model(bolt: Distilled) -> None:
     """Against forecasts made here, window by window, and their errors in numpy."""
-    original = tiny("chronos-bolt")
+    original = tiny("chronos-bolt", seed=0)
     values = table().values
     rows, horizon, context = len(values), 16, 256
     starts = np.arange(rows - horizon, int(rows * 0.8) - 1, -horizon)[::-1]
@@ -120,13 +122,15 @@ def test_the_control_is_trained_by_the_same_steps_and_never_merges(bolt: Distill
     assert (bolt.control.steps, bolt.control.batch) == (bolt.history.steps, bolt.history.batch)
     assert [list(point["increase"]) for point in bolt.control.curve] == [["0"]] * 4
     # At the start the student is the teacher.
-    alone = tsm.distill(tiny("chronos-bolt"), HALF, data=table(), control=True, **{**QUICK, "steps": 1})
+    alone = tsm.distill(
+        tiny("chronos-bolt", seed=0), HALF, data=table(), control=True, **{**QUICK, "steps": 1}
+    )
     assert alone.control is not None and alone.control.losses[0][2] < 1e-5
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:
     one, other, third = (
-        tsm.distill(tiny("chronos-bolt"), HALF, data=table(), **{**QUICK, "steps": 3}, seed=seed)
+        tsm.distill(tiny("chronos-bolt", seed=0), HALF, data=table(), **{**QUICK, "steps": 3}, seed=seed)
         for seed in (0, 0, 1)
     )
     weights = [found.model.state_dict() for found in (one, other, third)]
@@ -143,9 +147,9 @@ _NORM = "encoder.block.0.layer.0.layer_norm.weight"
     ("trainable", "moves", "stays"), [("norm+attention", _ATTENTION, _DENSE), ("lora:2", _DENSE, _NORM)]
 )
 def test_some_weights_alone(trainable: str, moves: str, stays: str) -> None:
-    original = tiny("chronos-bolt").state_dict()
+    original = tiny("chronos-bolt", seed=0).state_dict()
     # Kept whatever validation says: one validation, of weights that are better than random ones.
-    found = tsm.distill(tiny("chronos-bolt"), HALF, data=table(), trainable=trainable, **QUICK)
+    found = tsm.distill(tiny("chronos-bolt", seed=0), HALF, data=table(), trainable=trainable, **QUICK)
     trained = found.model.state_dict()
     assert trained.keys() == original.keys()
     assert found.history.best_step > 0
@@ -171,7 +175,7 @@ def test_a_budget_becomes_steps(monkeypatch: pytest.MonkeyPatch) -> None:
         "patience": None,
         "threads": 1,
     }
-    found = tsm.distill(tiny("chronos-bolt"), HALF, data=table(columns=1), **settings)
+    found = tsm.distill(tiny("chronos-bolt", seed=0), HALF, data=table(columns=1), **settings)
     assert 5 <= found.history.steps <= 10
     assert [point["step"] for point in found.history.curve] == [
         0,
@@ -181,18 +185,20 @@ def test_a_budget_becomes_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_as_many_windows_are_tested_as_are_asked_for() -> None:
-    found = tsm.distill(tiny("chronos-bolt"), HALF, data=table(columns=1), windows=6, **{**QUICK, "steps": 1})
+    found = tsm.distill(
+        tiny("chronos-bolt", seed=0), HALF, data=table(columns=1), windows=6, **{**QUICK, "steps": 1}
+    )
     assert {score.windows for score in found.scores} == {6}
 
 
 def test_without_data_it_learns_from_synthetic_series() -> None:
-    found = tsm.distill(tiny("chronos-bolt"), HALF, **{**QUICK, "steps": 2})
+    found = tsm.distill(tiny("chronos-bolt", seed=0), HALF, **{**QUICK, "steps": 2})
     assert {score.data for score in found.scores} == {"synthetic series"}
     assert all(math.isfinite(change.percent) for score in found.scores for change in score.after.values())
 
 
 def test_a_teacher_that_needs_merging_is_told_of() -> None:
-    model = tiny("chronos-bolt")
+    model = tiny("chronos-bolt", seed=0)
     mark(model, tsm.Trained(HALF, unmerged=1.04))
     found = tsm.distill(model, HALF, data=table(columns=1), **{**QUICK, "steps": 1})
     assert found.notes[0].startswith("the teacher's weights were trained for local k=1 ratio=1/2")
@@ -232,7 +238,9 @@ def flat(rows: int = 1200) -> Table:
 def test_mistakes_are_one_line(arguments: dict[str, Any], says: str, error: type[TsmergeError]) -> None:
     with pytest.raises(error) as caught:
         tsm.distill(
-            tiny("chronos-bolt"), arguments.pop("merge", HALF), **{"steps": 1, "batch": 2, **arguments}
+            tiny("chronos-bolt", seed=0),
+            arguments.pop("merge", HALF),
+            **{"steps": 1, "batch": 2, **arguments},
         )
     assert says in str(caught.value) and "\n" not in str(caught.value)
 

@@ -31,7 +31,7 @@ def kept(model: Any, batch: int) -> int:
 
 
 def test_what_a_step_keeps_grows_with_its_windows() -> None:
-    model = tiny("chronos-bolt")
+    model = tiny("chronos-bolt", seed=0)
     few, many = kept(model, 8), kept(model, 32)
     assert 3 < many / few < 4.5
     # 16 patches of 16 features in two layers, and much besides; the weights are not counted.
@@ -53,7 +53,7 @@ def test_auto_looks_at_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(memory, "batch_for", batch_for)
     settings = {**QUICK, "batch": "auto", "steps": 1, "validations": 1}
-    found = tsm.distill(tiny("chronos-bolt"), HALF, data=table(columns=1), **settings)
+    found = tsm.distill(tiny("chronos-bolt", seed=0), HALF, data=table(columns=1), **settings)
     assert found.history.batch == 2
     assert 16 * 16 * 4 < seen[0] < 2**22
     assert memory.free_bytes(CPU) > 2**20
@@ -73,13 +73,13 @@ def test_out_of_memory_halves_the_batch_and_says_so(
 
     monkeypatch.setattr(chronos_bolt._Model, "eager", bounded)
     settings = {**QUICK, "batch": 32, "steps": 6, "validations": 1}
-    found = tsm.distill(tiny("chronos-bolt"), HALF, data=table(columns=1), **settings)
+    found = tsm.distill(tiny("chronos-bolt", seed=0), HALF, data=table(columns=1), **settings)
     # Steps of the longest context have half as many windows.
     assert found.history.batch == 4 and found.history.steps == 6
     assert [note for note in found.notes if "memory" in note] == ["out of memory: the batch was halved to 4"]
     most = 0
     with pytest.raises(UsageError, match="out of memory with one window per step; use a shorter --context"):
-        tsm.distill(tiny("chronos-bolt"), HALF, data=table(columns=1), **settings)
+        tsm.distill(tiny("chronos-bolt", seed=0), HALF, data=table(columns=1), **settings)
 
 
 def test_no_memory_to_score_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +88,7 @@ def test_no_memory_to_score_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(chronos_bolt._Model, "eager", bounded)
     with pytest.raises(UsageError, match="out of memory while scoring; use a shorter --context"):
-        tsm.distill(tiny("chronos-bolt"), HALF, data=table(columns=1), **{**QUICK, "steps": 1})
+        tsm.distill(tiny("chronos-bolt", seed=0), HALF, data=table(columns=1), **{**QUICK, "steps": 1})
 
 
 def test_another_error_is_none_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,4 +97,4 @@ def test_another_error_is_none_of_memory(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(chronos_bolt._Model, "eager", broken)
     with pytest.raises(RuntimeError, match="something else"):
-        tsm.distill(tiny("chronos-bolt"), HALF, data=table(columns=1), **{**QUICK, "steps": 1})
+        tsm.distill(tiny("chronos-bolt", seed=0), HALF, data=table(columns=1), **{**QUICK, "steps": 1})

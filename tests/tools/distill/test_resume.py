@@ -45,7 +45,7 @@ def waiting(self):
     step(self)
 
 train.Training._step = waiting
-tsm.distill(tiny("chronos-bolt"), HALF, data=table(), state={state!r}, **SETTINGS)
+tsm.distill(tiny("chronos-bolt", seed=0), HALF, data=table(), state={state!r}, **SETTINGS)
 """
 
 
@@ -66,7 +66,7 @@ def killed(state: Path, part: str, stop: int) -> None:
 
 def distilled(state: Path, **changes: Any) -> Any:
     settings = {**SETTINGS, **changes}
-    return tsm.distill(tiny("chronos-bolt"), HALF, data=table(), state=state, resume=True, **settings)
+    return tsm.distill(tiny("chronos-bolt", seed=0), HALF, data=table(), state=state, resume=True, **settings)
 
 
 def same(one: Any, other: Any) -> None:
@@ -137,7 +137,7 @@ def test_another_training_s_state_is_refused(tmp_path: Path) -> None:
             distilled(tmp_path, control=False, **{"steps": 1, **change})
     with pytest.raises(UsageError, match="made with another data;"):
         tsm.distill(
-            tiny("chronos-bolt"), HALF, data=table(1300), state=tmp_path, resume=True,
+            tiny("chronos-bolt", seed=0), HALF, data=table(1300), state=tmp_path, resume=True,
             **{**SETTINGS, "steps": 1},
         )  # fmt: skip
     with pytest.raises(UsageError, match="made with another model;"):
@@ -179,13 +179,13 @@ def test_a_budget_s_steps_are_part_of_the_state(tmp_path: Path, monkeypatch: pyt
         patch.setattr(train.Training, "_step", interrupted)
         patch.setattr(train.Training, "_measured", lambda self, budget: _measured(self, budget, 5))
         with pytest.raises(KeyboardInterrupt):
-            tsm.distill(tiny("chronos-bolt"), HALF, data=table(columns=1), **settings)
+            tsm.distill(tiny("chronos-bolt", seed=0), HALF, data=table(columns=1), **settings)
     monkeypatch.setattr(train.Training, "_measured", lambda self, budget: 1 / 0)
-    resumed = tsm.distill(tiny("chronos-bolt"), HALF, data=table(columns=1), resume=True, **settings)
+    resumed = tsm.distill(tiny("chronos-bolt", seed=0), HALF, data=table(columns=1), resume=True, **settings)
     steps = resumed.history.steps
     assert steps > 1
     by_steps = {**QUICK, "steps": steps, "validations": 1, "patience": None}
-    whole = tsm.distill(tiny("chronos-bolt"), HALF, data=table(columns=1), **by_steps)
+    whole = tsm.distill(tiny("chronos-bolt", seed=0), HALF, data=table(columns=1), **by_steps)
     theirs = whole.model.state_dict()
     assert all(torch.equal(value, theirs[name]) for name, value in resumed.model.state_dict().items())
 
