@@ -276,8 +276,24 @@ def test_what_is_missing_is_said_or_left_out() -> None:
     found = read(report_page(bare))
     assert "Nothing is merged." in found.text
     assert "None" not in found.text.replace("None: tokens stay", "")
-    assert found.all("h2")[0].attributes["id"] == "parity"
-    read(report_page(MANIFEST))
+    assert [title.attributes["id"] for title in found.all("h2")[:2]] == ["forecasts", "parity"]
+
+
+def test_without_forecasts_it_says_why() -> None:
+    nothing, none = {"merge": {"method": "none"}}, {"parity": PARITY}
+    for changed, why in (
+        (nothing, "nothing merges here, so that there are no two forecasts to compare"),
+        ({"graph": {}}, "what the outputs of a graph from a file mean is not known"),
+        ({"verdicts": none}, "there is no merge cost"),
+        ({}, "the export made none"),
+    ):
+        found = part(read(report_page({**MANIFEST, **changed})), "forecasts")
+        assert f"No forecast is shown: {why}." in found.text
+        assert not found.all("figure")
+
+
+def test_a_failed_parity_is_said() -> None:
+    bare = {**MANIFEST, "merge": {"method": "none"}, "verdicts": {"parity": PARITY}, "run": {}}
     failed = read(
         report_page({**bare, "verdicts": {"parity": {**PARITY, "passed": False, "failures": ["off"]}}})
     )

@@ -13,10 +13,10 @@ _LEAST_HISTORY = 48
 
 
 def forecast_section(report: Report) -> Html:
-    """A picture for each series of ``example``; nothing where the report has none."""
-    example = report.example
+    """A picture for each series of ``example``; where the report has none, why that is so."""
+    example, title = report.example, "Forecasts over the same history"
     if example is None or not example.series or len(example.levels) != 3:
-        return Html("")
+        return section(title, "forecasts", tag("p", f"No forecast is shown: {_why_none(report)}."))
     low, middle, high = example.levels
     cost = report.verdicts.cost
     told = (
@@ -34,7 +34,16 @@ def forecast_section(report: Report) -> Html:
     )
     keyed = legend((tag("path", d="M0 6L22 6", class_=f"line {kind}"), words) for kind, words in keys)
     pictures = tag("div", *map(_figure, example.series), class_="pictures")
-    return section("Forecasts over the same history", "forecasts", tag("p", told), keyed, pictures)
+    return section(title, "forecasts", tag("p", told), keyed, pictures)
+
+
+def _why_none(report: Report) -> str:
+    """Why an export made no forecasts to look at."""
+    if not report.setting.active:
+        return "nothing merges here, so that there are no two forecasts to compare"
+    if report.graph is not None:
+        return "what the outputs of a graph from a file mean is not known"
+    return "there is no merge cost" if report.verdicts.cost is None else "the export made none"
 
 
 def _figure(one: Series) -> Html:
