@@ -101,6 +101,8 @@ class Backend(ABC):
     whole: ClassVar[bool] = False
     #: Whether it takes files that ONNX Runtime's quantiser made.
     low_precision: ClassVar[bool] = False
+    #: Whether :meth:`build` writes nothing and only proves the portable files: validating a bundle does so again.
+    proves_alone: ClassVar[bool] = False
     #: Options of a :class:`~tsmerge_export.backends.target.Target` that it does not have (``dtype``, ``shapes``,
     #: ``capabilities``, ``plugin``, ``inline``), with the end of the sentence that refuses one.
     without: ClassVar[Mapping[str, str]] = {}

@@ -11,6 +11,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from tsmerge_export import backends
 from tsmerge_export.backends.target import Target
 from tsmerge_export.bundle import Bundle, BundleWriter
 from tsmerge_export.bundle.manifest import Described, to_dict
@@ -23,7 +24,7 @@ from tsmerge_export.compile.shared_weights import share
 from tsmerge_export.compile.source import Source
 from tsmerge_export.console.progress import NoProgress, Progress, Stopwatch
 from tsmerge_export.eager.default import Settled
-from tsmerge_export.errors import UsageError, VerdictError
+from tsmerge_export.errors import UnsupportedError, UsageError, VerdictError
 from tsmerge_export.families.base import Component
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.precision import FLOAT32, Precision
@@ -155,13 +156,13 @@ class Compilation:
         return verdicts, {"example": cost.example()}
 
     def validate(self, bundle: Bundle, checks: Checks) -> Verdicts:
-        """The verdicts of a bundle that is there, against the source.
+        """The verdicts of a bundle that is there, against the source; in its runtime too, where that runs its files.
 
         Of a quantised bundle, parity and merge cost are those of the float32 files that are built anew; the bundle's
         own are held against these.
 
         Raises:
-            UsageError: its forms for other runtimes cannot be read.
+            UsageError: its forms for other runtimes cannot be read. MissingDependencyError: that runtime is not here.
         """
         inlined = bundle.contents.inline and self.merge.active
         if inlined:
@@ -178,6 +179,7 @@ class Compilation:
                 for one in fresh
             ]  # fmt: skip
             faults = forms.faults(bundle, self.source.plan(self.merge))
+            faults += self._faults_there(bundle, theirs, checks, folder)
             said = bundle.contents.precision
             verdicts = self.prove(fresh if said is not None else theirs, checks, faults=faults)[0]
             if said is None or not verdicts.passed:
@@ -190,6 +192,27 @@ class Compilation:
         self._progress.step("precision")
         plan = self.source.plan(self.merge)
         return judge(self.source, twins, low, max_increase, checks, self._progress.update, plan)
+
+    def _faults_there(
+        self, bundle: Bundle, built: Sequence[Built], checks: Checks, folder: Path
+    ) -> list[str]:
+        """What fails where a bundle's own runtime runs its files; none where it has files of its own, see ``forms``."""
+        entry = bundle.contents.target
+        if entry is None or not backends.get(entry.runtime).proves_alone:
+            return []
+        target = Target(entry.runtime, entry.dtype)
+        target.backend.check(target, self.merge)
+        files = {name: bundle.file(part.onnx) for name, part in entry.components.items()}
+        wanted = [
+            replace(item, merged=files[item.component.name]) for item in built if item.component.name in files
+        ]
+        try:
+            self.source.lower(
+                target, self.merge, wanted, checks, folder=folder, scratch=folder, progress=self._progress
+            )
+        except (VerdictError, UnsupportedError) as error:
+            return [str(error)]
+        return []
 
     def bundle(
         self,

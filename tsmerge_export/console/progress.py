@@ -18,7 +18,7 @@ TUNE_STEPS = ("load", "search", "distill", "test")
 DISTILL_STEPS = ("load", "data", "train", "control", "test", "speed")
 # A call that takes less shows no bar.
 _LATE_SECONDS = 2.0
-VALIDATE_STEPS = ("load", "export", "rewrite", "lower", "parity", "cost", "precision")
+VALIDATE_STEPS = ("load", "export", "rewrite", "lower", "engine", "parity", "cost", "precision")
 
 
 class Progress(Protocol):

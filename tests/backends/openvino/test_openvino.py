@@ -14,12 +14,12 @@ from onnx import parser
 import tsmerge_export as tsm
 from tests.models import tiny, tiny_folder
 from tests.quick import quick_verdicts
-from tsmerge_export import demo
+from tsmerge_export import api, demo
 from tsmerge_export.backends.openvino.session import NetworkSession
 from tsmerge_export.backends.target import Target
 from tsmerge_export.bundle import Bundle, TensorInfo
 from tsmerge_export.cli import main_export
-from tsmerge_export.errors import UnsupportedError, UsageError, VerdictError
+from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError, VerdictError
 from tsmerge_export.settings.config import MergeConfig
 
 Capture = pytest.CaptureFixture[str]
@@ -109,6 +109,17 @@ def test_components_in_a_row_against_the_eager_model(
     with pytest.raises(VerdictError, match="decoder: parity in openvino failed"):
         tsm.export(model, merge, output=tmp_path / "wrong", target=target, threads=1)
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+    # Nor does the right bundle pass where OpenVINO computes something else than when it was made.
+    wrong = api.validate(bundle.path, model, threads=1)["parity"]
+    assert not wrong["passed"] and any(
+        "decoder: parity in openvino failed" in text for text in wrong["failures"]
+    )
+    monkeypatch.setattr(NetworkSession, "run", right)
+    assert api.validate(bundle.path, model, threads=1)["parity"]["passed"]
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MissingDependencyError, match="openvino is not installed"):
+        api.validate(bundle.path, model, threads=1)
 
 
 @pytest.mark.slow

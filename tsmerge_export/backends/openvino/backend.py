@@ -27,6 +27,7 @@ class OpenVINO(Backend):
     inlined = True
     run_time = True
     whole = True
+    proves_alone = True
     without: ClassVar[Mapping[str, str]] = {
         "dtype": ", which is proved in float32",
         "shapes": ", which takes any shape",
