@@ -18,6 +18,7 @@ from tsmerge_export.bundle.search import Identity, Search, SearchRun
 from tsmerge_export.bundle.verdicts import Cost, Speed, Verdicts
 from tsmerge_export.checkpoint import IN_MEMORY
 from tsmerge_export.cli.commands import merge_config
+from tsmerge_export.cli.precision import precision_of
 from tsmerge_export.cli.tables import table_options
 from tsmerge_export.report.html import report_page
 from tsmerge_export.report.html.commands import commands
@@ -37,6 +38,7 @@ TENSORRT = (
     "--plugin",
     "a lib.so",
 )
+PRECISION = ("--precision", "int8", "--keep-precise", "a b", "--max-increase", "1%")
 #: What every kind of source may be given.
 SHARED = Run(output="out of it", atol=1e-3, rtol=2e-4, threads=2, seed=7, native="/a b/libtsmerge_ort.so")
 FAMILY = dataclasses.replace(
@@ -51,6 +53,7 @@ GRAPH = dataclasses.replace(
     inputs="x y.npz",
     providers="CUDAExecutionProvider,CPUExecutionProvider",
     plugin="a lib.so",
+    precision=PRECISION,
 )
 ODD = Run(output="-out", data="-x.csv", seed=0)
 
@@ -83,7 +86,9 @@ def report(source: str, family: str, run: Run, **more: Any) -> Report:
 def read_back(args: Any, run: Run) -> Run:
     """The run that a parsed command asks for."""
     flags = {"output": args.output} if hasattr(args, "output") else {"output": run.output}
-    other = {"output", "table", "target", "native", "opset"} | ({"plugin"} if run.target else set())
+    other = {"output", "table", "target", "native", "opset", "precision"} | (
+        {"plugin"} if run.target else set()
+    )
     for field in dataclasses.fields(Run):
         if field.name not in other:  # a runtime's own plug-in is among its flags
             flags[field.name] = getattr(args, field.name, getattr(run, field.name))
@@ -112,6 +117,7 @@ def test_the_parser_reads_back_what_was_asked_for(kind: str) -> None:
     assert asked == ("tensorrt" if run.target else "onnxruntime")
     for flag, value in zip(run.target[::2], run.target[1::2], strict=True):
         assert getattr(args, flag[2:].replace("-", "_")) == value
+    assert precision_of(args) == (tsm.Precision("int8", ("a b",), 1.0) if run.precision else tsm.Precision())
     # What such a model refuses is not on the page.
     tuned = given.get("find a better setting")
     assert (tuned is None) == (family == "onnx" or run.data is None)

@@ -171,7 +171,7 @@ def test_a_loop_of_ones_own(name: str) -> None:
     rng = np.random.default_rng(0)
     walks = rng.normal(size=(4, 96 + objective.horizon)).cumsum(1).astype(np.float32)
     batch = objective.batch(core, walks[:, :96], walks[:, 96:])
-    optimizer = torch.optim.SGD(student.parameters(), 0.05)
+    optimizer = torch.optim.SGD(student.parameters(), 1e-3)
     losses = []
     for _ in range(3):
         with torch.no_grad():
