@@ -78,8 +78,7 @@ def judge(
     """The third verdict.
 
     It fails where a weight is not that of the twin, rounded by the quantiser's formula, where the merge nodes are not
-    those of ``plan``, and where the weighted quantile
-    loss may rise by more than ``max_increase`` per cent.
+    those of ``plan``, and where the weighted quantile loss may rise by more than ``max_increase`` per cent.
     """
     count, failures = 0, []
     for twin, item in zip(twins, low, strict=True):
