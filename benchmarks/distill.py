@@ -5,7 +5,8 @@
 
 DIR holds ETTh1.csv, ETTh2.csv and exchange_rate.txt.gz as ``recipes/train_nano.py`` downloads them. Every training
 learns from the first 60 % of each, is chosen by the next 20 % and tested on the last 20 %, once; then on a series that
-it never saw, of statsmodels (``co2``, weekly), where that is installed. A killed run goes on from its state. Prints
+it never saw, of statsmodels (``co2``, weekly), where that is installed. A killed run goes on from its state; trainings
+whose rows are in the output folder are not repeated, and all that are there are shown: several calls add up. Prints
 changes of MSE and WQL against the original model, unmerged: the median over columns, in per cent, with 90 % intervals;
 then the largest speed-up that costs at most 3 % on every table trained on, before and after;
 checkpoints and their ``distillation.json`` stay in the output folder. Runs on the CPU.
@@ -42,6 +43,8 @@ ELASTIC = "0,1/10,1/4,1/2"
 MODELS = ("chronos-bolt-nano", "chronos-t5-nano")
 #: Per cent.
 GOAL = 3.0
+#: What follows a training's name in the name of the file that holds its rows.
+ROWS = ".rows.json"
 
 
 def unseen() -> list[Table]:
@@ -114,7 +117,7 @@ def trained(
     model: str, setting: str, seed: int, args: argparse.Namespace, bar: RichProgress
 ) -> list[dict[str, Any]]:
     """One training with its rows."""
-    name = f"{model}-{setting.replace('/', '_')}-{seed}"
+    name = name_of(model, setting, seed)
     elastic = setting == "elastic"
     source = demo.CHRONOS_BOLT.parent / model
     made = tsm.distill(
@@ -151,6 +154,22 @@ def trained(
     ]
 
 
+def rows_of(model: str, setting: str, seed: int, args: argparse.Namespace, bar: RichProgress) -> None:
+    """Write the rows of one training beside its checkpoint, unless they are there."""
+    file = args.output / f"{name_of(model, setting, seed)}{ROWS}"
+    if file.exists():
+        return
+    text = json.dumps(trained(model, setting, seed, args, bar), indent=1)
+    part = file.with_suffix(".part")
+    part.write_text(text + "\n", encoding="utf-8")
+    part.replace(file)
+
+
+def name_of(model: str, setting: str, seed: int) -> str:
+    """Of a training's checkpoint."""
+    return f"{model}-{setting.replace('/', '_')}-{seed}"
+
+
 def main() -> int:
     """Train, print, write."""
     parser = argparse.ArgumentParser(
@@ -167,16 +186,17 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = []
     try:
         with RichProgress(DISTILL_STEPS, lambda: None) as bar:
             for model in args.models:
                 for setting in args.settings:
                     for seed in args.seeds:
-                        rows += trained(model, setting, seed, args, bar)
+                        rows_of(model, setting, seed, args, bar)
     except TsmergeError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    files = sorted(args.output.glob(f"*{ROWS}"))
+    rows = [r for file in files for r in json.loads(file.read_text(encoding="utf-8"))]
     table = RichTable(title="MSE / WQL against the original model, unmerged, per cent [90 %]")
     for heading in ("training", "min", "data", "ratio", "speed-up", "before", "after", "control"):
         table.add_column(heading)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from tests.quick import quick_verdicts
 from tsmerge_export import api, cli
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.bundle.verdicts import Cost, Verdicts
+from tsmerge_export.checkpoint.weights import digest
 from tsmerge_export.compile import checkpoint_source
 from tsmerge_export.compile.checkpoint_source import CheckpointSource
 from tsmerge_export.compile.compilation import Compilation
@@ -175,13 +177,18 @@ def test_without_it_no_change_is_told(
     assert Bundle.open(output).contents.original is None
 
 
-def fake_cost(source: CheckpointSource, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What :meth:`CheckpointSource.cost` hands to the measurement, of files that are not there."""
-    built = [
+def built_of(source: CheckpointSource) -> list[Built]:
+    """Files of a source that are not there."""
+    return [
         Built(part, *(Path(f"{part.name}.{what}") for what in ("unmerged", "merged")), None, RewriteReport(),
               None if source.original is None else Path(f"{part.name}.original"))
         for part in source.components
     ]  # fmt: skip
+
+
+def fake_cost(source: CheckpointSource, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What :meth:`CheckpointSource.cost` hands to the measurement, of files that are not there."""
+    built = built_of(source)
     found: dict[str, Any] = {}
 
     class Measured(Exception):
@@ -226,6 +233,27 @@ def test_weights_that_run_unmerged_are_a_rival(
     # What counts is whether the original runs unmerged.
     assert fake_cost(CheckpointSource.load(model, original=plain), monkeypatch)["comparable"]
     assert fake_cost(CheckpointSource.load(plain, original=model), monkeypatch)["comparable"] == compared
+
+
+@pytest.mark.parametrize(("taught_by", "stranger"), [(2, False), (3, True), (None, False)])
+def test_another_model_of_the_family_is_a_stranger(
+    taught_by: int | None, stranger: bool, made: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the hash of the teacher's weights; entries without one are of earlier versions."""
+    model, verdict = tiny("chronos-bolt", 1), cost_of(made.root / "bundle")
+    teacher = None if taught_by is None else digest(tiny("chronos-bolt", taught_by))
+    mark(model, replace(TRAINED, teacher=teacher))
+    source = CheckpointSource.load(model, original=made.root / "whole")
+    monkeypatch.setattr(
+        checkpoint_source.cost, "measure", lambda *_, **__: SimpleNamespace(verdict=lambda: verdict)
+    )
+    monkeypatch.setattr(checkpoint_source.remarks, "large", lambda _: None)
+    notes = source.cost(THIRD, built_of(source), Checks(), lambda *_: None).verdict.notes
+    said = [
+        note for note in notes if note.startswith("these weights were distilled from another model than ")
+    ]
+    assert len(said) == stranger
+    assert all(str(made.root / "whole") in note for note in said)
 
 
 def changed(**settings: Any) -> Any:

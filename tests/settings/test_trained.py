@@ -23,6 +23,7 @@ GOOD = Trained(HALF, (Fraction(0), Fraction(1, 10), Fraction(1, 2)), 0.02)
         Trained(HALF),
         Trained(MergeConfig("dynamic", threshold=0.8), unmerged=1.04),
         Trained(MergeConfig(r="3,0")),
+        Trained(HALF, teacher="0123456789abcdef" * 4),
     ],
 )
 def test_round_trip_through_json(trained: Trained) -> None:
@@ -66,6 +67,9 @@ MERGE = HALF.to_dict()
         ({"merge": MERGE, "elastic": ["1/4"]}, "one ratio for all layers, which is among the elastic ones"),
         ({"merge": MERGE, "unmerged": float("nan")}, r"tsmerge\.unmerged is nan, expected a number or null"),
         ({"merge": MERGE, "unmerged": True}, r"tsmerge\.unmerged is True"),
+        ({"merge": MERGE, "teacher": "amazon/x"}, "teacher is no SHA-256"),
+        ({"merge": MERGE, "teacher": "A" * 64}, "teacher is no SHA-256"),
+        ({"merge": MERGE, "teacher": 7}, r"tsmerge\.teacher is 7, expected text or null"),
         ({"merge": {"method": "none"}}, "a method that merges"),
         ({"merge": {"method": "local", "ratio": "auto"}}, "has no ratio"),
         ({"merge": {"method": ["local"]}}, "merge settings cannot be read"),
@@ -86,4 +90,10 @@ def test_a_hostile_entry_is_one_line_that_names_file_and_key(raw: Any, words: st
 
 
 def test_what_later_versions_add_is_left_alone() -> None:
-    assert trained_in({"tsmerge": {**GOOD.to_dict(), "teacher": "amazon/x"}}) == GOOD
+    assert trained_in({"tsmerge": {**GOOD.to_dict(), "recipe": "amazon/x"}}) == GOOD
+
+
+def test_entries_from_before_teachers_were_named_still_open() -> None:
+    before = GOOD.to_dict()
+    assert before.pop("teacher") is None
+    assert trained_in({"tsmerge": before}) == GOOD

@@ -220,6 +220,9 @@ class CheckpointSource:
             remarks.own_rival(alone)
             if theirs is None
             else remarks.rival_unfit(alone, "which is not this one"),
+            None
+            if self.original is None
+            else remarks.stranger(self.trained, self.original.entry.source, self.original.entry.sha256),
         )
         notes = (*verdict.notes, *(note for note in said if note is not None))
         shown = partial(

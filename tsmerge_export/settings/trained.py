@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -17,6 +18,7 @@ from tsmerge_export.settings.parse import parse_ratio
 KEY = "tsmerge"
 #: A loss that moves by less than this where the weights run unmerged is no reason for a warning.
 HARMLESS = 0.01
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _REMEDY = "train it again, or take that key out to use the weights without it"
 
 
@@ -27,6 +29,7 @@ class Written:
     merge: dict[str, Any]
     elastic: tuple[str, ...] = ()
     unmerged: float | None = None
+    teacher: str | None = None
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class Trained:
         elastic: all the ratios that were trained, ascending, 0 for unmerged; empty where there was one setting only.
         unmerged: relative change of the loss when the weights run unmerged, against the unmerged weights before
             training, measured on validation data: 1.04 is +104 %. None: not measured.
+        teacher: SHA-256 of the weights of the model that these were distilled from, in hexadecimal, see
+            :func:`~tsmerge_export.checkpoint.weights.digest`. None: not known, as in files of earlier versions.
 
     Raises:
         UsageError: ``merge`` merges nothing or leaves its ratio open, or ``elastic`` are no ratios of it.
@@ -46,6 +51,7 @@ class Trained:
     merge: MergeConfig
     elastic: tuple[Fraction, ...] = ()
     unmerged: float | None = None
+    teacher: str | None = None
 
     def __post_init__(self) -> None:
         if not self.merge.active:
@@ -54,6 +60,8 @@ class Trained:
             raise UsageError("merge has no ratio; weights are trained for one that is known")
         if self.unmerged is not None and not math.isfinite(self.unmerged):
             raise UsageError("unmerged is no finite number")
+        if self.teacher is not None and not _SHA256.fullmatch(self.teacher):
+            raise UsageError("teacher is no SHA-256: 64 digits from 0 to f")
         if not self.elastic:
             return
         object.__setattr__(self, "elastic", tuple(sorted({_share(ratio) for ratio in self.elastic})))
@@ -81,7 +89,7 @@ class Trained:
 
     def written(self) -> Written:
         """As config.json and manifests hold it."""
-        return Written(self.merge.to_dict(), tuple(map(str, self.elastic)), self.unmerged)
+        return Written(self.merge.to_dict(), tuple(map(str, self.elastic)), self.unmerged, self.teacher)
 
     def to_dict(self) -> dict[str, Any]:
         """:meth:`written`, JSON-ready."""
@@ -105,7 +113,7 @@ class Trained:
         """What a file says, once its types are checked. Raises UsageError as :meth:`from_dict`."""
         try:
             elastic = tuple(map(_share, written.elastic))
-            return cls(MergeConfig.from_dict(written.merge), elastic, written.unmerged)
+            return cls(MergeConfig.from_dict(written.merge), elastic, written.unmerged, written.teacher)
         except UsageError as error:
             raise UsageError(f"{file}: {key}: {error}; {_REMEDY}") from None
 

@@ -61,6 +61,21 @@ def rival_unfit(trained: Trained | None, remedy: str) -> str | None:
     )
 
 
+def stranger(trained: Trained | None, name: str, weights: str) -> str | None:
+    """A line where weights were distilled from another model than the one that they are compared with.
+
+    Args:
+        trained: what the weights were trained for; None, or one that names no teacher, has nothing to tell.
+        name, weights: of the model that they are compared with, and the SHA-256 of its weights.
+    """
+    if trained is None or trained.teacher in (None, weights):
+        return None
+    return (
+        f"these weights were distilled from another model than {name}: the changes are against a stranger; --original "
+        "names the model that they were distilled from"
+    )
+
+
 def own_rival(trained: Trained | None) -> str | None:
     """A line where weights that were trained for merging are compared with themselves unmerged; None of all others.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from fractions import Fraction
@@ -107,6 +108,15 @@ def test_a_checkpoint_that_everyone_reads(bolt: Distilled, tmp_path: Path) -> No
     assert record["recipe"]["steps"] == 12 and record["met"] == bolt.met
     assert record["scores"][0]["control"]["mse"]["percent"] == bolt.scores[0].control["mse"].percent  # type: ignore[index]
     assert record["versions"]["torch"] == torch.__version__
+
+
+def test_it_names_the_weights_that_taught_it(bolt: Distilled, tmp_path: Path) -> None:
+    weights = hashlib.sha256()
+    for name, tensor in sorted(tiny("chronos-bolt", seed=0).state_dict().items()):
+        weights.update(name.encode() + tensor.numpy().tobytes())
+    folder = bolt.save(tmp_path / "model")
+    for file, key in (("config.json", "tsmerge"), ("distillation.json", "trained")):
+        assert json.loads((folder / file).read_text())[key]["teacher"] == weights.hexdigest()
 
 
 def test_an_elastic_one_is_chosen_by_the_mean_over_its_ratios(bolt: Distilled) -> None:

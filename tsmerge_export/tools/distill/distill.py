@@ -132,7 +132,8 @@ def distill(
             control = run.train("control", (UNMERGED,), same)
         told.step("test")
         scores = run.test(points, student, None if control is None else control[0])
-    trained = Trained(merge, recipe.elastic, unmerged if math.isfinite(unmerged) else None)
+    known = unmerged if math.isfinite(unmerged) else None
+    trained = Trained(merge, recipe.elastic, known, identity["model"])
     mark(student, trained)
     return Distilled(
         student,
