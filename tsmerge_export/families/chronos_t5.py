@@ -105,9 +105,14 @@ class _Encoder(Component):
 
 
 class _Tokens(Objective):
-    """Logits of the future's tokens under teacher forcing: the decoder is given the true ones before each."""
+    """Logits of the future's tokens under teacher forcing: the decoder is given the true ones before each.
+
+    A token a step makes windows dear, and every step of the future has a label and the teacher's whole distribution:
+    few windows make a gradient (docs/distill.md, How it works).
+    """
 
     kind = "logits"
+    windows, rate = 16, 2.0
 
     def __init__(self, generation: T5Generation, horizon: int) -> None:
         self._generation, self.horizon = generation, horizon

@@ -87,11 +87,16 @@ class Objective(ABC):
     Attributes:
         kind: of what is predicted. horizon: steps of the future that it takes.
         any_length: whether a shorter context makes fewer tokens (else all are filled up to one length).
+        windows: of a step on a CPU, at most. What more of them add to a gradient is worth less than the steps that the
+            same time has room for.
+        rate: the highest learning rate, as a multiple of what a model of its size has by default.
     """
 
     kind: Kind
     horizon: int
     any_length: bool = True
+    windows: int = 64
+    rate: float = 1.0
 
     @abstractmethod
     def feed(

@@ -195,3 +195,15 @@ def test_the_exported_file_merges_as_the_distilled_model_does(name: str, tmp_pat
     bundle = tsm.export(folder, output=tmp_path / "bundle", threads=1, data=table(300, 1))
     assert bundle.verdicts["parity"]["passed"]
     assert bundle.merge == HALF
+
+
+@pytest.mark.parametrize(("name", "rate"), [("chronos-bolt", 1e-3), ("chronos-t5", 2e-3)])
+def test_the_rate_is_the_familys_multiple_of_the_default_one(name: str, rate: float) -> None:
+    """Both tiny models have less than a million weights."""
+    settings = {"steps": 1, "batch": 4, "validations": 1, "threads": 1}
+    own, given, other = (
+        tsm.distill(tiny(name, seed=0), HALF, data=table(columns=1), **settings, lr=lr)
+        for lr in (None, rate, 2 * rate)
+    )
+    losses = [one.history.curve[-1]["mean"] for one in (own, given, other)]
+    assert losses[0] == losses[1] != losses[2]

@@ -41,13 +41,28 @@ def test_what_a_step_keeps_grows_with_its_windows() -> None:
 @pytest.mark.parametrize(("free", "batch"), [(2**40, 64), (4 * 40 * 2**20, 32), (1, 1)])
 def test_a_batch_is_what_there_is_room_for(free: int, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "free_bytes", lambda device: free)
-    assert memory.batch_for(2**20, CPU) == batch
+    assert memory.batch_for(2**20, CPU, 64) == batch
+
+
+def test_there_is_more_room_on_a_gpu_than_a_family_wants_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 2**40)
+    assert memory.batch_for(2**20, torch.device("cuda"), 16) == 256
+
+
+@pytest.mark.parametrize(("name", "windows"), [("chronos-bolt", 64), ("chronos-t5", 16)])
+def test_auto_takes_as_many_as_the_family_learns_best_from(
+    name: str, windows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 2**40)
+    settings = {**QUICK, "batch": "auto", "steps": 1, "validations": 1}
+    found = tsm.distill(tiny(name, seed=0), HALF, data=table(columns=1), **settings)
+    assert found.history.batch == windows
 
 
 def test_auto_looks_at_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[float] = []
 
-    def batch_for(bytes_per_window: float, device: torch.device) -> int:
+    def batch_for(bytes_per_window: float, device: torch.device, most: int) -> int:
         seen.append(bytes_per_window)
         return 2
 

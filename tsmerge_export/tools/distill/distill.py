@@ -22,6 +22,7 @@ from tsmerge_export.eager.default import settle
 from tsmerge_export.errors import UnsupportedError, UsageError
 from tsmerge_export.families.base import Family
 from tsmerge_export.families.hf import detached_twin
+from tsmerge_export.families.objective import Objective
 from tsmerge_export.families.trained import mark, trained_of
 from tsmerge_export.graphs.model import is_graph_file
 from tsmerge_export.settings.config import MergeConfig
@@ -122,7 +123,7 @@ def distill(
         told.step("data")
         prepared = _prepare(subject, judge, tables, recipe)
         folder = None if state is None else Path(state)
-        identity = _identity(subject, merge, tables, recipe)
+        identity = _identity(subject, judge_of, merge, tables, recipe)
         run = _Run(subject, judge, prepared, recipe, folder, identity, resume, told)
         student, standing, task = run.train("train", points, recipe)
         unmerged = increases(task, UNMERGED) / 100
@@ -311,7 +312,7 @@ def _prepare(subject: _Subject, judge: Judge, tables: Sequence[Table], recipe: R
 
 
 def _identity(
-    subject: _Subject, merge: MergeConfig, tables: Sequence[Table], recipe: Recipe
+    subject: _Subject, objective: Objective, merge: MergeConfig, tables: Sequence[Table], recipe: Recipe
 ) -> dict[str, Any]:
     """What a training depends on; not what only its test does."""
     settings = recipe.to_dict()
@@ -323,6 +324,7 @@ def _identity(
         "merge": merge.to_dict(),
         "data": [hashlib.sha256(table.values.tobytes()).hexdigest() for table in tables],
         **settings,
+        "lr": recipe.highest_rate(subject.teacher, objective),
     }
 
 

@@ -11,7 +11,8 @@ from tsmerge_export.eager.apply import merged_inside
 from tsmerge_export.families.objective import Batch, Objective
 from tsmerge_export.settings.config import MergeConfig
 
-_MOST = {"cpu": 64, "cuda": 256}
+#: Windows of a step on a GPU, which has room for them side by side.
+_MOST_ON_GPU = 256
 #: Share of what is free that a step may take; gradients, the teacher and the allocator take the rest.
 _SHARE = {"cpu": 0.25, "cuda": 0.5}
 _UNKNOWN_FREE = 4 * 2**30
@@ -49,10 +50,11 @@ def free_bytes(device: torch.device) -> int:
         return _UNKNOWN_FREE
 
 
-def batch_for(bytes_per_window: float, device: torch.device) -> int:
-    """The largest power of two of windows, up to 64 on a CPU and 256 on a GPU, that a step has room for; at least 1."""
+def batch_for(bytes_per_window: float, device: torch.device, most: int) -> int:
+    """The largest power of two of windows that a step has room for, up to ``most`` on a CPU and 256 on a GPU; at
+    least 1."""
     room = free_bytes(device) * _SHARE[device.type] / max(1.0, bytes_per_window)
-    most = _MOST[device.type]
+    most = _MOST_ON_GPU if device.type == "cuda" else most
     while most > 1 and most > room:
         most //= 2
     return most

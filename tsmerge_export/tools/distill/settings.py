@@ -10,8 +10,10 @@ from fractions import Fraction
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from tsmerge_export.errors import UsageError
+from tsmerge_export.families.objective import Objective
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.parse import number, parse_ratio, whole
 
@@ -35,9 +37,9 @@ class Recipe:
         budget: seconds, or text such as ``15min``; what the training takes, about. It is turned into a number of steps
             at the beginning. None is 15 minutes, unless ``steps`` is given.
         steps: instead of a budget.
-        batch: windows per step, or ``auto``: as many as memory allows, at most 64 on a CPU and 256 on a GPU. Steps of
-            the longest context take half as many.
-        lr: the highest learning rate; None is :func:`default_rate` of the model's size.
+        batch: windows per step, or ``auto``: as many as memory allows, at most 256 on a GPU and what the family says on
+            a CPU (64, Chronos-T5 16). Steps of the longest context take half as many.
+        lr: the highest learning rate; None is :func:`default_rate` of the model's size, times what the family says.
         seed: of everything that is drawn. The same seed on as many threads gives the same weights.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         max_increase: goal, as a share: how much more MSE and WQL merging may cost on the test part.
@@ -149,6 +151,10 @@ class Recipe:
                 f"--ratio {merge.ratio} is not among --elastic {','.join(map(str, self.elastic))}; add it there"
             )
         return tuple(replace(merge, ratio=r) if r else MergeConfig("none") for r in self.elastic)
+
+    def highest_rate(self, model: nn.Module, objective: Objective) -> float:
+        """The learning rate at its highest: what is given, else that of the model's size times what the family says."""
+        return self.lr or default_rate(sum(p.numel() for p in model.parameters())) * objective.rate
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""

@@ -22,7 +22,7 @@ from tsmerge_export.tools.distill import memory, weights
 from tsmerge_export.tools.distill.forecasts import UNMERGED, Judge
 from tsmerge_export.tools.distill.losses import terms
 from tsmerge_export.tools.distill.scores import METRICS
-from tsmerge_export.tools.distill.settings import Recipe, default_rate
+from tsmerge_export.tools.distill.settings import Recipe
 from tsmerge_export.tools.distill.state import Standing, StateFile
 from tsmerge_export.tools.distill.weights import Trainees
 from tsmerge_export.tools.distill.windows import Data, Scored
@@ -123,7 +123,7 @@ class Training:
         self.trainees = Trainees(task.student, recipe.ema)
         self.standing = Standing()
         self.sampler = task.data.sampler(np.random.default_rng([recipe.seed, 7]))
-        self._peak = recipe.lr or default_rate(sum(p.numel() for p in task.student.parameters()))
+        self._peak = recipe.highest_rate(task.student, task.judge.objective)
         self._optimizer = self._fresh()
         self._lost = 0
         device = task.judge.device
@@ -201,7 +201,7 @@ class Training:
         batch = objective.batch(task.student, context, future).to(task.judge.device)
         kept = max(memory.bytes_kept(objective, task.student, point, batch) for point in task.points)
         per_window = kept / len(context) * task.data.longest / context.shape[1]
-        return memory.batch_for(per_window, task.judge.device)
+        return memory.batch_for(per_window, task.judge.device, objective.windows)
 
     def _measured(self, budget: float) -> float:
         """Seconds of a step. What the steps change is taken back."""
