@@ -1,4 +1,4 @@
-"""Trains a small Autoformer on the CPU and exports its encoder without merging, which it has no place for.
+"""Trains a small Autoformer on the CPU and exports it without merging, which it has no place for.
 
 python recipes/autoformer.py                              # on the bundled sample series
 python recipes/autoformer.py path/to/checkpoint

@@ -201,6 +201,8 @@ AUTOFORMER: dict[str, Any] = {
     **_LAGGED,
     "model_type": "autoformer",
     "architectures": ["AutoformerForPrediction"],
+    "encoder_layers": 2,
+    "autocorrelation_factor": 1,
     "label_length": 6,
     "moving_average": 5,
 }

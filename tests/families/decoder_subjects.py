@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.families.harness import Subject
-from tests.models import INFORMER
+from tests.models import AUTOFORMER, INFORMER
 
 #: Three of up to twelve queries attend; the others get sums.
 SPARSE = Subject(
@@ -16,3 +16,6 @@ SPARSE = Subject(
         "decoder_layers": 2,
     },
 )
+
+#: A decoder that gives all steps at once.
+AT_ONCE = Subject("autoformer", AUTOFORMER)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from chronos import Chronos2Pipeline
 from torch import Tensor
 
 import tsmerge_export as tsm
-from tests.families.decoder_subjects import SPARSE
+from tests.families.decoder_subjects import AT_ONCE, SPARSE
 from tests.families.harness import Subject, describe
 from tests.families.lagged_subjects import WHOLE
 from tests.forecast import upstream
@@ -147,8 +148,13 @@ def test_patchtst_with_a_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_close(ours.predict(series)[:, 0], original.mean[..., 0].numpy())
 
 
-@pytest.mark.parametrize("merge", [NONE, PROPORTIONAL], ids=describe)
-@pytest.mark.parametrize("subject", [SPARSE, WHOLE], ids=["informer", "time-series-transformer"])
+@pytest.mark.parametrize(
+    ("subject", "merge"),
+    [
+        pytest.param(subject, merge, id=f"{subject.family_name}-{describe(merge)}")
+        for subject, merge in (*product((SPARSE, WHOLE), (NONE, PROPORTIONAL)), (AT_ONCE, NONE))
+    ],
+)
 def test_lagged_paths_are_those_of_generate(
     subject: Subject, merge: MergeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,7 +166,9 @@ def test_lagged_paths_are_those_of_generate(
     known: dict[str, Any] = {}
     if config.num_time_features:
         known["past_time_features"] = rng.standard_normal((2, length, 2)).astype(np.float32)
-        known["future_time_features"] = rng.standard_normal((2, 12, 2)).astype(np.float32)
+        known["future_time_features"] = rng.standard_normal((2, config.prediction_length, 2)).astype(
+            np.float32
+        )
     else:
         known["static_categorical_features"] = np.array([[1, 4], [2, 0]])
         known["static_real_features"] = np.array([[0.3], [-1]], np.float32)
@@ -224,9 +232,7 @@ def test_longer_horizons_are_refused(subject: Subject) -> None:
 
 
 def test_neither_torch_nor_onnx_is_imported() -> None:
-    folders = [
-        subject.bundle(NONE)
-        for subject in (CHRONOS_2, TIMESFM["timesfm"], TIMESFM["timesfm-2.5"], POINTS, SAMPLES, MIXER, SPARSE)
-    ]
+    subjects = (CHRONOS_2, *TIMESFM.values(), POINTS, SAMPLES, MIXER, SPARSE, AT_ONCE)
+    folders = [subject.bundle(NONE) for subject in subjects]
     done = subprocess.run([sys.executable, "-c", SCRIPT, *map(str, folders)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

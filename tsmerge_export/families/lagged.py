@@ -17,6 +17,7 @@ from tsmerge_export.families.base import Arrays, Component, Generation, Handle, 
 from tsmerge_export.families.hf import TransformersFamily, eager_attention
 from tsmerge_export.families.lagged_decoder import (
     Decoder,
+    LaggedDecoder,
     LaggedGeneration,
     full_attention,
     places,
@@ -278,5 +279,5 @@ class LaggedFamily(TransformersFamily):
         channels each reads the series, and the first one's forecast counts.
         """
         encoder, decoder = self.components(model)
-        assert isinstance(decoder, Decoder)
+        assert isinstance(decoder, LaggedDecoder)
         return point_forecast(self.pipeline(model), encoder, run, decoder.run(model), series)

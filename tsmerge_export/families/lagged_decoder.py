@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,17 +97,31 @@ class _ExportModule(nn.Module):
         return found
 
 
-class Decoder(Component):
+class LaggedDecoder(Component):
+    """A component behind the encoder, whose outputs are parameters of distributions."""
+
+    name = "decoder"
+    mergeable = False
+    hints = Hints()
+
+    def run(self, model: Any) -> Run:
+        """The original as if it was exported."""
+
+        def run(feed: Arrays) -> Arrays:
+            with torch.no_grad():
+                found = self.eager(model, {name: torch.from_numpy(value) for name, value in feed.items()})
+            return {name: value.numpy() for name, value in found.items()}
+
+        return run
+
+
+class Decoder(LaggedDecoder):
     """``features [B, S, T, F]`` of the steps drawn so far and the encoder's outputs -> the distribution of every step's
     value, a parameter each ``[B, S, T, C]``.
 
     Args:
         attend: what its self-attention computes. context: inside it the original draws nothing at random.
     """
-
-    name = "decoder"
-    mergeable = False
-    hints = Hints()
 
     def __init__(self, model: Any, attend: Attend, context: Callable[[], Any]) -> None:
         config = model.config
@@ -140,20 +154,7 @@ class Decoder(Component):
                 encoder_attention_mask=log_size.repeat_interleave(paths, 0) if bool(log_size.any()) else None,
                 use_cache=False,
             ).last_hidden_state
-        return {
-            name: value.unflatten(0, features.shape[:2])
-            for name, value in _named(model, states, self._channels).items()
-        }
-
-    def run(self, model: Any) -> Run:
-        """The original as if it was exported."""
-
-        def run(feed: Arrays) -> Arrays:
-            with torch.no_grad():
-                found = self.eager(model, {name: torch.from_numpy(value) for name, value in feed.items()})
-            return {name: value.numpy() for name, value in found.items()}
-
-        return run
+        return {name: value.unflatten(0, features.shape[:2]) for name, value in _named(model, states).items()}
 
     def from_series(self, model: Any, series: NDArray[np.float32]) -> Arrays:
         return self.example(model, *series.shape)
@@ -173,9 +174,13 @@ class Decoder(Component):
         return out
 
 
-def _named(model: Any, states: Tensor, channels: int) -> dict[str, Tensor]:
-    """The original's parameters for decoder states ``[R, T, D]``, by output name, each ``[R, T, C]``."""
-    found = model.output_params(states)
+def _named(model: Any, states: Tensor) -> dict[str, Tensor]:
+    """The original's parameters for decoder states ``[R, T, D]``, see :func:`by_name`."""
+    return by_name(model, model.output_params(states))
+
+
+def by_name(model: Any, found: Sequence[Tensor]) -> dict[str, Tensor]:
+    """A distribution's parameters ``[R, T]`` or ``[R, T, C]`` by output name, each ``[R, T, C]``."""
     names = model.distribution_output.args_dim
     return {
         PREFIX + name: value if value.dim() == 3 else value[..., None]
@@ -183,26 +188,59 @@ def _named(model: Any, states: Tensor, channels: int) -> dict[str, Tensor]:
     }
 
 
-class LaggedGeneration(Generation):
-    """Encoder and decoder in a row; ``future_values [B, T]`` (or ``[B, T, C]``) are given instead of draws.
+class InARow(Generation):
+    """Encoder and decoder in a row, and forecasts by their files.
 
     Args:
-        encoder: the first component. settings: of the family's pipeline. context: as for :class:`Decoder`.
+        encoder: the first component. settings: of the family's pipeline.
+    """
+
+    def __init__(self, model: Any, encoder: Any, settings: Mapping[str, Any]) -> None:
+        config = model.config
+        self._encoder, self._settings = encoder, settings
+        self._channels, rows = int(config.input_size), ("batch", int(config.prediction_length))
+        self.outputs = tuple(
+            TensorSpec(PREFIX + name, "float32", (*rows, self._channels))
+            for name in model.distribution_output.args_dim
+        )
+
+    def forecaster(self, sessions: Mapping[str, Any], memory: int) -> Forecast:
+        """The path of means, which leaves the noise of draws out of the comparison; nothing is random."""
+
+        def forecast(run: Run, series: NDArray[np.float32], seed: int = 0) -> NDArray[np.float32]:
+            return point_forecast(self._settings, self._encoder, run, sessions["decoder"].run, series)
+
+        return forecast
+
+    def forecasts(self, sessions: Mapping[str, Any], memory: int) -> Forecasts:
+        """Quantiles of sample paths, which the cost leaves out."""
+
+        def draw(run: Run, series: NDArray[np.float32], seed: int, first: int) -> NDArray[np.float32]:
+            feed = self._encoder.feed(series, spread=False)
+            paths = lagged_decoder.sample_paths(
+                self._settings, feed, run(feed), sessions["decoder"].run, samples=int(self._settings["num_samples"]),
+                steps=int(self._settings["prediction_length"]), seed=seed, first=first,
+            )  # fmt: skip
+            return quantile(paths, LEVELS, axis=1).transpose(0, 2, 1)
+
+        return Forecasts(LEVELS, draw)
+
+
+class LaggedGeneration(InARow):
+    """``future_values [B, T]`` (or ``[B, T, C]``) are given instead of draws.
+
+    Args:
+        context: as for :class:`Decoder`. The others are as for :class:`InARow`.
     """
 
     def __init__(
         self, model: Any, encoder: Any, settings: Mapping[str, Any], context: Callable[[], Any]
     ) -> None:
-        config = model.config
-        self._encoder, self._settings, self._context = encoder, settings, context
-        self._channels = int(config.input_size)
+        super().__init__(model, encoder, settings)
+        self._context = context
         past = next(spec for spec in encoder.inputs if spec.name == "past_values")
-        rows = ("batch", int(config.prediction_length))
+        rows = ("batch", int(model.config.prediction_length))
         self.inputs = (*encoder.inputs, TensorSpec("future_values", "float32", (*rows, *past.dims[2:])))
-        self.outputs = tuple(
-            TensorSpec(PREFIX + name, "float32", (*rows, self._channels))
-            for name in model.distribution_output.args_dim
-        )
 
     def eager(self, model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The original over all steps at once; it makes the decoder's features by itself."""
@@ -220,7 +258,7 @@ class LaggedGeneration(Generation):
                 future_time_features=torch.from_numpy(wave).to(future.device).expand(len(future), -1, -1),
                 use_cache=False,
             )
-        return _named(model, found.last_hidden_state, self._channels), found.loc, found.scale
+        return _named(model, found.last_hidden_state), found.loc, found.scale
 
     def from_series(self, model: Any, series: NDArray[np.float32]) -> Arrays:
         """The future is a random walk with the deviation of the past."""
@@ -245,27 +283,6 @@ class LaggedGeneration(Generation):
             return {name: value[:, 0] for name, value in found.items()}
 
         return run
-
-    def forecaster(self, sessions: Mapping[str, Any], memory: int) -> Forecast:
-        """The path of means, which leaves the noise of draws out of the comparison; nothing is random."""
-
-        def forecast(run: Run, series: NDArray[np.float32], seed: int = 0) -> NDArray[np.float32]:
-            return point_forecast(self._settings, self._encoder, run, sessions["decoder"].run, series)
-
-        return forecast
-
-    def forecasts(self, sessions: Mapping[str, Any], memory: int) -> Forecasts:
-        """Quantiles of sample paths, which the cost leaves out."""
-
-        def draw(run: Run, series: NDArray[np.float32], seed: int, first: int) -> NDArray[np.float32]:
-            feed = self._encoder.feed(series, spread=False)
-            paths = lagged_decoder.sample_paths(
-                self._settings, feed, run(feed), sessions["decoder"].run, samples=int(self._settings["num_samples"]),
-                steps=int(self._settings["prediction_length"]), seed=seed, first=first,
-            )  # fmt: skip
-            return quantile(paths, LEVELS, axis=1).transpose(0, 2, 1)
-
-        return Forecasts(LEVELS, draw)
 
 
 def point_forecast(

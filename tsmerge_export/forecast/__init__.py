@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tsmerge_export.forecast.base import Forecaster
 
 _FORECASTERS = {
+    "autoformer": ("lagged", "Lagged"),
     "chronos-2": ("chronos2", "Chronos2"),
     "chronos-bolt": ("chronos_bolt", "ChronosBolt"),
     "chronos-t5": ("chronos_t5", "ChronosT5"),

@@ -1,4 +1,5 @@
-"""Time Series Transformer and Informer: sample paths; the encoder once per series, the decoder step by step."""
+"""Time Series Transformer, Informer and Autoformer: sample paths; the encoder once per series, the decoder step by
+step or, in Autoformer, once."""
 
 from __future__ import annotations
 
@@ -10,9 +11,8 @@ from tsmerge_export.console.progress import Progress
 from tsmerge_export.errors import UsageError
 from tsmerge_export.forecast import lagged_decoder
 from tsmerge_export.forecast.base import Floats
+from tsmerge_export.forecast.lagged_decoder import FUTURE
 from tsmerge_export.forecast.samples import HorizonSamples
-
-_FUTURE = "future_time_features"
 
 
 class Lagged(HorizonSamples):
@@ -37,7 +37,7 @@ class Lagged(HorizonSamples):
     def _draw(
         self, context: Floats, features: dict[str, Any], samples: int, steps: int, seed: int, first: int
     ) -> Floats:
-        times = features.pop(_FUTURE, None)
+        times = features.pop(FUTURE, None)
         encoder, decoder = self.session["encoder"], self.session["decoder"]
         feed = lagged_decoder.encoder_inputs(encoder.inputs, context, features=features)
         return lagged_decoder.sample_paths(
@@ -53,12 +53,13 @@ class Lagged(HorizonSamples):
         }
         if "past_time_features" in known:
             dtype, dims = known["past_time_features"]
-            known[_FUTURE] = (dtype, (self._horizon, *dims[1:]))
+            known[FUTURE] = (dtype, (self._horizon, *dims[1:]))
         return known
 
     def _bytes_per_series(self, samples: int, steps: int) -> int:
         """What one series takes, about: an encoder layer's scores, and the last step of the decoder."""
-        features, states, _ = self.session["decoder"].inputs
-        width, tokens = int(states.dims[-1]), self._context
-        decoder = samples * self._horizon * (8 * width + 2 * int(features.dims[-1]) + 4 * tokens)
+        dims = {info.name: info.dims for info in self.session["decoder"].inputs}
+        width, tokens = int(dims["last_hidden_state"][-1]), self._context
+        features = int(dims["features"][-1]) if "features" in dims else 0  # none where it runs once
+        decoder = samples * self._horizon * (8 * width + 2 * features + 4 * tokens)
         return 4 * max(8 * tokens * tokens + 8 * tokens * width, decoder)

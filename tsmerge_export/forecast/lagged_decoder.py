@@ -1,7 +1,8 @@
 """The host's part of a decoder over lagged values: its features step by step, and what comes next of its output.
 
-As ``generate`` of transformers' Time Series Transformer and Informer: every step runs the decoder over all steps drawn
-so far. In numpy; the decoder is whatever runs its graph.
+As ``generate`` of transformers' Time Series Transformer and Informer, where every step runs the decoder over all steps
+drawn so far; and as that of Autoformer, where it runs once for all steps. In numpy; the decoder is whatever runs its
+graph.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ Choose = Callable[[distributions.Parameters, Floats, Floats], Floats]
 
 #: In front of the names of a distribution's parameters, where they are outputs of a graph.
 PREFIX = "distribution_"
+#: Of a pipeline's settings: the decoder is told of no draw, and gives the distributions of all steps at once.
+AT_ONCE = {"decoding": "at once"}
+#: Among its inputs, where the model has them.
+FUTURE = "future_time_features"
 
 
 class Spec(Protocol):
@@ -94,11 +99,7 @@ class Unrolled:
         self._lags, self._last = lags, int(lags.max())
         self._paths = np.empty((batch, samples, self._last + steps, past.shape[2]), np.float32)
         self._paths[:, :, : self._last] = ((past[:, -self._last :] - self.loc) / self.scale)[:, None]
-        if times is None:
-            times = np.broadcast_to(
-                clock(0, steps, int(settings["time_features"])),
-                (batch, steps, int(settings["time_features"])),
-            )
+        times = _future(settings, batch) if times is None else times
         static = np.repeat(encoded["static_features"][:, None], steps, axis=1)
         known = np.concatenate([static, times], -1).astype(np.float32)
         self._lagged = len(lags) * past.shape[2]
@@ -117,19 +118,72 @@ class Unrolled:
         features = self._features[:, :samples, : self.known + 1]
         return {"features": np.ascontiguousarray(features), **self._states}
 
+    def distribution(self, decode: Run) -> dict[str, Floats]:
+        """Of the next step: parameters ``[B, S, C]`` by name."""
+        # All paths of a series begin alike: the first step is computed once for each series.
+        found = _parameters(decode(self.feed(samples=None if self.known else 1)))
+        alike = 1 if self.known else self._paths.shape[1]
+        return {name: np.repeat(value[:, :, -1], alike, axis=1) for name, value in found.items()}
+
     def append(self, values: Floats) -> None:
         """The values ``[B, S, C]`` of the next step, in the series' unit."""
         self._paths[:, :, self._last + self.known] = (values - self.loc) / self.scale
         self.known += 1
 
 
-def parameters(found: Arrays, step: int | slice) -> dict[str, Floats]:
-    """Parameters of a distribution among a decoder's outputs ``[B, S, T, C]``, by name, at a step."""
-    return {
-        name.removeprefix(PREFIX): value[:, :, step]
-        for name, value in found.items()
-        if name.startswith(PREFIX)
-    }
+class AtOnce:
+    """``samples`` paths of each series by a decoder that gives all steps at once; otherwise as :class:`Unrolled`."""
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        feed: Arrays,
+        encoded: Arrays,
+        samples: int,
+        times: Floats | None = None,
+    ) -> None:
+        batch = len(feed["past_values"])
+        self._inputs = at_once(feed, encoded, _future(settings, batch) if times is None else times)
+        self.loc, self.scale = (encoded[name].reshape(batch, 1, -1) for name in ("loc", "scale"))
+        self._samples, self._known = samples, 0
+        self._found: dict[str, Floats] = {}
+
+    def distribution(self, decode: Run) -> dict[str, Floats]:
+        """See :meth:`Unrolled.distribution`."""
+        self._found = self._found or _parameters(decode(self._inputs))
+        step = self._known
+        return {
+            name: np.repeat(value[:, None, step], self._samples, axis=1)
+            for name, value in self._found.items()
+        }
+
+    def append(self, values: Floats) -> None:
+        """The step is over; nothing hangs on its values."""
+        self._known += 1
+
+
+def at_once(feed: Arrays, encoded: Arrays, times: Floats) -> Arrays:
+    """Inputs of a decoder of all steps at once.
+
+    Args:
+        feed, encoded: the encoder's inputs and outputs. times: features of the future steps ``[B, T, F]``; no features
+            are no input.
+    """
+    known = {FUTURE: np.ascontiguousarray(times, np.float32)} if times.shape[2] else {}
+    past = {name: value for name, value in feed.items() if name in ("past_values", "past_time_features")}
+    names = ("last_hidden_state", "loc", "scale", "static_features")
+    return past | known | {name: encoded[name] for name in names}
+
+
+def _future(settings: Mapping[str, Any], batch: int) -> Floats:
+    """Made-up features of the future steps ``[B, T, F]``."""
+    steps, features = int(settings["prediction_length"]), int(settings["time_features"])
+    return np.broadcast_to(clock(0, steps, features), (batch, steps, features))
+
+
+def _parameters(found: Arrays) -> dict[str, Floats]:
+    """A distribution's parameters among a decoder's outputs, by name."""
+    return {name.removeprefix(PREFIX): value for name, value in found.items() if name.startswith(PREFIX)}
 
 
 def follow(
@@ -149,14 +203,11 @@ def follow(
     Args:
         decode: runs the decoder. tell: called with the number of steps done. The others are as for :class:`Unrolled`.
     """
-    run = Unrolled(settings, feed, encoded, samples, times)
+    kind = AtOnce if settings.items() >= AT_ONCE.items() else Unrolled
+    run = kind(settings, feed, encoded, samples, times)
     out = []
     for step in range(steps):
-        # All paths of a series begin alike: the first step is computed once for each series.
-        found = parameters(decode(run.feed(samples=None if step else 1)), -1)
-        if not step:
-            found = {name: np.repeat(value, samples, axis=1) for name, value in found.items()}
-        values = choose(found, run.loc, run.scale)
+        values = choose(run.distribution(decode), run.loc, run.scale)
         if step + 1 < steps:
             run.append(values)
         out.append(values)

@@ -8,13 +8,14 @@ Neither onnx nor a runtime is imported: bundles are looked at, too, before they 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tsmerge_export.untrusted.onnx_numbers import NOT_WHOLE, array_of, divides, folded, large
 from tsmerge_export.untrusted.onnx_scan import STANDARD
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
     from tsmerge_export.untrusted import onnx_wire
 
-_SMALL = 1024  # numbers: constants that say how large something is are smaller
-_MOST_NUMBERS = 2**28
 _MOST_DOUBLED = 12
 _ELEMENTWISE = {
     "Abs", "Acos", "Acosh", "Add", "And", "Asin", "Asinh", "Atan", "Atanh", "Cast", "CastLike", "Ceil", "Clip", "Cos",
@@ -34,13 +33,13 @@ _ELEMENTWISE = {
     "Xor",
 }  # fmt: skip
 _KNOWN = _ELEMENTWISE | {
-    "ArgMax", "ArgMin", "Attention", "BatchNormalization", "Concat", "Constant", "ConstantOfShape", "Conv", "CumSum",
-    "Dropout", "DynamicQuantizeLinear", "Einsum", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Gemm",
-    "InstanceNormalization", "LayerNormalization", "LogSoftmax", "MatMul", "MatMulInteger", "MaxPool", "NonZero",
-    "OneHot", "Pad", "RMSNormalization", "Range", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp",
-    "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Reshape",
-    "RotaryEmbedding", "ScatterElements", "ScatterND", "Shape", "Size", "Slice", "Softmax", "Split", "Squeeze",
-    "Tile", "TopK", "Transpose", "Trilu", "Unsqueeze",
+    "ArgMax", "ArgMin", "Attention", "AveragePool", "BatchNormalization", "Concat", "Constant", "ConstantOfShape",
+    "Conv", "CumSum", "Dropout", "DynamicQuantizeLinear", "Einsum", "Expand", "Flatten", "Gather", "GatherElements",
+    "GatherND", "Gemm", "InstanceNormalization", "LayerNormalization", "LogSoftmax", "MatMul", "MatMulInteger",
+    "MaxPool", "NonZero", "OneHot", "Pad", "RMSNormalization", "Range", "ReduceL1", "ReduceL2", "ReduceLogSum",
+    "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Reshape",
+    "RotaryEmbedding", "ScatterElements", "ScatterND", "Shape", "Size", "Slice", "Softmax", "Split", "Squeeze", "Tile",
+    "TopK", "Transpose", "Trilu", "Unsqueeze",
 }  # fmt: skip
 # Outputs are whole numbers, of whatever inputs.
 _WHOLE = {"ArgMax", "ArgMin", "MatMulInteger", "NonZero", "Shape", "Size"}
@@ -49,21 +48,6 @@ _SIZES = {
     "ConstantOfShape": slice(0, 1), "Expand": slice(1, 2), "Tile": slice(1, 2), "Range": slice(0, 2),
     "Pad": slice(1, 2), "OneHot": slice(1, 2),
 }  # fmt: skip
-# Element types by TensorProto's numbers. 0 is none: unknown.
-_DTYPES = {
-    1: "f4",
-    2: "u1",
-    3: "i1",
-    4: "u2",
-    5: "i2",
-    6: "i4",
-    7: "i8",
-    9: "?",
-    11: "f8",
-    12: "u4",
-    13: "u8",
-}
-_NOT_WHOLE = {1, 8, 10, 11, 14, 15, 16}  # floats, text, complex
 # Operators whose outputs hold no other numbers than their first input.
 _SAME_NUMBERS = {
     "Expand",
@@ -76,9 +60,6 @@ _SAME_NUMBERS = {
     "Transpose",
     "Unsqueeze",
 }
-_FOLDED: dict[str, Callable[[Any, Any], Any]] = {
-    "Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Max": np.maximum, "Min": np.minimum,
-}  # fmt: skip
 _Functions = dict[tuple[str, str, str], Any]
 
 
@@ -162,7 +143,7 @@ def _of_graph(graph: Any, scope: _Scope, functions: _Functions) -> str | None:
     """Of a graph, whose values are added to ``scope``."""
     for value in graph.input:
         scope.hide(value.name)
-        if value.type.tensor_type.elem_type not in _NOT_WHOLE:
+        if value.type.tensor_type.elem_type not in NOT_WHOLE:
             scope.whole.add(value.name)
     for tensor in graph.initializer:
         scope.hide(tensor.name)
@@ -175,9 +156,9 @@ def _of_graph(graph: Any, scope: _Scope, functions: _Functions) -> str | None:
 
 def _keep(name: str, tensor: Any, scope: _Scope) -> None:
     scope.dims[name] = tuple(tensor.dims)
-    if tensor.data_type not in _NOT_WHOLE:
+    if tensor.data_type not in NOT_WHOLE:
         scope.whole.add(name)
-    found = _array(tensor)
+    found = array_of(tensor)
     if found is not None:
         _keep_constant(name, found, scope)
 
@@ -186,22 +167,6 @@ def _keep_constant(name: str, found: NDArray[Any], scope: _Scope) -> None:
     scope.constants[name] = found
     if found.dtype.kind in "iu" and found.size and found.min() > 0:
         scope.positive.add(name)
-
-
-def _array(tensor: Any) -> NDArray[Any] | None:
-    """A small constant."""
-    count = math.prod(tensor.dims)
-    dtype = _DTYPES.get(tensor.data_type)
-    if tensor.data_location or dtype is None or not 0 <= count <= _SMALL:
-        return None
-    if len(tensor.raw_data):
-        found = np.frombuffer(tensor.raw_data, dtype)
-    elif dtype[0] == "f" or dtype in ("u4", "u8"):
-        return None
-    else:
-        numbers = tensor.int64_data if dtype == "i8" else tensor.int32_data
-        found = np.array([*numbers], np.int64).astype(dtype)
-    return found if found.size == count else None
 
 
 def _of_nodes(
@@ -265,16 +230,16 @@ def _harm(node: Any, attributes: Mapping[str, Any], scope: _Scope) -> str | None
     """What an operator may do, with what is known of its inputs."""
     if node.op_type in ("Div", "Mod") and any(name in scope.whole for name in node.input):
         divisor = node.input[1]
-        if divisor not in scope.positive and not _divides(scope.constants.get(divisor)):
+        if divisor not in scope.positive and not divides(scope.constants.get(divisor)):
             return f"{node.op_type} of whole numbers, which may be by zero"
     sizes = [scope.constants.get(name) for name in node.input[_SIZES.get(node.op_type, slice(0, 0))]]
     step = scope.constants.get(node.input[2]) if node.op_type == "Range" else None
-    if any(_large(size) for size in sizes) or (step is not None and np.any(np.abs(step) < 1e-3)):
+    if any(large(size) for size in sizes) or (step is not None and np.any(np.abs(step) < 1e-3)):
         return f"{node.op_type} of a large size"
     # Legal, and ONNX Runtime reads the bias of a LayerNormalization where it is left out so.
     if node.op_type == "LayerNormalization" and any(name in scope.omitted for name in node.input):
         return "LayerNormalization with an input that is written out and empty"
-    if node.op_type in ("Conv", "MaxPool") and not _plain_window(attributes):
+    if node.op_type in ("AveragePool", "Conv", "MaxPool") and not _plain_window(attributes):
         return f"{node.op_type} with unusual attributes"
     return None
 
@@ -308,7 +273,7 @@ def _learn(node: Any, attributes: Mapping[str, Any], scope: _Scope) -> str | Non
         return "a value that is put beside itself again and again"
     whole = _is_whole(node, attributes, scope.whole)
     positive = _is_positive(node, scope.positive)
-    folded = _folded(node, attributes, scope.constants)
+    numbers = folded(node, attributes, scope.constants)
     for name in node.output:
         scope.hide(name)
         scope.doubled[name] = doubled
@@ -322,8 +287,8 @@ def _learn(node: Any, attributes: Mapping[str, Any], scope: _Scope) -> str | Non
         scope.whole.update(node.output[1:])
     if node.op_type == "DynamicQuantizeLinear":  # numbers, scale, zero point
         scope.whole.update(node.output[::2])
-    if folded is not None:
-        _keep_constant(node.output[0], folded, scope)
+    if numbers is not None:
+        _keep_constant(node.output[0], numbers, scope)
     if node.op_type == "Constant" and "value" in attributes:
         _keep(node.output[0], attributes["value"].t, scope)
     return None
@@ -343,11 +308,11 @@ def _is_whole(node: Any, attributes: Mapping[str, Any], whole: set[str]) -> bool
     if node.op_type in _WHOLE:
         return True
     if node.op_type == "Cast":
-        return attributes["to"].i not in _NOT_WHOLE
+        return attributes["to"].i not in NOT_WHOLE
     if node.op_type == "Constant":
         return not {"value", "value_float", "value_floats", "value_string", "value_strings"} & set(attributes)
     if node.op_type == "ConstantOfShape":
-        return "value" in attributes and attributes["value"].t.data_type not in _NOT_WHOLE
+        return "value" in attributes and attributes["value"].t.data_type not in NOT_WHOLE
     if node.op_type in ("Where", "OneHot"):
         return any(name in whole for name in node.input[1:])
     return any(name in whole for name in node.input[: 1 if node.op_type not in _ELEMENTWISE else None])
@@ -361,49 +326,6 @@ def _is_positive(node: Any, positive: set[str]) -> bool:
     if node.op_type in ("Min", "Concat"):
         return all(inside)
     return node.op_type in _SAME_NUMBERS and inside[0]
-
-
-def _folded(
-    node: Any, attributes: Mapping[str, Any], constants: Mapping[str, NDArray[Any]]
-) -> NDArray[Any] | None:
-    """Numbers of an output that does not change: sizes are put together from constants.
-
-    Shapes are not kept, so that single numbers alone are computed with.
-    """
-    if node.op_type == "Constant" and "value_int" in attributes:
-        return np.array([attributes["value_int"].i], np.int64)
-    if node.op_type == "Constant" and "value_ints" in attributes:
-        return np.array([*attributes["value_ints"].ints], np.int64)
-    found = [constants[name] for name in node.input if name in constants]
-    if not found or (len(found) < len(node.input) and node.op_type not in ("Unsqueeze", "Squeeze")):
-        return None
-    first = constants.get(node.input[0])
-    if node.op_type in ("Identity", "Unsqueeze", "Squeeze"):
-        return first
-    if node.op_type == "Concat":
-        joined = np.concatenate(found)
-        return joined if joined.size <= _SMALL else None
-    if first is None or first.dtype.kind not in "iu" or any(array.size != 1 for array in found):
-        return None
-    if node.op_type == "Cast" and attributes["to"].i in (6, 7):
-        return first.astype(_DTYPES[attributes["to"].i])
-    if node.op_type == "ReduceProd":
-        return first
-    if node.op_type in _FOLDED:
-        value = found[0]
-        for other in found[1:]:
-            value = _FOLDED[node.op_type](value, other)
-        return np.asarray(value)
-    return None
-
-
-def _divides(divisor: NDArray[Any] | None) -> bool:
-    """Whether nothing goes wrong with it: a lowest number divided by -1 overflows, which ends a process as well."""
-    return divisor is not None and divisor.size > 0 and bool(np.all((divisor != 0) & (divisor != -1)))
-
-
-def _large(sizes: NDArray[Any] | None) -> bool:
-    return sizes is not None and not math.prod(max(abs(float(size)), 1.0) for size in sizes) <= _MOST_NUMBERS
 
 
 def _plain_window(attributes: Mapping[str, Any]) -> bool:

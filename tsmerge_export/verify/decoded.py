@@ -44,8 +44,7 @@ def forecasts_by(
 ) -> Forecasts:
     """Forecasts as :func:`tsmerge_export.pipeline` makes them of the bundle that holds these files.
 
-    The arguments are those of :func:`decoded_by`. A family whose first component forecasts alone draws nothing. (The
-    decoder of Autoformer is in no file; nothing merges there, so that no page shows a forecast of it.)
+    The arguments are those of :func:`decoded_by`. A family whose first component forecasts alone draws nothing.
     """
     generation = family.generation(model)
     if generation is not None:
