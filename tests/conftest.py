@@ -12,8 +12,9 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Tables are as wide as the terminal: the same in whatever terminal the tests run.
 os.environ["COLUMNS"] = "120"
-# The portable functions are what most tests are about; those of the native operators name their library.
-os.environ.pop("TSMERGE_ORT_PLUGIN", None)
+# The portable functions are what most tests are about, also where a wheel of native operators is installed; those of
+# the operators name their library.
+os.environ["TSMERGE_ORT_PLUGIN"] = "none"
 
 import pytest
 
@@ -42,6 +43,7 @@ LONGEST = (
     "backends/openvino/test_openvino.py",
     "plugins/test_kernels.py",
     "plugins/test_native_cuda.py",
+    "plugins/test_wheels.py",
     "cli/test_commands.py",
     "cli/test_distill.py",
     "forecast/test_exactness.py",

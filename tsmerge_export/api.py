@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,7 @@ def export(
     checks = Checks(atol, rtol, threads, seed, place=_place(providers, plugin))
     target = target or Target()
     target.check(merge or MergeConfig(), inline=inline, place=checks.place, precision=precision)
+    checks = replace(checks, place=target.proved_at(checks.place, inline=inline))
     if not callable(output):
         check_output(output, force)
     options: dict[str, Any] = {"family": family, "config": config, "trust_remote_code": trust_remote_code}

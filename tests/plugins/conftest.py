@@ -7,12 +7,16 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.plugins import native
+from tests.plugins import native, wheels
 from tests.plugins.emulated import COMMON, EMULATION, KERNELS, build, compiler
+from tsmerge_export.backends.onnxruntime.native import CPU_LIBRARY, CUDA_LIBRARY
+
+Importable = Callable[[Path], None]
 
 
 def find_nvcc() -> str | None:
@@ -84,6 +88,8 @@ def ort_headers(cxx: str) -> Path:
     """Headers of ONNX Runtime, where there are also a compiler and CMake."""
     if native.cmake() is None:
         pytest.skip("no cmake (pip install cmake)")
+    if importlib.util.find_spec("scikit_build_core") is None:
+        pytest.skip("no scikit-build-core (pip install scikit-build-core)")
     found = native.headers()
     if found is None:
         pytest.skip(
@@ -94,15 +100,49 @@ def ort_headers(cxx: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def operators(ort_headers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library of native operators."""
-    return native.build(tmp_path_factory.mktemp("operators"), ort_headers)
+def wheel(ort_headers: Path) -> wheels.Installed:
+    """The wheel of native operators, of the source tree."""
+    return wheels.once("cpu", "tsmerge-ort", {"ONNXRUNTIME_ROOT": ort_headers, "CMAKE_CXX_FLAGS": "-Werror"})
 
 
 @pytest.fixture(scope="session")
-def emulated_operators(ort_headers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def operators(wheel: wheels.Installed) -> Path:
+    """The library of native operators."""
+    return wheel.library
+
+
+@pytest.fixture(scope="session")
+def emulated_wheel(ort_headers: Path) -> wheels.Installed:
+    """The wheel for the CUDA provider, of its sdist; its library is for the CPU's, kernels emulated."""
+    defines = {"ONNXRUNTIME_ROOT": ort_headers, "CMAKE_CXX_FLAGS": "-Werror", "TSMERGE_EMULATED": "ON"}
+    return wheels.once("emulated", "tsmerge-ort-cuda", defines, from_sdist=True)
+
+
+@pytest.fixture(scope="session")
+def emulated_operators(emulated_wheel: wheels.Installed) -> Path:
     """The operators for the CUDA provider, made for the CPU's: their kernels are emulated."""
-    return native.build_emulated(tmp_path_factory.mktemp("emulated-operators"), ort_headers)
+    return emulated_wheel.library
+
+
+@pytest.fixture
+def importable(monkeypatch: pytest.MonkeyPatch) -> Iterator[Importable]:
+    """Puts a folder on Python's path; no variable names a library, and nothing is left of a wheel behind the test."""
+    for library in (CPU_LIBRARY, CUDA_LIBRARY):
+        monkeypatch.delenv(library.variable, raising=False)
+    yield monkeypatch.syspath_prepend
+    for name in wheels.NAMES:
+        sys.modules.pop(name.replace("-", "_"), None)
+
+
+def nvcc_options() -> tuple[dict[str, object], dict[str, str]]:
+    """CMake's variables and those of the environment for builds by nvcc; skips where there is none."""
+    nvcc = find_nvcc()
+    if nvcc is None:
+        pytest.skip("no nvcc (pip install 'tsmerge-export[plugin-tests]')")
+    runtime = Path(nvcc).parents[1] / "lib" / "libcudart.so.13"
+    if "site-packages" in nvcc and runtime.is_file():  # NVIDIA's wheels name and place it as no toolkit does
+        return {"CMAKE_CUDA_COMPILER": nvcc, "CUDA_CUDART": runtime}, {"LIBRARY_PATH": str(runtime.parent)}
+    return {"CMAKE_CUDA_COMPILER": nvcc}, {}
 
 
 def build_with_nvcc(source: Path, folder: Path, *options: str) -> str:
@@ -111,16 +151,10 @@ def build_with_nvcc(source: Path, folder: Path, *options: str) -> str:
     cmake, ninja = (shutil.which(tool, path=search) for tool in ("cmake", "ninja"))
     if cmake is None or ninja is None:
         pytest.skip("no cmake or ninja (pip install cmake ninja)")
-    nvcc = find_nvcc()
-    if nvcc is None:
-        pytest.skip("no nvcc (pip install 'tsmerge-export[plugin-tests]')")
+    defines, more = nvcc_options()
     configure = ["cmake", "-G", "Ninja", "-S", str(source), "-B", str(folder), *options]
-    configure.append(f"-DCMAKE_CUDA_COMPILER={nvcc}")
-    environment = dict(os.environ)
-    runtime = Path(nvcc).parents[1] / "lib" / "libcudart.so.13"
-    if "site-packages" in nvcc and runtime.is_file():  # NVIDIA's wheels name and place it as no toolkit does
-        configure.append(f"-DCUDA_CUDART={runtime}")
-        environment["LIBRARY_PATH"] = str(runtime.parent)
+    configure += [f"-D{name}={value}" for name, value in defines.items()]
+    environment = {**os.environ, **more}
     said = ""
     for command in (configure, [cmake, "--build", str(folder), "-v"]):
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -130,13 +164,11 @@ def build_with_nvcc(source: Path, folder: Path, *options: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def cuda_operators(ort_headers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library for the CUDA provider, by nvcc, for one architecture."""
-    folder = tmp_path_factory.mktemp("cuda-operators")
-    build_with_nvcc(
-        native.CUDA_SOURCES, folder, f"-DONNXRUNTIME_ROOT={ort_headers}", "-DCMAKE_CUDA_ARCHITECTURES=90-real"
-    )
-    return next(folder.glob("libtsmerge_*.so"))
+def cuda_wheel(ort_headers: Path) -> wheels.Installed:
+    """The wheel for the CUDA provider, by nvcc, for one architecture."""
+    defines, environment = nvcc_options()
+    defines |= {"ONNXRUNTIME_ROOT": ort_headers, "CMAKE_CUDA_ARCHITECTURES": "90-real"}
+    return wheels.once("cuda", "tsmerge-ort-cuda", defines, environment)
 
 
 @pytest.fixture(scope="session")

@@ -22,9 +22,11 @@ from tests.artefacts import bundle
 from tests.cases import untouched
 from tests.models import tiny_folder
 from tests.ops.harness import add_functions, merge_model, native_form, session
+from tests.plugins.conftest import Importable
 from tests.plugins.emulated import ROOT
 from tests.plugins.native import CUDA_SOURCES, PLAIN, SOURCES, build, methods
 from tests.plugins.native import main as main_search
+from tests.plugins.wheels import Installed
 from tsmerge_export.backends.onnxruntime import native
 from tsmerge_export.backends.onnxruntime.profile import merge_share
 from tsmerge_export.backends.onnxruntime.session import GraphSession
@@ -353,12 +355,19 @@ def test_the_library_does_not_stand_in_for_other_forms(
 
 
 def test_nor_when_an_inlined_bundle_is_validated(
-    operators: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    wheel: Installed,
+    importable: Importable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """One that is installed, and not named, the export leaves aside and does not name either."""
     model = tiny_folder(tmp_path / "model")
     output = tmp_path / "out"
+    importable(wheel.site)
     assert main(["export", str(model), "--merge", "local", "--inline", "-o", str(output)]) == 0
-    monkeypatch.setenv(native.VARIABLE, str(operators))
+    assert "native operators" not in json.loads((output / "manifest.json").read_text())["versions"]
+    monkeypatch.setenv(native.VARIABLE, str(wheel.library))
     assert main(["validate", str(output), str(model)]) == 2
     assert "no effect with an inlined bundle" in capsys.readouterr().err
 

@@ -138,9 +138,10 @@ def load(
             ``"tensorrt"``, or that of a plug-in.
         threads: threads inside an operator, >= 1; by default the runtime's choice.
         providers: ONNX Runtime execution providers in order of preference; default the CPU.
-        plugin: a library of this project. For ONNX Runtime on the CPU that of native operators (also the environment
-            variable TSMERGE_ORT_PLUGIN), with CUDA's provider first the one for it (TSMERGE_ORT_CUDA_PLUGIN); for
-            TensorRT the plugin (TSMERGE_TRT_PLUGIN); for ONNX Runtime's TensorRT provider the registering one.
+        plugin: a library of this project. For ONNX Runtime on the CPU that of native operators (else the environment
+            variable TSMERGE_ORT_PLUGIN, else the installed tsmerge-ort), with CUDA's provider first the one for it
+            (TSMERGE_ORT_CUDA_PLUGIN, tsmerge-ort-cuda), or ``"none"``; for TensorRT the plugin (TSMERGE_TRT_PLUGIN);
+            for ONNX Runtime's TensorRT provider the registering one.
 
     Returns:
         A session with ``.inputs``, ``.outputs`` and ``.run({name: array}) -> {name: array}``.

@@ -67,6 +67,16 @@ class Target:
             out += ["--compute-capability", ",".join(self.capabilities)]
         return out if self.plugin is None else [*out, "--plugin", str(self.plugin)]
 
+    def proved_at(self, place: Place, *, inline: bool) -> Place:
+        """Where ONNX Runtime proves it: without native operators where files hold other bodies of them.
+
+        Raises:
+            UsageError: a library of native operators is named there.
+        """
+        if not inline and not self.backend.beside:
+            return place
+        return place.without_library("--inline" if inline else f"--runtime {self.runtime}")
+
     def check(
         self,
         merge: MergeConfig,
@@ -99,9 +109,8 @@ class Target:
                 raise UsageError(
                     f"{flag} has no effect with --runtime {self.runtime}{backend.without[option]}"
                 )
-        if place is not None and (inline or backend.beside):
-            # What is proved in ONNX Runtime then are other bodies of the same operators.
-            place.refuse_library("--inline" if inline else f"--runtime {self.runtime}")
+        if place is not None:
+            self.proved_at(place, inline=inline)
         if merge.at_run_time and not backend.run_time:
             raise UnsupportedError(
                 f"--ratio runtime: {self.runtime} {backend.why_fixed}; give a ratio such as 1/4, or use "

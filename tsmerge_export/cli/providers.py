@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tsmerge_export.backends.onnxruntime.native import NONE
 from tsmerge_export.backends.onnxruntime.place import SHORT
 from tsmerge_export.errors import UsageError
 
@@ -42,7 +43,10 @@ def add_provider_options(
     if bundles:
         variables.append("$TSMERGE_TRT_PLUGIN_REGISTERED (tensorrt first)")
     *first, last = variables
-    text = f"library of native operators for the providers; default: {', '.join(first)} or {last}"
+    text = (
+        f"library of native operators for the providers, or none; default: {', '.join(first)} or {last}, "
+        "else the installed tsmerge-ort or tsmerge-ort-cuda"
+    )
     if engines:
         text += "; with --runtime tensorrt the plugin library for TensorRT (libtsmerge_trt.so)"
     group.add_argument("--plugin", metavar="FILE", help=text)
@@ -54,7 +58,7 @@ def provider_options(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         UsageError: the library is not there, or none goes with these providers.
     """
-    if args.plugin is not None and not Path(args.plugin).is_file():
+    if args.plugin is not None and Path(args.plugin) != NONE and not Path(args.plugin).is_file():
         raise UsageError(f"--plugin {args.plugin}: no such file")
     return {"providers": None if args.providers is None else list(args.providers), "plugin": args.plugin}
 

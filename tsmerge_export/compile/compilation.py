@@ -166,7 +166,7 @@ class Compilation:
         """
         inlined = bundle.contents.inline and self.merge.active
         if inlined:
-            checks.place.refuse_library("an inlined bundle")
+            checks = replace(checks, place=checks.place.without_library("an inlined bundle"))
         with TemporaryDirectory(prefix="tsmerge-") as name:
             folder = Path(name)
             # Built anew: the unmerged rival, and a form that shows its decisions where the bundle's is inlined.

@@ -122,9 +122,23 @@ def read_model(path: Path) -> Model:
     Raises:
         OSError: it cannot be read. IndexError, ValueError: it is no message.
     """
+    return model_of(_mapped(path))
+
+
+def _mapped(path: Path) -> memoryview:
     with path.open("rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return model_of(memoryview(mapped))
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def opsets_of(model: Path | bytes) -> dict[str, int]:
+    """The version of each domain that a model, a file or its bytes, imports. Raises as :func:`read_model`."""
+    data: _Buffer = model if isinstance(model, bytes) else _mapped(model)
+    found: dict[str, int] = {}
+    for number, entry, _ in _fields(data):
+        if number == 8:
+            parts = {part: (content, value) for part, content, value in _fields(entry)}
+            found[_text(parts.get(1, (_UNSET, 0))[0])] = parts.get(2, (_UNSET, 0))[1]
+    return found
 
 
 def model_of(data: _Buffer) -> Model:

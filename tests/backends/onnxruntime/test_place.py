@@ -94,7 +94,7 @@ def test_a_library_that_does_not_load_is_said_at_once(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match=r"text\.so: ONNX Runtime cannot load it"):
         place.try_out()
     with pytest.raises(UsageError, match="--plugin has no effect with --inline"):
-        place.refuse_library("--inline")
+        place.without_library("--inline")
 
 
 def test_the_environment_names_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +107,7 @@ def test_the_environment_names_the_library(tmp_path: Path, monkeypatch: pytest.M
     assert Place((AZURE, CPU), ((), ())).native_library() is None
     for place, name in ((HERE, native.VARIABLE), (cuda, native.CUDA_LIBRARY.variable)):
         with pytest.raises(UsageError, match=f"{name} has no effect with --runtime tensorrt"):
-            place.refuse_library("--runtime tensorrt")
+            place.without_library("--runtime tensorrt")
 
 
 def test_a_verdict_is_in_float32_proper_unless_the_user_says_otherwise() -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tsmerge_export.backends.onnxruntime import native
 from tsmerge_export.backends.onnxruntime.chosen import with_default
 from tsmerge_export.console.missing import how_to_install
-from tsmerge_export.errors import MissingDependencyError, UsageError
+from tsmerge_export.errors import MissingDependencyError, UsageError, first_line
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -85,7 +85,8 @@ class Place:
     Attributes:
         names: of the providers, in order of preference.
         options: of each of them, as pairs.
-        plugin: the library of native operators for them; None is what the environment names.
+        plugin: the library of native operators for them; None is what the environment names or has installed,
+            :data:`.native.NONE` none.
     """
 
     names: tuple[str, ...] = (CPU,)
@@ -101,7 +102,7 @@ class Place:
             MissingDependencyError: ONNX Runtime does not have one of them, or the library does not exist.
         """
         place = cls._made(check_providers(providers), plugin)
-        if place.plugin is not None:
+        if place.plugin is not None and place.plugin != native.NONE:
             library = native.for_providers(place.names)
             if library is None:
                 raise UsageError(
@@ -123,10 +124,8 @@ class Place:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, for another process; also the arguments of :meth:`of`."""
-        return {
-            "providers": self.providers,
-            "plugin": None if self.plugin is None else str(self.plugin.resolve()),
-        }
+        plugin = self.plugin.resolve() if self.plugin is not None and self._given else self.plugin
+        return {"providers": self.providers, "plugin": None if plugin is None else str(plugin)}
 
     @property
     def providers(self) -> list[Entry]:
@@ -135,6 +134,11 @@ class Place:
             (name, dict(pairs)) if pairs else name
             for name, pairs in zip(self.names, self.options, strict=True)
         ]
+
+    @property
+    def _given(self) -> bool:
+        """Whether :attr:`plugin` is a file."""
+        return self.plugin is not None and self.plugin != native.NONE
 
     @property
     def on_cpu(self) -> bool:
@@ -163,8 +167,9 @@ class Place:
         found = native.for_providers(self.names)
         return () if found is None or self.native_library() is None else found.operators
 
-    def refuse_library(self, what: str) -> None:
-        """Fail where a library must not run: what is proved there are other bodies of the same operators.
+    def without_library(self, what: str) -> Place:
+        """The same where a library must not run: what is proved there are other bodies of the same operators. That of
+        an installed wheel, which nobody asked for, is left aside.
 
         Args:
             what: flags or a form of files, for the message.
@@ -172,15 +177,17 @@ class Place:
         Raises:
             UsageError: flag or environment name one.
         """
-        if self.plugin is not None:
+        if self._given:
             raise UsageError(
                 f"--plugin has no effect with {what}, whose operators are other ones; leave it out"
             )
         found = native.for_providers(self.names)
-        if found is not None and os.environ.get(found.variable):
+        named = None if found is None or self.plugin is not None else os.environ.get(found.variable)
+        if found is not None and named and Path(named) != native.NONE:
             raise UsageError(
                 f"{found.variable} has no effect with {what}, whose operators are other ones; unset it"
             )
+        return replace(self, plugin=native.NONE)
 
     def start(
         self,
@@ -192,11 +199,18 @@ class Place:
         that chooses the file's own where it is given none.
 
         Raises:
-            MissingDependencyError: the first provider did not start; ONNX Runtime would go on without it.
+            MissingDependencyError: the first provider did not start, where ONNX Runtime would go on without it; or
+                a library is needed, and none or another version is there.
             UnsupportedError: it cannot load the library. What ONNX Runtime raises for the model.
         """
-        native.register(options, self.plugin, self.names)
-        session = kind(source, options, providers=self.providers)
+        native.register(options, self.plugin, self.names, source)
+        try:
+            session = kind(source, options, providers=self.providers)
+        except Exception as error:  # ONNX Runtime has no common base class for its errors
+            missing = native.lacking(first_line(error), self.names)
+            if missing is None:
+                raise
+            raise MissingDependencyError(f"{native.said(source)}: {missing}") from error
         if self.names[0] not in session.get_providers():
             raise MissingDependencyError(
                 f"ONNX Runtime could not start {self.names[0]}: its libraries or its device are missing; "
@@ -213,7 +227,7 @@ class Place:
         import onnxruntime as ort
         from onnx import TensorProto, helper
 
-        if self == HERE:
+        if self == HERE and self.native_library() is None:
             return
         ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
         graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "g", ends[:1], ends[1:])
@@ -249,5 +263,5 @@ def place_words(manifest: Mapping[str, Any]) -> str:
     return str(Place(tuple(manifest.get("providers") or (CPU,)), ()))
 
 
-#: The CPU, and the library that the environment names for it.
+#: The CPU, and the library that the environment names or has installed for it.
 HERE = Place()

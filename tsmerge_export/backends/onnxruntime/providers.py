@@ -51,13 +51,14 @@ def with_plugin(providers: Providers | None, bundle: Bundle, plugin: str | Path 
     first = entries[0] if entries else None
     options: dict[str, Any] = dict(first[1]) if isinstance(first, (tuple, list)) and len(first) == 2 else {}
     if name_of(first) != TENSORRT:
-        if plugin is not None and native.for_providers(names(entries)) is None:
+        none = plugin is not None and Path(plugin) == native.NONE
+        if plugin is not None and not none and native.for_providers(names(entries)) is None:
             raise UsageError(
                 f"plugin has no effect unless {TENSORRT} or {CUDA} is the first of providers, or {CPU} the only one"
             )
         return Chosen(providers, operators=plugin)
     library = plugin or options.get(LIBRARIES) or os.environ.get(VARIABLE)
-    if not library:
+    if not library or Path(library) == native.NONE:
         return Chosen(providers)
     target = bundle.contents.target
     if target is None or target.runtime != "tensorrt":
