@@ -15,7 +15,7 @@ DEMO = tsmerge_export/demo
 # The plugin's tests use NVIDIA's compiler and TensorRT-RTX, wheels for Linux on x86-64; elsewhere they are skipped.
 PLUGIN_TESTS = $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m))
 
-.PHONY: demo docs test test-slow test-optimum test-oldest test-newest lint format lock clean
+.PHONY: demo docs test test-slow test-optimum test-oldest test-newest wheels lint format lock clean
 
 demo: $(VENV)/.installed-cpu
 	$(BIN)/tsmerge-export $(DEMO)/chronos-bolt-half-nano --original $(DEMO)/chronos-bolt-nano -o build/demo --force
@@ -42,9 +42,11 @@ build/optimum/.installed:
 
 # The ends of what pyproject.toml allows, each in an environment of its own: parity of every family, pipelines, commands.
 # Before a release; docs/versions.md says what was run. A part: make test-newest VERSION_TESTS=tests/cli.
+# scikit-build-core: the wheel of native operators loads at both ends (where ONNX Runtime's headers are).
 # onnx-graphsurgeon: `--runtime tensorrt` answers for a file that is broken only where its own dependency is installed.
 VERSION_TESTS = tests/families tests/forecast tests/tables tests/checkpoint tests/cli tests/test_api.py \
-	tests/compile/test_artefacts.py tests/compile/test_known_dims.py tests/verify/test_generation.py
+	tests/compile/test_artefacts.py tests/compile/test_known_dims.py tests/verify/test_generation.py \
+	tests/plugins/test_wheels.py
 VERSION_EXTRAS = advise,cpu,export,forecast,plot,tune
 RESOLUTION = $(if $(filter build/oldest/%,$@),lowest-direct,highest)
 
@@ -57,8 +59,16 @@ VERSIONS = torch transformers chronos-forecasting onnx onnx-ir onnxscript onnxru
 build/oldest/.installed build/newest/.installed: pyproject.toml build/uv/bin/uv
 	$(PYTHON) -m venv --clear $(@D)
 	build/uv/bin/uv pip install --python $(@D)/bin/python --resolution $(RESOLUTION) -e ".[$(VERSION_EXTRAS)]" \
-		"hypothesis>=6.100" "onnx-graphsurgeon>=0.5.2" "psutil>=5.9" "pytest>=8.2" "pytest-xdist>=3.6"
+		"cmake>=3.24" "ninja>=1.11" "scikit-build-core>=1.0" "hypothesis>=6.100" "onnx-graphsurgeon>=0.5.2" "psutil>=5.9" "pytest>=8.2" "pytest-xdist>=3.6"
 	touch $@
+
+# The native operators for ONNX Runtime's CPU provider, as sdist and as a wheel that names the systems it runs on.
+wheels: $(VENV)/.installed-tests
+	rm -rf build/wheels
+	cd plugins/wheels/tsmerge-ort && $(abspath $(BIN))/python -c \
+		"import sys; from scikit_build_core.build import build_sdist; build_sdist(sys.argv[1])" $(CURDIR)/build/wheels
+	PATH="$(abspath $(BIN)):$$PATH" $(PIP) wheel --no-build-isolation --no-deps -w build/wheels/linux build/wheels/*.tar.gz
+	PATH="$(abspath $(BIN)):$$PATH" auditwheel repair -w build/wheels build/wheels/linux/*.whl
 
 # The pages of docs/ as a site, in build/site; a warning is an error. Its environment needs neither PyTorch nor the package:
 # the reference of Python is read from the sources, and parsing flags needs the standard library alone.
