@@ -10,6 +10,9 @@ import pytest
 from tests.cli.said import Capture, error_of
 from tests.precision.networks import network
 from tsmerge_export.cli import main_export
+from tsmerge_export.cli.parser import export_parser
+from tsmerge_export.cli.precision import precision_of
+from tsmerge_export.cli.target import target_of
 from tsmerge_export.precision.products import products
 from tsmerge_export.precision.quantise import as_products, quantised
 from tsmerge_export.settings.precision import Precision
@@ -21,6 +24,37 @@ def test_other_runtimes(model: str, capsys: Capture, runtime: str) -> None:
     error = error_of(capsys, main_export([model, "--precision", "int8", "--runtime", runtime]), 3)
     assert f"--precision int8: quantised files are for --runtime onnxruntime, not for {runtime}" in error
     assert sorted(Path().rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "said"),
+    [
+        (
+            ["--precision", "int8", "--dtype", "fp16"], 2,
+            "--precision int8: --dtype fp16 asks for another precision of the same files; leave one of the two out",
+        ),
+        (["--precision", "bf16", "--dtype", "fp16"], 2, "--precision bf16: --dtype fp16 asks for another"),
+        (["--dtype", "bf16", "--inline"], 2, "--inline: merge decisions of a file in bf16 are proved"),
+        (
+            ["--precision", "fp16", "--runtime", "tensorrt"], 3,
+            "--precision fp16: files in half are for --runtime onnxruntime, not for tensorrt; use --dtype fp16",
+        ),
+        (["--precision", "fp16", "--runtime", "openvino"], 3, "not for openvino; leave one of the two out"),
+        (["--dtype", "fp8"], 2, "--dtype fp8: choose one of fp32, fp16, bf16"),
+    ],
+)  # fmt: skip
+def test_half(model: str, capsys: Capture, flags: list[str], code: int, said: str) -> None:
+    before = sorted(Path().rglob("*"))
+    assert said in error_of(capsys, main_export([model, *flags]), code)
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_one_precision_by_two_names() -> None:
+    for flags in (["--dtype", "fp16"], ["--precision", "fp16"], ["--dtype", "fp16", "--precision", "fp16"]):
+        args = export_parser().parse_args(["model", *flags, "--keep-precise", "a"])
+        assert precision_of(args) == Precision("fp16", ("a",)) and target_of(args).dtype == "fp32"
+    args = export_parser().parse_args(["model", "--dtype", "fp16", "--runtime", "tensorrt"])
+    assert precision_of(args) == Precision() and target_of(args).dtype == "fp16"
 
 
 def saved(path: Path, model: onnx.ModelProto, opset: int = 18) -> str:

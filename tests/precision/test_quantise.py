@@ -17,9 +17,9 @@ from tsmerge_export.onnx_model import weights as onnx_weights
 from tsmerge_export.precision.products import kept, products, refuse_quantised
 from tsmerge_export.precision.quantise import BLOCKS, as_products, quantised
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.settings.precision import KINDS, Precision
+from tsmerge_export.settings.precision import QUANTISED, Precision
 
-LOW = KINDS[1:]
+LOW = QUANTISED
 
 
 def low(kind: str, model: onnx.ModelProto, *nodes: str) -> onnx.ModelProto:

@@ -11,9 +11,9 @@ from tests.precision.networks import PRODUCTS, network
 from tsmerge_export.precision import read_back
 from tsmerge_export.precision.products import products
 from tsmerge_export.precision.quantise import as_products, quantised
-from tsmerge_export.settings.precision import KINDS, Precision
+from tsmerge_export.settings.precision import QUANTISED, Precision
 
-LOW = KINDS[1:]
+LOW = QUANTISED
 NAMES = {"int8": ("_quantized", "_scale", "_zero_point"), "int8-weights": ("_Q8", "_scales", "_zero_points"),
          "int4-weights": ("_Q4", "_scales", "_zero_points")}  # fmt: skip
 

@@ -39,6 +39,7 @@ def measure(tmp_path: Path, *forecasts: float, rows: int = 400) -> PrecisionCost
         table(rows),
         Checks(threads=1),
         runs=5,  # type: ignore[arg-type]
+        timed=sides[1][0].merged,
     )
 
 

@@ -117,8 +117,18 @@ class Target:
                 f"--runtime {backends.DEFAULT}"
             )
         if precision.low and not backend.low_precision:
+            half = precision.half
             raise UnsupportedError(
-                f"--precision {precision.kind}: quantised files are for --runtime {backends.DEFAULT}, not for "
-                f"{self.runtime}; leave one of the two out"
+                f"--precision {precision.kind}: {'files in half' if half else 'quantised files'} are for --runtime "
+                f"{backends.DEFAULT}, not for {self.runtime}; "
+                + (
+                    f"use --dtype {precision.kind}"
+                    if half and "dtype" not in backend.without
+                    else "leave one of the two out"
+                )
+            )
+        if precision.half and inline:
+            raise UsageError(
+                f"--inline: merge decisions of a file in {precision.kind} are proved on its merge nodes; leave it out"
             )
         backend.check(self, merge)

@@ -16,11 +16,13 @@ class QuantisedPart:
 
     Attributes:
         quantised: how many products. kept: names of nodes that stay float32 though they could be quantised.
+        stored: of files in half, of ``quantised``, those whose weight is in half and the product float32.
         float32_bytes, bytes: of the graph with its weights, before and after.
     """
 
     quantised: int
     kept: tuple[str, ...] = ()
+    stored: int = field(default=0, metadata=SPARSE)
     float32_bytes: int
     bytes: int
 
@@ -78,6 +80,22 @@ class PrecisionSpeed:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CastParity:
+    """How files in half compare with the eager model cast the same way: a summary, see
+    :class:`~tsmerge_export.bundle.verdicts.Parity` for the fields."""
+
+    cases: int
+    rows: int
+    max_rel: float | None
+    atol: float | None
+    rtol: float | None
+    decision_flips: int = 0
+    noisy_rows: int = 0
+    times_noise: float | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class PrecisionCost:
     """The third verdict: the quantised files against their float32 twins on data.
 
@@ -90,6 +108,7 @@ class PrecisionCost:
         decisions_moved_percent: by merging layer: of the tokens that the float32 file has merged away behind it, the
             share that the quantised one still has. None of a layer that merges nothing.
         max_increase: see :class:`PrecisionEntry`.
+        cast: of files in half.
     """
 
     passed: bool
@@ -104,6 +123,7 @@ class PrecisionCost:
     decisions_moved_percent: tuple[float | None, ...] = ()
     speed: PrecisionSpeed | None = None
     max_increase: float | None = field(default=None, metadata=SPARSE)
+    cast: CastParity | None = field(default=None, metadata=SPARSE)
     failures: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 
+from tsmerge_export.backends import DEFAULT
 from tsmerge_export.cli.readers import modules, percent
-from tsmerge_export.settings.precision import FP32, KINDS, Precision
+from tsmerge_export.errors import UsageError
+from tsmerge_export.settings.precision import FP32, HALVES, KINDS, Precision
 
 
 def add_precision_options(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +18,8 @@ def add_precision_options(parser: argparse.ArgumentParser) -> None:
         "--precision",
         default=FP32,
         metavar="KIND",
-        help=f"of the weights: {', '.join((f'{first} (default)', *between))} or {last}; int8 is of activations, too",
+        help=f"of the weights: {', '.join((f'{first} (default)', *between))} or {last}; int8, fp16 and bf16 are of "
+        "products, too",
     )
     group.add_argument(
         "--keep-precise",
@@ -34,5 +37,17 @@ def add_precision_options(parser: argparse.ArgumentParser) -> None:
 
 
 def precision_of(args: argparse.Namespace) -> Precision:
-    """The precision of the flags. Raises UsageError for an unknown one, or a flag without effect."""
-    return Precision(args.precision, args.keep_precise, args.max_increase)
+    """The precision of the flags; of ``--dtype``, where the runtime is ONNX Runtime.
+
+    Raises:
+        UsageError: an unknown one, a flag without effect, or two that contradict each other.
+    """
+    kind = args.precision
+    if args.runtime == DEFAULT and args.dtype in HALVES and kind != args.dtype:
+        if kind != FP32:
+            raise UsageError(
+                f"--precision {kind}: --dtype {args.dtype} asks for another precision of the same files; leave one of "
+                "the two out"
+            )
+        kind = args.dtype
+    return Precision(kind, args.keep_precise, args.max_increase)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tsmerge_export import backends
 from tsmerge_export.cli.providers import provider_options
+from tsmerge_export.settings.precision import FP32, HALVES
 
 if TYPE_CHECKING:
     from tsmerge_export.backends.target import Target
@@ -32,7 +33,8 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         default="fp32",
         metavar="TYPE",
-        help="of matrix products in TensorRT: fp32 (default), fp16 or bf16",
+        help="of matrix products in TensorRT: fp32 (default), fp16 or bf16; for onnxruntime another name of "
+        "--precision fp16 or bf16",
     )
     for which, what in (("min", "smallest"), ("opt", "usual"), ("max", "largest")):
         group.add_argument(
@@ -57,9 +59,11 @@ def target_of(args: argparse.Namespace) -> Target:
     given = zip((args.min_shapes, args.opt_shapes, args.max_shapes), SHAPE_FLAGS, strict=True)
     low, usual, high = (None if text is None else parse_shapes(text, flag) for text, flag in given)
     plugin = provider_options(args)["plugin"] if args.runtime != backends.DEFAULT else None
+    # For ONNX Runtime it is the precision of the files, see precision_of.
+    half = args.runtime == backends.DEFAULT and args.dtype in HALVES
     return Target(
         args.runtime,
-        args.dtype,
+        FP32 if half else args.dtype,
         (low, usual, high),
         args.compute_capability,
         None if plugin is None else Path(plugin),

@@ -36,13 +36,18 @@ from tsmerge_export.errors import UsageError
 from tsmerge_export.families import plugins
 from tsmerge_export.families.base import Arrays, Component
 from tsmerge_export.merge.plan import MergeStep
+from tsmerge_export.onnx_model import weights as onnx_weights
+from tsmerge_export.precision.half import Halves, rounded_weights
+from tsmerge_export.precision.quantise import as_products
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.trained import Trained
-from tsmerge_export.verify import cost, example, generation, parity, precision, remarks
+from tsmerge_export.verify import cost, example, generation, half, parity, precision, remarks
 from tsmerge_export.verify.built import Built
+from tsmerge_export.verify.cast import Cast
 from tsmerge_export.verify.checks import Checks, Told
 from tsmerge_export.verify.data import Table, need_rows, read_table
 from tsmerge_export.verify.decoded import decoded_by, forecasts_by
+from tsmerge_export.verify.parity_report import ParityReport
 from tsmerge_export.version import versions
 
 
@@ -233,13 +238,42 @@ class CheckpointSource:
         )  # fmt: skip
         return Cost(replace(verdict, notes=notes), shown)
 
+    @property
+    def precise(self) -> Sequence[str]:
+        """Those that transformers keeps in float32 when it loads a model in fp16: ``wo`` of T5."""
+        return tuple(getattr(self.model, "_keep_in_fp32_modules", None) or ())
+
     def precision(
-        self, twins: Sequence[Built], quantised: Sequence[Built], checks: Checks, told: Told
+        self,
+        twins: Sequence[Built],
+        quantised: Sequence[Built],
+        checks: Checks,
+        told: Told,
+        timed: Path | None,
     ) -> PrecisionCost:
         """Forecasts of rolling windows, by all components of either side."""
         return precision.measure(
-            self.of_family, self.model, twins, quantised, self.table, checks, progress=told
+            self.of_family, self.model, twins, quantised, self.table, checks, timed=timed, progress=told
         )
+
+    def half(
+        self,
+        merge: MergeConfig,
+        twins: Sequence[Built],
+        low: Sequence[Built],
+        kind: str,
+        which: Sequence[Halves],
+        checks: Checks,
+        told: Told,
+    ) -> ParityReport:
+        """Against the eager module, with the weights and products rounded that are in the files."""
+        weights = [
+            weight
+            for twin, own in zip(twins, which, strict=True)
+            for weight in rounded_weights(as_products(onnx_weights.read(twin.merged)), own)
+        ]
+        cast = Cast(kind, weights, attention=any(own.attention for own in which))
+        return half.check(self.of_family, self.model, merge, twins, low, kind, cast, checks, told)
 
     def lower(
         self,

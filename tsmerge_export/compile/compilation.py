@@ -19,6 +19,7 @@ from tsmerge_export.bundle.precision import PrecisionCost, PrecisionEntry
 from tsmerge_export.bundle.run import Run
 from tsmerge_export.bundle.verdicts import Verdicts
 from tsmerge_export.compile.build import merge_and_lower
+from tsmerge_export.compile.half import halve_files, judge_half
 from tsmerge_export.compile.precision import judge, quantise_files
 from tsmerge_export.compile.shared_weights import share
 from tsmerge_export.compile.source import Source
@@ -27,7 +28,7 @@ from tsmerge_export.eager.default import Settled
 from tsmerge_export.errors import UnsupportedError, UsageError, VerdictError
 from tsmerge_export.families.base import Component
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.settings.precision import FLOAT32, Precision
+from tsmerge_export.settings.precision import FLOAT32, HALVES, Precision
 from tsmerge_export.verify import forms
 from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import Checks
@@ -184,14 +185,22 @@ class Compilation:
             verdicts = self.prove(fresh if said is not None else theirs, checks, faults=faults)[0]
             if said is None or not verdicts.passed:
                 return verdicts
-            return replace(verdicts, precision=self._judged(fresh, theirs, said.max_increase, checks))
+            return replace(verdicts, precision=self._judged(fresh, theirs, said, checks, folder))
 
     def _judged(
-        self, twins: Sequence[Built], low: Sequence[Built], max_increase: float | None, checks: Checks
+        self,
+        twins: Sequence[Built],
+        low: Sequence[Built],
+        entry: PrecisionEntry,
+        checks: Checks,
+        scratch: Path,
     ) -> PrecisionCost:
         self._progress.step("precision")
+        told = self._progress.update
+        if entry.kind in HALVES:
+            return judge_half(self.source, self.merge, twins, low, entry, checks, told, scratch)
         plan = self.source.plan(self.merge)
-        return judge(self.source, twins, low, max_increase, checks, self._progress.update, plan)
+        return judge(self.source, twins, low, entry.max_increase, checks, told, plan)
 
     def _faults_there(
         self, bundle: Bundle, built: Sequence[Built], checks: Checks, folder: Path
@@ -243,11 +252,15 @@ class Compilation:
             low, entry = built, None
             if precision.low:
                 self._progress.step("quantise")
-                low, entry = quantise_files(built, precision, writer.path)
+                low, entry = (
+                    halve_files(self.source, built, precision, writer.path)
+                    if precision.half
+                    else quantise_files(built, precision, writer.path)
+                )
             share([item.merged for item in low], writer.path)
             verdicts, shown = self.prove(built, checks, show=True)
-            if precision.low and verdicts.passed:
-                cost = self._judged(built, low, precision.max_increase, checks)
+            if entry is not None and verdicts.passed:
+                cost = self._judged(built, low, entry, checks, writer.scratch)
                 verdicts = replace(verdicts, precision=cost)
             described = self._described(built, verdicts, checks, entry)
             shown["run"] = self._run(output, checks, target, precision).to_dict()

@@ -1,4 +1,7 @@
-"""Components below float32: their files made from proved ones, and the verdict on them."""
+"""Components below float32: their files made from proved ones, and the verdict on them.
+
+Files in half are in :mod:`.half`.
+"""
 
 from __future__ import annotations
 
@@ -90,8 +93,19 @@ def judge(
         failures += [f"{item.component.name}: {fault}" for fault in faults]
     if not count:
         failures.append("no product is quantised")
-    cost = source.precision(twins, low, checks, told)
-    notes = list(cost.notes)
+    cost = source.precision(twins, low, checks, told, low[0].merged)
+    return judged(cost, count, failures, max_increase)
+
+
+def judged(
+    cost: PrecisionCost, weights: int, failures: Sequence[str], max_increase: float | None
+) -> PrecisionCost:
+    """The verdict of a cost that was measured.
+
+    Args:
+        weights: how many were computed back. failures: what was found besides. max_increase: see :func:`judge`.
+    """
+    failures, notes = list(failures), list(cost.notes)
     wql = cost.changes.get("wql")
     if max_increase is not None and wql is None:
         notes.append(
@@ -104,7 +118,7 @@ def judge(
             f"{max_increase:g} %; give a higher precision, or name in --keep-precise what should stay float32"
         )
     return replace(
-        cost, passed=not failures, weights=count, max_increase=max_increase, failures=tuple(failures),
+        cost, passed=not failures, weights=weights, max_increase=max_increase, failures=tuple(failures),
         notes=tuple(notes),
     )  # fmt: skip
 

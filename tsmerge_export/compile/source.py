@@ -21,10 +21,12 @@ from tsmerge_export.console.progress import Progress
 from tsmerge_export.eager.default import Settled
 from tsmerge_export.families.base import Arrays, Component
 from tsmerge_export.merge.plan import MergeStep
+from tsmerge_export.precision.half import Halves
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.trained import Trained
 from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import Checks, Told
+from tsmerge_export.verify.parity_report import ParityReport
 
 
 @dataclass(frozen=True)
@@ -140,12 +142,40 @@ class Source(Protocol):
     def cost(self, merge: MergeConfig, built: Sequence[Built], checks: Checks, told: Told) -> Cost:
         """What merging costs in accuracy and brings in speed."""
 
+    @property
+    def precise(self) -> Sequence[str]:
+        """Modules whose results may be beyond fp16, by a part of their path: their products stay float32 there."""
+
     def precision(
-        self, twins: Sequence[Built], quantised: Sequence[Built], checks: Checks, told: Told
+        self,
+        twins: Sequence[Built],
+        quantised: Sequence[Built],
+        checks: Checks,
+        told: Told,
+        timed: Path | None,
     ) -> PrecisionCost:
         """What a precision below float32 costs in accuracy and brings in speed: its files against their twins.
 
         Whether that passes is not looked at here.
+
+        Args:
+            timed: the file that is timed for it; None: it does not run here.
+        """
+
+    def half(
+        self,
+        merge: MergeConfig,
+        twins: Sequence[Built],
+        low: Sequence[Built],
+        kind: str,
+        which: Sequence[Halves],
+        checks: Checks,
+        told: Told,
+    ) -> ParityReport:
+        """Files in half against the model cast the same way.
+
+        Args:
+            low: with products in float32 of rounded operands. which: of each component, what is in half.
         """
 
     def lower(

@@ -299,7 +299,8 @@ class Reference:
         with torch.no_grad():
             tokens = torch.from_numpy(np.ascontiguousarray(x))
             metric = metric if told is None else told
-            evidence = where.step.evidence(tokens, size, metric) if told is None else None
+            single = tokens.dtype == torch.float32  # in float64 nothing asks for the scores
+            evidence = where.step.evidence(tokens, size, metric) if single else None
             made = where.step(tokens, size, metric)
         kept, target = made.kept.numpy(), made.target.numpy()
         after = Copies(

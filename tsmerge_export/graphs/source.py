@@ -26,6 +26,7 @@ from tsmerge_export.eager.default import FILES, Settled, settle_layers
 from tsmerge_export.errors import UnsupportedError, UsageError
 from tsmerge_export.families.base import Arrays, Component
 from tsmerge_export.graphs import verdicts
+from tsmerge_export.graphs.half import half_parity
 from tsmerge_export.graphs.model import (
     FAMILY,
     GraphModel,
@@ -37,6 +38,7 @@ from tsmerge_export.graphs.precision import precision_cost
 from tsmerge_export.inspection.feeds import Sizes, make
 from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.onnx_model import weights as onnx_weights
+from tsmerge_export.precision.half import Halves
 from tsmerge_export.precision.products import QUANTISED
 from tsmerge_export.rewrite.blocks import find_blocks
 from tsmerge_export.rewrite.points import Point, find_points
@@ -45,6 +47,7 @@ from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import remarks
 from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import Checks, Told
+from tsmerge_export.verify.parity_report import ParityReport
 from tsmerge_export.version import versions
 
 
@@ -189,12 +192,36 @@ class GraphSource:
         said = remarks.beyond(merge, only.with_nodes, length)
         return Cost(verdict if said is None else replace(verdict, notes=(*verdict.notes, said)))
 
+    @property
+    def precise(self) -> Sequence[str]:
+        """None: nobody knows which; what is lost is found by running."""
+        return ()
+
     def precision(
-        self, twins: Sequence[Built], quantised: Sequence[Built], checks: Checks, told: Told
+        self,
+        twins: Sequence[Built],
+        quantised: Sequence[Built],
+        checks: Checks,
+        told: Told,
+        timed: Path | None,
     ) -> PrecisionCost:
         """How far the outputs move; there is nothing to look at."""
         (twin,), (low,) = twins, quantised
-        return precision_cost(self.model, twin, low, checks)
+        return precision_cost(self.model, twin, low, checks, timed=timed)
+
+    def half(
+        self,
+        merge: MergeConfig,
+        twins: Sequence[Built],
+        low: Sequence[Built],
+        kind: str,
+        which: Sequence[Halves],
+        checks: Checks,
+        told: Told,
+    ) -> ParityReport:
+        """Against the original graph, run operator by operator with its products rounded."""
+        (twin,), (own,), (halves,) = twins, low, which
+        return half_parity(self.model, merge, twin, own, kind, halves, checks, told)
 
     def lower(
         self,

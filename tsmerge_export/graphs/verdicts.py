@@ -58,7 +58,9 @@ Rows = Callable[[Arrays], int]
 
 
 @dataclass(frozen=True)
-class _Case:
+class GraphCase:
+    """Inputs that a graph is compared on."""
+
     name: str
     degenerate: bool
     batch: int
@@ -66,7 +68,7 @@ class _Case:
     ratio: Fraction | None = None
 
 
-def _at_ratios(cases: Sequence[_Case], merge: MergeConfig) -> list[_Case]:
+def _at_ratios(cases: Sequence[GraphCase], merge: MergeConfig) -> list[GraphCase]:
     """The cases, and where the ratio is chosen at run time one more of each kind of values at another ratio."""
     found = ratios.others(merge.default_ratio) if merge.default_ratio is not None else []
     turns = zip(cases, found * len(cases), strict=False) if found else ()
@@ -84,7 +86,7 @@ def _more_sizes(model: GraphModel, session: Any) -> Iterator[Sizes]:
             yield sizes
 
 
-def _cases(model: GraphModel, session: Any, checks: Checks, rows: Rows) -> list[_Case]:
+def cases_of(model: GraphModel, session: Any, checks: Checks, rows: Rows) -> list[GraphCase]:
     """Every kind of values, and random ones at every size, the shortest included."""
     sizes = [*_more_sizes(model, session), *model.sizes]
     turns = [(KINDS[0], own) for own in [*sizes, *model.short]]
@@ -94,13 +96,13 @@ def _cases(model: GraphModel, session: Any, checks: Checks, rows: Rows) -> list[
     for kind, own in turns:
         feeds = make(model.inputs, own, kind, checks.seed + 1)
         what = " ".join([kind.name, *(f"{dim}={size}" for dim, size in own.items())])
-        found.append(_Case(what, kind.degenerate, rows(feeds), feeds))
+        found.append(GraphCase(what, kind.degenerate, rows(feeds), feeds))
     if model.given is not None:
-        found.append(_Case("--inputs", False, rows(model.given), model.given))
+        found.append(GraphCase("--inputs", False, rows(model.given), model.given))
     return found
 
 
-def _rows_mix(model: GraphModel, session: Any) -> bool:
+def rows_mix(model: GraphModel, session: Any) -> bool:
     """Whether the outputs of a row depend on the other rows (attention over the series of a batch): seen by running."""
     feeds = model.example(0)
     batch = batch_of(model, feeds)
@@ -163,7 +165,7 @@ def _telling_cases(
     results: Sequence[CaseResult],
     seed: int,
     rows: Rows,
-) -> list[_Case]:
+) -> list[GraphCase]:
     """Random values at numbers of tokens that tell the settings from those beside them, see :mod:`.lengths`."""
     points, plan = planned(model, merge)
     seen = [result.tokens for result in results if result.tokens]
@@ -176,7 +178,7 @@ def _telling_cases(
         feeds = make(model.inputs, sizes, KINDS[0], seed + 1)
         if does_run(session, feeds):
             what = " ".join([KINDS[0].name, *(f"{name}={size}" for name, size in sizes.items())])
-            found.append(_Case(what, KINDS[0].degenerate, rows(feeds), feeds))
+            found.append(GraphCase(what, KINDS[0].degenerate, rows(feeds), feeds))
     return found
 
 
@@ -215,7 +217,7 @@ def parity(
             report.faults += settings.faults(built.merged, planned(model, merge)[1])
         report.faults += faults
         # Where rows mix, a decision that flips in one row changes the others: all are compared as one.
-        mixed = _rows_mix(model, original)
+        mixed = rows_mix(model, original)
 
         def rows(feeds: Arrays) -> int:
             return 1 if mixed else batch_of(model, feeds)
@@ -223,7 +225,7 @@ def parity(
         removed = 0
         noises: dict[Fraction | None, GraphNoise] = {}
 
-        def expected(case: _Case) -> Expected:
+        def expected(case: GraphCase) -> Expected:
             nonlocal removed
             noise = noises.setdefault(case.ratio, GraphNoise(reference(case.ratio)))
             want, steps = reference(case.ratio).traced(case.feeds)
@@ -237,8 +239,8 @@ def parity(
                 measured if checks.noisy() else None,
             )
 
-        by_rows = _ByRow(artefact, rows)
-        cases = _at_ratios(_cases(model, original, checks, rows), merge)
+        by_rows = ByRow(artefact, rows)
+        cases = _at_ratios(cases_of(model, original, checks, rows), merge)
         judge_cases(report, expected, by_rows, cases, progress)
         if merge.active and checks.whole:
             own = [result for case, result in zip(cases, report.cases, strict=True) if case.ratio is None]
@@ -252,7 +254,7 @@ def parity(
     return replace(report.verdict(), against=AGAINST)
 
 
-class _ByRow:
+class ByRow:
     """An artefact whose outputs all have a batch."""
 
     def __init__(self, artefact: OnnxArtefact, rows: Rows) -> None:

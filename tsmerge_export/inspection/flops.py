@@ -21,6 +21,7 @@ from tsmerge_export.checkpoint.onnx_checks import check_model
 from tsmerge_export.console.missing import how_to_install
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError, first_line
 from tsmerge_export.onnx_model import weights as onnx_weights
+from tsmerge_export.precision.half import runnable
 from tsmerge_export.settings.run_time import INPUT, METADATA
 from tsmerge_export.untrusted.onnx_scan import check_calls, scan
 
@@ -144,7 +145,7 @@ def run_shapes(
         return shapes
     try:
         plain = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        session = open_session(copy, threads, level=plain)
+        session = open_session(runnable(copy), threads, level=plain)
         values = session.run(None, dict(inputs))
     except Exception as error:  # ONNX Runtime has no common base class
         sizes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())

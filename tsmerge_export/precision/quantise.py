@@ -44,7 +44,7 @@ def as_products(model: onnx.ModelProto) -> onnx.ModelProto:
         if not node.name or node.name in taken:
             node.name = f"product_{index}"
         taken.add(node.name)
-    _drop_unused(copy)
+    drop_unused(copy)
     return copy
 
 
@@ -73,7 +73,7 @@ def quantised(model: onnx.ModelProto, precision: Precision, nodes: Collection[st
         raise UnsupportedError(
             f"--precision {precision.kind}: this ONNX Runtime's quantiser cannot do it ({error}); upgrade onnxruntime"
         ) from error
-    _leave_notes_out(made)
+    leave_notes_out(made)
     return made
 
 
@@ -120,8 +120,8 @@ def _products(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     ]
 
 
-def _drop_unused(model: onnx.ModelProto) -> None:
-    """Weights that a ``Gemm`` read transposed are there twice."""
+def drop_unused(model: onnx.ModelProto) -> None:
+    """Take out the weights that nothing reads, in branches and loops neither, in place."""
     used = {name for graph in onnx_weights.graphs(model.graph) for node in graph.node for name in node.input}
     used |= {value.name for graph in onnx_weights.graphs(model.graph) for value in graph.output}
     stay = [tensor for tensor in model.graph.initializer if tensor.name in used]
@@ -131,7 +131,7 @@ def _drop_unused(model: onnx.ModelProto) -> None:
         model.graph.initializer.extend(weights)
 
 
-def _leave_notes_out(model: onnx.ModelProto) -> None:
+def leave_notes_out(model: onnx.ModelProto) -> None:
     """A small model's file is to a good part what its exporter noted."""
     for graph in onnx_weights.graphs(model.graph):
         for noted in (*graph.node, *graph.value_info, *graph.input, *graph.output):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from tsmerge_export.bundle.precision import PrecisionChange, PrecisionCost, PrecisionEntry
+from tsmerge_export.bundle.precision import CastParity, PrecisionChange, PrecisionCost, PrecisionEntry
 from tsmerge_export.console import figures, terminal
 from tsmerge_export.console.figures import change
 from tsmerge_export.report.text import METRICS, column_name, number
+from tsmerge_export.settings.precision import HALVES
 
-PRECISION_HEADER = ("", "float32", "quantised", "change", "90 % interval")
+PRECISION_HEADER = ("", "float32", "below it", "change", "90 % interval")
 _DASH = "-"
 
 
@@ -32,7 +33,19 @@ def precision_words(cost: PrecisionCost) -> str:
     if not cost.passed:
         return "FAILED"
     limit = "" if cost.max_increase is None else f", at most {cost.max_increase:g} % allowed"
+    if cost.cast is not None:
+        limit = f"; {_cast_words(cost.cast)}{limit}"
     return f"passed ({cost.weights} weights are those of the float32 file, rounded as they should be{limit})"
+
+
+def _cast_words(cast: CastParity) -> str:
+    """How files in half compare with the model cast the same way."""
+    words = f"{cast.rows} series in {cast.cases} cases as the eager model cast the same way computes them"
+    if cast.max_rel is not None:
+        words += f", within {cast.max_rel:.1e} of the outputs' scale"
+    if cast.decision_flips:
+        words += f", {cast.decision_flips} decision flips"
+    return words + (f", {cast.noisy_rows} within its own noise" if cast.noisy_rows else "")
 
 
 def precision_rows(cost: PrecisionCost) -> list[tuple[str, str, str, str, str]]:
@@ -67,9 +80,16 @@ def precision_summary(entry: PrecisionEntry) -> str:
     parts = entry.components.values()
     before, after = (sum(part.float32_bytes for part in parts), sum(part.bytes for part in parts))
     kept = sorted({name for part in parts for name in part.kept})
+    count, stored = sum(part.quantised for part in parts), sum(part.stored for part in parts)
+    done = (
+        f"{count} products in half"
+        if entry.kind in HALVES
+        else f"{count} products quantised by {entry.quantiser}"
+    )
+    if stored:
+        done += f" ({stored} of them by their weights alone: the results may be beyond fp16)"
     text = (
-        f"{entry.kind}: {sum(part.quantised for part in parts)} products quantised by {entry.quantiser}, "
-        f"{before / 1e6:.2f} MB -> {after / 1e6:.2f} MB ({after / before:.2f} times)."
+        f"{entry.kind}: {done}, {before / 1e6:.2f} MB -> {after / 1e6:.2f} MB ({after / before:.2f} times)."
     )
     text += " Merge decisions, sizes, normalisation and softmax are float32."
     return text if not kept else f"{text} Also float32: {', '.join(kept)}."

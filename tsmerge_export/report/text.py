@@ -161,7 +161,11 @@ def print_verdicts(verdicts: Verdicts | Mapping[str, Any], title: str = "") -> N
     parity, cost = verdicts.parity, verdicts.cost
     if parity is not None:
         against = parity.against or "eager PyTorch with the same merging"
-        what = "exported model" if verdicts.precision is None else "float32 files that were quantised"
+        what = (
+            "exported model"
+            if verdicts.precision is None
+            else "the float32 files that those of the bundle were made from"
+        )
         console.print(f"\nParity: {what} against {against}", soft_wrap=True)
         terminal.print_table(("", ""), parity_rows(parity), words=(0, 1))
     if cost is None:

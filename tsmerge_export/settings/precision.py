@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from tsmerge_export.errors import UsageError
 
 FP32, INT8, INT8_WEIGHTS, INT4_WEIGHTS = "fp32", "int8", "int8-weights", "int4-weights"
+FP16, BF16 = "fp16", "bf16"
+#: Weights and products in half, see :mod:`tsmerge_export.precision.half`.
+HALVES = (FP16, BF16)
 #: ``int8``: weights in 8 bits by output channel, activations in 8 bits by tensor, scaled as they come. ``int8-weights``
 #: and ``int4-weights``: weights alone, in blocks; the products are float32.
-KINDS = (FP32, INT8, INT8_WEIGHTS, INT4_WEIGHTS)
+QUANTISED = (INT8, INT8_WEIGHTS, INT4_WEIGHTS)
+KINDS = (FP32, *QUANTISED, *HALVES)
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,14 @@ class Precision:
         return self.kind != FP32
 
     @property
+    def half(self) -> bool:
+        """Whether it is one of :data:`HALVES`."""
+        return self.kind in HALVES
+
+    @property
     def bits(self) -> int:
         """Of a weight."""
-        return {FP32: 32, INT4_WEIGHTS: 4}.get(self.kind, 8)
+        return {FP32: 32, INT4_WEIGHTS: 4, FP16: 16, BF16: 16}.get(self.kind, 8)
 
     def flags(self) -> list[str]:
         """The flags of the command line that ask for it; none for float32."""

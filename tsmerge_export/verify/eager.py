@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, partial
@@ -15,10 +15,12 @@ from torch import nn
 from tsmerge_export.backends.ratio import value_of
 from tsmerge_export.eager.apply import merged_inside
 from tsmerge_export.families.base import Component
+from tsmerge_export.merge.run import StepRecord
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.run_time import INPUT
 from tsmerge_export.verify import corpus, decisions, noise
 from tsmerge_export.verify.artefact import Outputs
+from tsmerge_export.verify.cast import Cast
 from tsmerge_export.verify.decisions import Decision
 from tsmerge_export.verify.threads import torch_threads
 
@@ -78,16 +80,23 @@ def run_eager(
     merge: MergeConfig,
     inputs: Outputs,
     ratio: Fraction | None = None,
+    *,
+    follow: Sequence[StepRecord] | None = None,
+    cast: Cast | None = None,
 ) -> tuple[Outputs, list[Decision]]:
     """Run the original module with merging applied: its outputs, and the decision of every merge layer.
 
     Args:
         ratio: where it is chosen at run time; None is the default.
+        follow: every merge decides by what these compared. cast: products are in half.
     """
     tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in inputs.items()}
     # Always: a merge that the caller has applied must not leak in.
     with torch.no_grad(), merged_inside(model, merge) as run:
-        run.record, run.ratio = True, ratio
-        outputs = component.eager(model, tensors)
+        run.record, run.ratio, run.follow = True, ratio, follow
+        if cast is not None:
+            cast.leave_out(run)
+        with cast or nullcontext():
+            outputs = component.eager(model, tensors)
         steps = decisions.from_steps(run.steps)
     return {name: value.numpy() for name, value in outputs.items()}, steps

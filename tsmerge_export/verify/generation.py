@@ -19,7 +19,7 @@ from tsmerge_export.verify.eager import eager_reference
 from tsmerge_export.verify.parity import ParityReport, judge_cases, unreadable
 
 
-class _Chain:
+class Chain:
     """The files in a row, as a :class:`~tsmerge_export.verify.artefact.Artefact`."""
 
     def __init__(
@@ -83,18 +83,18 @@ def check(
     assert component is not None
     tolerance = checks.tolerance(family.name)
     try:
-        chain = _Chain(component, built, family.components(model)[0], checks, sessions)
+        chain = Chain(component, built, family.components(model)[0], checks, sessions)
     except Exception as error:  # ONNX Runtime and onnx raise types of their own
         last = next(item.merged for item in built if item.component.name == component.name)
         return unreadable(component.name, last, tolerance, error)
     report = ParityReport(component.name, tolerance)
-    todo = ratios.spread(_cases(family.context(model), checks), merge)
+    todo = ratios.spread(cases(family.context(model), checks), merge)
     with eager_reference(component, model, merge, threads=checks.threads, noisy=checks.noisy()) as reference:
         judge_cases(report, reference, chain, todo, progress)
     return report
 
 
-def _cases(context: int, checks: Checks) -> Sequence[corpus.Case]:
+def cases(context: int, checks: Checks) -> Sequence[corpus.Case]:
     if checks.cases is not None:
         return checks.cases
     sizes = ((2, 5), (1, context + context // 4 + 1))

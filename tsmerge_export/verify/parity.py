@@ -156,7 +156,7 @@ def judge_cases(
     for done, case in enumerate(todo):
         expected = reference(case)
         measured = None if any(result.failures for result in report.cases) else expected.noise
-        report.cases.append(compare_case(case, expected, artefact, report.tolerance, measured))
+        report.cases.append(compare_case(case, expected, artefact, report.tolerance, measured, report.of))
         if progress is not None:
             progress(done + 1, len(todo))
 
@@ -167,10 +167,11 @@ def compare_case(
     artefact: Artefact,
     tolerance: Tolerance,
     measured: Callable[[], noise.Noise] | None = None,
+    of: str = "float32",
 ) -> CaseResult:
     """Run an artefact on one case and compare it with the reference's outputs and decisions, see :func:`check`.
 
-    ``measured`` gives the float32 noise of the case, where rows may be within it.
+    ``measured`` gives the noise of the case in the type ``of``, where rows may be within it.
     """
     taps, decided = artefact.taps, expected.decided
     try:
@@ -187,8 +188,9 @@ def compare_case(
     counts = decisions.count_tie(decided, tolerances.SCORE_NOISE, rows)
     verdict, tied = (decisions.fold_rows(value, case.batch) for value in (verdict, tied))
     result = judge(
-        case, expected.outputs, got, seen, verdict, tied, tolerance, count_tied=counts, measured=measured
-    )
+        case, expected.outputs, got, seen, verdict, tied, tolerance, count_tied=counts, measured=measured,
+        of=of,
+    )  # fmt: skip
     result.tokens = [int(each.target.shape[1]) for each in decided]
     return result
 
@@ -208,6 +210,7 @@ def judge(
     *,
     count_tied: bool = False,
     measured: Callable[[], noise.Noise] | None = None,
+    of: str = "float32",
 ) -> CaseResult:
     """Compare one case.
 
@@ -216,7 +219,7 @@ def judge(
         verdict: ``[B]`` of :class:`Verdict`. tied: ``[B]``, rows with a near tie.
         tolerance: see :func:`check`.
         count_tied: the number of tokens itself hangs on a near tie, so that shapes may differ where the batch flipped.
-        measured: gives the model's float32 noise, for rows beyond the tolerance.
+        measured: gives the model's noise in the type ``of``, for rows beyond the tolerance.
     """
     result = CaseResult(case.name, case.degenerate, case.batch)
     result.mismatches = int((verdict == Verdict.MISMATCH).sum())
@@ -244,7 +247,7 @@ def judge(
                     result.drowned[name] = result.drowned.get(name, 0) + 1
                     continue
             elif fault:
-                result.failures.append(f"row {row}: {name}: {fault}" + beyond(error, own))
+                result.failures.append(f"row {row}: {name}: {fault}" + beyond(error, own, of))
             if result.worst_row < 0 or error / scale > result.max_rel:
                 result.worst_row, result.max_rel = int(row), max(result.max_rel, error / scale)
             if scale <= _ORDINARY_SCALE:
@@ -253,9 +256,9 @@ def judge(
     return result
 
 
-def beyond(error: float, own: float) -> str:
+def beyond(error: float, own: float, of: str = "float32") -> str:
     """What is said behind an error that a noise of ``own`` does not explain; nothing where there is none."""
-    return f", {error / own:.1f} times the model's own float32 noise" if own else ""
+    return f", {error / own:.1f} times the model's own {of} noise" if own else ""
 
 
 def _flipped_together(

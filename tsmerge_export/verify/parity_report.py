@@ -62,7 +62,7 @@ class ParityReport:
 
     ``kept_mismatches`` counts rows whose merge decision differs beyond float noise: each one is a failure.
     ``decision_flips`` counts rows that differ within it: their values are not compared. ``faults`` are failures of no
-    case: merge nodes that are not those of the settings.
+    case: merge nodes that are not those of the settings. ``of``: the type that the model computes in.
     """
 
     name: str
@@ -70,6 +70,7 @@ class ParityReport:
     cases: list[CaseResult] = field(default_factory=list)
     components: list[ParityReport] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    of: str = "float32"
 
     def __repr__(self) -> str:
         return by_fields(self)
@@ -96,8 +97,9 @@ class ParityReport:
         if noisy:
             most = max(case.times_noise for case in self.cases)
             out.append(
-                f"{noisy} of {self._rows()} rows passed by the model's own float32 noise: their error is beyond the "
-                f"tolerance, but at most {most:.1f} times what the model in float32 is from float64"
+                f"{noisy} of {self._rows()} rows passed by the model's own {self.of} noise: their error is beyond the "
+                f"tolerance, but at most {most:.1f} times what the model in {self.of} is from "
+                + ("float64" if self.of == "float32" else "float32")
             )
         return out + self._flip_warnings()
 
@@ -113,8 +115,8 @@ class ParityReport:
         rows = self._rows()
         return [
             (
-                f"{name}: in {count} of {rows} rows the value itself is float32 noise of the model, so that they prove "
-                "nothing about it",
+                f"{name}: in {count} of {rows} rows the value itself is {self.of} noise of the model, so that they "
+                "prove nothing about it",
                 count > DROWNED_SHARE * rows,
             )
             for name, count in sorted(counts.items())
@@ -168,4 +170,4 @@ def combine(reports: Sequence[ParityReport], faults: Sequence[str] = ()) -> Pari
         raise ValueError("no parity reports to combine")
     cases = [case for report in reports for case in report.cases]
     found = [*faults, *(fault for report in reports for fault in report.faults)]
-    return ParityReport("all", reports[0].tolerance, cases, list(reports), found)
+    return ParityReport("all", reports[0].tolerance, cases, list(reports), found, reports[0].of)

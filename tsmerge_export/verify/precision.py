@@ -46,6 +46,7 @@ def measure(
     windows: int | None = 16,
     batch: int = 8,
     runs: int = 20,
+    timed: Path | None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PrecisionCost:
     """Forecast rolling windows with both sides (see :func:`~tsmerge_export.verify.data.rolling_windows`).
@@ -55,6 +56,7 @@ def measure(
         twins, quantised: all components, in float32 and below.
         table: series; errors are taken on its last fifth. windows: at most so many per column; None is all.
         batch: series per call when timing; it is the first component that is timed. runs: timed calls.
+        timed: its file below float32, which may be another form than what is measured; None: it does not run here.
         progress: called with (forecasts done, forecasts in all).
 
     Returns:
@@ -83,7 +85,18 @@ def measure(
             found.append({metric: np.stack([one[metric] for one in by_column]) for metric in METRICS})
     pool = cut.context.reshape(-1, context)
     feed = component.from_series(model, np.resize(pool, (batch, context)))
-    done, before, after = interleaved(lambda: calls[0](feed), lambda: calls[1](feed), runs=checks.runs(runs))
+    speed = None
+    if timed is not None:
+        faster = calls[1]
+        if timed != quantised[0].merged:
+            faster = partial(run_named, checks.open(timed, timed=True), names)
+        done, before, after = interleaved(
+            lambda: calls[0](feed), lambda: faster(feed), runs=checks.runs(runs)
+        )
+        speed = PrecisionSpeed(
+            batch=batch, length=context, threads=checks.threads, runs=done, float32_ms=before, quantised_ms=after,
+            ratio=before / after,
+        )  # fmt: skip
     feeds = (component.from_series(model, pool[i : i + _CHUNK]) for i in range(0, len(pool), _CHUNK))
     moved, notes = decisions_moved(twins[0].with_nodes, quantised[0].merged, feeds, checks)
     if cut.target.shape[1] < change.LEAST_WINDOWS:
@@ -98,15 +111,13 @@ def measure(
         horizon=horizon,
         columns=len(cut.columns),
         changes={
-            metric: _change(metric, found[0][metric], found[1][metric], cut, checks.seed) for metric in METRICS
+            metric: _change(metric, found[0][metric], found[1][metric], cut, checks.seed)
+            for metric in METRICS
         },
         decisions_moved_percent=moved,
-        speed=PrecisionSpeed(
-            batch=batch, length=context, threads=checks.threads, runs=done, float32_ms=before, quantised_ms=after,
-            ratio=before / after,
-        ),
+        speed=speed,
         notes=tuple(notes),
-    )  # fmt: skip
+    )
 
 
 def _change(metric: str, float32: Errors, quantised: Errors, cut: Windows, seed: int) -> PrecisionChange:

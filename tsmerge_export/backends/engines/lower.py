@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 
 from tsmerge_export import ops
 from tsmerge_export.errors import UnsupportedError
+from tsmerge_export.onnx_model.weights import graphs
 from tsmerge_export.ops.static import static_body
 from tsmerge_export.settings import registry
 
@@ -126,7 +127,8 @@ def set_precision(model: onnx.ModelProto, dtype: str) -> onnx.ModelProto:
         )
     del out.graph.node[:]
     out.graph.node.extend(nodes)
-    used = {name for node in nodes for name in node.input} | {value.name for value in out.graph.output}
+    used = {name for graph in graphs(out.graph) for node in graph.node for name in node.input}
+    used |= {value.name for graph in graphs(out.graph) for value in graph.output}
     left = [tensor for tensor in out.graph.initializer if tensor.name in used]
     del out.graph.initializer[:]
     out.graph.initializer.extend([*left, *fresh])

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tsmerge_export.backends.base import Backend, Part, Told
+from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.precision import BF16
 
 if TYPE_CHECKING:
     import onnx
@@ -28,7 +30,7 @@ class OnnxRuntime(Backend):
     run_time = True
     low_precision = True
     without: ClassVar[Mapping[str, str]] = {
-        "dtype": _USELESS,
+        "dtype": ", whose files are made half by --precision fp16 or bf16",
         "shapes": _USELESS,
         "capabilities": _USELESS,
         "plugin": ", where it goes with the providers",
@@ -51,10 +53,17 @@ class OnnxRuntime(Backend):
         self, bundle: Bundle, threads: int | None, providers: Providers | None, plugin: str | Path | None
     ) -> Session:
         """With the plugin form where TensorRT's provider comes first, see :mod:`.providers`."""
+        from tsmerge_export.backends.onnxruntime.place import CPU, check_providers, names
         from tsmerge_export.backends.onnxruntime.providers import with_plugin
         from tsmerge_export.backends.onnxruntime.session import Session
 
         chosen = with_plugin(providers, bundle, plugin)
+        low = bundle.contents.precision
+        if low is not None and low.kind == BF16 and set(names(check_providers(chosen.providers))) == {CPU}:
+            raise UnsupportedError(
+                f"{bundle.path}: its products are bf16, which ONNX Runtime has none of on a CPU; give the providers of "
+                "a GPU, or export with --precision fp16"
+            )
         return Session(
             bundle, threads=threads, providers=chosen.providers, files=chosen.files, plugin=chosen.operators
         )
