@@ -25,6 +25,7 @@ from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.precision import Precision
 from tsmerge_export.tools.bench.group import of_bundle
 from tsmerge_export.verify.checks import Checks
+from tsmerge_export.verify.half import Overflow
 
 MERGE, QUICK = MergeConfig(ratio="1/4", min_tokens=2), Checks(threads=1, quick=True)
 
@@ -100,6 +101,26 @@ def test_as_it_is_it_passes_again(made: Bundle) -> None:
     assert again.precision.cast == before.cast and again.precision.changes == before.changes
 
 
+def test_a_cpu_refuses_bf16(made: Bundle, tmp_path: Path) -> None:
+    shutil.copytree(made.path, tmp_path / "bf16")
+    save_again(tmp_path / "bf16", precision={**made.manifest["precision"], "kind": "bf16"})
+    with pytest.raises(
+        UnsupportedError, match="its products are bf16, which ONNX Runtime has none of on a CPU"
+    ):
+        tsm.load(tmp_path / "bf16")
+
+
+def test_what_is_lost_in_half_is_told() -> None:
+    full = {"y": np.array([1.0, np.nan, 2.0], np.float32)}
+    low = {"y": np.array([np.inf, np.nan, np.nan], np.float32)}
+    found = Overflow("fp16", lambda _: full, lambda _: low).fault("a case", {})
+    assert found is not None and found.startswith(
+        "a case: 2 numbers of y are finite in float32 and not in fp16"
+    )
+    assert "use bf16" in found and Overflow("fp16", lambda _: full, lambda _: full).fault("", {}) is None
+
+
+@pytest.mark.slow
 def test_numbers_beyond_fp16_are_told_and_bf16_takes_them(tmp_path: Path) -> None:
     model = tiny("chronos-bolt")
     with torch.no_grad():  # what lies between is 2^18 times as large, and the outputs are as they were

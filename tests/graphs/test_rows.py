@@ -84,7 +84,7 @@ def test_time_then_the_batch(tmp_path: Path) -> None:
 @pytest.mark.parametrize("grouped", [True, False])
 def test_whether_rows_mix_is_seen(grouped: bool, tmp_path: Path) -> None:
     model = load_graph_model(_file(tmp_path, grouped), GraphOptions())
-    assert verdicts._rows_mix(model, open_session(model.original)) == grouped
+    assert verdicts.rows_mix(model, open_session(model.original)) == grouped
 
 
 def test_time_first_with_an_example(tmp_path: Path) -> None:
