@@ -219,7 +219,8 @@ def _check_graph_options(model: str | Path, target: Target, opset: int | None, *
     no_effect(model, **given)
     if opset is not None and Path(model).suffix.lower() == ".onnx":
         raise UsageError(f"--opset has no effect on {model}, which keeps its own (at least 18); leave it out")
-    if target.needs_more:
+    if target.needs_more and not target.backend.graphs:
         raise UnsupportedError(
-            f"{model}: --runtime {target.runtime} takes models of the families only, so far"
+            f"{model}: --runtime {target.runtime} takes models of the families only: it builds for the lengths that "
+            "they read, which no graph says; use --runtime onnxruntime or openvino"
         )

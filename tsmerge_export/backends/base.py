@@ -58,7 +58,7 @@ class Part:
     Attributes:
         unmerged: the portable file without merging. merged: the artefact; the same file where nothing merges.
         merges: whether it merges at all.
-        longest: time steps that the model reads; more are cut.
+        longest: time steps that the model reads; more are cut. None for a graph from a file, of which it is not known.
         removed: at a length the merges, by name, and how many tokens each removes at once.
         prove: the verdict.
     """
@@ -69,7 +69,7 @@ class Part:
     unmerged: Path
     merged: Path
     merges: bool
-    longest: int
+    longest: int | None
     removed: Callable[[int], Sequence[tuple[str, int]]]
     prove: Prover
 
@@ -103,6 +103,8 @@ class Backend(ABC):
     low_precision: ClassVar[bool] = False
     #: Whether :meth:`build` writes nothing and only proves the portable files: validating a bundle does so again.
     proves_alone: ClassVar[bool] = False
+    #: Whether it takes graphs from files, of which no longest length is known.
+    graphs: ClassVar[bool] = False
     #: Options of a :class:`~tsmerge_export.backends.target.Target` that it does not have (``dtype``, ``shapes``,
     #: ``capabilities``, ``plugin``, ``inline``), with the end of the sentence that refuses one.
     without: ClassVar[Mapping[str, str]] = {}

@@ -23,7 +23,7 @@ from tsmerge_export.bundle.verdicts import Parity
 from tsmerge_export.checkpoint import IN_MEMORY, LoadedModel, load_model
 from tsmerge_export.checkpoint.weights import digest
 from tsmerge_export.compile.build import stay_merged
-from tsmerge_export.compile.hand_over import build_for
+from tsmerge_export.compile.hand_over import EagerProver, build_for
 from tsmerge_export.compile.onnx_export import DEFAULT_OPSET, EXAMPLE, export_component, prove_dynamic
 from tsmerge_export.compile.original import check_original
 from tsmerge_export.compile.source import Cost, Original
@@ -287,15 +287,12 @@ class CheckpointSource:
         progress: Progress,
     ) -> TargetEntry:
         """See :func:`~tsmerge_export.compile.hand_over.build_for`."""
+
+        def prover(item: Built) -> EagerProver:
+            return EagerProver(target.runtime, self.loaded, merge, item, built, checks)
+
         return build_for(
-            target,
-            self.loaded,
-            merge,
-            built,
-            folder=folder,
-            scratch=scratch,
-            checks=checks,
-            progress=progress,
+            target, merge, built, prover, self.longest, folder=folder, scratch=scratch, progress=progress
         )
 
     def pipeline(self) -> dict[str, Any]:

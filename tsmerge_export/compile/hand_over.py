@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from tsmerge_export import families
-from tsmerge_export.backends.base import Part, Run
+from tsmerge_export.backends.base import Part, Prover, Run
 from tsmerge_export.backends.components import StepSession
 from tsmerge_export.backends.target import Target
 from tsmerge_export.bundle.target import TargetEntry
+from tsmerge_export.bundle.verdicts import Parity
 from tsmerge_export.checkpoint import LoadedModel
 from tsmerge_export.compile.onnx_export import EXAMPLE
 from tsmerge_export.console.progress import Progress
@@ -23,14 +24,15 @@ from tsmerge_export.typed import read, written
 from tsmerge_export.verify import generation, parity
 from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import Checks
-from tsmerge_export.verify.parity_report import ParityReport
+
+FORM_FAILED = "parity of the form for the runtime failed"
 
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
 @dataclass(frozen=True)
-class _Prover:
-    """Parity of one component, see :class:`~tsmerge_export.backends.base.Prover`."""
+class EagerProver:
+    """Parity of one component with the eager model, see :class:`~tsmerge_export.backends.base.Prover`."""
 
     runtime: str
     loaded: LoadedModel
@@ -44,7 +46,7 @@ class _Prover:
             families.get(self.loaded.family), self.item.component, self.loaded.model, self.merge, path,
             self._checks, avoid=EXAMPLE, with_decisions=self.item.decisions,
         )  # fmt: skip
-        return _passed(report, f"{self.item.component.name}: parity of the form for the runtime failed")
+        return passed(report.verdict(), f"{self.item.component.name}: {FORM_FAILED}")
 
     def values(
         self, run: Run, dtype: str, low: Sequence[int] | None = None, high: Sequence[int] | None = None
@@ -61,54 +63,59 @@ class _Prover:
             replace(self._checks, cases=cases), dtype=_DTYPES[dtype], values_from=run,
             with_decisions=self.item.decisions,
         )  # fmt: skip
-        return _passed(report, f"{self.item.component.name}: parity in {self.runtime} failed")
+        return passed(report.verdict(), f"{self.item.component.name}: parity in {self.runtime} failed")
 
     def in_a_row(self, sessions: Mapping[str, StepSession]) -> dict[str, Any]:
         family = families.get(self.loaded.family)
         report = generation.check(
             family, self.loaded.model, self.merge, self.built, self._checks, sessions=sessions
         )
-        return _passed(report, f"{report.name}: parity in {self.runtime} failed")
+        return passed(report.verdict(), f"{report.name}: parity in {self.runtime} failed")
 
     @property
     def _checks(self) -> Checks:
-        """Within the tolerances that are the family's: those that were asked for are of ONNX Runtime."""
-        return replace(self.checks, atol=None, rtol=None)
+        return usual_tolerances(self.checks)
 
 
-def _passed(report: ParityReport, failed: str) -> dict[str, Any]:
-    if not report.passed:
-        raise VerdictError(f"{failed}: {next(iter(report.failures), 'no row was compared')}")
-    verdict: dict[str, Any] = written(replace(report.verdict(), details=None))
-    return verdict
+def usual_tolerances(checks: Checks) -> Checks:
+    """Within the tolerances that are the family's: those that were asked for are of ONNX Runtime."""
+    return replace(checks, atol=None, rtol=None)
+
+
+def passed(verdict: Parity, failed: str) -> dict[str, Any]:
+    """A verdict, JSON-ready. Raises VerdictError, ``failed`` first, for one that did not pass."""
+    if not verdict.passed:
+        raise VerdictError(f"{failed}: {verdict.first_failure}")
+    out: dict[str, Any] = written(replace(verdict, details=None))
+    return out
 
 
 def build_for(
     target: Target,
-    loaded: LoadedModel,
     merge: MergeConfig,
     built: Sequence[Built],
+    prover: Callable[[Built], Prover],
+    longest: int | None,
     *,
     folder: Path,
     scratch: Path,
-    checks: Checks,
     progress: Progress,
 ) -> TargetEntry:
     """Have a back end write its files into the bundle's folder.
 
     Args:
         built: components, proved in their portable form; for a back end that runs a model as a whole, all of them.
+        prover: the parity verdict of a component. longest: see :class:`~tsmerge_export.backends.base.Part`.
 
     Returns:
         The manifest's ``target``: runtime, dtype, per component its files, profile, verdict and, where there is one,
         engine.
 
     Raises:
-        UnsupportedError: the runtime cannot build the model. VerdictError: the form differs from eager PyTorch.
+        UnsupportedError: the runtime cannot build the model. VerdictError: the form differs from the reference.
         UsageError: shapes that do not fit, or a back end of another package that says what no manifest can hold.
     """
     progress.step("engine")
-    longest = families.get(loaded.family).context(loaded.model)
     entries = [item.entry() for item in built]
     parts = [
         Part(
@@ -120,7 +127,7 @@ def build_for(
             merges=merge.active and item.component.mergeable,
             longest=longest,
             removed=removed_at(item.merged),
-            prove=_Prover(target.runtime, loaded, merge, item, built, checks),
+            prove=prover(item),
         )
         for item, entry in zip(built, entries, strict=True)
     ]

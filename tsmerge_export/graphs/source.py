@@ -20,6 +20,7 @@ from tsmerge_export.bundle.precision import PrecisionCost
 from tsmerge_export.bundle.run import Run
 from tsmerge_export.bundle.target import TargetEntry
 from tsmerge_export.bundle.verdicts import Parity
+from tsmerge_export.compile.hand_over import build_for
 from tsmerge_export.compile.source import Cost
 from tsmerge_export.console.progress import NoProgress, Progress
 from tsmerge_export.eager.default import FILES, Settled, settle_layers
@@ -35,6 +36,7 @@ from tsmerge_export.graphs.model import (
     load_graph_model,
 )
 from tsmerge_export.graphs.precision import precision_cost
+from tsmerge_export.graphs.prover import GraphProver
 from tsmerge_export.inspection.feeds import Sizes, make
 from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.onnx_model import weights as onnx_weights
@@ -234,9 +236,13 @@ class GraphSource:
         scratch: Path,
         progress: Progress,
     ) -> TargetEntry:
-        """What back ends prove is against an eager model, which there is not."""
-        raise UnsupportedError(
-            f"{self.name}: --runtime {target.runtime} takes models of the families only, so far"
+        """See :func:`~tsmerge_export.compile.hand_over.build_for`."""
+
+        def prover(item: Built) -> GraphProver:
+            return GraphProver(target.runtime, self.model, merge, item, checks)
+
+        return build_for(
+            target, merge, built, prover, None, folder=folder, scratch=scratch, progress=progress
         )
 
     @property

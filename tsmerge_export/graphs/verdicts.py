@@ -193,9 +193,13 @@ def parity(
     checks: Checks,
     *,
     faults: Sequence[str] = (),
-    progress: Told,
+    values_from: Callable[..., Arrays] | None = None,
+    progress: Told | None = None,
 ) -> Parity:
     """The artefact against the reference merging simulated in the original graph.
+
+    Args:
+        values_from: runs it elsewhere, see :class:`~tsmerge_export.verify.artefact.OnnxArtefact`.
 
     Raises:
         VerdictError: without merging, the reference itself differs from the original.
@@ -210,7 +214,7 @@ def parity(
         _prove_reference(model, original, checks)
         report = ParityReport(built.component.name, tolerance)
         try:
-            artefact = OnnxArtefact(built.merged, names, checks, built.decisions)
+            artefact = OnnxArtefact(built.merged, names, checks, built.decisions, values_from)
         except Exception as error:  # ONNX Runtime raises its own types, one per status code
             return unreadable(built.component.name, built.merged, tolerance, error).verdict()
         if built.decisions is None and merge.active:

@@ -72,7 +72,10 @@ class EngineBackend(Backend):
         self, target: Target, parts: Sequence[Part], folder: Path, scratch: Path, told: Told
     ) -> dict[str, Any]:
         """See :meth:`Backend.build`."""
-        profiles = [make_profile(part.inputs, target.shapes, longest=part.longest) for part in parts]
+        profiles = []
+        for part in parts:
+            assert part.longest is not None  # graphs from files are refused, see Backend.graphs
+            profiles.append(make_profile(part.inputs, target.shapes, longest=part.longest))
         entries = {}
         for done, (part, profile) in enumerate(zip(parts, profiles, strict=True)):
             check_removed(part, profile)

@@ -28,6 +28,7 @@ class OpenVINO(Backend):
     run_time = True
     whole = True
     proves_alone = True
+    graphs = True
     without: ClassVar[Mapping[str, str]] = {
         "dtype": ", which is proved in float32",
         "shapes": ", which takes any shape",
@@ -91,9 +92,10 @@ class OpenVINO(Backend):
             (name, entry["onnx"], str(entry["parity"]["rows"]), f"{entry['parity']['max_rel']:.1e}")
             for name, entry in target["components"].items()
         ]
-        first = next(iter(target["components"].values()))["onnx"]
+        first, against = rows[0][1], next(iter(target["components"].values()))["parity"].get("against")
+        against = against or "eager PyTorch with merging"
         return [
-            Text(f"Proved in OpenVINO {target['version']} on the CPU, in float32, against eager PyTorch with merging."),
+            Text(f"Proved in OpenVINO {target['version']} on the CPU, in float32, against {against}."),
             Grid(
                 "Parity in OpenVINO", ("component", "file", "rows compared", "largest relative error"), rows,
                 short="parity in openvino",
