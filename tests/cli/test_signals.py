@@ -6,17 +6,21 @@ One process imports everything and forks a child per case, so that a case costs 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from tests.events import ROOT, process_at
+from tests.events import ROOT, process_at, until
 from tests.models import tiny_folder
 from tsmerge_export.bundle import Bundle, BundleWriter
 from tsmerge_export.bundle.manifest import ComponentEntry, Described
+from tsmerge_export.cli.handler import TERMINATED, guarded
 
 STEPS = ("load", "export", "rewrite", "lower", "parity", "cost", "bundle", "commit")
 
@@ -142,3 +146,32 @@ def test_signal_from_outside(
     assert process.returncode == code, err
     assert (out, err) == ("", "error: interrupted\n")
     assert list(tmp_path.iterdir()) == []
+
+
+class _Starting(ExtensionFileLoader):
+    """Stands for a C++ library at its start, where pybind11 takes an exception for the end of the process."""
+
+    def __init__(self) -> None:
+        super().__init__("starting", "starting.so")
+        self.raised: list[BaseException] = []
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            until(lambda: False, seconds=0.1)
+        except BaseException as error:
+            self.raised.append(error)
+        return ModuleType("started")
+
+
+def test_a_signal_waits_until_a_library_has_started(capsys: pytest.CaptureFixture[str]) -> None:
+    library = _Starting()
+
+    def run() -> int:
+        library.create_module(ModuleSpec("starting", library))
+        until(lambda: False)
+        return 0
+
+    assert guarded(run) == TERMINATED
+    assert library.raised == []
+    assert capsys.readouterr().err == "error: interrupted\n"

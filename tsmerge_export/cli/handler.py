@@ -7,9 +7,11 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 import warnings
 from collections.abc import Callable
+from importlib.machinery import ExtensionFileLoader
 from types import FrameType
 from typing import Any
 
@@ -25,6 +27,8 @@ _SILENT = logging.NullHandler()
 _interrupted_by: list[
     int
 ] = []  # signals received; kept because a library may turn KeyboardInterrupt into another error
+_again: list[threading.Timer] = []  # signals that came where nothing may be raised
+_WAIT = 0.02  # seconds
 
 
 def guarded(run: Callable[[], int]) -> int:
@@ -44,6 +48,7 @@ def guarded(run: Callable[[], int]) -> int:
             code = run()
         except SystemExit as exit_:  # --help and --version
             code = exit_.code if isinstance(exit_.code, int) else 0
+        raise_if_interrupted()
         _tell(notes)
         sys.stdout.flush()  # here, where a reader that is gone is no error; at the interpreter's end it is one
         return code
@@ -55,6 +60,8 @@ def guarded(run: Callable[[], int]) -> int:
         return _explain(error)
     finally:
         warnings.showwarning = shown
+        while _again:
+            _again.pop().cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -74,7 +81,21 @@ def _catch_signals() -> dict[int, Any]:
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
     _interrupted_by.append(number)
-    raise KeyboardInterrupt
+    if not _in_native_code(frame):
+        raise KeyboardInterrupt
+    _again.append(threading.Timer(_WAIT, os.kill, (os.getpid(), number)))
+    _again[-1].daemon = True
+    _again[-1].start()
+
+
+def _in_native_code(frame: FrameType | None) -> bool:
+    """Whether a library written in C++ is being loaded: an exception through its start ends the process (terminate)."""
+    while frame is not None:
+        loading = frame.f_code.co_name in ("create_module", "exec_module")
+        if loading and isinstance(frame.f_locals.get("self"), ExtensionFileLoader):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def raise_if_interrupted() -> None:
