@@ -50,8 +50,7 @@ def export_component(
     """Export one component without merging.
 
     Args:
-        component: what to export. model: the family's original module, in eval mode.
-        opset: ONNX operator set, 18 to 23.
+        component: what to export. model: the family's original module, in eval mode. opset: as of :func:`trace`.
         folder: where weights go that are too large for one message, see :mod:`.onnx_weights`; None: memory.
 
     Returns:
@@ -61,6 +60,19 @@ def export_component(
     Raises:
         UnsupportedError: the exporter froze a dim, refused the module, or does not know the opset.
         UsageError: ``folder`` cannot be written.
+    """
+    return finish(trace(component, model, opset=opset), component, model, folder=folder)
+
+
+def trace(component: Component, model: nn.Module, *, opset: int = DEFAULT_OPSET) -> torch.onnx.ONNXProgram:
+    """The exporter's graph of a component: no value of a weight has entered it but as an initializer of its name.
+
+    Args:
+        component: what to export. model: the family's original module, in eval mode.
+        opset: ONNX operator set, 18 to 23.
+
+    Raises:
+        UnsupportedError: the exporter refused the module, or does not know the opset.
     """
     if not MIN_OPSET <= opset <= MAX_OPSET:
         raise UnsupportedError(f"--opset {opset} is not supported; choose {MIN_OPSET} to {MAX_OPSET}")
@@ -75,28 +87,34 @@ def export_component(
     mask = component.hints.token_mask
     if mask is not None and mask not in outputs:
         outputs.append(mask)
-    try:
-        with quiet_exporter(), torch.no_grad():
-            exported = torch.export.export(
-                module,
-                args,
-                dynamic_shapes=_as_arguments(module, dynamic),
-                strict=False,
-                prefer_deferred_runtime_asserts_over_guards=True,
-            )
-            program = torch.onnx.export(
-                exported,
-                dynamo=True,
-                opset_version=opset,
-                input_names=[spec.name for spec in component.inputs],
-                output_names=outputs,
-                verbose=False,
-            )
-    except Exception as error:  # the exporter raises many types; each means that this module does not export
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UnsupportedError(f"component {component.name!r} does not export to ONNX: {reason}") from error
+    with _refusals(component), quiet_exporter(), torch.no_grad():
+        exported = torch.export.export(
+            module,
+            args,
+            dynamic_shapes=_as_arguments(module, dynamic),
+            strict=False,
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
+        program = torch.onnx.export(
+            exported,
+            dynamo=True,
+            opset_version=opset,
+            input_names=[spec.name for spec in component.inputs],
+            output_names=outputs,
+            verbose=False,
+            optimize=False,  # that is for finish
+        )
     if program is None:
         raise UnsupportedError(f"component {component.name!r} does not export to ONNX")
+    return program
+
+
+def finish(
+    program: torch.onnx.ONNXProgram, component: Component, model: nn.Module, *, folder: Path | None = None
+) -> ir.Model:
+    """What :func:`trace` gives, with constants folded and dims named; it is changed. See :func:`export_component`."""
+    with _refusals(component), quiet_exporter():
+        program.optimize()
     result: ir.Model = program.model
     RemoveUnusedNodesPass()(result)  # bodies of loops leave constants behind, which runtimes warn about
     _name_dims(result, component)
@@ -107,6 +125,16 @@ def export_component(
             raise UsageError(f"{folder}: cannot be written ({error.strerror})") from error
     fill_dims(result, component, model)
     return result
+
+
+@contextmanager
+def _refusals(component: Component) -> Iterator[None]:
+    """The exporter raises many types; each means that this module does not export."""
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UnsupportedError(f"component {component.name!r} does not export to ONNX: {reason}") from error
 
 
 def _as_arguments(module: nn.Module, dynamic: tuple[Any, ...]) -> tuple[Any, ...]:
