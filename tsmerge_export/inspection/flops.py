@@ -21,11 +21,11 @@ from tsmerge_export.checkpoint.onnx_checks import check_model
 from tsmerge_export.console.missing import how_to_install
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError, first_line
 from tsmerge_export.onnx_model import weights as onnx_weights
+from tsmerge_export.ops.schema import DOMAIN
 from tsmerge_export.precision.half import runnable
 from tsmerge_export.settings.run_time import INPUT, METADATA
 from tsmerge_export.untrusted.onnx_scan import check_calls, scan
 
-_DOMAIN = "tsmerge"
 _BLOCKS = "MatMulNBits"
 _PREFIX = "tsmerge_shape_of/"
 _USUAL = {"samples": 20, "capacity": 64, "series": 1, "horizon": 4, "drawn_steps": 1}
@@ -218,7 +218,7 @@ def without_merging(model: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     for node in copy.graph.node:
-        if node.domain == _DOMAIN:
+        if node.domain == DOMAIN:
             for attribute in node.attribute:
                 if attribute.name == "min_tokens":
                     attribute.i = _ALL_TOKENS

@@ -16,7 +16,6 @@ from tsmerge_export.inspection import flops
 from tsmerge_export.untrusted import trial
 from tsmerge_export.untrusted.isolated import within_memory
 
-_DOMAIN = "tsmerge"
 _LENGTHS = (512, 256, 128, 64, 32, 16)
 
 
@@ -98,7 +97,9 @@ def task(request: dict[str, Any]) -> dict[str, Any]:
 
 def _inspected(model: onnx.ModelProto, path: Path, batch: int, length: int) -> dict[str, Any]:
     nodes = [
-        node for node in model.graph.node if node.domain == _DOMAIN and node.op_type in ops.merge_op_types()
+        node
+        for node in model.graph.node
+        if node.domain == ops.DOMAIN and node.op_type in ops.merge_op_types()
     ]
     if not all(node.input and node.output and node.input[0] and node.output[0] for node in nodes):
         raise UnsupportedError(f"{path}: has merge nodes without tokens, which are none of this project's")
@@ -126,7 +127,7 @@ def _kind(node: onnx.NodeProto) -> str:
 
 def _metadata(node: onnx.NodeProto) -> dict[str, str]:
     """What the rewriter noted on a node, keys without their ``tsmerge.`` prefix."""
-    prefix = f"{_DOMAIN}."
+    prefix = f"{ops.DOMAIN}."
     return {p.key.removeprefix(prefix): p.value for p in node.metadata_props if p.key.startswith(prefix)}
 
 

@@ -18,9 +18,10 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.merge.plan import MergeStep
+from tsmerge_export.ops.schema import DOMAIN, VERSION
 from tsmerge_export.rewrite.dims import Dim, dims
 from tsmerge_export.rewrite.emit import Emitter
-from tsmerge_export.rewrite.insert import DOMAIN, VERSION, BarrierReport, MergeReport, RewriteReport
+from tsmerge_export.rewrite.insert import BarrierReport, MergeReport, RewriteReport
 from tsmerge_export.rewrite.lengths import symbols_of, token_counts
 from tsmerge_export.rewrite.points import Point, scope_of
 from tsmerge_export.rewrite.subgraphs import captured, give_captured

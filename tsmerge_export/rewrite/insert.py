@@ -12,6 +12,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.merge.run import HIDDEN_NEEDS_BLOCKS
+from tsmerge_export.ops.schema import DOMAIN, VERSION
 from tsmerge_export.rewrite.align import Aligner
 from tsmerge_export.rewrite.branches import pass_branches
 from tsmerge_export.rewrite.dims import Dim, dims
@@ -22,9 +23,6 @@ from tsmerge_export.rewrite.rules import FOR_FOLDED, RULES, Barrier, Context, En
 from tsmerge_export.rewrite.stages import FIRST, Rows, Stage, Tags, deepest
 from tsmerge_export.rewrite.subgraphs import captured, give_captured
 from tsmerge_export.settings.config import Metric, Positions
-
-DOMAIN = "tsmerge"
-VERSION = 1
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,11 @@ import numpy.typing as npt
 import onnx
 
 from tsmerge_export.methods.similarity import RANK_PADDING
-from tsmerge_export.ops import merge_op_types
+from tsmerge_export.ops import DOMAIN, merge_op_types
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
-DOMAIN = "tsmerge"
 _KEPT, _TARGET = 2, 3
 
 

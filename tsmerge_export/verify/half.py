@@ -23,13 +23,13 @@ from tsmerge_export.families.base import Component, Family
 from tsmerge_export.merge.run import StepRecord
 from tsmerge_export.onnx_model import weights as onnx_weights
 from tsmerge_export.ops import merge_op_types
+from tsmerge_export.ops.schema import DOMAIN
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import corpus, generation, noise
 from tsmerge_export.verify.artefact import Artefact, OnnxArtefact, Outputs
 from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.cast import Cast
 from tsmerge_export.verify.checks import Checks, Told
-from tsmerge_export.verify.decisions import DOMAIN
 from tsmerge_export.verify.eager import Expected, run_eager
 from tsmerge_export.verify.parity import ParityReport, judge_cases, unreadable
 from tsmerge_export.verify.parity_report import combine

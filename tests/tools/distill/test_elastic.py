@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.models import tiny
-from tests.tools.distill.test_distill import HALF, QUICK, table
+from tests.tools.distill.subjects import HALF, QUICK, table
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.distill import train
 from tsmerge_export.tools.distill.distill import distill

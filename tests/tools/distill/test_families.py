@@ -17,7 +17,7 @@ from transformers import (
 import tsmerge_export as tsm
 from tests.families.lagged_subjects import WHOLE
 from tests.models import PATCHTST, TST, tiny
-from tests.tools.distill.test_distill import HALF, QUICK, table
+from tests.tools.distill.subjects import HALF, QUICK, table
 from tsmerge_export import families
 from tsmerge_export.checkpoint import load_model
 from tsmerge_export.families.objective import Batch, EveryToken, Predicted

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import tsmerge_export as tsm
 from tests.models import tiny
-from tests.tools.distill.test_distill import HALF, QUICK, table
+from tests.tools.distill.subjects import HALF, QUICK, table
 from tsmerge_export import families
 from tsmerge_export.errors import UsageError
 from tsmerge_export.families import chronos_bolt

@@ -17,21 +17,19 @@ from safetensors.torch import load_file, save_file
 
 import tsmerge_export as tsm
 from tests.models import tiny
-from tests.tools.distill.test_distill import HALF, QUICK, table
+from tests.tools.distill.subjects import HALF, QUICK, SETTINGS, table
 from tsmerge_export.console.progress import NoProgress
 from tsmerge_export.errors import UsageError
 from tsmerge_export.tools.distill import train
 
 ROOT = Path(__file__).parents[3]
-SETTINGS: dict[str, Any] = {**QUICK, "elastic": "0,1/2", "steps": 4, "validations": 2, "control": True}
 # Trains, keeps its state after every step, says where it is after some, and waits there to be killed.
 _CHILD = """
 import signal, sys
 sys.path.insert(0, {root!r})
 import tsmerge_export as tsm
 from tests.models import tiny
-from tests.tools.distill.test_distill import HALF, table
-from tests.tools.distill.test_resume import SETTINGS
+from tests.tools.distill.subjects import HALF, SETTINGS, table
 from tsmerge_export.tools.distill import train
 
 train._STATE_SECONDS = 0.0
