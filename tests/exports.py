@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -59,7 +60,8 @@ def _config(module: nn.Module) -> Any:
     config = getattr(module, "config", None)
     if not hasattr(config, "to_dict"):
         return config
-    return {key: value for key, value in config.to_dict().items() if key not in _ORIGINS}
+    told = {key: value for key, value in config.to_dict().items() if key not in _ORIGINS}
+    return json.dumps(told, sort_keys=True, default=repr)  # a file of it has another order
 
 
 def _bytes(value: torch.Tensor) -> bytes:

@@ -171,12 +171,21 @@ def cuda_wheel(ort_headers: Path) -> wheels.Installed:
     return wheels.once("cuda", "tsmerge-ort-cuda", defines, environment)
 
 
-@pytest.fixture(scope="session")
-def libraries(headers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the CMake build for all default architectures: the libraries, and what ptxas said (``ptxas.txt``)."""
-    folder = tmp_path_factory.mktemp("libraries")
+def _libraries(folder: Path, headers: Path, *options: str) -> Path:
     said = build_with_nvcc(
-        KERNELS, folder, f"-DTensorRT_ROOT={headers}", "-DCMAKE_CUDA_FLAGS=-Xptxas -v --threads 2"
+        KERNELS, folder, f"-DTensorRT_ROOT={headers}", "-DCMAKE_CUDA_FLAGS=-Xptxas -v --threads 2", *options
     )
     (folder / "ptxas.txt").write_text(said)
     return folder
+
+
+@pytest.fixture(scope="session")
+def libraries(headers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the CMake build for the oldest and the newest architecture, and what ptxas said (``ptxas.txt``)."""
+    return _libraries(tmp_path_factory.mktemp("libraries"), headers, "-DCMAKE_CUDA_ARCHITECTURES=80-real;120")
+
+
+@pytest.fixture(scope="session")
+def all_libraries(headers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As ``libraries``, for all architectures that are the default."""
+    return _libraries(tmp_path_factory.mktemp("all_libraries"), headers)

@@ -44,19 +44,24 @@ def test_fields_are_the_attributes_of_the_operator() -> None:
     }
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_nothing_spills(libraries: Path, architecture: str) -> None:
+def check_machine_code(libraries: Path, architectures: tuple[str, ...]) -> None:
+    """nvcc makes code for each architecture that spills nothing, and PTX of the last for those to come."""
     text = (libraries / "ptxas.txt").read_text()
-    kernels = re.findall(rf"Compiling entry function '(\S+)' for 'sm_{architecture}'", text)
-    assert len(kernels) == 24
+    for architecture in architectures:
+        kernels = re.findall(rf"Compiling entry function '(\S+)' for 'sm_{architecture}'", text)
+        assert len(kernels) == 24
     assert set(re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", text)) == {("0", "0")}
-
-
-def test_machine_code_and_ptx(libraries: Path) -> None:
-    """nvcc makes code for each architecture, and PTX of the last for those to come."""
-    text = (libraries / "ptxas.txt").read_text()
     made = {code for group in re.findall(r",code=\[?([\w,]+)", text) for code in group.split(",")}
-    assert made == {f"sm_{architecture}" for architecture in ARCHITECTURES} | {"compute_120"}
+    assert made == {f"sm_{architecture}" for architecture in architectures} | {"compute_120"}
+
+
+def test_machine_code_of_the_oldest_and_the_newest(libraries: Path) -> None:
+    check_machine_code(libraries, (ARCHITECTURES[0], ARCHITECTURES[-1]))
+
+
+@pytest.mark.slow
+def test_machine_code_of_all(all_libraries: Path) -> None:
+    check_machine_code(all_libraries, ARCHITECTURES)
 
 
 def test_libraries_need_no_cuda_runtime_and_export_little(libraries: Path) -> None:

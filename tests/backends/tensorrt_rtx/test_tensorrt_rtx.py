@@ -29,6 +29,7 @@ from tsmerge_export.compile.compilation import Compilation
 from tsmerge_export.compile.hand_over import removed_at
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError
 from tsmerge_export.onnx_model.weights import write_model
+from tsmerge_export.ops import static
 from tsmerge_export.settings.config import MergeConfig
 
 PROFILE = Profile({"context": ((1, 64), (2, 128), (4, 256))})
@@ -96,7 +97,9 @@ def test_what_cannot_be_built_is_one_line(rtx: None, tmp_path: Path) -> None:
     assert not (tmp_path / "engine").exists()
 
 
-def test_more_than_topk_can_choose_is_refused() -> None:
+def test_more_than_topk_can_choose_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a TopK that chooses fewer: the tokens that merge are counted by running the graph at that length."""
+    monkeypatch.setattr(static, "TOPK_MOST", 384)
     merge = MergeConfig(method="global", ratio="1/2")
     found = []
     for name in ("bolt-tiny", "t5-tiny"):
@@ -106,8 +109,9 @@ def test_more_than_topk_can_choose_is_refused() -> None:
         )
     bolt, t5 = found
     check_removed(bolt, Profile({"context": ((1, 64), (1, 64), (1, 5000))}))  # 256 steps are read, 33 tokens
-    with pytest.raises(UnsupportedError, match="TopK chooses at most 3840"):
-        check_removed(t5, Profile({"input_ids": ((1, 64), (1, 64), (1, 7800))}))
+    check_removed(t5, Profile({"input_ids": ((1, 64), (1, 64), (1, 760))}))
+    with pytest.raises(UnsupportedError, match="TopK chooses at most 384"):
+        check_removed(t5, Profile({"input_ids": ((1, 64), (1, 64), (1, 780))}))
 
 
 def test_capabilities() -> None:
