@@ -226,7 +226,7 @@ def test_bundles_that_are_no_forecasters(tmp_path: Path) -> None:
             "family",
             "mamba",
             UnsupportedError,
-            "a bundle of mamba is no forecaster; supported are chronos-2, ",
+            "a bundle of mamba is no forecaster; supported are autoformer, chronos-2, ",
         ),
         ("pipeline", None, UsageError, "no pipeline settings"),
         ("pipeline", {"context_length": 5}, UsageError, "incomplete"),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from plugins.tools import slim
+from tests.plugins.wheels import Installed
 
 CODE = {80: b"\x80" * 24, 90: b"\x90" * 40}
 
@@ -73,7 +74,7 @@ def test_a_wheel_keeps_its_other_files(tmp_path: Path, capsys: pytest.CaptureFix
     assert slim.main([str(wheel), "--keep", "90", "-o", str(tmp_path)]) == 2
 
 
-def test_a_real_library_is_read(cuda_operators: Path) -> None:
-    library = cuda_operators.read_bytes()
+def test_a_real_library_is_read(cuda_wheel: Installed) -> None:
+    library = cuda_wheel.library.read_bytes()
     assert {architecture for architecture, _, _ in slim.entries(library)} == {90}
     assert slim.slim(library, 90)[0] == library

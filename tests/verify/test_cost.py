@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from tests.verify.standin import CONTEXT, HORIZON, Component, Family, constant_forecast, table
+from tests.verify.constant import CONTEXT, HORIZON, Component, Family, constant_forecast, table
 from tsmerge_export.errors import UsageError
 from tsmerge_export.verify import cost, speed
 from tsmerge_export.verify.checks import Checks

@@ -9,7 +9,7 @@ import pytest
 from torch import nn
 
 from tests import artefacts
-from tests.verify.standin import CONTEXT, HORIZON, Component, Family, constant_forecast, table
+from tests.verify.constant import CONTEXT, HORIZON, Component, Family, constant_forecast, table
 from tsmerge_export.bundle.precision import PrecisionCost
 from tsmerge_export.families.base import Component as AnyComponent
 from tsmerge_export.rewrite.insert import RewriteReport

@@ -76,6 +76,7 @@ def test_a_bundle_holds_an_engine_of_chronos_bolt(rtx: None, tmp_path: Path) -> 
         tsm.load(bundle.path)
 
 
+@pytest.mark.slow
 def test_six_layers_of_chronos_t5_in_half_precision(rtx: None, tmp_path: Path) -> None:
     family = families.get("chronos-t5")
     model = family.build({**T5, "num_layers": 6}).eval()
