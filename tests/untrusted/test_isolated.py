@@ -92,3 +92,21 @@ def test_seconds(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TSMERGE_MAX_SECONDS", text)
     with pytest.raises(UsageError, match="TSMERGE_MAX_SECONDS"):
         seconds_allowed()
+
+
+def test_a_group_is_killed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its number may be that of another group by then."""
+    killed: list[int] = []
+    killpg = os.killpg
+
+    def telling(group: int, number: int) -> None:
+        killed.append(group)
+        killpg(group, number)
+
+    monkeypatch.setattr(isolated.os, "killpg", telling)
+    process = isolated.LineProcess("import sys; sys.exit()")
+    with pytest.raises(isolated.Ended):
+        process.ask("anything", 30.0)
+    process.kill()
+    process.kill()
+    assert len(killed) == 1

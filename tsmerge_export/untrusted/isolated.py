@@ -100,7 +100,7 @@ class LineProcess:
             [sys.executable, "-c", f"import sys; sys.path[:] = {path!r}\n{code}"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
-        self._buffer = b""
+        self._buffer, self._killed = b"", False
 
     def ask(self, line: str, seconds: float) -> Answer:
         """Send a line and wait for the answer.
@@ -152,7 +152,10 @@ class LineProcess:
         return line
 
     def kill(self) -> None:
-        """End the process and all that it started, whatever they do."""
+        """End the process and all that it started, whatever they do; once, since numbers of processes are used again."""
+        if self._killed:
+            return
+        self._killed = True
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
