@@ -152,7 +152,7 @@ class LineProcess:
         return line
 
     def kill(self) -> None:
-        """End the process and all that it started, whatever they do; once, since numbers of processes are used again."""
+        """End the process and all that it started, whatever they do. Once: numbers of processes are used again."""
         if self._killed:
             return
         self._killed = True
