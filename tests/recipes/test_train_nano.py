@@ -77,7 +77,9 @@ def test_interrupted_and_resumed_equals_one_go(
     def interrupt_in_second_step(
         optimizer: torch.optim.Optimizer, peak: float, step: int, share: float
     ) -> None:
-        if step == 1:  # as Python would: a real signal ended the worker of two whole runs, and of no smaller one
+        if (
+            step == 1
+        ):  # as Python would: a real signal ended the worker of two whole runs, and of no smaller one
             handler = signal.getsignal(signal.SIGINT)
             assert callable(handler)
             handler(signal.SIGINT, None)
