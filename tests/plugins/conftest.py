@@ -108,7 +108,7 @@ def wheel(ort_headers: Path) -> wheels.Installed:
 @pytest.fixture(scope="session")
 def operators(wheel: wheels.Installed) -> Path:
     """The library of native operators."""
-    return wheel.library
+    return wheel.operators
 
 
 @pytest.fixture(scope="session")
@@ -121,7 +121,7 @@ def emulated_wheel(ort_headers: Path) -> wheels.Installed:
 @pytest.fixture(scope="session")
 def emulated_operators(emulated_wheel: wheels.Installed) -> Path:
     """The operators for the CUDA provider, made for the CPU's: their kernels are emulated."""
-    return emulated_wheel.library
+    return emulated_wheel.operators
 
 
 @pytest.fixture

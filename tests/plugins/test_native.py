@@ -367,7 +367,7 @@ def test_nor_when_an_inlined_bundle_is_validated(
     importable(wheel.site)
     assert main(["export", str(model), "--merge", "local", "--inline", "-o", str(output)]) == 0
     assert "native operators" not in json.loads((output / "manifest.json").read_text())["versions"]
-    monkeypatch.setenv(native.VARIABLE, str(wheel.library))
+    monkeypatch.setenv(native.VARIABLE, str(wheel.operators))
     assert main(["validate", str(output), str(model)]) == 2
     assert "no effect with an inlined bundle" in capsys.readouterr().err
 

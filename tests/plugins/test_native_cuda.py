@@ -92,7 +92,7 @@ def test_sizes_that_do_not_fit_are_an_error(emulated_operators: Path) -> None:
 
 def test_nvcc_makes_a_library_that_needs_no_cuda_toolkit(cuda_wheel: Installed) -> None:
     """One entry, no CUDA library beside it, and the names of both providers."""
-    cuda_operators = cuda_wheel.library
+    cuda_operators = cuda_wheel.operators
     names = subprocess.run(
         ["nm", "-D", "--defined-only", str(cuda_operators)], capture_output=True, text=True, check=True
     ).stdout

@@ -75,6 +75,6 @@ def test_a_wheel_keeps_its_other_files(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_a_real_library_is_read(cuda_wheel: Installed) -> None:
-    library = cuda_wheel.library.read_bytes()
+    library = cuda_wheel.operators.read_bytes()
     assert {architecture for architecture, _, _ in slim.entries(library)} == {90}
     assert slim.slim(library, 90)[0] == library

@@ -82,7 +82,7 @@ def test_a_wheel_is_its_library_and_where_that_is(made: str, request: pytest.Fix
     assert (about["Name"], about["Version"]) == (name, version)
     assert about["Requires-Dist"] is None
     assert about.get_payload().startswith(f"# {name}\n")
-    names = subprocess.run(["nm", "-D", "--defined-only", built.library], capture_output=True, text=True)
+    names = subprocess.run(["nm", "-D", "--defined-only", built.operators], capture_output=True, text=True)
     assert re.findall(r" \w (\w+)", names.stdout) == ["RegisterCustomOps"]
 
 
@@ -114,7 +114,7 @@ def test_it_is_imported_without_anything_else(wheel: Installed) -> None:
     )
     version, path, *modules = done.stdout.split()
     assert version == _project("tsmerge-ort")["project"]["version"]
-    assert Path(path) == wheel.library
+    assert Path(path) == wheel.operators
     assert not {"numpy", "onnxruntime"} & set(modules)
 
 
@@ -124,7 +124,7 @@ def test_a_bundle_finds_it_by_itself(wheel: Installed, importable: Importable) -
     expected = tsm.load(folder).run({"context": context})
     assert Place.of().native_library() is None
     importable(wheel.site)
-    assert Place.of().native_library() == wheel.library
+    assert Place.of().native_library() == wheel.operators
     session = tsm.load(folder)
     for name, values in session.run({"context": context}).items():
         np.testing.assert_allclose(values, expected[name], rtol=0, atol=1e-6 * np.abs(values).max())
@@ -135,14 +135,14 @@ def test_what_runs_is_named_with_its_version(wheel: Installed, importable: Impor
     version = _project("tsmerge-ort")["project"]["version"]
     name = Place.of().versions()["native operators"]
     assert re.fullmatch(rf"libtsmerge_ort\.so of tsmerge-ort {version}, SHA-256 [0-9a-f]{{16}}", name)
-    assert Place.of().run_entry() == {"native": str(wheel.library)}
-    assert Place.of(plugin=wheel.library).versions() == Place.of().versions()
+    assert Place.of().run_entry() == {"native": str(wheel.operators)}
+    assert Place.of(plugin=wheel.operators).versions() == Place.of().versions()
     assert ON_CUDA.native_library() is None
 
 
 def test_each_provider_finds_its_own(emulated_wheel: Installed, importable: Importable) -> None:
     importable(emulated_wheel.site)
-    assert ON_CUDA.native_library() == emulated_wheel.library
+    assert ON_CUDA.native_library() == emulated_wheel.operators
     assert Place.of().native_library() is None
     assert ON_CUDA.native_operators() == native.CUDA_LIBRARY.operators
 
@@ -156,7 +156,7 @@ def test_a_library_that_is_named_comes_first(
 ) -> None:
     importable(wheel.site)
     GraphSession(stripped)
-    named, given = (shutil.copy(wheel.library, tmp_path / name) for name in ("named.so", "given.so"))
+    named, given = (shutil.copy(wheel.operators, tmp_path / name) for name in ("named.so", "given.so"))
     monkeypatch.setenv(native.VARIABLE, str(named))
     assert Place.of().native_library() == named
     assert Place.of(plugin=given).native_library() == given
@@ -195,7 +195,7 @@ def test_operators_of_another_version_are_not_run(
 ) -> None:
     """A custom operator would stand for those of any version."""
     folder = bundle("bolt-tiny", MERGE)
-    importable(_fake(tmp_path, "2.3.0", wheel.library))
+    importable(_fake(tmp_path, "2.3.0", wheel.operators))
     with pytest.raises(MissingDependencyError) as caught:
         tsm.load(folder)
     assert str(caught.value) == (
@@ -229,7 +229,7 @@ def test_it_steps_aside_where_files_hold_other_bodies(wheel: Installed, importab
     assert tsm.Target("openvino").proved_at(Place.of(), inline=False) == aside
     assert tsm.Target().proved_at(Place.of(), inline=False) == Place.of()
     with pytest.raises(UsageError, match="--plugin has no effect"):
-        Place.of(plugin=wheel.library).without_library("--inline")
+        Place.of(plugin=wheel.operators).without_library("--inline")
 
 
 def test_both_projects_are_one_but_for_their_folders() -> None:
@@ -280,8 +280,8 @@ def test_the_other_way_gives_the_same(
     built = wheels.install(made, tmp_path / "site")
     if name == "tsmerge-ort":
         usual: Installed = request.getfixturevalue("wheel")
-        assert built.library.read_bytes() == usual.library.read_bytes()
+        assert built.operators.read_bytes() == usual.operators.read_bytes()
         return
-    content = built.library.read_bytes()
+    content = built.operators.read_bytes()
     assert all(f"sm_{number}".encode() in content for number in (80, 86, 89, 90, 100, 120))
     assert made.stat().st_size < 4 << 20

@@ -28,7 +28,7 @@ class Installed:
     site: Path
 
     @property
-    def library(self) -> Path:
+    def operators(self) -> Path:
         """Its library."""
         (found,) = self.site.glob("*/lib/*")
         return found

@@ -11,6 +11,7 @@ from tsmerge_export.checkpoint.limits import check_model_bytes
 from tsmerge_export.checkpoint.onnx_checks import check_model
 from tsmerge_export.errors import TsmergeError, UnsupportedError, UsageError, first_line
 from tsmerge_export.onnx_model import weights as onnx_weights
+from tsmerge_export.settings.domain import DOMAIN
 from tsmerge_export.untrusted.onnx_scan import STANDARD, check_calls, scan
 
 _RUNTIME_DOMAINS = ("com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc")
@@ -73,7 +74,7 @@ def _without_functions(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
 def _check_operators(model: onnx.ModelProto, path: Path) -> None:
     if any(graph.sparse_initializer for graph in onnx_weights.graphs(model.graph)):
         raise UnsupportedError(f"{path}: sparse weights are not supported")
-    if any(entry.domain == "tsmerge" for entry in model.opset_import):  # inlined or not
+    if any(entry.domain == DOMAIN for entry in model.opset_import):  # inlined or not
         raise UnsupportedError(f"{path}: merges tokens already; give the unmerged model")
     local = {(function.domain, function.name) for function in model.functions}
     nodes = [node for graph in onnx_weights.graphs(model.graph) for node in graph.node]

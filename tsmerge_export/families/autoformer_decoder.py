@@ -146,17 +146,12 @@ def generated(model: Any, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class AtOnceGeneration(InARow):
-    """Nothing is given instead of draws: the decoder is told of none.
-
-    Args:
-        context: as for :class:`AtOnceDecoder`. The others are as for :class:`InARow`.
-    """
+    """Nothing is given instead of draws: the decoder is told of none."""
 
     def __init__(
         self, model: Any, encoder: Any, settings: Mapping[str, Any], context: Callable[[], Any]
     ) -> None:
-        super().__init__(model, encoder, settings)
-        self._context = context
+        super().__init__(model, encoder, settings, context)
         times = int(settings["time_features"])
         horizon = ("batch", int(model.config.prediction_length), times)
         self.inputs = (*encoder.inputs, *([TensorSpec(FUTURE, "float32", horizon)] if times else []))

@@ -192,12 +192,14 @@ class InARow(Generation):
     """Encoder and decoder in a row, and forecasts by their files.
 
     Args:
-        encoder: the first component. settings: of the family's pipeline.
+        encoder: the first component. settings: of the family's pipeline. context: inside it the original runs.
     """
 
-    def __init__(self, model: Any, encoder: Any, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, model: Any, encoder: Any, settings: Mapping[str, Any], context: Callable[[], Any]
+    ) -> None:
         config = model.config
-        self._encoder, self._settings = encoder, settings
+        self._encoder, self._settings, self._context = encoder, settings, context
         self._channels, rows = int(config.input_size), ("batch", int(config.prediction_length))
         self.outputs = tuple(
             TensorSpec(PREFIX + name, "float32", (*rows, self._channels))
@@ -227,17 +229,12 @@ class InARow(Generation):
 
 
 class LaggedGeneration(InARow):
-    """``future_values [B, T]`` (or ``[B, T, C]``) are given instead of draws.
-
-    Args:
-        context: as for :class:`Decoder`. The others are as for :class:`InARow`.
-    """
+    """``future_values [B, T]`` (or ``[B, T, C]``) are given instead of draws."""
 
     def __init__(
         self, model: Any, encoder: Any, settings: Mapping[str, Any], context: Callable[[], Any]
     ) -> None:
-        super().__init__(model, encoder, settings)
-        self._context = context
+        super().__init__(model, encoder, settings, context)
         past = next(spec for spec in encoder.inputs if spec.name == "past_values")
         rows = ("batch", int(model.config.prediction_length))
         self.inputs = (*encoder.inputs, TensorSpec("future_values", "float32", (*rows, *past.dims[2:])))

@@ -75,12 +75,15 @@ def encoder_inputs(
     return {spec.name: np.ascontiguousarray(out[spec.name]) for spec in specs}
 
 
-class Unrolled:
-    """The decoder's features of ``samples`` paths for each series, filled step by step.
+class _Paths:
+    """``samples`` paths for each series, step by step.
 
     Args:
         settings: of the family's pipeline. feed, encoded: the encoder's inputs and outputs.
         times: features of the future steps ``[B, T, F]``; None makes them up.
+
+    Attributes:
+        loc, scale: of the series, ``[B, 1, C]``. known: steps whose values are known.
     """
 
     def __init__(
@@ -91,22 +94,32 @@ class Unrolled:
         samples: int,
         times: Floats | None = None,
     ) -> None:
-        past = feed["past_values"]
+        batch = len(feed["past_values"])
+        self.loc, self.scale = (encoded[name].reshape(batch, 1, -1) for name in ("loc", "scale"))
+        self._samples, self.known = samples, 0
+        self._begin(settings, feed, encoded, _future(settings, batch) if times is None else times)
+
+    def _begin(self, settings: Mapping[str, Any], feed: Arrays, encoded: Arrays, times: Floats) -> None:
+        raise NotImplementedError
+
+
+class Unrolled(_Paths):
+    """By a decoder that reads the values before a step: its features are filled step by step."""
+
+    def _begin(self, settings: Mapping[str, Any], feed: Arrays, encoded: Arrays, times: Floats) -> None:
+        past, samples = feed["past_values"], self._samples
         batch, length = past.shape[:2]
         past = past.reshape(batch, length, -1)
-        self.loc, self.scale = (encoded[name].reshape(batch, 1, -1) for name in ("loc", "scale"))
         lags, steps = np.asarray(settings["lags_sequence"]), int(settings["prediction_length"])
         self._lags, self._last = lags, int(lags.max())
         self._paths = np.empty((batch, samples, self._last + steps, past.shape[2]), np.float32)
         self._paths[:, :, : self._last] = ((past[:, -self._last :] - self.loc) / self.scale)[:, None]
-        times = _future(settings, batch) if times is None else times
         static = np.repeat(encoded["static_features"][:, None], steps, axis=1)
         known = np.concatenate([static, times], -1).astype(np.float32)
         self._lagged = len(lags) * past.shape[2]
         self._features = np.empty((batch, samples, steps, self._lagged + known.shape[2]), np.float32)
         self._features[..., self._lagged :] = known[:, None]
         self._states = {name: encoded[name] for name in ("last_hidden_state", "encoder_log_size")}
-        self.known = 0  # steps whose values are known
 
     def feed(self, samples: int | None = None) -> Arrays:
         """Inputs of the decoder for the step after the known ones and all before it, of the first paths."""
@@ -131,27 +144,17 @@ class Unrolled:
         self.known += 1
 
 
-class AtOnce:
-    """``samples`` paths of each series by a decoder that gives all steps at once; otherwise as :class:`Unrolled`."""
+class AtOnce(_Paths):
+    """By a decoder that gives all steps at once."""
 
-    def __init__(
-        self,
-        settings: Mapping[str, Any],
-        feed: Arrays,
-        encoded: Arrays,
-        samples: int,
-        times: Floats | None = None,
-    ) -> None:
-        batch = len(feed["past_values"])
-        self._inputs = at_once(feed, encoded, _future(settings, batch) if times is None else times)
-        self.loc, self.scale = (encoded[name].reshape(batch, 1, -1) for name in ("loc", "scale"))
-        self._samples, self._known = samples, 0
+    def _begin(self, settings: Mapping[str, Any], feed: Arrays, encoded: Arrays, times: Floats) -> None:
+        self._inputs = at_once(feed, encoded, times)
         self._found: dict[str, Floats] = {}
 
     def distribution(self, decode: Run) -> dict[str, Floats]:
         """See :meth:`Unrolled.distribution`."""
         self._found = self._found or _parameters(decode(self._inputs))
-        step = self._known
+        step = self.known
         return {
             name: np.repeat(value[:, None, step], self._samples, axis=1)
             for name, value in self._found.items()
@@ -159,7 +162,7 @@ class AtOnce:
 
     def append(self, values: Floats) -> None:
         """The step is over; nothing hangs on its values."""
-        self._known += 1
+        self.known += 1
 
 
 def at_once(feed: Arrays, encoded: Arrays, times: Floats) -> Arrays:

@@ -13,9 +13,8 @@ from typing import Any
 import onnx
 
 from tsmerge_export.errors import UsageError
-
-DOMAIN = "tsmerge"
-VERSION = 1
+from tsmerge_export.settings.domain import DOMAIN as DOMAIN
+from tsmerge_export.settings.domain import VERSION as VERSION
 
 #: Element types (ONNX names) that tokens may have; everything is accumulated in float32.
 FLOATS = ("float32", "float16", "bfloat16")

@@ -13,6 +13,7 @@ from tsmerge_export.rewrite.distances import DistanceTable
 from tsmerge_export.rewrite.emit import Emitter
 from tsmerge_export.rewrite.stages import FIRST, Rows, Stage
 from tsmerge_export.rewrite.vacuous import is_vacuous
+from tsmerge_export.settings.domain import DOMAIN
 
 Moves = Mapping[int, tuple[Stage, Stage]]
 """Axis -> (the stage it is at, the stage it is to come to)."""
@@ -109,7 +110,7 @@ class Aligner:
         moved = self._emit.transpose(value, perm)
         shape = [found[a] for a in perm]
         shape[1] = stage.root.dim
-        full = self._emit.op("Unmerge", [moved, target], {}, value.dtype, shape, "unmerge", domain="tsmerge")
+        full = self._emit.op("Unmerge", [moved, target], {}, value.dtype, shape, "unmerge", domain=DOMAIN)
         return self._emit.transpose(full, _inverse(perm))
 
     def _first(self, value: ir.Value, axis: int) -> ir.Value:
@@ -167,7 +168,7 @@ class Aligner:
         out: list[Dim] = [f"{stage.dim}_rows_{tokens[0]}", shape[1], stage.dim, stage.dim]
         inputs = [value, plane, kept, stride, offset]
         attributes = {"always": 1} if stage.pads else {}
-        return emit.op("GatherPairs", inputs, attributes, value.dtype, out, "aligned", domain="tsmerge")
+        return emit.op("GatherPairs", inputs, attributes, value.dtype, out, "aligned", domain=DOMAIN)
 
     def _without_first(self, value: ir.Value, shape: list[Dim]) -> ir.Value:
         """``value`` without its axis 0 of length 1: what was unsqueezed, where that is how it came about."""

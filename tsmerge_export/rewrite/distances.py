@@ -19,6 +19,7 @@ from tsmerge_export.ops.distance_plane import BLOCK
 from tsmerge_export.rewrite.constants import constant, range_behind, scalar
 from tsmerge_export.rewrite.dims import Dim, dims
 from tsmerge_export.rewrite.emit import Emitter
+from tsmerge_export.settings.domain import DOMAIN
 
 _ELEMENTWISE = {
     "Abs", "Add", "And", "Cast", "Ceil", "Clip", "Div", "Equal", "Exp", "Floor", "Greater", "GreaterOrEqual",
@@ -83,7 +84,7 @@ def fold_distances(graph: ir.Graph, emit: Emitter) -> dict[ir.Value, DistanceTab
             "Gather", [data, buckets], {}, data.dtype, [chain.count, (dims(old) or [None])[0]], "by_distance"
         )
         inputs = [table, chain.centre, chain.length]
-        new = emit.op("DistancePlane", inputs, {}, old.dtype, dims(old), "distance_plane", domain="tsmerge")
+        new = emit.op("DistancePlane", inputs, {}, old.dtype, dims(old), "distance_plane", domain=DOMAIN)
         old.replace_all_uses_with(new)
         found[new] = DistanceTable(table, chain.centre)
     emit.move_before(None)

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.rewrite.dims import Dim, dims
+from tsmerge_export.settings.domain import DOMAIN
 from tsmerge_export.settings.run_time import INPUT
 
 PREFIX = "tsmerge/"
@@ -129,7 +130,7 @@ class Emitter:
         if self._ratio is None:
             self._ratio = ir.Value(name=INPUT, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([]))
             self._graph.inputs.append(self._ratio)
-        return [self.op("ExactRatio", [self._ratio], {}, ir.DataType.INT64, [2], "share", "tsmerge")]
+        return [self.op("ExactRatio", [self._ratio], {}, ir.DataType.INT64, [2], "share", DOMAIN)]
 
     def length(self, value: ir.Value, axis: int) -> ir.Value:
         """``[1]`` int64: the length of one axis at run time."""

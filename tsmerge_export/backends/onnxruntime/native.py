@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from tsmerge_export.backends.onnxruntime.wheels import CPU_WHEEL, CUDA_WHEEL, Wheel, installed, wheel_of
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError, first_line
+from tsmerge_export.settings.domain import DOMAIN
 from tsmerge_export.untrusted.onnx_wire import opsets_of
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def register(
 
 def _check_version(wheel: Wheel, library: Library, model: str | bytes) -> None:
     """A custom operator stands for those of all versions. Raises MissingDependencyError."""
-    wanted = opsets_of(Path(model) if isinstance(model, str) else model).get("tsmerge", wheel.operators)
+    wanted = opsets_of(Path(model) if isinstance(model, str) else model).get(DOMAIN, wheel.operators)
     if wanted != wheel.operators:
         raise MissingDependencyError(
             f"{said(model)}: has operators of version {wanted}, the installed "
