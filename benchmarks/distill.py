@@ -1,6 +1,7 @@
 """What ``tsmerge distill`` is worth: the nano models, merged, before and after training for it, beside speed.
 
     python benchmarks/distill.py --data DIR [--models chronos-bolt-nano,...] [--settings 1/4,1/2,elastic]
+                                 [--positions compact] [--protect-newest 32]
                                  [--steps 2000 | --budget 20min] [--seeds 0,1,2] [--control] [--threads 1] -o DIR
 
 DIR holds ETTh1.csv, ETTh2.csv and exchange_rate.txt.gz as ``recipes/train_nano.py`` downloads them. Every training
@@ -117,12 +118,18 @@ def trained(
     model: str, setting: str, seed: int, args: argparse.Namespace, bar: RichProgress
 ) -> list[dict[str, Any]]:
     """One training with its rows."""
-    name = name_of(model, setting, seed)
+    name = name_of(model, setting, seed, args)
     elastic = setting == "elastic"
     source = demo.CHRONOS_BOLT.parent / model
     made = tsm.distill(
         source,
-        tsm.MergeConfig("local", k=1, ratio=Fraction(1, 2) if elastic else Fraction(setting)),
+        tsm.MergeConfig(
+            "local",
+            k=1,
+            ratio=Fraction(1, 2) if elastic else Fraction(setting),
+            positions=args.positions,
+            protect_newest=args.protect_newest,
+        ),
         data=[args.data / file for file in FILES],
         elastic=ELASTIC if elastic else (),
         steps=args.steps,
@@ -156,7 +163,7 @@ def trained(
 
 def rows_of(model: str, setting: str, seed: int, args: argparse.Namespace, bar: RichProgress) -> None:
     """Write the rows of one training beside its checkpoint, unless they are there."""
-    file = args.output / f"{name_of(model, setting, seed)}{ROWS}"
+    file = args.output / f"{name_of(model, setting, seed, args)}{ROWS}"
     if file.exists():
         return
     text = json.dumps(trained(model, setting, seed, args, bar), indent=1)
@@ -165,9 +172,11 @@ def rows_of(model: str, setting: str, seed: int, args: argparse.Namespace, bar: 
     part.replace(file)
 
 
-def name_of(model: str, setting: str, seed: int) -> str:
+def name_of(model: str, setting: str, seed: int, args: argparse.Namespace) -> str:
     """Of a training's checkpoint."""
-    return f"{model}-{setting.replace('/', '_')}-{seed}"
+    own = ["compact"] if args.positions == "compact" else []
+    own += [f"newest{args.protect_newest}"] if args.protect_newest else []
+    return "-".join([model, setting.replace("/", "_"), *own, str(seed)])
 
 
 def main() -> int:
@@ -178,6 +187,8 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--models", type=lambda text: text.split(","), default=list(MODELS))
     parser.add_argument("--settings", type=lambda text: text.split(","), default=["1/4", "1/2", "elastic"])
+    parser.add_argument("--positions", choices=("gather", "compact"), default="gather")
+    parser.add_argument("--protect-newest", type=int, default=0)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--budget")
     parser.add_argument("--seeds", type=lambda text: [int(n) for n in text.split(",")], default=[0])

@@ -21,7 +21,8 @@ def test_help_and_version(capsys: Capture) -> None:
     text = capsys.readouterr().out
     for flag in (
         "--merge", "--k", "--ratio", "--r", "--threshold", "--similarity", "--margin", "--alpha", "--energy",
-        "--prune-share", "--min-tokens", "--layers", "--positions", "--causal", "--output", "--opset", "--data",
+        "--prune-share", "--min-tokens", "--layers", "--positions", "--causal", "--protect-newest",
+        "--output", "--opset", "--data",
         "--json", "--atol", "--rtol", "--threads", "--trust-remote-code", "--force", "--inline", "--family", "--config",
     ):  # fmt: skip
         assert flag in text

@@ -30,6 +30,7 @@ from tsmerge_export.cli import main, main_export
         (["--r", "0"], "--r 0 is not a whole number of at least 1"),
         (["--r", "4", "--ratio", "1/4"], "--r and --ratio exclude each other"),
         (["--min-tokens", "-1"], "--min-tokens"),
+        (["--protect-newest", "-1"], "--protect-newest"),
         (["--layers", "a"], "is not a list of layer indices"),
         (["--layers", ""], "is not a list of layer indices"),
         (["--layers=-1"], "--layers -1"),

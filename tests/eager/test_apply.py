@@ -18,7 +18,7 @@ from tsmerge_export.merge.run import MergeRun
 
 
 def t5_encoder_by_hand(
-    model: Any, ids: Tensor, mask: Tensor, compact: bool, **options: Any
+    model: Any, ids: Tensor, mask: Tensor, compact: bool, newest: int, **options: Any
 ) -> tuple[Tensor, Tensor]:
     """T5's encoder written out, merging after each attention; ``[B, M, D]`` and the mask ``[B, M]``."""
     stack = model.encoder
@@ -43,7 +43,7 @@ def t5_encoder_by_hand(
         scores = q @ k.transpose(2, 3) + bias
         scores = scores.masked_fill(mask[:, None, None, :] == 0, torch.finfo(torch.float32).min)
         h = h + attention.o((scores.softmax(-1) @ v).transpose(1, 2).reshape(*x.shape[:2], -1))
-        merged = local_merge(h, size=size, protect_last=1, **options)
+        merged = local_merge(h, size=size, protect_last=1 + newest, **options)
         h, size = merged.y, merged.size
         index, mask = index.gather(1, merged.kept), mask.gather(1, merged.kept)
         if compact:
@@ -60,16 +60,19 @@ def t5_inputs(batch: int, length: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("compact", [False, True])
-@pytest.mark.parametrize("k", [1, 2, None])
-def test_encoder_equals_a_forward_written_by_hand(k: int | None, compact: bool) -> None:
+@pytest.mark.parametrize(("k", "newest"), [(1, 0), (1, 6), (2, 0), (None, 0)])
+def test_encoder_equals_a_forward_written_by_hand(k: int | None, newest: int, compact: bool) -> None:
     model: Any = tiny("chronos-t5")
     ids, mask = t5_inputs(3, 31)
-    config = tsm.MergeConfig(k=k, ratio="1/3", min_tokens=2, positions="compact" if compact else "gather")
+    positions: Any = "compact" if compact else "gather"
+    config = tsm.MergeConfig(k=k, ratio="1/3", min_tokens=2, positions=positions, protect_newest=newest)
     with torch.no_grad():
         with tsm.merging(model, config) as run:
             got = model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
         # Outside: the hooks look at the table of biases, which the forward by hand reads too.
-        want, want_mask = t5_encoder_by_hand(model, ids, mask, compact, k=k, ratio="1/3", min_tokens=2)
+        want, want_mask = t5_encoder_by_hand(
+            model, ids, mask, compact, newest, k=k, ratio="1/3", min_tokens=2
+        )
         assert torch.equal(run.align(mask, 1), want_mask)
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 

@@ -14,6 +14,7 @@ from tsmerge_export import ops
 from tsmerge_export.errors import UsageError
 from tsmerge_export.merge.plan import METHODS, make_plan
 from tsmerge_export.methods.method import Place
+from tsmerge_export.report.html.commands import merge_flags
 from tsmerge_export.settings import registry
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.option import GENERAL, Choices
@@ -47,6 +48,22 @@ def test_an_r_for_each_merging_layer_and_none_where_it_is_0() -> None:
     assert amounts(config, 4) == {0: (8, 0), 3: (2, 0)}
     assert MergeConfig.from_dict(config.to_dict()) == config
     assert config.describe() == "local k=1 r=8,0,2 min-tokens=4 positions=gather layers=0,2,3"
+
+
+def test_the_newest_tokens_are_protected_beside_special_ones() -> None:
+    config = MergeConfig(ratio="1/4", protect_newest=3)
+    plans = [make_plan(config, 2, protect_first=1, protect_last=last) for last in (0, 2)]
+    ends = [
+        [(s.attributes["protect_first"], s.attributes["protect_last"]) for s in p.values()] for p in plans
+    ]
+    assert ends == [[(1, 3)] * 2, [(1, 5)] * 2]
+    assert MergeConfig.from_dict(config.to_dict()) == config
+    assert config.brief() == "local k=1 ratio=1/4 protect-newest=3"
+    assert merge_flags(config.to_dict()) == [
+        "--merge", "local", "--k", "1", "--ratio", "1/4", "--protect-newest", "3",
+    ]  # fmt: skip
+    with pytest.raises(UsageError, match="--protect-newest -1 is not a whole number of at least 0"):
+        MergeConfig(protect_newest=-1)
 
 
 def test_linear_schedule_in_closed_form() -> None:

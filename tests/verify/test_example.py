@@ -66,9 +66,9 @@ def test_steps_per_token(
     assert example.steps_per_token(steps, count, protected) == expected
 
 
-@pytest.mark.parametrize("name", ["bolt-tiny", "t5-tiny"])
-def test_decisions_are_those_of_the_eager_model(name: str) -> None:
-    merge = MergeConfig("local", ratio="1/3")
+@pytest.mark.parametrize(("name", "newest"), [("bolt-tiny", 0), ("bolt-tiny", 3), ("t5-tiny", 0)])
+def test_decisions_are_those_of_the_eager_model(name: str, newest: int) -> None:
+    merge = MergeConfig("local", ratio="1/3", protect_newest=newest)
     model, component = artefacts.model(name), artefacts.component(name)
     series = np.random.default_rng(3).standard_normal((1, 96)).astype(np.float32)
     series[0, :20] = np.nan  # padding on the left
@@ -78,15 +78,17 @@ def test_decisions_are_those_of_the_eager_model(name: str) -> None:
         artefacts.built(name, merge).merged,
         feed,
         steps=96,
-        protected=(points.protect_first, points.protect_last),
+        special=(points.protect_first, points.protect_last),
     )
     assert found is not None
+    assert found["protected"] == [0, 1 + newest]
     _, decided = run_eager(component, model, merge, feed)
     assert len(found["layers"]) == len(decided)
     size = np.array(found["size"])
     assert found["count"] == len(size)
     assert (size[: 20 // (found["steps_per_token"] or 1)] == 0).all()
     assert size[-1] == 1
+    assert found["special"] == [0, 1]
     for layer, want in zip(found["layers"], decided, strict=True):
         assert layer["kept"] == want.kept[0].tolist()
         assert layer["target"] == want.target[0].tolist()
@@ -94,6 +96,7 @@ def test_decisions_are_those_of_the_eager_model(name: str) -> None:
         np.add.at(summed, layer["target"], size)
         np.testing.assert_allclose(layer["size"], summed)
         size = summed
+    assert (size[-1 - newest :] == 1).all()
 
 
 @pytest.mark.parametrize("merge", [MergeConfig(ratio="1/3"), MergeConfig("dynamic", threshold=0.6)])
@@ -106,7 +109,7 @@ def test_products_are_counted_over_the_same_series(merge: MergeConfig) -> None:
     left = []
     for series in (flat, noise):
         feed = component.from_series(model, series)
-        found = example.read_tokens(artefact, feed, steps=256, protected=(0, 1))
+        found = example.read_tokens(artefact, feed, steps=256, special=(0, 1))
         assert found is not None
         counts = {}
         for name, setting in (("unmerged", MergeConfig("none")), ("merged", merge)):
@@ -123,7 +126,7 @@ def test_products_are_counted_over_the_same_series(merge: MergeConfig) -> None:
 def test_a_file_without_merging_has_no_decisions() -> None:
     built = artefacts.built("bolt-tiny", MergeConfig("none"))
     feed = {"context": torch.randn(1, 64).numpy()}
-    assert example.read_tokens(built.merged, feed, steps=64, protected=(0, 1)) is None
+    assert example.read_tokens(built.merged, feed, steps=64, special=(0, 1)) is None
 
 
 def test_stopwatch(monkeypatch: pytest.MonkeyPatch) -> None:

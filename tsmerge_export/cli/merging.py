@@ -54,6 +54,12 @@ def add_merging(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="proportional attention: a merged token counts as often as its size",
     )
+    group.add_argument(
+        "--protect-newest",
+        type=whole(0),
+        metavar="N",
+        help="so many of the newest tokens take part in no merge, beside special ones; default: 0",
+    )
 
 
 def add_plugged(parser: argparse.ArgumentParser, args: Sequence[str]) -> None:

@@ -83,6 +83,9 @@ def make_plan(
 ) -> dict[int, MergeStep]:
     """Steps by layer index, for a model with ``points`` merge points.
 
+    Args:
+        protect_first, protect_last: special tokens of the model at either end; what the config protects comes on top.
+
     Raises:
         UsageError: the config names a layer that is not there, or has a list of another length.
     """
@@ -91,6 +94,7 @@ def make_plan(
         return {}
     config.check_turns(len(layers))
     method = _loaded(registry.spec(config.method).of(config))
+    protect_last += config.protect_newest  # R13.8
     plan = {}
     for turn, layer in enumerate(layers):
         if config.takes("ratio") and not any(config.amount(turn, len(layers))):

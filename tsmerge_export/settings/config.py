@@ -116,6 +116,8 @@ class MergeConfig:
             merged token that a later layer, or a decoder, attends to; a token of size s then counts s times.
         options: the settings of a plug-in's method that are none of these, by name; they may be given as arguments of
             their own, too: ``MergeConfig("theirs", its_option=3)``.
+        protect_newest: so many of the newest tokens, those at the end, take part in no merge, beside the special ones
+            that a model protects anyway, >= 0.
         per_series: of dynamic merging, each row of a batch merges by its own count, so that a forecast does not depend
             on what is beside it; shorter rows end in padding. Needs ``positions="gather"``.
 
@@ -143,6 +145,7 @@ class MergeConfig:
     prop_attn: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     per_series: bool | None = None
+    protect_newest: int = 0
 
     def __post_init__(self) -> None:
         spec = self.spec
@@ -163,6 +166,7 @@ class MergeConfig:
         for rule in spec.rules if spec is not None else ():
             rule(self)
         whole("--min-tokens", self.min_tokens, 0)
+        whole("--protect-newest", self.protect_newest, 0)
         if self.layers is not None:
             layers = tuple(sorted({whole("--layers", i, 0) for i in self.layers}))
             if not layers:
@@ -376,6 +380,8 @@ class MergeConfig:
             parts.append(f"metric={self.metric}")
         if self.prop_attn:
             parts.append("prop-attn")
+        if self.protect_newest:
+            parts.append(f"protect-newest={self.protect_newest}")
         if self.layers is not None:
             parts.append(f"layers={text(self.layers)}")
         return " ".join(parts)

@@ -17,7 +17,7 @@ from tsmerge_export.settings.run_time import RunTime
 #: A value that is left to the family, see :mod:`tsmerge_export.eager.default`.
 AUTO = "auto"
 #: The settings of all methods, as ``MergeConfig`` has them.
-GENERAL = ("min_tokens", "layers", "positions", "causal", "metric", "prop_attn")
+GENERAL = ("min_tokens", "layers", "positions", "causal", "metric", "prop_attn", "protect_newest")
 
 
 @dataclass(frozen=True)

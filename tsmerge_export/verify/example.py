@@ -106,7 +106,7 @@ def make(
         with_decisions or merged,
         feed,
         steps=history.shape[1],
-        protected=(points.protect_first, points.protect_last),
+        special=(points.protect_first, points.protect_last),
         checks=checks,
     )
     return {
@@ -141,20 +141,21 @@ def choose_columns(cost: CostReport) -> list[tuple[int, str]]:
 
 
 def read_tokens(
-    artefact: Path, feed: Arrays, *, steps: int, protected: tuple[int, int], checks: Checks = USUAL
+    artefact: Path, feed: Arrays, *, steps: int, special: tuple[int, int], checks: Checks = USUAL
 ) -> dict[str, Any] | None:
     """The merge decisions of a file on one series.
 
     Args:
         artefact: .onnx file that holds merge nodes. feed: its inputs, batch 1.
-        steps: L, time steps of the series. protected: tokens at either end that take no part.
+        steps: L, time steps of the series. special: tokens at either end that a model protects anyway.
 
     Returns:
-        JSON-ready: ``count`` (N, tokens before the first merge), ``protected``, ``steps``, ``steps_per_token`` and
-        ``special`` (both None where they do not follow from the counts, see :func:`steps_per_token`), ``size`` ``[N]``
-        before the first merge (0 is padding), and ``layers``: for each merge ``layer``, ``kept [M]``, ``target`` (one
-        entry per input token) and ``size [M]``, as the operator gives them; and ``flops`` over the same series (see
-        :func:`tsmerge_export.inspection.flops.savings`). None where the file has no merge nodes.
+        JSON-ready: ``count`` (N, tokens before the first merge), ``protected`` (tokens at either end that take part in
+        no merge), ``steps``, ``steps_per_token`` and ``special`` (both None where they do not follow from the counts,
+        see :func:`steps_per_token`), ``size`` ``[N]`` before the first merge (0 is padding), and ``layers``: for each
+        merge ``layer``, ``kept [M]``, ``target`` (one entry per input token) and ``size [M]``, as the operator gives
+        them; and ``flops`` over the same series (see :func:`tsmerge_export.inspection.flops.savings`). None where the
+        file has no merge nodes.
     """
     proto = onnx_weights.read(artefact)
     nodes = [n for n in proto.graph.node if n.domain == DOMAIN and n.op_type in merge_op_types()]
@@ -186,13 +187,13 @@ def read_tokens(
     count = len(layers[0]["target"])
     # The first row, like the layers: a model may have several in each series (channels).
     first_size = np.broadcast_to(run[sizes[0]][:1], (1, count))[0]
-    per_token, special = steps_per_token(steps, count, protected)
+    per_token, ends = steps_per_token(steps, count, special)
     return {
         "count": count,
-        "protected": list(protected),
+        "protected": [min(count, _least(nodes, name)) for name in ("protect_first", "protect_last")],
         "steps": steps,
         "steps_per_token": per_token,
-        "special": None if special is None else list(special),
+        "special": None if ends is None else list(ends),
         "size": _short(first_size),
         "layers": layers,
         "flops": products,
@@ -218,6 +219,11 @@ def steps_per_token(
         least = -(-steps // tokens)
         fits += [(p, special) for p in (least, least + 1) if -(-steps // p) == tokens]
     return fits[0] if len(fits) == 1 else (None, None)
+
+
+def _least(nodes: Sequence[onnx.NodeProto], name: str) -> int:
+    """The least value of an attribute of whole numbers; 0 where a node has none."""
+    return min(next((a.i for a in node.attribute if a.name == name), 0) for node in nodes)
 
 
 def _layer_of(node: onnx.NodeProto, number: int) -> int:

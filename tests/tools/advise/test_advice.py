@@ -165,4 +165,6 @@ def test_what_is_looked_at() -> None:
     # By hand: of 17 tokens, the last one protected, one layer of two removes 8, or one.
     points = MergePoints(2, protect_last=1)
     assert [study._left(merge, 17, points) for merge in (half, tenth)] == [9, 16]
+    # With the eight newest beside it, of nine others four.
+    assert study._left(MergeConfig(ratio="1/2", layers=(1,), protect_newest=8), 17, points) == 13
     assert study._left(MergeConfig("dynamic"), 17, points) is None

@@ -234,7 +234,7 @@ def _left(merge: MergeConfig, tokens: int, points: MergePoints) -> int | None:
     turns = len(merge.select_layers(points.count))
     for turn in range(turns):
         r, share = merge.amount(turn, turns)
-        protected = points.protect_first + points.protect_last
+        protected = points.protect_first + points.protect_last + merge.protect_newest
         tokens -= tokens_removed(
             tokens, r=r, ratio=share or None, min_tokens=merge.min_tokens, protected=protected
         )
