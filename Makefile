@@ -10,6 +10,8 @@ PYTEST_ARGS ?=
 
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
+UV = build/uv/bin/uv
+UV_PIP = build/uv/bin/python requirements/uv_as_pip.py $(UV) pip
 DEMO = tsmerge_export/demo
 
 # The plugin's tests use NVIDIA's compiler and TensorRT-RTX, wheels for Linux on x86-64; elsewhere they are skipped.
@@ -56,9 +58,9 @@ test-oldest test-newest: test-%: build/%/.installed
 
 VERSIONS = torch transformers chronos-forecasting onnx onnx-ir onnxscript onnxruntime numpy pandas safetensors huggingface_hub
 
-build/oldest/.installed build/newest/.installed: pyproject.toml build/uv/bin/uv
+build/oldest/.installed build/newest/.installed: pyproject.toml $(UV)
 	$(PYTHON) -m venv --clear $(@D)
-	build/uv/bin/uv pip install --python $(@D)/bin/python --resolution $(RESOLUTION) -e ".[$(VERSION_EXTRAS)]" \
+	$(UV_PIP) install --python $(@D)/bin/python --resolution $(RESOLUTION) -e ".[$(VERSION_EXTRAS)]" \
 		"cmake>=3.24" "ninja>=1.11" "scikit-build-core>=1.0" "hypothesis>=6.100" "onnx-graphsurgeon>=0.5.2" "psutil>=5.9" "pytest>=8.2" "pytest-xdist>=3.6"
 	touch $@
 
@@ -75,9 +77,9 @@ wheels: $(VENV)/.installed-tests
 docs: build/docs/.installed
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=$(CURDIR) build/docs/bin/python -m mkdocs build --strict
 
-build/docs/.installed: requirements/docs.txt
+build/docs/.installed: requirements/docs.txt $(UV)
 	$(PYTHON) -m venv --clear $(@D)
-	build/docs/bin/python -m pip --disable-pip-version-check install --require-hashes --no-deps -r $<
+	$(UV_PIP) install --python build/docs/bin/python --require-hashes --no-deps -r $<
 	touch $@
 
 lint: $(VENV)/.installed-dev
@@ -98,38 +100,41 @@ $(VENV)/.torch: | $(BIN)/python
 	touch $@
 
 # All that lint and tests need, in one go. Of kernel-lens only the headers of TensorRT are used, not what it depends on.
-$(VENV)/.installed-tests: requirements/$(if $(PLUGIN_TESTS),tests,dev).txt pyproject.toml $(VENV)/.torch
+$(VENV)/.installed-tests: requirements/$(if $(PLUGIN_TESTS),tests,dev).txt pyproject.toml $(VENV)/.torch $(UV)
 	$(call install,$<)
 	touch $(VENV)/.installed-dev $@
 
-$(VENV)/.installed-%: requirements/%.txt pyproject.toml $(VENV)/.torch
+$(VENV)/.installed-%: requirements/%.txt pyproject.toml $(VENV)/.torch $(UV)
 	$(call install,$<)
 	touch $@
 
 # Locked packages and nothing else, then the package itself; what it or any other lacks ends the command.
 define install
-$(PIP) install --require-hashes --no-deps -r $(1)
-$(PIP) install --no-deps -e .
+$(UV_PIP) install --python $(BIN)/python --require-hashes --no-deps -r $(1)
+$(UV_PIP) install --python $(BIN)/python --no-deps -e .
 ! $(PIP) check | grep -v -e "^No broken requirements" -e "^kernel-lens " -e nvidia-
 endef
 
 # New versions of everything that pyproject.toml allows, for every Python and system at once.
-lock: build/uv/bin/uv
+lock: $(UV)
 	$(call compile,tests,--extra export --extra dev --extra plugin-tests requirements/tests.in --upgrade)
 	$(call compile,dev,--extra export --extra dev --constraints requirements/tests.txt)
 	$(call compile,cpu,--extra export --extra cpu --constraints requirements/tests.txt)
 	$(UV_COMPILE) requirements/docs.in --output-file requirements/docs.txt --upgrade
+	$(UV_COMPILE) requirements/uv.in --output-file requirements/uv.txt --upgrade
 
-UV_COMPILE = build/uv/bin/uv pip compile --universal --python-version 3.10 --generate-hashes --annotation-style line \
+UV_COMPILE = $(UV) pip compile --universal --python-version 3.10 --generate-hashes --annotation-style line \
 	--custom-compile-command "make lock" --quiet
 
 define compile
 $(UV_COMPILE) pyproject.toml requirements/torch.in --excludes requirements/exclude.in --output-file requirements/$(1).txt $(2)
 endef
 
-build/uv/bin/uv:
+# pip installs uv, uv all that is locked: in a quarter of the time.
+$(UV): requirements/uv.txt
 	$(PYTHON) -m venv build/uv
-	build/uv/bin/python -m pip --disable-pip-version-check install uv==0.13.9
+	build/uv/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes --no-deps -r $<
+	touch $@
 
 clean:
 	rm -rf $(VENV) build

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,3 +76,37 @@ def test_the_environment_of_the_site_is_locked_by_hash() -> None:
     names = {canonicalize_name(requirement.name) for requirement in locked}
     assert set(listed("docs.in")) <= names
     assert "torch" not in names and "onnxruntime" not in names
+
+
+def test_uv_is_set_up_as_pip_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What pip itself lists, of a file with several mirrors and of a variable that wins over it."""
+    source = importlib.util.spec_from_file_location("uv_as_pip", FOLDER / "uv_as_pip.py")
+    assert source is not None and source.loader is not None
+    module = importlib.util.module_from_spec(source)
+    source.loader.exec_module(module)
+    (tmp_path / "pip.conf").write_text(
+        "[global]\nindex-url = https://mirror/simple\nextra-index-url =\n    https://one/simple\n    https://two/simple\n"
+        "find-links = /nowhere\ncert = /ca.pem\ntimeout = 9\n[install]\ntrusted-host = mirror\n"
+    )
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    monkeypatch.setenv("PIP_FIND_LINKS", "/wheels /more")
+    listing = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"], check=True, capture_output=True, text=True
+    )
+    expected = {
+        "UV_INDEX_STRATEGY": "unsafe-best-match",
+        "UV_DEFAULT_INDEX": "https://mirror/simple",
+        "UV_INDEX": "https://one/simple https://two/simple",
+        "UV_FIND_LINKS": "/wheels /more",
+        "UV_INSECURE_HOST": "mirror",
+        "SSL_CERT_FILE": "/ca.pem",
+    }
+    # pip reads the system's files even so; what they alone say is none of the test's business.
+    found = module.variables(listing.stdout)
+    assert expected.items() <= found.items()
+    assert (
+        module.environment(listing.stdout, {"UV_DEFAULT_INDEX": "https://mine"})["UV_DEFAULT_INDEX"]
+        == "https://mine"
+    )
