@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 # Before numpy and PyTorch are imported, here and in the processes that tests start: the models are tiny, and threads
@@ -78,6 +79,19 @@ def _one_export_per_model() -> Iterator[None]:
     assert exports.FOLDER == _SHARED
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint_source, "export_component", exports.export_component)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_registry() -> Iterator[None]:
+    """PyTorch's exporter reads its translations anew for every model: half a second, of one that takes two."""
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+    except ImportError:  # another version keeps them elsewhere: then it takes as long as it takes
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
         yield
 
 

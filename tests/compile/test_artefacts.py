@@ -192,14 +192,20 @@ def test_inlined_form_runs_in_openvino(name: str, merge: MergeConfig) -> None:
 NEWEST = 23 if tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= (1, 23) else 21
 
 
-@pytest.mark.parametrize("opset", [pytest.param(20, marks=pytest.mark.slow), NEWEST])
-def test_newer_opsets(opset: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "opset"),
+    [
+        ("t5-tiny", NEWEST),
+        *(pytest.param("bolt-tiny", opset, marks=pytest.mark.slow) for opset in (20, NEWEST)),
+    ],
+)
+def test_newer_opsets(name: str, opset: int) -> None:
     import tempfile
     from pathlib import Path
 
     from tsmerge_export.compile.build import merge_and_lower
 
-    name, merge = "bolt-tiny", MergeConfig(ratio="1/4")
+    merge = MergeConfig(ratio="1/4")
     with tempfile.TemporaryDirectory() as folder:
         built = merge_and_lower(
             artefacts.component(name), artefacts.plain(name, opset), merge,

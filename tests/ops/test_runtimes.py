@@ -25,6 +25,13 @@ Arrays = list[np.ndarray]
 some_settings = pytest.mark.parametrize("share", [7, pytest.param(3, marks=pytest.mark.slow)])
 
 
+def some_settings_of(*types: str) -> pytest.MarkDecorator:
+    """The same by type; below float32 a twenty-first, since it is float32 that the settings are tried in."""
+    fast = [(7 if dtype == "float32" else 21, dtype) for dtype in types]
+    slow = [pytest.param(3, dtype, marks=pytest.mark.slow) for dtype in types]
+    return pytest.mark.parametrize(("share", "dtype"), [*fast, *slow])
+
+
 def _problems(of: type[Case], dtype: str, *, share: int) -> list[list[Case]]:
     """Cases by setting, one setting of ``share``: lengths 1, 2, 3, odd and even; all kinds, paddings and spoils."""
     return [
@@ -62,8 +69,7 @@ def _same(case: Case, given: Arrays, expected: Arrays, *, may_flip: bool) -> boo
 
 
 @each_method
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-@some_settings
+@some_settings_of("float32", "float16")
 def test_onnxruntime_web(share: int, dtype: str, of: type[Case]) -> None:
     reason = web.missing()
     if reason:
@@ -106,8 +112,7 @@ def test_openvino_after_inlining(share: int, of: type[Case]) -> None:
 
 
 @each_method
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-@some_settings
+@some_settings_of("float32", "float16", "bfloat16")
 def test_opset_23(share: int, dtype: str, of: type[Case]) -> None:
     for cases in _problems(of, dtype, share=share):
         attributes = cases[0].attributes

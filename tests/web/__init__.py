@@ -5,7 +5,9 @@ Set up once with ``npm ci --prefix tests/web``; without node or that package, :f
 
 from __future__ import annotations
 
+import atexit
 import json
+import select
 import shutil
 import subprocess
 import tempfile
@@ -31,6 +33,48 @@ def missing() -> str | None:
     return None
 
 
+class _Node:
+    """A node process that runs jobs one after the other; it is started for the first, and anew after a failure."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+
+    def run(self, job: Path, timeout: float) -> None:
+        """Let it do the job in this file; raises RuntimeError."""
+        if self._process is None:
+            self._process = subprocess.Popen(
+                ["node", *_V8, str(HERE / "run.mjs")],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=HERE,
+            )  # fmt: skip
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None and stdout is not None
+        stdin.write(f"{job}\n")
+        stdin.flush()
+        answered = select.select([stdout], [], [], timeout)[0]
+        said = stdout.readline() if answered else ""
+        if said != '"done"\n':
+            self.stop()
+            why = (
+                json.loads(said)["error"]
+                if said
+                else "it ended"
+                if answered
+                else f"no answer for {timeout} s"
+            )
+            raise RuntimeError(f"onnxruntime-web failed: {why[-2000:]}")
+
+    def stop(self) -> None:
+        """End it, if it runs."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+
+_node = _Node()
+atexit.register(_node.stop)
+
+
 def run(
     model: onnx.ModelProto | str | Path, feeds: Sequence[Mapping[str, np.ndarray]], *, timeout: float = 600
 ) -> list[dict[str, np.ndarray]]:
@@ -43,18 +87,19 @@ def run_many(
     *,
     timeout: float = 600,
 ) -> list[list[dict[str, np.ndarray]]]:
-    """Run models on feeds in one node process (starting it takes longer than a small model).
+    """Run models on feeds, in the node process that this one keeps (starting it takes longer than a small model).
 
     Args:
         jobs: models, or paths of files without external data, each with its feeds: mappings from input name to
             array (float16/32/64, int8/32/64, uint8, bool).
-        timeout: seconds for the whole process.
+        timeout: seconds for all of them.
 
     Returns:
         Per job and feed the outputs by name, in the model's order.
 
     Raises:
-        RuntimeError: a model does not load or does not run; the message ends with what onnxruntime-web said.
+        RuntimeError: a model does not load, does not run, or takes longer; the message ends with what onnxruntime-web
+            said.
     """
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -75,10 +120,7 @@ def run_many(
             described.append({"model": str(path.resolve()), "feeds": tensors})
         job = work / "job.json"
         job.write_text(json.dumps({"output": folder, "jobs": described}))
-        command = ["node", *_V8, str(HERE / "run.mjs"), str(job)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=HERE, check=False)
-        if done.returncode != 0:
-            raise RuntimeError(f"onnxruntime-web failed: {(done.stderr or done.stdout).strip()[-2000:]}")
+        _node.run(job, timeout)
         result = json.loads((work / "result.json").read_text())
         return [
             [{out["name"]: _read(out) for out in outputs} for outputs in feeds] for feeds in result["jobs"]
