@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from tests.report.html.reading import read
 from tests.verify.bundles import save_again
 from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.bundle import Bundle
+from tsmerge_export.bundle.precision import ProductEffect, Sensitivity
 from tsmerge_export.cli.precision import precision_of
 from tsmerge_export.compile.checkpoint_source import CheckpointSource
 from tsmerge_export.compile.compilation import Compilation
@@ -26,7 +28,7 @@ from tsmerge_export.graphs.source import GraphSource
 from tsmerge_export.inspection.flops import count, load_graph
 from tsmerge_export.report.html import report_page
 from tsmerge_export.report.html.commands import commands
-from tsmerge_export.report.precision import print_precision
+from tsmerge_export.report.precision import print_precision, sensitivity_rows, sensitivity_words
 from tsmerge_export.report.text import print_verdicts
 from tsmerge_export.report.write import write_texts
 from tsmerge_export.settings.config import MergeConfig
@@ -181,25 +183,69 @@ def test_names_that_leave_nothing_or_are_not_there(keep: tuple[str, ...], tmp_pa
     assert "\n" not in str(failed.value) and not list(tmp_path.iterdir())
 
 
-def test_a_graph_from_a_file_and_a_ratio_at_run_time(tmp_path: Path) -> None:
+def test_what_hurts_in_a_graph_from_a_file_and_a_ratio_at_run_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of 4 bits, with what hurts in 8, and one product by name in float32."""
     file = tmp_path / "plain.onnx"
     graphs.export("plain", file, old=True, opset=17)
     merge = MergeConfig(ratio="runtime:1/4", min_tokens=2)
+    asked = Precision("int4-weights", ("encoder.1/attention/value", "auto"), 4.0)
 
     def source() -> Source:
         return GraphSource(file)
 
-    bundle = Compilation(source(), merge).bundle(
-        tmp_path / "made", QUICK, texts=write_texts, precision=Precision("int4-weights", max_increase=1.0)
-    )
-    found = bundle.contents.verdicts.precision
+    bundle = Compilation(source(), merge).bundle(tmp_path / "made", QUICK, texts=write_texts, precision=asked)
+    found, entry = bundle.contents.verdicts.precision, bundle.contents.precision
     assert found is not None and found.passed and not found.changes
     assert all(0 < moved < 1 for moved in found.outputs.values() if moved is not None) and found.outputs
     assert "--max-increase: what the outputs mean is not known" in " ".join(found.notes)
-    assert "Precision cost" in (bundle.path / "report.html").read_text(encoding="utf-8")
+    assert entry is not None and entry.sensitivity is not None
+    chosen, (part,) = entry.sensitivity, entry.components.values()
+    assert (chosen.kept_at, chosen.budget_percent, chosen.windows) == ("int8-weights", 4.0, None)
+    assert (chosen.after_percent or 0) <= 4 < (chosen.before_percent or 0)
+    assert {one.node for one in chosen.products if one.kept} == set(part.raised)
+    assert 0 < len(part.raised) < len(chosen.products) and len(part.kept) == 1
+    assert not set(part.kept) & {one.node for one in chosen.products}
+    bits = {
+        node.name.removesuffix("_Q4").removesuffix("_Q8"): next(
+            a.i for a in node.attribute if a.name == "bits"
+        )
+        for node in onnx.load(bundle.components[0].file).graph.node
+        if node.op_type == "MatMulNBits"
+    }
+    assert bits == {one.node: 8 if one.kept else 4 for one in chosen.products}
+    assert found.weights == part.quantised == len(bits)
+    page = " ".join(read((bundle.path / "report.html").read_text(encoding="utf-8")).text.split())
+    words = "Chosen on generated inputs, 4 % allowed: with all products quantised outputs move by"
+    for said in ("Precision cost", words, "What a low precision hurts", chosen.products[0].node):
+        assert said in page
+    card = (bundle.path / "README.md").read_text(encoding="utf-8")
+    assert words in card and chosen.products[0].node in card
+    print_precision(found, entry)
+    assert words in " ".join(capsys.readouterr().out.split())
+    given = dict(commands({**bundle.report, "source": "model.onnx"}))["export"]
+    assert precision_of(parsed(given)) == asked
     again = Compilation(source(), merge).validate(Bundle.open(bundle.path), QUICK)
     assert again.failure is None and again.precision is not None and again.precision.outputs == found.outputs
     model = onnx.load(bundle.components[0].file)
     assert open_session(model, 1) is not None and {e.key for e in model.metadata_props} >= {
         "tsmerge.merge_ratio"
     }
+
+
+def test_how_a_choice_is_told() -> None:
+    one = ProductEffect(component="a", node="b", module="c.d", weights=10, moved=0.25, kept=True)
+    found = Sensitivity(
+        budget_percent=1.0, data="x.csv", windows=8, columns=3, before_percent=2.5, after_percent=0.5,
+        products=(one, *(replace(one, node=str(n), module="", kept=False) for n in range(9))),
+    )  # fmt: skip
+    assert sensitivity_words(found) == (
+        "Chosen on x.csv, 3 columns x 8 windows, 1 % allowed: with all products quantised the weighted quantile loss "
+        "may rise by +2.5 %, with 1 of 10 kept at fp32 by +0.5 %."
+    )
+    assert sensitivity_words(replace(found, before_percent=None, products=())).endswith(
+        "may rise by an unknown amount, and all are."
+    )
+    rows = sensitivity_rows(found)
+    assert rows[:2] == [("c.d", "10", "0.25", "fp32"), ("0", "10", "0.25", "")] and len(rows) == 6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -42,8 +43,14 @@ def test_which_products() -> None:
     assert {tensor.name for tensor in model.graph.initializer} == {"w", "thin", "v_Transposed", "bias"}
     for name, value in outputs(network()).items():
         assert np.allclose(outputs(model)[name], value, atol=1e-4)
-    assert kept([products(model)], ["second", "stack"]) == {"first", "second"}
-    assert kept([products(model)], ["stack.0"]) == kept([products(model)], ["0"]) == {"first"}
+    assert kept([products(model)], ["out_MatMul"]) == [{"out_MatMul"}]
+    # Both products of one weight: of a weight in 8 bits the quantiser gives the other what it dequantises.
+    assert kept([products(model)], ["stack.0"]) == kept([products(model)], ["0"]) == [{"first", "second"}]
+    assert kept([products(model)], ["second", "stack"]) == [{"first", "second"}]
+    # Two files, in one of which the node is of another module.
+    other = [replace(one, scopes=("head",)) for one in products(model) if one.node == "first"]
+    assert kept([products(model), other], ["stack.0"]) == [{"first", "second"}, set()]
+    assert kept([products(model), other], ["head"]) == [set(), {"first"}]
     for name in ("stack.1", "sta", "linear", "narrow", "values"):
         with pytest.raises(
             UsageError, match=rf"^--keep-precise {name}: .*there are stack\.0, second, out_MatMul"
@@ -173,10 +180,13 @@ def test_settings() -> None:
         {"keep": ("a",)},
         {"max_increase": 1.0},
         {"kind": "int8", "max_increase": -1.0},
+        {"kind": "fp16", "keep": ("auto",)},
     ):
         with pytest.raises(UsageError):
             Precision(**wrong)
     assert Precision().flags() == [] and not Precision().low
+    found = Precision("int8", ("auto", "a"))
+    assert found.auto and found.named == ("a",) and found.kept_at == "fp32"
     asked = Precision("int4-weights", ("a", "b.c"), 1.5)
     assert asked.flags() == [
         "--precision",

@@ -16,15 +16,59 @@ class QuantisedPart:
 
     Attributes:
         quantised: how many products. kept: names of nodes that stay float32 though they could be quantised.
+        raised: names of nodes that have more bits than the others, see :class:`Sensitivity`.
         stored: of files in half, of ``quantised``, those whose weight is in half and the product float32.
         float32_bytes, bytes: of the graph with its weights, before and after.
     """
 
     quantised: int
     kept: tuple[str, ...] = ()
+    raised: tuple[str, ...] = field(default=(), metadata=SPARSE)
     stored: int = field(default=0, metadata=SPARSE)
     float32_bytes: int
     bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProductEffect:
+    """One product, quantised while all others are float32.
+
+    Attributes:
+        component, node: where it is. module: that it belongs to, where the exporter says so. weights: how many.
+        moved: how far the forecasts are from those in float32: root mean square, in standard deviations of their
+            column; of a graph from a file, of the output that moved most, as a share of its own. None: no number.
+        kept: whether it has the higher precision.
+    """
+
+    component: str
+    node: str
+    module: str = ""
+    weights: int
+    moved: float | None
+    kept: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sensitivity:
+    """What was found to hurt, and by what: ``--keep-precise auto``.
+
+    Attributes:
+        budget_percent: by how much the error may rise.
+        data: calibration series; none of the windows of the verdict is among them. windows, columns: of these.
+        before_percent, after_percent: what it may rise by with all products quantised, and with the choice: the bound
+            of 90 % confidence. Of a graph from a file, how far its outputs move. None where it cannot be told.
+        kept_at: the precision of what hurts.
+        products: what hurts most for its size first; empty where all can be quantised.
+    """
+
+    budget_percent: float
+    data: str
+    windows: int | None = None
+    columns: int | None = None
+    before_percent: float | None
+    after_percent: float | None
+    kept_at: str = "fp32"
+    products: tuple[ProductEffect, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +80,7 @@ class PrecisionEntry:
             verdict was held against, per cent.
         quantiser: what made the files, with its version.
         components: by name.
+        sensitivity: how what stays float32 was found, where that was asked for.
     """
 
     kind: str
@@ -43,6 +88,7 @@ class PrecisionEntry:
     max_increase: float | None = field(default=None, metadata=SPARSE)
     quantiser: str
     components: dict[str, QuantisedPart]
+    sensitivity: Sensitivity | None = field(default=None, metadata=SPARSE)
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def export(args: argparse.Namespace) -> int:
     report = as_report(content)
     title = f"{report.family}: {report.setting.describe()}"
     print_verdicts(report.verdicts, title="\n".join([title, *report.notes]))
-    print_precision(report.verdicts.precision)
+    print_precision(report.verdicts.precision, report.precision)
     if failed is not None:
         raise failed
     print_target(report.of_target)

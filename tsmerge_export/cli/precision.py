@@ -7,7 +7,7 @@ import argparse
 from tsmerge_export.backends import DEFAULT
 from tsmerge_export.cli.readers import modules, percent
 from tsmerge_export.errors import UsageError
-from tsmerge_export.settings.precision import FP32, HALVES, KINDS, Precision
+from tsmerge_export.settings.precision import BUDGET, FP32, HALVES, KINDS, Precision
 
 
 def add_precision_options(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,8 @@ def add_precision_options(parser: argparse.ArgumentParser) -> None:
         type=modules,
         default=(),
         metavar="NAME,...",
-        help="what stays float32: nodes, or modules with all that is in them",
+        help="what stays float32: nodes, or modules with all that is in them; auto: what a low precision is found to "
+        f"hurt, until the error is within --max-increase (default there: {BUDGET:g}%%)",
     )
     group.add_argument(
         "--max-increase",

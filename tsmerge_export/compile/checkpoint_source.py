@@ -43,6 +43,7 @@ from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.trained import Trained
 from tsmerge_export.verify import cost, example, generation, half, parity, precision, remarks
 from tsmerge_export.verify.built import Built
+from tsmerge_export.verify.calibration import Calibration, WindowCalibration
 from tsmerge_export.verify.cast import Cast
 from tsmerge_export.verify.checks import Checks, Told
 from tsmerge_export.verify.data import Table, need_rows, read_table
@@ -255,6 +256,10 @@ class CheckpointSource:
         return precision.measure(
             self.of_family, self.model, twins, quantised, self.table, checks, timed=timed, progress=told
         )
+
+    def calibration(self, twins: Sequence[Built], checks: Checks) -> Calibration:
+        """Windows before the last fifth of the series."""
+        return WindowCalibration(self.of_family, self.model, twins, self.table, checks)
 
     def half(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -255,8 +256,11 @@ class Compilation:
                 low, entry = (
                     halve_files(self.source, built, precision, writer.path)
                     if precision.half
-                    else quantise_files(built, precision, writer.path)
-                )
+                    else quantise_files(
+                        built, precision, writer.path, partial(self.source.calibration, built, checks),
+                        scratch=writer.scratch, told=self._progress.update,
+                    )
+                )  # fmt: skip
             share([item.merged for item in low], writer.path)
             verdicts, shown = self.prove(built, checks, show=True)
             if entry is not None and verdicts.passed:

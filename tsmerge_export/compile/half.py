@@ -40,7 +40,10 @@ def _which(
     found = [products(model) for model in models]
     names = kept(found, keep)
     precise = source.precise if kind == FP16 else ()
-    return [(model, halves(model, own, names, precise)) for model, own in zip(models, found, strict=True)]
+    return [
+        (model, halves(model, own, stay, precise))
+        for model, own, stay in zip(models, found, names, strict=True)
+    ]
 
 
 def halve_files(

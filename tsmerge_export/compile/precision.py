@@ -5,11 +5,12 @@ Files in half are in :mod:`.half`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tsmerge_export.bundle.precision import PrecisionCost, PrecisionEntry, QuantisedPart
+from tsmerge_export.compile.sensitivity import Part, find_sensitive
 from tsmerge_export.compile.source import Source
 from tsmerge_export.console.figures import change
 from tsmerge_export.errors import UsageError
@@ -21,17 +22,26 @@ from tsmerge_export.precision.quantise import as_products, quantised
 from tsmerge_export.settings.precision import Precision
 from tsmerge_export.verify import settings
 from tsmerge_export.verify.built import Built
+from tsmerge_export.verify.calibration import Calibration
 from tsmerge_export.verify.checks import Checks, Told
 from tsmerge_export.version import versions
 
 
 def quantise_files(
-    twins: Sequence[Built], precision: Precision, folder: Path
+    twins: Sequence[Built],
+    precision: Precision,
+    folder: Path,
+    calibrate: Callable[[], Calibration] | None = None,
+    *,
+    scratch: Path | None = None,
+    told: Told = lambda done, total: None,
 ) -> tuple[list[Built], PrecisionEntry]:
     """Write a quantised file for every component.
 
     Args:
         twins: their float32 files, which stay as they are. folder: where the files go, under the same names.
+        calibrate: what to find the products by that stay float32, where that is asked for.
+        scratch: for files of choices; None is ``folder``.
 
     Raises:
         UsageError: ``keep`` names what is not there, or leaves nothing to quantise.
@@ -39,23 +49,37 @@ def quantise_files(
     """
     models = [as_products(onnx_weights.read(twin.merged)) for twin in twins]
     found = [products(model) for model in models]
-    names = kept(found, precision.keep)
-    if not any(product.node not in names for each in found for product in each):
+    names = kept(found, precision.named)
+    left = [
+        tuple(product for product in each if product.node not in own)
+        for each, own in zip(found, names, strict=True)
+    ]
+    if not any(left):
         raise UsageError(
             f"--precision {precision.kind}: no product with a weight is left to quantise; leave it out"
-            if names
+            if any(names)
             else f"--precision {precision.kind}: the model has no product with a large enough weight; leave it out"
         )
-    out, parts = [], {}
-    for twin, model, own in zip(twins, models, found, strict=True):
-        nodes = [product.node for product in own if product.node not in names]
-        file = folder / twin.merged.name
+    sensitivity, hurt = None, [set[str]() for _ in twins]
+    if precision.auto:
+        if calibrate is None:
+            raise UsageError("--keep-precise auto: there are no series to find by what a low precision hurts")
+        parts = [Part(*each) for each in zip(twins, models, left, strict=True)]
+        hurt, sensitivity = find_sensitive(parts, precision, calibrate(), scratch or folder, told)
+    out, said = [], {}
+    for twin, model, own, rest, more in zip(twins, models, found, left, hurt, strict=True):
+        nodes = [product.node for product in rest if product.node not in more]
         before, made = model.ByteSize(), quantised(model, precision, nodes)
+        if precision.raised is not None and more:
+            made = quantised(made, precision.raised, more)
+            nodes += more
+        file = folder / twin.merged.name
         onnx_weights.write_model(made, file)
         out.append(replace(twin, merged=file))
-        parts[twin.component.name] = QuantisedPart(
+        said[twin.component.name] = QuantisedPart(
             quantised=len(nodes),
-            kept=tuple(product.node for product in own if product.node in names),
+            kept=tuple(product.node for product in own if product.node not in nodes),
+            raised=tuple(product.node for product in own if product.node in more and product.node in nodes),
             float32_bytes=before,
             bytes=made.ByteSize(),
         )
@@ -65,7 +89,8 @@ def quantise_files(
         keep=precision.keep,
         max_increase=precision.max_increase,
         quantiser=quantiser,
-        components=parts,
+        components=said,
+        sensitivity=sensitivity,
     )
 
 
@@ -115,7 +140,7 @@ def judged(
         bound = "an unknown amount" if wql.upper_percent is None else change(wql.upper_percent)
         failures.append(
             f"the weighted quantile loss may rise by {bound} (90 % confidence) over float32, --max-increase allows "
-            f"{max_increase:g} %; give a higher precision, or name in --keep-precise what should stay float32"
+            f"{max_increase:g} %; give a higher precision, or what should stay float32: --keep-precise auto, or names"
         )
     return replace(
         cost, passed=not failures, weights=weights, max_increase=max_increase, failures=tuple(failures),

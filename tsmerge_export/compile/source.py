@@ -25,6 +25,7 @@ from tsmerge_export.precision.half import Halves
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.trained import Trained
 from tsmerge_export.verify.built import Built
+from tsmerge_export.verify.calibration import Calibration
 from tsmerge_export.verify.checks import Checks, Told
 from tsmerge_export.verify.parity_report import ParityReport
 
@@ -160,6 +161,16 @@ class Source(Protocol):
 
         Args:
             timed: the file that is timed for it; None: it does not run here.
+        """
+
+    def calibration(self, twins: Sequence[Built], checks: Checks) -> Calibration:
+        """Series to choose a precision by, none of them those of a verdict.
+
+        Args:
+            twins: all components in float32.
+
+        Raises:
+            UsageError: there are too few.
         """
 
     def half(

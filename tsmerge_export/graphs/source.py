@@ -27,6 +27,7 @@ from tsmerge_export.eager.default import FILES, Settled, settle_layers
 from tsmerge_export.errors import UnsupportedError, UsageError
 from tsmerge_export.families.base import Arrays, Component
 from tsmerge_export.graphs import verdicts
+from tsmerge_export.graphs.calibration import OutputCalibration
 from tsmerge_export.graphs.half import half_parity
 from tsmerge_export.graphs.model import (
     FAMILY,
@@ -48,6 +49,7 @@ from tsmerge_export.rewrite.subgraphs import nodes_inside
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify import remarks
 from tsmerge_export.verify.built import Built
+from tsmerge_export.verify.calibration import Calibration
 from tsmerge_export.verify.checks import Checks, Told
 from tsmerge_export.verify.parity_report import ParityReport
 from tsmerge_export.version import versions
@@ -210,6 +212,11 @@ class GraphSource:
         """How far the outputs move; there is nothing to look at."""
         (twin,), (low,) = twins, quantised
         return precision_cost(self.model, twin, low, checks, timed=timed)
+
+    def calibration(self, twins: Sequence[Built], checks: Checks) -> Calibration:
+        """Inputs as those of the verdicts, of another seed."""
+        (twin,) = twins
+        return OutputCalibration(self.model, twin, checks)
 
     def half(
         self,

@@ -77,8 +77,10 @@ def _scopes(node: onnx.NodeProto) -> tuple[str, ...]:
     return tuple(name for name in names[:-1] if isinstance(name, str) and name)
 
 
-def kept(found: Sequence[Sequence[Product]], names: Sequence[str]) -> set[str]:
-    """Names of the nodes that ``names`` keep float32, over all files of a model.
+def kept(found: Sequence[Sequence[Product]], names: Sequence[str]) -> list[set[str]]:
+    """The nodes that ``names`` keep float32, of every file of a model: files name their nodes alike.
+
+    With a product all others of its weight are kept: the weight is stored once, and in float32.
 
     Raises:
         UsageError: a name that fits no product.
@@ -92,7 +94,11 @@ def kept(found: Sequence[Sequence[Product]], names: Sequence[str]) -> set[str]:
             raise UsageError(
                 f"--keep-precise {name}: no product with a weight is called so or inside it; there are {some}, .."
             )
-    return {product.node for product in flat if any(product.called(name) for name in names)}
+    out = []
+    for each in found:
+        stay = {product.weight for product in each if any(product.called(name) for name in names)}
+        out.append({product.node for product in each if product.weight in stay})
+    return out
 
 
 def refuse_quantised(model: onnx.ModelProto, source: str) -> None:

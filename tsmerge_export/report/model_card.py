@@ -13,10 +13,12 @@ from tsmerge_export.console.figures import fewer
 from tsmerge_export.ops import SCHEMAS
 from tsmerge_export.report.precision import (
     PRECISION_HEADER,
+    SENSITIVITY_HEADER,
     precision_rows,
     precision_summary,
     precision_title,
     precision_words,
+    sensitivity_rows,
 )
 from tsmerge_export.report.target import target_section
 from tsmerge_export.report.text import (
@@ -176,6 +178,8 @@ def _precision(report: Report) -> str:
     if cost is None or entry is None:
         return ""
     notes = "".join(f"\n\nNote: {_plain(note)}." for note in cost.notes)
+    if entry.sensitivity is not None and entry.sensitivity.products:
+        notes += "\n\n" + _grid(SENSITIVITY_HEADER, sensitivity_rows(entry.sensitivity))
     return (
         f"## What the precision costs and brings\n\n{_plain(precision_summary(entry))} Parity and merge cost above are "
         f"those of the float32 files that these were made from. Against them, on {precision_title(cost)}: "

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from tsmerge_export.bundle.precision import CastParity, PrecisionChange, PrecisionCost, PrecisionEntry
+from tsmerge_export.bundle.precision import (
+    CastParity,
+    PrecisionChange,
+    PrecisionCost,
+    PrecisionEntry,
+    Sensitivity,
+)
 from tsmerge_export.console import figures, terminal
 from tsmerge_export.console.figures import change
 from tsmerge_export.report.text import METRICS, column_name, number
 from tsmerge_export.settings.precision import HALVES
 
 PRECISION_HEADER = ("", "float32", "below it", "change", "90 % interval")
+SENSITIVITY_HEADER = ("product", "weights", "moves forecasts alone by", "kept at")
 _DASH = "-"
+_NEXT = 5  # products that are not kept
 
 
 def _interval(found: PrecisionChange) -> str:
@@ -92,16 +100,52 @@ def precision_summary(entry: PrecisionEntry) -> str:
         f"{entry.kind}: {done}, {before / 1e6:.2f} MB -> {after / 1e6:.2f} MB ({after / before:.2f} times)."
     )
     text += " Merge decisions, sizes, normalisation and softmax are float32."
-    return text if not kept else f"{text} Also float32: {', '.join(kept)}."
+    raised = [name for part in parts for name in part.raised]
+    if raised and entry.sensitivity is not None:
+        text += f" {len(raised)} of them in {entry.sensitivity.kept_at}."
+    if kept:
+        text += f" Also float32: {', '.join(kept)}."
+    return text if entry.sensitivity is None else f"{text} {sensitivity_words(entry.sensitivity)}"
 
 
-def print_precision(cost: PrecisionCost | None) -> None:
-    """Print the third verdict as a table on stdout; nothing where there is none."""
+def sensitivity_words(found: Sensitivity) -> str:
+    """How what is kept was found, in a sentence or two."""
+    windows = "" if found.windows is None else f", {found.columns} columns x {found.windows} windows"
+    what = "outputs move by" if found.windows is None else "the weighted quantile loss may rise by"
+    before, after = (
+        "an unknown amount" if value is None else change(value)
+        for value in (found.before_percent, found.after_percent)
+    )
+    text = f"Chosen on {found.data}{windows}, {found.budget_percent:g} % allowed: with all products quantised {what}"
+    kept = sum(one.kept for one in found.products)
+    if not kept:
+        return f"{text} {before}, and all are."
+    return f"{text} {before}, with {kept} of {len(found.products)} kept at {found.kept_at} by {after}."
+
+
+def sensitivity_rows(found: Sensitivity) -> list[tuple[str, str, str, str]]:
+    """What hurts most, under :data:`SENSITIVITY_HEADER`: all that is kept, and what comes next."""
+    kept = sum(one.kept for one in found.products)
+    return [
+        (
+            one.module or one.node,
+            str(one.weights),
+            number(one.moved),
+            found.kept_at if one.kept else "",
+        )
+        for one in found.products[: kept + _NEXT]
+    ]
+
+
+def print_precision(cost: PrecisionCost | None, entry: PrecisionEntry | None = None) -> None:
+    """Print the third verdict as a table on stdout, and how what is kept was found; nothing where there is none."""
     if cost is None:
         return
     console = terminal.console()
     console.print(f"Precision cost on {precision_title(cost)}: {precision_words(cost)}", soft_wrap=True)
     terminal.print_table(PRECISION_HEADER, precision_rows(cost))
+    if entry is not None and entry.sensitivity is not None:
+        console.print(sensitivity_words(entry.sensitivity), soft_wrap=True)
     for failure in cost.failures[:5]:
         console.print(f"failure: {failure}", soft_wrap=True)
     for note in cost.notes:

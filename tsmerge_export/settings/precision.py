@@ -15,6 +15,10 @@ HALVES = (FP16, BF16)
 #: and ``int4-weights``: weights alone, in blocks; the products are float32.
 QUANTISED = (INT8, INT8_WEIGHTS, INT4_WEIGHTS)
 KINDS = (FP32, *QUANTISED, *HALVES)
+#: Among the names of what stays float32: what is found to hurt.
+AUTO = "auto"
+#: By how many per cent the weighted quantile loss may rise where :data:`AUTO` is given no limit.
+BUDGET = 1.0
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,9 @@ class Precision:
 
     Attributes:
         kind: a name of :data:`KINDS`.
-        keep: products that stay float32: names of nodes, or of modules or scopes with all that is in them.
+        keep: products that stay float32: names of nodes, or of modules or scopes with all that is in them; :data:`AUTO`
+            is those that hurt most, as many as it takes to stay within ``max_increase``, or :data:`BUDGET`; they get
+            :attr:`kept_at`.
         max_increase: by how many per cent the weighted quantile loss may rise at most over the float32 file, held
             against the bound of 90 % confidence; None: it is measured and not judged.
 
@@ -42,6 +48,10 @@ class Precision:
         for flag, there in given:
             if there and not self.low:
                 raise UsageError(f"{flag} has no effect with --precision {FP32}; leave it out")
+        if self.auto and self.half:
+            raise UsageError(
+                f"--keep-precise {AUTO}: is for {', '.join(QUANTISED)}; with {self.kind} name modules or nodes"
+            )
         if self.max_increase is not None and not 0 <= self.max_increase < math.inf:
             raise UsageError(f"max_increase {self.max_increase!r} must be a number of at least 0")
 
@@ -54,6 +64,26 @@ class Precision:
     def half(self) -> bool:
         """Whether it is one of :data:`HALVES`."""
         return self.kind in HALVES
+
+    @property
+    def auto(self) -> bool:
+        """Whether what hurts is to be found."""
+        return AUTO in self.keep
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """What stays float32 by name."""
+        return tuple(name for name in self.keep if name != AUTO)
+
+    @property
+    def raised(self) -> Precision | None:
+        """What products get that :data:`AUTO` finds to hurt, where that is not float32: of 4 bits, 8."""
+        return Precision(INT8_WEIGHTS) if self.kind == INT4_WEIGHTS else None
+
+    @property
+    def kept_at(self) -> str:
+        """The same as a kind."""
+        return FP32 if self.raised is None else self.raised.kind
 
     @property
     def bits(self) -> int:

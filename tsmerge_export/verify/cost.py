@@ -316,9 +316,21 @@ def window_errors(
         data (the numerator of the weighted quantile loss: in a ratio of two losses the denominator cancels). NaN where
         a window has no observed target.
     """
-    levels = family.quantile_levels(model)
-    quantiles = _in_chunks(forecast or _own_forecast(family, model), run, cut.context[column], seed)
-    return errors_of(quantiles, levels, cut, column)
+    quantiles = quantiles_of(family, model, run, cut, column, seed, forecast)
+    return errors_of(quantiles, family.quantile_levels(model), cut, column)
+
+
+def quantiles_of(
+    family: Family,
+    model: nn.Module,
+    run: Callable[[Arrays], Arrays],
+    cut: Windows,
+    column: int,
+    seed: int = 0,
+    forecast: Forecast | None = None,
+) -> npt.NDArray[np.float32]:
+    """``[W, Q, H]``: the forecasts of one column that :func:`window_errors` takes the errors of."""
+    return _in_chunks(forecast or _own_forecast(family, model), run, cut.context[column], seed)
 
 
 def errors_of(

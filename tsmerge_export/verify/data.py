@@ -14,7 +14,8 @@ from tsmerge_export.tables.table import Table, usable_columns
 
 __all__ = ["Table", "Windows", "need_rows", "read_table", "rolling_windows", "usable_columns"]
 
-_SHARE_TESTED = 0.2
+#: Of the rows of a table, the last ones.
+SHARE_TESTED = 0.2
 
 
 @dataclass(frozen=True)
@@ -47,35 +48,37 @@ def need_rows(path: str, rows: int, context: int, horizon: int) -> None:
         )
 
 
-def tested_rows(rows: int, horizon: int) -> int:
+def target_rows(rows: int, horizon: int, share: float = SHARE_TESTED) -> int:
     """How many rows at the end of a table are targets of windows, where there is room for a context before them."""
-    return max(horizon, int(rows * _SHARE_TESTED))
+    return max(horizon, int(rows * share))
 
 
-def _first_target(rows: int, context: int, horizon: int) -> int:
-    return max(context, rows - tested_rows(rows, horizon))
+def _first_target(rows: int, context: int, horizon: int, share: float) -> int:
+    return max(context, rows - target_rows(rows, horizon, share))
 
 
-def count_windows(rows: int, context: int, horizon: int) -> int:
+def count_windows(rows: int, context: int, horizon: int, share: float = SHARE_TESTED) -> int:
     """How many windows :func:`rolling_windows` cuts, without a limit; 0 where there is no room for one."""
-    return max(0, (rows - _first_target(rows, context, horizon)) // horizon)
+    return max(0, (rows - _first_target(rows, context, horizon, share)) // horizon)
 
 
-def rolling_windows(table: Table, context: int, horizon: int, *, limit: int | None = None) -> Windows:
-    """Windows whose targets follow each other without overlap and fill the last 20 % of the rows.
+def rolling_windows(
+    table: Table, context: int, horizon: int, *, limit: int | None = None, share: float = SHARE_TESTED
+) -> Windows:
+    """Windows whose targets follow each other without overlap and fill the last 20 % of the rows, or ``share``.
 
     There is always at least one window, the last one; those without a full context before them are left out.
 
     Args:
         context, horizon: steps.
-        limit: at most so many windows, spread evenly.
+        limit: at most so many windows, spread evenly. share: of the rows, the last ones, that are targets.
 
     Raises:
         UsageError: fewer rows than context + horizon.
     """
     rows = len(table.values)
     need_rows(table.name, rows, context, horizon)
-    first = _first_target(rows, context, horizon)
+    first = _first_target(rows, context, horizon, share)
     starts = np.arange(rows - horizon, first - 1, -horizon)[::-1]
     if limit is not None and len(starts) > limit:
         starts = starts[np.linspace(0, len(starts) - 1, limit).round().astype(int)]

@@ -7,10 +7,12 @@ from tsmerge_export.console.figures import change, speed
 from tsmerge_export.report.html.markup import Html, section, table, tag, tile
 from tsmerge_export.report.precision import (
     PRECISION_HEADER,
+    SENSITIVITY_HEADER,
     precision_rows,
     precision_summary,
     precision_title,
     precision_words,
+    sensitivity_rows,
 )
 from tsmerge_export.report.text import METRIC_NAMES
 
@@ -69,5 +71,9 @@ def precision_section(report: Report) -> Html:
     )
     found = [tag("p", text, class_="note bad") for text in cost.failures[:5]]
     found += [tag("p", note, class_="note") for note in cost.notes]
-    figures = table(PRECISION_HEADER, precision_rows(cost), name="Precision cost")
-    return section("Precision cost", "precision", told, *found, figures)
+    figures = [table(PRECISION_HEADER, precision_rows(cost), name="Precision cost")]
+    if entry.sensitivity is not None and entry.sensitivity.products:
+        figures.append(tag("h3", "What a low precision hurts"))
+        rows = sensitivity_rows(entry.sensitivity)
+        figures.append(table(SENSITIVITY_HEADER, rows, name="What a low precision hurts"))
+    return section("Precision cost", "precision", told, *found, *figures)

@@ -27,7 +27,7 @@ from tsmerge_export.verify.data import (
     Windows,
     count_windows,
     rolling_windows,
-    tested_rows,
+    target_rows,
     usable_columns,
 )
 from tsmerge_export.verify.decoded import decoded_by
@@ -168,7 +168,7 @@ def context_of(name: str, rows: int, longest: int, horizon: int, length: int | N
 
     def context(rows: int) -> int:
         # What lies before the first target of as many windows as there can be.
-        return length or min(longest, max(horizon, _seen(rows) - tested_rows(_seen(rows), horizon)))
+        return length or min(longest, max(horizon, _seen(rows) - target_rows(_seen(rows), horizon)))
 
     def windows(rows: int) -> int:
         return count_windows(_seen(rows), context(rows), horizon)

@@ -1,0 +1,149 @@
+"""What a choice of low precision does to forecasts, on series that no verdict is taken on: to choose by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from tsmerge_export.errors import UsageError
+from tsmerge_export.families.base import Family
+from tsmerge_export.verify.built import Built
+from tsmerge_export.verify.change import LEAST_WINDOWS
+from tsmerge_export.verify.checks import Checks
+from tsmerge_export.verify.cost import errors_of, next_to_nothing, quantiles_of, run_named
+from tsmerge_export.verify.data import Table, Windows, count_windows, rolling_windows, target_rows
+from tsmerge_export.verify.decoded import decoded_by
+from tsmerge_export.verify.quality import increase
+from tsmerge_export.verify.threads import torch_threads
+
+#: Of the rows before the tested ones, the last ones: so many are forecast.
+_SHARE = 0.5
+#: Windows of each column on which single products are compared.
+_SOME = 3
+_METRIC = "wql"
+
+
+class Calibration(Protocol):
+    """Series to try choices on, with the float32 files that these are held against."""
+
+    @property
+    def data(self) -> str:
+        """What the series are, in words."""
+
+    @property
+    def windows(self) -> int | None:
+        """How many of each column; None where they are no windows of a table."""
+
+    @property
+    def columns(self) -> int | None:
+        """How many."""
+
+    def moved(self, low: Sequence[Built]) -> float:
+        """How far the outputs of files below float32, all components, are from the twins', on some of the series; see
+        :class:`~tsmerge_export.bundle.precision.ProductEffect`."""
+
+    def bound(self, low: Sequence[Built]) -> float:
+        """What a limit is held against, per cent; infinite where it cannot be told."""
+
+
+class WindowCalibration:
+    """Rolling windows of a family, all before the first target of the verdicts.
+
+    Args:
+        family, model: for what of a forecast no file does. twins: all components in float32.
+        table: all rows; the last fifth, which the verdicts are taken on, is not looked at.
+        limit: at most so many windows per column.
+
+    Raises:
+        UsageError: there is no room for as many windows as a bound takes.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        model: nn.Module,
+        twins: Sequence[Built],
+        table: Table,
+        checks: Checks,
+        limit: int = 16,
+    ) -> None:
+        self._family, self._model, self._checks = family, model, checks
+        self._cut = calibration_windows(table, family.context(model), family.horizon(model), limit)
+        some = np.linspace(0, self._cut.target.shape[1] - 1, _SOME).round().astype(int)
+        self._some = replace(self._cut, context=self._cut.context[:, some], target=self._cut.target[:, some])
+        self._twins = twins
+        self.data = f"{table.name}, before its last fifth"
+        self.columns, self.windows = self._cut.target.shape[:2]
+
+    def moved(self, low: Sequence[Built]) -> float:
+        """The distance of the forecasts in standard deviations, of a few windows per column: it scatters little."""
+        found, known = self._forecasts(low, self._some), np.isfinite(self._few_float32)
+        off = np.where(known, found, 0).astype(np.float64) - np.where(known, self._few_float32, 0)
+        square = float(np.square(off / self._cut.deviation[:, None, None, None]).sum() / max(known.sum(), 1))
+        return math.sqrt(square) if math.isfinite(square) else math.inf
+
+    def bound(self, low: Sequence[Built]) -> float:
+        """What the weighted quantile loss rises by at most, with 90 % confidence."""
+        errors = self._errors_of(self._forecasts(low, self._cut))
+        return increase(errors, self._errors, next_to_nothing(_METRIC, self._cut), self._checks.seed).upper
+
+    @cached_property
+    def _few_float32(self) -> npt.NDArray[np.float32]:
+        return self._forecasts(self._twins, self._some)
+
+    @cached_property
+    def _errors(self) -> npt.NDArray[np.float64]:
+        return self._errors_of(self._forecasts(self._twins, self._cut))
+
+    def _forecasts(self, built: Sequence[Built], cut: Windows) -> npt.NDArray[np.float32]:
+        """``[C, W, Q, H]``"""
+        names = [spec.name for spec in built[0].component.outputs]
+        run = partial(run_named, self._checks.open(built[0].merged, timed=True), names)
+        forecast = decoded_by(self._family, self._model, built, self._checks)
+        with torch_threads(self._checks.threads):
+            columns = (
+                quantiles_of(self._family, self._model, run, cut, c, self._checks.seed, forecast)
+                for c in range(len(cut.columns))
+            )
+            return np.stack(list(columns))
+
+    def _errors_of(self, quantiles: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        levels = self._family.quantile_levels(self._model)
+        return np.stack([errors_of(own, levels, self._cut, c)[_METRIC] for c, own in enumerate(quantiles)])
+
+
+def calibration_windows(table: Table, longest: int, horizon: int, limit: int | None) -> Windows:
+    """Windows whose targets are all before those of the verdicts, in the last half of the rows there.
+
+    Args:
+        table: all rows. longest: context of the model; it is shorter where that leaves no room for targets.
+
+    Raises:
+        UsageError: fewer than a bound of 90 % confidence takes.
+    """
+
+    def room(rows: int) -> tuple[int, int, int]:
+        """Rows before the tested ones, a context, and windows."""
+        seen = rows - target_rows(rows, horizon)
+        context = min(longest, max(horizon, seen - target_rows(seen, horizon, _SHARE)))
+        return seen, context, count_windows(seen, context, horizon, _SHARE) if seen > context else 0
+
+    seen, context, windows = room(len(table.values))
+    if windows < LEAST_WINDOWS:
+        enough = len(table.values)
+        while room(enough)[2] < LEAST_WINDOWS:
+            enough += 1
+        raise UsageError(
+            f"--keep-precise auto: {table.name} has {len(table.values)} rows; to find what hurts it takes "
+            f"{LEAST_WINDOWS} windows of {horizon} steps before the last fifth, which is for the verdict: give at "
+            f"least {enough} rows in --data, or name modules"
+        )
+    before = Table(table.name, table.columns, table.values[:seen])
+    return rolling_windows(before, context, horizon, limit=limit, share=_SHARE)
