@@ -42,7 +42,17 @@ def test_the_command_line_has_every_flag() -> None:
     for action in export_parser()._actions:
         for flag in action.option_strings:
             assert f"`{flag}" in page, flag
-    for command in ("validate", "inspect", "bench", "tune", "advise", "lowpass", "forecast", "families"):
+    for command in (
+        "validate",
+        "inspect",
+        "bench",
+        "tune",
+        "advise",
+        "lowpass",
+        "forecast",
+        "ort",
+        "families",
+    ):
         assert f"\n## tsmerge {command}\n" in page
     rows = [line for line in page.splitlines() if line.startswith("| ")]
     assert all(len(re.findall(r"(?<!\\)\|", re.sub(r"`[^`]*`", "", row))) == 3 for row in rows)

@@ -34,6 +34,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
         "bolt data.csv -h 64 -o forecast.csv --plot forecast.png",
         "bolt - -o - --target sales < data.csv > forecast.csv",
     ),
+    "ort": ("bolt -o bolt-ort",),
     "families": ("--json families.json",),
 }
 
