@@ -29,6 +29,8 @@ def run(args: argparse.Namespace) -> int:
     from tsmerge_export.cli.files import check_files, write_json
 
     check_files(args)
+    import shutil
+    from functools import partial
     from tempfile import TemporaryDirectory
 
     from tsmerge_export.backends.onnxruntime.place import Place
@@ -48,9 +50,7 @@ def run(args: argparse.Namespace) -> int:
         make_folder(output)
         for one in found:
             made = scratch / f"{one.name}{ENDING}"
-            OutputFile("-o", output / made.name).write(
-                lambda place, made=made: place.write_bytes(made.read_bytes())
-            )
+            OutputFile("-o", output / made.name).write(partial(shutil.copyfile, made))
     write_json(args.json, [one.to_dict() for one in found])
     header = ("file", "", "size", "load", "first call")
     rows = []

@@ -124,10 +124,16 @@ def convert(
     bare = onnx.load(file, load_external_data=False)
     size = file.stat().st_size + onnx_weights.external_bytes(bare, file)
     return Converted(
-        name, size, target.stat().st_size,
-        *(statistics.median(times[path]) for times in (load, first) for path in (file, target)),
-        batch, length,
-    )  # fmt: skip
+        name=name,
+        onnx_bytes=size,
+        ort_bytes=target.stat().st_size,
+        onnx_load_ms=statistics.median(load[file]),
+        ort_load_ms=statistics.median(load[target]),
+        onnx_first_ms=statistics.median(first[file]),
+        ort_first_ms=statistics.median(first[target]),
+        batch=batch,
+        length=length,
+    )
 
 
 def _feeds(model: Any, batch: int, length: int) -> Mapping[str, NDArray[Any]]:
