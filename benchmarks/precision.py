@@ -4,7 +4,8 @@
                                    [--data FILE ...] [--length 512] [--batch 8] [--threads 1] [--json FILE]
 
 Models of ``--models`` ship with the package and are trained; those of ``--published`` have the size of a published
-model and random weights, so that only speed and size are told. Each is exported unmerged and merged (``local``,
+model and random weights, so that only speed and size are told. *auto* is ``--keep-precise auto``: what 4 bits hurt is
+found on the first table, before its last fifth, and has 8 bits. Each is exported unmerged and merged (``local``,
 ``--ratio``; weights that are trained for a setting merge by that), and both files are quantised. Times are those of the
 component that merges, all files in turn, medians; speed-ups are medians of the ratios within turns. Errors are those of
 the third verdict: against the float32 file with the same merging, the median over columns, with the 90 % interval; the
@@ -25,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +42,9 @@ from tsmerge_export.compile.checkpoint_source import CheckpointSource
 from tsmerge_export.compile.compilation import Compilation
 from tsmerge_export.compile.precision import quantise_files
 from tsmerge_export.console.figures import change
-from tsmerge_export.errors import TsmergeError
-from tsmerge_export.settings.precision import FP32, KINDS
+from tsmerge_export.errors import TsmergeError, UnsupportedError
+from tsmerge_export.report.precision import sensitivity_words
+from tsmerge_export.settings.precision import AUTO, FP32, INT4_WEIGHTS, QUANTISED, Precision
 from tsmerge_export.tables.read import read_table
 from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import Checks
@@ -52,6 +55,9 @@ from tsmerge_export.version import versions
 MODELS = ("chronos-bolt-nano", "chronos-bolt-half-nano", "chronos-t5-nano")
 PUBLISHED = ("chronos-bolt",)
 UNMERGED, MERGED = "unmerged", "merged"
+#: Of a line; the last is of trained models alone.
+CHOSEN = f"{INT4_WEIGHTS}, {AUTO}"
+LINES = {kind: Precision(kind) for kind in QUANTISED} | {CHOSEN: Precision(INT4_WEIGHTS, (AUTO,))}
 WARM_UP = 2
 #: Of the CPU's instructions, those that multiply whole numbers of 8 bits.
 VNNI = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp")
@@ -59,8 +65,13 @@ VNNI = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp")
 Sides = dict[tuple[str, str], list[Built]]
 
 
-def files_of(compilation: Compilation, folder: Path) -> Sides:
-    """The files of all components, by merging and precision."""
+def files_of(compilation: Compilation, folder: Path, table: Table | None, threads: int) -> Sides:
+    """The files of all components, by merging and precision.
+
+    Args:
+        table: to find by what 4 bits hurt; None leaves that out.
+    """
+    checks = Checks(threads=threads, timed=False)
     made: Sides = {}
     proved = folder / "float32"
     proved.mkdir(parents=True)
@@ -68,10 +79,19 @@ def files_of(compilation: Compilation, folder: Path) -> Sides:
     made[MERGED, FP32] = merged
     made[UNMERGED, FP32] = [replace(one, merged=one.unmerged) for one in merged]
     for merging in (UNMERGED, MERGED):
-        for kind in KINDS[1:]:
-            where = folder / merging / kind
+        for line, precision in LINES.items():
+            twins, where = made[merging, FP32], folder / merging / line
+            if precision.auto and table is None:
+                continue
             where.mkdir(parents=True)
-            made[merging, kind] = quantise_files(made[merging, FP32], tsm.Precision(kind), where)[0]
+            series = partial(compilation.source.calibration, twins, checks)
+            try:
+                made[merging, line], entry = quantise_files(twins, precision, where, series)
+            except UnsupportedError as error:
+                print(f"{merging} {line}: {error}", file=sys.stderr)
+                continue
+            if entry.sensitivity is not None:
+                print(f"{merging} {line}: {sensitivity_words(entry.sensitivity)}", file=sys.stderr)
     return made
 
 
@@ -107,7 +127,14 @@ def errors_of(
         if against == (merging, kind):
             continue
         cost = measure(
-            source.of_family, source.model, sides[against], built, table, checks, windows=args.windows
+            source.of_family,
+            source.model,
+            sides[against],
+            built,
+            table,
+            checks,
+            windows=args.windows,
+            timed=None,
         )
         found[f"{merging} {kind}"] = {
             "data": table.name,
@@ -126,7 +153,7 @@ def of_model(
     trained = source.trained
     merge = trained.merge if trained is not None else tsm.MergeConfig(ratio=args.ratio)
     compilation = Compilation(source, merge)
-    sides = files_of(compilation, folder)
+    sides = files_of(compilation, folder, next(iter(tables), None), args.threads)
     component, length = sides[MERGED, FP32][0].component, min(args.length, source.longest)
     series = np.random.default_rng(0).standard_normal((args.batch, length)).cumsum(axis=1)
     feed = component.from_series(source.model, series.astype(np.float32))
@@ -134,7 +161,9 @@ def of_model(
     errors = [errors_of(source, sides, table, args) for table in tables]
     sizes = {key: sum(one.merged.stat().st_size for one in built) for key, built in sides.items()}
     rows = []
-    for key in [(merging, kind) for merging in (UNMERGED, MERGED) for kind in KINDS]:
+    for key in [(merging, line) for merging in (UNMERGED, MERGED) for line in (FP32, *LINES)]:
+        if key not in taken:
+            continue
         twin, plain = taken[key[0], FP32], taken[UNMERGED, FP32]
         rows.append(
             {
@@ -240,7 +269,7 @@ def main() -> None:
         tables = [read_table(Path(path)) for path in args.data]
         with tempfile.TemporaryDirectory(prefix="tsmerge-precision-") as folder:
             for name in args.models:
-                source = CheckpointSource.load(demo.CHRONOS_BOLT.parent / name)
+                source = CheckpointSource.load(demo.CHRONOS_BOLT.parent / name, data=tables[0])
                 rows += of_model(name, source, tables, args, Path(folder) / name)
             for name in args.published:
                 published = families.get(name).published
