@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import onnx
@@ -13,9 +14,13 @@ from tsmerge_export.cli import main_export
 from tsmerge_export.cli.parser import export_parser
 from tsmerge_export.cli.precision import precision_of
 from tsmerge_export.cli.target import target_of
+from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.precision.products import products
 from tsmerge_export.precision.quantise import as_products, quantised
 from tsmerge_export.settings.precision import Precision
+
+#: What onnxruntime 1.20 calls otherwise.
+BY_BLOCKS = "onnxruntime.quantization.matmul_nbits_quantizer"
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "tensorrt", "tensorrt-rtx"])
@@ -63,21 +68,30 @@ def saved(path: Path, model: onnx.ModelProto, opset: int = 18) -> str:
     return str(path)
 
 
-def test_a_file_that_is_quantised_already(tmp_path: Path, capsys: Capture) -> None:
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("int8", "(it holds DynamicQuantizeLinear, MatMulInteger); give the float32 model"),
+        ("int4-weights", "com.microsoft::MatMulNBits"),
+    ],
+)
+def test_a_file_that_is_quantised_already(tmp_path: Path, capsys: Capture, kind: str, words: str) -> None:
+    if kind != "int8":
+        pytest.importorskip(BY_BLOCKS, reason="this onnxruntime has no quantiser of weights by blocks")
     model = as_products(network())
-    file = saved(
-        tmp_path / "low.onnx", quantised(model, Precision("int8"), [one.node for one in products(model)])
-    )
+    low = quantised(model, Precision(kind), [one.node for one in products(model)])
     flags = ["--merge", "none", "--precision", "int8", "-o", str(tmp_path / "out")]
-    error = error_of(capsys, main_export([file, *flags]), 3)
-    assert (
-        "is quantised already (it holds DynamicQuantizeLinear, MatMulInteger); give the float32 model"
-        in error
-    )
-    blocks = quantised(model, Precision("int4-weights"), [one.node for one in products(model)])
-    error = error_of(capsys, main_export([saved(tmp_path / "blocks.onnx", blocks), *flags]), 3)
-    assert "com.microsoft::MatMulNBits" in error and "give the plain export" in error
+    error = error_of(capsys, main_export([saved(tmp_path / "low.onnx", low), *flags]), 3)
+    assert words in error and "give the" in error
     assert not (tmp_path / "out").exists()
+
+
+def test_an_onnxruntime_without_that_quantiser(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as 1.20: it is installed, so that installing it is no cure."""
+    model = as_products(network())
+    monkeypatch.setitem(sys.modules, BY_BLOCKS, None)
+    with pytest.raises(UnsupportedError, match=r"--precision int4-weights: .*; upgrade onnxruntime"):
+        quantised(model, Precision("int4-weights"), [one.node for one in products(model)])
 
 
 def test_an_operator_set_that_is_too_old(tmp_path: Path, capsys: Capture) -> None:

@@ -52,11 +52,12 @@ class _ExportModule(nn.Module):
         x = decoder.value_embedding(x) + places(decoder.embed_positions, first, context - first + steps)
         x = decoder.layernorm_embedding(x)
         for layer in decoder.layers:
-            x, update = layer(x, encoder_hidden_states=given["last_hidden_state"], use_cache=False)[:2]
+            found = layer(x, encoder_hidden_states=given["last_hidden_state"], use_cache=False)
+            x, update = found[0] if isinstance(found[0], tuple) else found[:2]  # a pair of its own up to 5.3
             trend = trend + update
         ahead = (decoder.seasonality_projection(x) + trend)[:, context - first :]
-        found: tuple[Tensor, ...] = self.domain(*(projection(ahead) for projection in self.projections))
-        return found
+        parameters: tuple[Tensor, ...] = self.domain(*(projection(ahead) for projection in self.projections))
+        return parameters
 
 
 class AtOnceDecoder(LaggedDecoder):

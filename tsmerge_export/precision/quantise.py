@@ -67,9 +67,11 @@ def quantised(model: onnx.ModelProto, precision: Precision, nodes: Collection[st
     try:
         with no_logging():
             made = _dynamic(model, nodes) if precision.kind == INT8 else _by_blocks(model, precision, nodes)
-    except ImportError as error:
-        raise MissingDependencyError(how_to_install(error.name or "onnxruntime")) from None
-    except (AssertionError, TypeError) as error:  # an older version's does not know an argument, or the bits
+    except (ImportError, AssertionError, TypeError) as error:
+        name = getattr(error, "name", None) or ""
+        if isinstance(error, ImportError) and not name.startswith("onnxruntime."):
+            raise MissingDependencyError(how_to_install(name or "onnxruntime")) from None
+        # An older version has not that part, or does not know an argument or the bits.
         raise UnsupportedError(
             f"--precision {precision.kind}: this ONNX Runtime's quantiser cannot do it ({error}); upgrade onnxruntime"
         ) from error
