@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tsmerge_export.eager.apply import apply, merging, remove
     from tsmerge_export.forecast import pipeline
     from tsmerge_export.settings.config import MergeConfig
+    from tsmerge_export.settings.one_shape import OneShape
     from tsmerge_export.settings.precision import Precision
     from tsmerge_export.settings.trained import Trained
     from tsmerge_export.tools.distill.distill import distill
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Bundle": "bundle",
     "MergeConfig": "settings.config",
+    "OneShape": "settings.one_shape",
     "Precision": "settings.precision",
     "Target": "backends.target",
     "Trained": "settings.trained",
@@ -49,8 +51,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "Bundle", "MergeConfig", "Precision", "Target", "Trained", "apply", "distill", "distillation_loss", "export",
-    "load", "load_model", "merge", "merging", "pipeline", "remove", "save_checkpoint",
+    "Bundle", "MergeConfig", "OneShape", "Precision", "Target", "Trained", "apply", "distill", "distillation_loss",
+    "export", "load", "load_model", "merge", "merging", "pipeline", "remove", "save_checkpoint",
 ]  # fmt: skip
 
 

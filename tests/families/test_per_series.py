@@ -15,9 +15,9 @@ import tsmerge_export as tsm
 from tests.families.harness import Subject, describe
 from tests.graphs import models as graphs
 from tsmerge_export import families
-from tsmerge_export.backends.engines.lower import check_supported
 from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.backends.onnxruntime.native import CPU_LIBRARY, CUDA_LIBRARY
+from tsmerge_export.backends.static_functions import check_supported
 from tsmerge_export.cli import main_export
 from tsmerge_export.eager.apply import plan_of
 from tsmerge_export.errors import UnsupportedError

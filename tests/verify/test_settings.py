@@ -174,7 +174,8 @@ def test_validate_fails_on_an_edited_attribute(tmp_path: Path, monkeypatch: pyte
 
 def test_forms_for_other_runtimes(tmp_path: Path) -> None:
     pytest.importorskip("onnx_graphsurgeon")
-    from tsmerge_export.backends.engines.lower import set_precision, static_functions
+    from tsmerge_export.backends.engines.lower import set_precision
+    from tsmerge_export.backends.static_functions import static_functions
     from tsmerge_export.backends.tensorrt.plugin_form import plugin_form
     from tsmerge_export.backends.tensorrt_rtx.form import standard_form
 

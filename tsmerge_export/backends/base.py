@@ -12,6 +12,7 @@ from tsmerge_export.backends.components import BundleSession, StepSession
 from tsmerge_export.backends.describe import Block
 from tsmerge_export.bundle import Bundle, TensorInfo
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.one_shape import OneShape
 
 if TYPE_CHECKING:
     import onnx
@@ -43,6 +44,13 @@ class Prover(Protocol):
             The verdict, JSON-ready. Raises VerdictError.
         """
 
+    def at(self, path: Path, shape: OneShape) -> dict[str, Any]:
+        """A file with merge nodes that takes one shape alone, in ONNX Runtime, float32, at that shape.
+
+        Returns:
+            The verdict, JSON-ready. Raises VerdictError.
+        """
+
     def in_a_row(self, sessions: Mapping[str, StepSession]) -> dict[str, Any]:
         """What a back end computes by all components in a row, as a forecaster runs them, in float32.
 
@@ -60,6 +68,7 @@ class Part:
         merges: whether it merges at all.
         longest: time steps that the model reads; more are cut. None for a graph from a file, of which it is not known.
         removed: at a length the merges, by name, and how many tokens each removes at once.
+        shapes: of a target of one shape, the inputs' at it; else None.
         prove: the verdict.
     """
 
@@ -72,6 +81,7 @@ class Part:
     longest: int | None
     removed: Callable[[int], Sequence[tuple[str, int]]]
     prove: Prover
+    shapes: Mapping[str, Sequence[int]] | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +115,8 @@ class Backend(ABC):
     proves_alone: ClassVar[bool] = False
     #: Whether it takes graphs from files, of which no longest length is known.
     graphs: ClassVar[bool] = False
+    #: Whether its files may be made for one batch and length, constants in them (``--static``).
+    one_shape: ClassVar[bool] = False
     #: Options of a :class:`~tsmerge_export.backends.target.Target` that it does not have (``dtype``, ``shapes``,
     #: ``capabilities``, ``plugin``, ``inline``), with the end of the sentence that refuses one.
     without: ClassVar[Mapping[str, str]] = {}

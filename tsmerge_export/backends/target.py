@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tsmerge_export import backends
 from tsmerge_export.errors import UnsupportedError, UsageError
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.one_shape import FLAG, OneShape
 from tsmerge_export.settings.precision import FLOAT32, Precision
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Target:
         shapes: smallest, usual and largest input shapes, each None for the defaults.
         capabilities: for TensorRT-RTX, compute capabilities; empty for the defaults.
         plugin: the plugin library for TensorRT.
+        static: the one batch and length that the bundle's files are made for; None is any.
     """
 
     runtime: str = backends.DEFAULT
@@ -39,6 +41,7 @@ class Target:
     shapes: tuple[Shapes | None, Shapes | None, Shapes | None] = field(default=(None, None, None))
     capabilities: tuple[str, ...] = ()
     plugin: Path | None = None
+    static: OneShape | None = None
 
     @property
     def backend(self) -> Backend:
@@ -52,13 +55,13 @@ class Target:
 
     @property
     def needs_more(self) -> bool:
-        """Whether the bundle holds more than the portable file."""
-        return self.backend.beside
+        """Whether the bundle holds more than the portable file, or another form of it."""
+        return self.backend.beside or self.static is not None
 
     def flags(self) -> list[str]:
         """The flags of the command line that ask for it; none for the default."""
         if self.runtime == backends.DEFAULT:
-            return []
+            return [] if self.static is None else [FLAG, str(self.static)]
         out = ["--runtime", self.runtime, "--dtype", self.dtype]
         for flag, shapes in zip(SHAPE_FLAGS, self.shapes, strict=True):
             if shapes is not None:
@@ -109,6 +112,8 @@ class Target:
                 raise UsageError(
                     f"{flag} has no effect with --runtime {self.runtime}{backend.without[option]}"
                 )
+        if self.static is not None:
+            self._check_static(inline, precision)
         if place is not None:
             self.proved_at(place, inline=inline)
         if merge.at_run_time and not backend.run_time:
@@ -132,3 +137,18 @@ class Target:
                 f"--inline: merge decisions of a file in {precision.kind} are proved on its merge nodes; leave it out"
             )
         backend.check(self, merge)
+
+    def _check_static(self, inline: bool, precision: Precision) -> None:
+        """Raises UsageError, UnsupportedError: what has no form of one shape."""
+        if not self.backend.one_shape:
+            raise UsageError(
+                f"{FLAG} {self.static} is for --runtime {backends.DEFAULT}, not for {self.runtime}; leave it out"
+            )
+        if inline:
+            raise UsageError(
+                "--inline: files of one shape keep their merge nodes, for native operators; leave it out"
+            )
+        if precision.low:
+            raise UnsupportedError(
+                f"{FLAG} {self.static}: files below float32 have no form of one shape yet; leave out --precision"
+            )

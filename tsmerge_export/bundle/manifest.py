@@ -18,6 +18,7 @@ from tsmerge_export.bundle.verdicts import Verdicts
 from tsmerge_export.console.one_line import short
 from tsmerge_export.errors import UsageError
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.one_shape import OneShape
 from tsmerge_export.settings.trained import Trained, Written
 from tsmerge_export.typed import SPARSE, plain, read, written
 
@@ -158,6 +159,11 @@ class Described:
     def trained_for(self) -> Trained | None:
         """What the weights were trained for. Raises UsageError for settings that this version does not know."""
         return None if self.trained is None else Trained.of(self.trained, MANIFEST, "trained")
+
+    @property
+    def one_shape(self) -> OneShape | None:
+        """The one shape that its files are for; None where they take any."""
+        return None if self.target is None else self.target.static
 
     @property
     def of_target(self) -> dict[str, Any]:

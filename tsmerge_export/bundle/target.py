@@ -1,4 +1,4 @@
-"""What a bundle says about the files that it holds for a runtime beside ONNX Runtime.
+"""What a bundle says about the files that it holds for a runtime beside ONNX Runtime, or for one shape.
 
 A back end says of it what it has to say; what only back ends of other packages say is kept as it is.
 """
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tsmerge_export.bundle.verdicts import Parity
+from tsmerge_export.settings.one_shape import OneShape
 from tsmerge_export.typed import REST, SPARSE
 
 
@@ -62,12 +63,14 @@ class TargetPart:
 @dataclass(frozen=True, kw_only=True)
 class TargetEntry:
     """The files for one runtime, by component. ``on_gpu``: what of it has run on a GPU, in words.
-    ``version``: of the runtime that it was proved in. ``own``: what else the back end says."""
+    ``version``: of the runtime that it was proved in. ``static``: the one shape that the bundle's files are for.
+    ``own``: what else the back end says."""
 
     runtime: str
     dtype: str
     on_gpu: str = field(default="", metadata=SPARSE)
     version: str | None = field(default=None, metadata=SPARSE)
+    static: OneShape | None = field(default=None, metadata=SPARSE)
     components: dict[str, TargetPart]
     script: str | None = field(default=None, metadata=SPARSE)
     own: dict[str, Any] = field(default_factory=dict, metadata=REST)

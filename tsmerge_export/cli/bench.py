@@ -33,10 +33,16 @@ def fill(parser: argparse.ArgumentParser) -> None:
     add_merging(parser)
     group = parser.add_argument_group("measuring")
     group.add_argument(
-        "--batch", type=_wholes, default=(1, 8), metavar="N,...", help="series per call; default: 1,8"
+        "--batch",
+        type=_wholes,
+        metavar="N,...",
+        help="series per call; default: 1,8, or a bundle's one shape",
     )
     group.add_argument(
-        "--length", type=_wholes, default=(512,), metavar="N,...", help="steps per series; default: 512"
+        "--length",
+        type=_wholes,
+        metavar="N,...",
+        help="steps per series; default: 512, or a bundle's one shape",
     )
     group.add_argument("--threads", type=_wholes, default=(1,), metavar="N,...", help="default: 1")
     group.add_argument(

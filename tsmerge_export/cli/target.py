@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tsmerge_export import backends
 from tsmerge_export.cli.providers import provider_options
+from tsmerge_export.settings.one_shape import FLAG, OneShape
 from tsmerge_export.settings.precision import FP32, HALVES
 
 if TYPE_CHECKING:
@@ -43,6 +44,11 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
             help=f"{what} input shapes of an engine",
         )
     group.add_argument(
+        FLAG,
+        metavar="BxN",
+        help="files for B series of N steps a call and no others, all lengths constants: for CUDA graphs",
+    )
+    group.add_argument(
         "--compute-capability",
         type=capabilities,
         default=(),
@@ -67,4 +73,5 @@ def target_of(args: argparse.Namespace) -> Target:
         (low, usual, high),
         args.compute_capability,
         None if plugin is None else Path(plugin),
+        None if args.static is None else OneShape.parse(args.static),
     )

@@ -32,7 +32,7 @@ from tsmerge_export.demo import SAMPLE_SERIES
 from tsmerge_export.eager.apply import plan_of, refuse_where_nothing_merges, remove
 from tsmerge_export.eager.default import Settled, settle
 from tsmerge_export.eager.trained import fitting
-from tsmerge_export.errors import UsageError
+from tsmerge_export.errors import UnsupportedError, UsageError
 from tsmerge_export.families import plugins
 from tsmerge_export.families.base import Arrays, Component
 from tsmerge_export.merge.plan import MergeStep
@@ -40,6 +40,7 @@ from tsmerge_export.onnx_model import weights as onnx_weights
 from tsmerge_export.precision.half import Halves, rounded_weights
 from tsmerge_export.precision.quantise import as_products
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.one_shape import FLAG, OneShape
 from tsmerge_export.settings.trained import Trained
 from tsmerge_export.verify import cost, example, generation, half, parity, precision, remarks
 from tsmerge_export.verify.built import Built
@@ -184,6 +185,31 @@ class CheckpointSource:
         """See :class:`~tsmerge_export.compile.source.Source`."""
         return self.components[0].from_series(self.model, series)
 
+    def shapes(self, shape: OneShape) -> dict[str, tuple[int, ...]]:
+        """See :class:`~tsmerge_export.compile.source.Source`."""
+        if len(self.components) > 1:
+            others = " and ".join(part.name for part in self.components[1:])
+            raise UnsupportedError(
+                f"{FLAG} {shape}: a {self.family} has more graphs than one, and lengths of the {others} grow while it "
+                "forecasts; leave it out"
+            )
+        named = {dim for spec in self.components[0].inputs for dim in spec.dims if isinstance(dim, str)}
+        more = sorted(named - {"batch", "length"})
+        if more:
+            raise UnsupportedError(
+                f"{FLAG} {shape}: lengths in a {self.family} follow from {' and '.join(more)} too, which it does not "
+                "name; leave it out"
+            )
+        varies = "length" in named
+        if shape.length > self.longest or (shape.length < self.longest and not varies):
+            takes = "reads at most" if varies else "always takes"
+            raise UsageError(
+                f"{FLAG} {shape}: {self.name} {takes} {self.longest} steps, not {shape.length}; "
+                f"give {FLAG} {replace(shape, length=self.longest)}"
+            )
+        series = np.random.default_rng(0).standard_normal((shape.batch, shape.length), np.float32)
+        return {name: tuple(value.shape) for name, value in self.feed(series).items()}
+
     def rival(self, built: Built, folder: Path) -> Path:
         """The plain export, of the original where there is one."""
         return built.rival
@@ -294,11 +320,25 @@ class CheckpointSource:
         """See :func:`~tsmerge_export.compile.hand_over.build_for`."""
 
         def prover(item: Built) -> EagerProver:
-            return EagerProver(target.runtime, self.loaded, merge, item, built, checks)
+            return self.prover(target.runtime, merge, item, built, checks)
 
         return build_for(
-            target, merge, built, prover, self.longest, folder=folder, scratch=scratch, progress=progress
+            target,
+            merge,
+            built,
+            prover,
+            self.longest,
+            self.shapes,
+            folder=folder,
+            scratch=scratch,
+            progress=progress,
         )
+
+    def prover(
+        self, runtime: str, merge: MergeConfig, item: Built, built: Sequence[Built], checks: Checks
+    ) -> EagerProver:
+        """See :class:`~tsmerge_export.compile.source.Source`."""
+        return EagerProver(runtime, self.loaded, merge, item, built, checks)
 
     def pipeline(self) -> dict[str, Any]:
         """See :class:`~tsmerge_export.compile.source.Source`."""

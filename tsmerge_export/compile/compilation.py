@@ -13,6 +13,7 @@ from typing import Any
 import onnx_ir as ir
 
 from tsmerge_export import backends
+from tsmerge_export.backends.onnxruntime.static.check import faults as static_faults
 from tsmerge_export.backends.target import Target
 from tsmerge_export.bundle import Bundle, BundleWriter
 from tsmerge_export.bundle.manifest import Described, to_dict
@@ -21,6 +22,7 @@ from tsmerge_export.bundle.run import Run
 from tsmerge_export.bundle.verdicts import Verdicts
 from tsmerge_export.compile.build import merge_and_lower
 from tsmerge_export.compile.half import halve_files, judge_half
+from tsmerge_export.compile.hand_over import entry_of_one_shape
 from tsmerge_export.compile.precision import judge, quantise_files
 from tsmerge_export.compile.shared_weights import share
 from tsmerge_export.compile.source import Source
@@ -28,6 +30,7 @@ from tsmerge_export.console.progress import NoProgress, Progress, Stopwatch
 from tsmerge_export.eager.default import Settled
 from tsmerge_export.errors import UnsupportedError, UsageError, VerdictError
 from tsmerge_export.families.base import Component
+from tsmerge_export.onnx_model import weights as onnx_weights
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.precision import FLOAT32, HALVES, Precision
 from tsmerge_export.verify import forms
@@ -161,11 +164,14 @@ class Compilation:
         """The verdicts of a bundle that is there, against the source; in its runtime too, where that runs its files.
 
         Of a quantised bundle, parity and merge cost are those of the float32 files that are built anew; the bundle's
-        own are held against these.
+        own are held against these. Of a bundle of one shape they are those of files for any, and its own is held
+        against the source at its shape.
 
         Raises:
             UsageError: its forms for other runtimes cannot be read. MissingDependencyError: that runtime is not here.
         """
+        shape = bundle.contents.one_shape
+        checks = replace(checks, shape=shape)
         inlined = bundle.contents.inline and self.merge.active
         if inlined:
             checks = replace(checks, place=checks.place.without_library("an inlined bundle"))
@@ -183,7 +189,8 @@ class Compilation:
             faults = forms.faults(bundle, self.source.plan(self.merge))
             faults += self._faults_there(bundle, theirs, checks, folder)
             said = bundle.contents.precision
-            verdicts = self.prove(fresh if said is not None else theirs, checks, faults=faults)[0]
+            anew = said is not None or shape is not None
+            verdicts = self.prove(fresh if anew else theirs, checks, faults=faults)[0]
             if said is None or not verdicts.passed:
                 return verdicts
             return replace(verdicts, precision=self._judged(fresh, theirs, said, checks, folder))
@@ -208,6 +215,15 @@ class Compilation:
     ) -> list[str]:
         """What fails where a bundle's own runtime runs its files; none where it has files of its own, see ``forms``."""
         entry = bundle.contents.target
+        if entry is not None and entry.static is not None:
+            item = replace(built[0], decisions=None)
+            prover = self.source.prover(entry.runtime, self.merge, item, built, checks)
+            try:
+                prover.at(item.merged, entry.static)
+            except VerdictError as error:
+                return [str(error)]
+            name = item.merged.name
+            return [f"{name}: {fault}" for fault in static_faults(onnx_weights.read(item.merged))[:1]]
         if entry is None or not backends.get(entry.runtime).proves_alone:
             return []
         target = Target(entry.runtime, entry.dtype)
@@ -247,6 +263,10 @@ class Compilation:
             UsageError, UnsupportedError, MissingDependencyError: the user can mend it; nothing is written.
         """
         output = output(self.merge.method) if callable(output) else output
+        shape = None if target is None else target.static
+        if shape is not None:
+            self.source.shapes(shape)  # what it does not take is said before any slow step
+            checks = replace(checks, shape=shape)
         with BundleWriter(output, force) as writer:
             proved = writer.scratch if precision.low else writer.path
             built = self._in_a_row(proved, writer.scratch, inline=self.inline)
@@ -282,12 +302,17 @@ class Compilation:
                     f"{self.source.name}: precision failed, no bundle is written: {first}", known
                 )
             if target is not None and target.needs_more:
-                wanted = [item for item in built if target.backend.whole or item.component.mergeable]
+                whole = target.backend.whole or shape is not None
+                wanted = [item for item in built if whole or item.component.mergeable]
                 lowered = self.source.lower(
                     target, self.merge, wanted, checks, folder=writer.path, scratch=writer.scratch,
                     progress=self._progress,
                 )  # fmt: skip
                 described = replace(described, target=lowered)
+                if shape is not None:
+                    parts = zip(described.components, built, strict=True)
+                    fixed = tuple(entry_of_one_shape(entry, item.merged) for entry, item in parts)
+                    described = replace(described, components=fixed)
             self._progress.step("bundle")
             self._progress.stop()
             if texts is not None:

@@ -11,17 +11,23 @@ from typing import Any
 from tsmerge_export import families
 from tsmerge_export.backends.base import Part, Prover, Run
 from tsmerge_export.backends.components import StepSession
+from tsmerge_export.backends.onnxruntime.static.fold import known
 from tsmerge_export.backends.target import Target
+from tsmerge_export.bundle.manifest import ComponentEntry
 from tsmerge_export.bundle.target import TargetEntry
 from tsmerge_export.bundle.verdicts import Parity
 from tsmerge_export.checkpoint import LoadedModel
 from tsmerge_export.compile.onnx_export import EXAMPLE
 from tsmerge_export.console.progress import Progress
+from tsmerge_export.eager.apply import plan_of
 from tsmerge_export.errors import VerdictError
 from tsmerge_export.inspection.inspect import inspect_file
+from tsmerge_export.onnx_model import weights as onnx_weights
+from tsmerge_export.ops import DOMAIN, schema
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.one_shape import OneShape
 from tsmerge_export.typed import read, written
-from tsmerge_export.verify import generation, parity
+from tsmerge_export.verify import corpus, generation, parity
 from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import Checks
 
@@ -65,6 +71,15 @@ class EagerProver:
         )  # fmt: skip
         return passed(report.verdict(), f"{self.item.component.name}: parity in {self.runtime} failed")
 
+    def at(self, path: Path, shape: OneShape) -> dict[str, Any]:
+        cases = [corpus.Case(entry, shape.batch, shape.length, self.checks.seed) for entry in corpus.ENTRIES]
+        family = families.get(self.loaded.family)
+        report = parity.check(
+            family, self.item.component, self.loaded.model, self.merge, path, replace(self._checks, cases=cases),
+            plan=plan_of(family, self.loaded.model, self.merge),
+        )  # fmt: skip
+        return passed(report.verdict(), f"{self.item.component.name}: parity at {shape} failed")
+
     def in_a_row(self, sessions: Mapping[str, StepSession]) -> dict[str, Any]:
         family = families.get(self.loaded.family)
         report = generation.check(
@@ -96,6 +111,7 @@ def build_for(
     built: Sequence[Built],
     prover: Callable[[Built], Prover],
     longest: int | None,
+    shapes: Callable[[OneShape], Mapping[str, Sequence[int]]],
     *,
     folder: Path,
     scratch: Path,
@@ -106,6 +122,7 @@ def build_for(
     Args:
         built: components, proved in their portable form; for a back end that runs a model as a whole, all of them.
         prover: the parity verdict of a component. longest: see :class:`~tsmerge_export.backends.base.Part`.
+        shapes: of the inputs of the one component, where files are made for one shape.
 
     Returns:
         The manifest's ``target``: runtime, dtype, per component its files, profile, verdict and, where there is one,
@@ -128,6 +145,7 @@ def build_for(
             longest=longest,
             removed=removed_at(item.merged),
             prove=prover(item),
+            shapes=None if target.static is None else shapes(target.static),
         )
         for item, entry in zip(built, entries, strict=True)
     ]
@@ -145,3 +163,22 @@ def removed_at(file: Path) -> Callable[[int], list[tuple[str, int]]]:
         return [(found["name"], found["before"] - found["after"]) for found in merges]
 
     return removed
+
+
+def entry_of_one_shape(entry: ComponentEntry, file: Path) -> ComponentEntry:
+    """What a manifest says of a component whose file was made for one shape: numbers in place of names of dims."""
+    graph = onnx_weights.read(file).graph
+    values = (*graph.input, *graph.output, *graph.value_info)
+    dims = {value.name: known(value.type) or () for value in values}
+    tokens = {
+        node.name: tuple(dims[name][1] for name in (node.input[0], node.output[0]))
+        for node in graph.node
+        if node.domain == DOMAIN and schema(node.op_type).merges
+    }
+    merges = tuple(
+        replace(merge, before=tokens[merge.node][0], after=tokens[merge.node][1]) for merge in entry.merges
+    )
+    inputs, outputs = (
+        tuple(replace(one, dims=dims[one.name]) for one in side) for side in (entry.inputs, entry.outputs)
+    )
+    return replace(entry, inputs=inputs, outputs=outputs, merges=merges)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from tsmerge_export.backends.base import Prover
 from tsmerge_export.backends.target import Target
 from tsmerge_export.bundle import verdicts
 from tsmerge_export.bundle.manifest import GraphEntry, OriginalEntry
@@ -23,6 +24,7 @@ from tsmerge_export.families.base import Arrays, Component
 from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.precision.half import Halves
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.one_shape import OneShape
 from tsmerge_export.settings.trained import Trained
 from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.calibration import Calibration
@@ -128,6 +130,13 @@ class Source(Protocol):
     def feed(self, series: npt.NDArray[np.float32]) -> Arrays:
         """Inputs of the first component for series ``[B, L]``; made up where nobody knows what they mean."""
 
+    def shapes(self, shape: OneShape) -> dict[str, tuple[int, ...]]:
+        """Of the first component's inputs at one batch and length.
+
+        Raises:
+            UsageError: it does not take that. UnsupportedError: it has more components than one.
+        """
+
     def rival(self, built: Built, folder: Path) -> Path:
         """The file that the merged one is timed against: the model as its user would run it in ONNX Runtime."""
 
@@ -208,6 +217,11 @@ class Source(Protocol):
         Raises:
             UnsupportedError, VerdictError, UsageError: it cannot, or the result is not right.
         """
+
+    def prover(
+        self, runtime: str, merge: MergeConfig, item: Built, built: Sequence[Built], checks: Checks
+    ) -> Prover:
+        """The parity verdict of one component; ``built`` are all of them."""
 
     def pipeline(self) -> dict[str, Any]:
         """What a forecaster needs besides the components, JSON-ready."""

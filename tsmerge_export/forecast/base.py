@@ -63,6 +63,11 @@ class Forecaster(ABC):
             raise UsageError(
                 f"{bundle.path}: its pipeline settings are incomplete; export it again"
             ) from None
+        shape = bundle.contents.one_shape
+        #: Steps that the model takes at once, where its files are for that number alone.
+        self._only = None if shape is None else shape.length
+        if shape is not None:
+            self._context = min(self._context, shape.length)
         merges = any(part.merges for part in bundle.contents.components)
         # Patches that overlap give a series in front of which there is padding more tokens.
         self._padding_counts = merges or settings.get("patch_stride", self._patch) != self._patch
@@ -229,6 +234,27 @@ class Forecaster(ABC):
     def _seen(self, length: int) -> int:
         """Steps that the model sees of a series of that many, those included that it pads itself."""
         return -(-length // self._patch) * self._patch
+
+    def _fitting(self, rows: Sequence[Floats]) -> list[Floats]:
+        """The rows as long as the files take them: of one shape, shorter ones are missing (NaN) on their left.
+
+        Args:
+            rows: series ``[L]``, cut to the context.
+
+        Raises:
+            UsageError: a merging model would see more steps than the series alone has, and so merge otherwise.
+        """
+        only = self._only
+        if only is None:
+            return list(rows)
+        for index, row in enumerate(rows):
+            if self._padding_counts and self._seen(len(row)) != self._seen(only):
+                raise UsageError(
+                    f"series {index} has {len(row)} steps, and {self.bundle.path} was made for {only} alone: padding "
+                    "would merge with it and move its forecast; give longer series, or export without --static"
+                )
+        missing = np.full(only, np.nan, np.float32)
+        return [np.concatenate([missing[len(row) :], row]) for row in rows]
 
     def _own_steps(self, prediction_length: Any) -> int:
         """Steps to forecast, for a model that does not go on behind its own horizon; UsageError for more."""

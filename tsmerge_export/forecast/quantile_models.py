@@ -122,6 +122,7 @@ class QuantileForecaster(Forecaster):
         Args:
             piece, pieces: which part of a longer horizon this is, for the progress.
         """
+        rows = self._fitting(rows)
         out, done = np.empty((0,), np.float32), 0
         size = max(1, self._memory // (self.bytes_per_step * self._context))
         with self._working():

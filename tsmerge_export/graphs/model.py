@@ -28,6 +28,7 @@ from tsmerge_export.inspection.feeds import FIRST_AXIS, TOKEN_MASK, Input, Sizes
 from tsmerge_export.inspection.measure import measure
 from tsmerge_export.rewrite.dims import dims
 from tsmerge_export.rewrite.points import find_points
+from tsmerge_export.settings.one_shape import OneShape
 from tsmerge_export.untrusted.isolated import within_memory
 from tsmerge_export.verify.tolerances import end_to_end
 
@@ -139,6 +140,10 @@ class GraphModel:
         if index == 0 and self.given is not None:
             return self.given
         return make(self.inputs, self.sizes[index])
+
+    def sizes_at(self, shape: OneShape) -> Sizes:
+        """Its named dims at one shape: every one but the batch is the length."""
+        return {dim: shape.batch if dim == "batch" else shape.length for dim in self.sizes[0]}
 
 
 def is_graph_file(source: object) -> TypeGuard[str | Path]:

@@ -44,7 +44,7 @@ def precision_cost(
     shares, notes = decisions_moved(twin.with_nodes, quantised.merged, feeds, checks)
     return PrecisionCost(
         passed=True,
-        data=data_of(model),
+        data=data_of(model, checks),
         outputs=outputs_moved(names, before, after, feeds),
         decisions_moved_percent=shares,
         speed=speed,

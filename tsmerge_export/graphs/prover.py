@@ -14,6 +14,7 @@ from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.graphs import verdicts
 from tsmerge_export.graphs.model import GraphModel
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.one_shape import OneShape
 from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import Checks
 
@@ -42,6 +43,12 @@ class GraphProver:
                 f"{self.runtime} asks for others"
             )
         return self._verdict(self.item, run, f"parity in {self.runtime} failed")
+
+    def at(self, path: Path, shape: OneShape) -> dict[str, Any]:
+        """A form of the file for one shape."""
+        item, only = replace(self.item, merged=path), self.model.sizes_at(shape)
+        found = verdicts.parity(self.model, self.merge, item, usual_tolerances(self.checks), only=only)
+        return passed(found, f"{item.component.name}: parity at {shape} failed")
 
     def in_a_row(self, sessions: Mapping[str, StepSession]) -> dict[str, Any]:
         """There is one component."""

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.backends.target import Target
 from tsmerge_export.bundle import Bundle
 from tsmerge_export.bundle.manifest import GraphEntry
@@ -24,7 +25,7 @@ from tsmerge_export.compile.hand_over import build_for
 from tsmerge_export.compile.source import Cost
 from tsmerge_export.console.progress import NoProgress, Progress
 from tsmerge_export.eager.default import FILES, Settled, settle_layers
-from tsmerge_export.errors import UnsupportedError, UsageError
+from tsmerge_export.errors import UnsupportedError, UsageError, first_line
 from tsmerge_export.families.base import Arrays, Component
 from tsmerge_export.graphs import verdicts
 from tsmerge_export.graphs.calibration import OutputCalibration
@@ -47,6 +48,7 @@ from tsmerge_export.rewrite.blocks import find_blocks
 from tsmerge_export.rewrite.points import Point, find_points
 from tsmerge_export.rewrite.subgraphs import nodes_inside
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.one_shape import FLAG, OneShape
 from tsmerge_export.verify import remarks
 from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.calibration import Calibration
@@ -171,9 +173,26 @@ class GraphSource:
 
     def feed(self, series: npt.NDArray[np.float32]) -> Arrays:
         """Generated, as many rows and steps as the series: every dim of the inputs but the batch is the length."""
-        batch, length = series.shape
-        sizes = {dim: batch if dim == "batch" else length for dim in self.model.sizes[0]}
-        return make(self.model.inputs, sizes)
+        return make(self.model.inputs, self.model.sizes_at(OneShape(*series.shape)))
+
+    def shapes(self, shape: OneShape) -> dict[str, tuple[int, ...]]:
+        """See :class:`~tsmerge_export.compile.source.Source`: of generated inputs that the original graph runs on."""
+        model, named = self.model, self.model.sizes[0]
+        first = model.inputs[0].spec.dims
+        for what, size, varies, fixed in (
+            ("series of a call", shape.batch, "batch" in named, first[:1]),
+            ("tokens", shape.length, any(dim != "batch" for dim in named), first[1:2]),
+        ):
+            if not varies and fixed and isinstance(fixed[0], int) and size != fixed[0]:
+                raise UsageError(f"{FLAG} {shape}: {self.name} takes {fixed[0]} {what}, not {size}")
+        feeds = make(model.inputs, model.sizes_at(shape))
+        try:
+            open_session(model.original).run(None, feeds)
+        except Exception as error:  # ONNX Runtime raises its own types, one per status code
+            raise UsageError(
+                f"{FLAG} {shape}: {self.name} does not run at it: {first_line(error)}"
+            ) from error
+        return {name: tuple(value.shape) for name, value in feeds.items()}
 
     def rival(self, built: Built, folder: Path) -> Path:
         """The original, fused operators included, which the merged file had to be taken apart from."""
@@ -246,11 +265,17 @@ class GraphSource:
         """See :func:`~tsmerge_export.compile.hand_over.build_for`."""
 
         def prover(item: Built) -> GraphProver:
-            return GraphProver(target.runtime, self.model, merge, item, checks)
+            return self.prover(target.runtime, merge, item, built, checks)
 
         return build_for(
-            target, merge, built, prover, None, folder=folder, scratch=scratch, progress=progress
+            target, merge, built, prover, None, self.shapes, folder=folder, scratch=scratch, progress=progress
         )
+
+    def prover(
+        self, runtime: str, merge: MergeConfig, item: Built, built: Sequence[Built], checks: Checks
+    ) -> GraphProver:
+        """See :class:`~tsmerge_export.compile.source.Source`."""
+        return GraphProver(runtime, self.model, merge, item, checks)
 
     @property
     def record(self) -> None:

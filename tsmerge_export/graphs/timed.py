@@ -48,10 +48,13 @@ def batch_of(model: GraphModel, feeds: Arrays) -> int:
 def usual_feeds(model: GraphModel, session: Any, checks: Checks) -> tuple[Sizes, list[Arrays]]:
     """A usual size that a session of the graph runs at, and inputs of that size.
 
-    They are those of the user, or values of several kinds, random ones first.
+    They are those of the user, or values of several kinds, random ones first; of a file of one shape, of that.
     """
-    sizes = _usual_sizes(model, session, _TIMED_LENGTHS if checks.times else _SHORT_LENGTHS)
-    if model.given is not None:
+    if checks.shape is not None:
+        sizes = model.sizes_at(checks.shape)
+    else:
+        sizes = _usual_sizes(model, session, _TIMED_LENGTHS if checks.times else _SHORT_LENGTHS)
+    if model.given is not None and checks.shape is None:
         return sizes, [model.given]
     return sizes, [make(model.inputs, sizes, kind, checks.seed) for kind in (KINDS[0], KINDS[1], KINDS[4])]
 
@@ -68,9 +71,9 @@ def outputs_moved(
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 
-def data_of(model: GraphModel) -> str:
-    """What the inputs are, in words."""
-    return DATA if model.given is None else "the example of --inputs"
+def data_of(model: GraphModel, checks: Checks) -> str:
+    """What the inputs of :func:`usual_feeds` are, in words."""
+    return DATA if model.given is None or checks.shape is not None else "the example of --inputs"
 
 
 def _usual_sizes(model: GraphModel, session: Any, longest: Sequence[int]) -> Sizes:

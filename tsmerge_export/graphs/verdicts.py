@@ -86,10 +86,12 @@ def _more_sizes(model: GraphModel, session: Any) -> Iterator[Sizes]:
             yield sizes
 
 
-def cases_of(model: GraphModel, session: Any, checks: Checks, rows: Rows) -> list[GraphCase]:
-    """Every kind of values, and random ones at every size, the shortest included."""
-    sizes = [*_more_sizes(model, session), *model.sizes]
-    turns = [(KINDS[0], own) for own in [*sizes, *model.short]]
+def cases_of(
+    model: GraphModel, session: Any, checks: Checks, rows: Rows, only: Sizes | None = None
+) -> list[GraphCase]:
+    """Every kind of values, and random ones at every size, the shortest included; ``only``: all at that size."""
+    sizes = [*_more_sizes(model, session), *model.sizes] if only is None else [only]
+    turns = [(KINDS[0], own) for own in ([*sizes, *model.short] if only is None else sizes)]
     kinds = kinds_for(model.inputs)[: 2 if checks.quick else None]
     turns += [(kind, sizes[i % len(sizes)]) for i, kind in enumerate(kinds) if i]
     found = []
@@ -97,7 +99,7 @@ def cases_of(model: GraphModel, session: Any, checks: Checks, rows: Rows) -> lis
         feeds = make(model.inputs, own, kind, checks.seed + 1)
         what = " ".join([kind.name, *(f"{dim}={size}" for dim, size in own.items())])
         found.append(GraphCase(what, kind.degenerate, rows(feeds), feeds))
-    if model.given is not None:
+    if model.given is not None and only is None:
         found.append(GraphCase("--inputs", False, rows(model.given), model.given))
     return found
 
@@ -194,12 +196,14 @@ def parity(
     *,
     faults: Sequence[str] = (),
     values_from: Callable[..., Arrays] | None = None,
+    only: Sizes | None = None,
     progress: Told | None = None,
 ) -> Parity:
     """The artefact against the reference merging simulated in the original graph.
 
     Args:
         values_from: runs it elsewhere, see :class:`~tsmerge_export.verify.artefact.OnnxArtefact`.
+        only: the one size that the artefact takes; None is any.
 
     Raises:
         VerdictError: without merging, the reference itself differs from the original.
@@ -244,9 +248,9 @@ def parity(
             )
 
         by_rows = ByRow(artefact, rows)
-        cases = _at_ratios(cases_of(model, original, checks, rows), merge)
+        cases = _at_ratios(cases_of(model, original, checks, rows, only), merge)
         judge_cases(report, expected, by_rows, cases, progress)
-        if merge.active and checks.whole:
+        if merge.active and checks.whole and only is None:
             own = [result for case, result in zip(cases, report.cases, strict=True) if case.ratio is None]
             more = _telling_cases(model, merge, original, own, checks.seed, rows)
             judge_cases(report, expected, by_rows, more)
@@ -315,7 +319,7 @@ def cost(
         *([speed.note] if speed.note else []),
     ]
     return Cost(
-        data=data_of(model),
+        data=data_of(model, checks),
         outputs=outputs_moved(names, before, after, feeds),
         speed=speed.entry(),
         notes=tuple(notes),

@@ -13,6 +13,7 @@ from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.backends.onnxruntime.place import HERE, Place
 from tsmerge_export.backends.onnxruntime.session import GraphSession
 from tsmerge_export.errors import UsageError
+from tsmerge_export.settings.one_shape import OneShape
 from tsmerge_export.verify import corpus, tolerances
 from tsmerge_export.verify.tolerances import Tolerance
 
@@ -34,6 +35,7 @@ class Checks:
         cases: series for parity instead of the corpus; a graph from a file has none.
         timed: whether speed is measured in earnest, by many calls of usual inputs; False: one call.
         quick: few cases, and not timed: for tests of anything but the verdicts. What comes out proves little.
+        shape: the one that files are made for, at which merge cost and speed are measured; None is what is usual.
         place: where ONNX Runtime runs the files. Parity holds what it computes there against PyTorch on the CPU, within
             the same tolerances, in float32 proper (:meth:`~.place.Place.exact`); times and merge cost are those of the
             providers as a user has them. The reference of a graph from a file runs on the CPU.
@@ -49,6 +51,7 @@ class Checks:
     cases: Sequence[corpus.Case] | None = None
     timed: bool = True
     quick: bool = False
+    shape: OneShape | None = None
     place: Place = HERE
 
     def __post_init__(self) -> None:

@@ -205,10 +205,11 @@ def measure(
         unmerged, merged: .onnx files of the component.
         table: series; errors are taken on its last fifth.
         checks: threads, and the seed of families that sample (the same for both artefacts).
-        context: steps before each forecast; None is all that the model reads, or what the table has room for.
+        context: steps before each forecast; None is all that the model reads (or the length that ``checks`` name), or
+            what the table has room for.
         windows: at most so many per column; None is all.
         season: of the seasonal naive forecast, in steps.
-        batch: series per call when timing; their length is ``context``.
+        batch: series per call when timing (where ``checks`` name none); their length is ``context``.
         runs: timed calls.
         forecast: instead of ``family.forecast``, see :func:`~tsmerge_export.verify.decoded.decoded_by`.
         rival: the model that ``unmerged`` is of, where that is another than ``model``; it has the same horizon, context
@@ -228,11 +229,11 @@ def measure(
     notes = []
     if context is None:
         need_rows(table.name, rows, horizon, horizon)
-        context = min(family.context(model), rows - horizon)
-        if context < family.context(model):
-            notes.append(
-                f"context {context} instead of {family.context(model)}: the data have only {rows} rows"
-            )
+        wanted = family.context(model) if checks.shape is None else checks.shape.length
+        context = min(wanted, rows - horizon)
+        if context < wanted:
+            notes.append(f"context {context} instead of {wanted}: the data have only {rows} rows")
+    batch = batch if checks.shape is None else checks.shape.batch
     cut = rolling_windows(table, context, horizon, limit=windows)
     names = [spec.name for spec in component.outputs]
     sessions = [checks.open(path, timed=True) for path in (unmerged, merged)]

@@ -13,7 +13,8 @@ from tests.artefacts import built, component, model
 from tests.cases import Case, random_case
 from tests.ops.harness import difference, feed, merge_model, session
 from tsmerge_export import ops
-from tsmerge_export.backends.engines.lower import set_precision, static_functions
+from tsmerge_export.backends.engines.lower import set_precision
+from tsmerge_export.backends.static_functions import static_functions
 from tsmerge_export.backends.tensorrt.names import PLUGIN_DOMAIN
 from tsmerge_export.backends.tensorrt.plugin_form import plugin_form
 from tsmerge_export.backends.tensorrt_rtx.form import standard_form

@@ -16,8 +16,9 @@ from tests.models import T5, tiny
 from tsmerge_export import families
 from tsmerge_export.backends.base import Part
 from tsmerge_export.backends.engines.backend import check_removed
-from tsmerge_export.backends.engines.lower import set_precision, static_functions
+from tsmerge_export.backends.engines.lower import set_precision
 from tsmerge_export.backends.engines.profile import Profile, make_profile
+from tsmerge_export.backends.static_functions import static_functions
 from tsmerge_export.backends.target import Target
 from tsmerge_export.backends.tensorrt_rtx import engine as tensorrt_rtx
 from tsmerge_export.backends.tensorrt_rtx.backend import TensorRTRTX

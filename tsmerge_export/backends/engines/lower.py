@@ -1,8 +1,8 @@
-"""Lowering for runtimes that plan shapes beforehand: functions with static shapes, and the precision of products.
+"""Lowering for runtimes that plan shapes beforehand: the precision of products.
 
-Both start from the portable file (merge nodes with functions). Shapes follow from shapes: the ``tsmerge`` operators
-take the bodies of :mod:`tsmerge_export.ops.static`. ``Unmerge`` needs no plugin: its body is one GatherND of whole
-rows, which TensorRT runs as one layer that reads and writes every byte once.
+It starts from the portable file (merge nodes with functions), with functions of static shapes
+(:mod:`tsmerge_export.backends.static_functions`) or without. ``Unmerge`` needs no plugin: its body is one GatherND of
+whole rows, which TensorRT runs as one layer that reads and writes every byte once.
 """
 
 from __future__ import annotations
@@ -11,11 +11,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from tsmerge_export import ops
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.onnx_model.weights import graphs
-from tsmerge_export.ops.static import static_body
-from tsmerge_export.settings import registry
 
 #: Types of matrix products, by the name of ``--dtype``.
 DTYPES = {
@@ -23,64 +20,7 @@ DTYPES = {
     "fp16": onnx.TensorProto.FLOAT16,
     "bf16": onnx.TensorProto.BFLOAT16,
 }
-#: The merge that has a body of static shapes, and may be a plugin instead.
-_MERGE = "LocalMerge"
 _PRODUCTS = ("MatMul", "Gemm")
-
-
-def check_supported(model: onnx.ModelProto) -> None:
-    """Raise UnsupportedError for a merging operator that no TensorRT runtime can take."""
-    able = registry.able(lambda one: one.static)
-    for node in model.graph.node:
-        if node.domain != ops.DOMAIN:
-            continue
-        schema = ops.schema(node.op_type)
-        if schema.data_dependent:
-            raise UnsupportedError(
-                f"{node.op_type}: how many tokens stay follows from the data, but TensorRT plans lengths from shapes; "
-                f"use --merge {able}, or --runtime onnxruntime"
-            )
-        if ops.attributes_of(node).get("run_time"):
-            raise UnsupportedError(
-                f"{node.op_type}: its ratio is chosen at run time, but TensorRT plans lengths from shapes; export with "
-                "a ratio such as 1/4, or use --runtime onnxruntime"
-            )
-        if schema.merges and node.op_type != _MERGE:
-            raise UnsupportedError(
-                f"{node.op_type} has no form for TensorRT; use --merge {able}, or --runtime onnxruntime"
-            )
-
-
-def static_functions(model: onnx.ModelProto, *, merge: bool) -> onnx.ModelProto:
-    """A copy whose ``tsmerge`` functions have static shapes; still functions, so that ONNX Runtime runs it.
-
-    Args:
-        model: the portable file, with functions.
-        merge: also those of LocalMerge; else it keeps its portable ones.
-
-    Raises:
-        UnsupportedError: see :func:`check_supported`; or the functions are inlined already.
-    """
-    check_supported(model)
-    out = onnx.ModelProto()
-    out.CopyFrom(model)
-    opset = next(entry.version for entry in out.opset_import if entry.domain in ("", "ai.onnx"))
-    have = {(function.name, function.overload) for function in out.functions}
-    for node in out.graph.node:
-        if node.domain != ops.DOMAIN or (node.op_type == _MERGE and not merge):
-            continue
-        body = static_body(node.op_type, ops.attributes_of(node), opset)
-        if body is None:
-            continue
-        node.overload = body.overload
-        if (body.name, body.overload) not in have:
-            have.add((body.name, body.overload))
-            out.functions.append(body)
-    used = {(node.op_type, node.overload) for node in out.graph.node if node.domain == ops.DOMAIN}
-    kept = [function for function in out.functions if (function.name, function.overload) in used]
-    del out.functions[:]
-    out.functions.extend(kept)
-    return out
 
 
 def set_precision(model: onnx.ModelProto, dtype: str) -> onnx.ModelProto:

@@ -50,7 +50,7 @@ class TensorRT(EngineBackend):
 
     def static(self, portable: onnx.ModelProto) -> onnx.ModelProto:
         """All functions but that of the merge, which the plugin stands for."""
-        from tsmerge_export.backends.engines.lower import static_functions
+        from tsmerge_export.backends.static_functions import static_functions
 
         return static_functions(portable, merge=False)
 

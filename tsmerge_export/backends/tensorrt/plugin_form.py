@@ -17,7 +17,7 @@ def plugin_form(model: onnx.ModelProto) -> onnx.ModelProto:
     """One plugin node per merge, everything else in standard operators, by onnx-graphsurgeon.
 
     Args:
-        model: from :func:`~tsmerge_export.backends.engines.lower.static_functions` with ``merge=False``.
+        model: from :func:`~tsmerge_export.backends.static_functions.static_functions` with ``merge=False``.
 
     Raises:
         MissingDependencyError: onnx-graphsurgeon is not installed.

@@ -41,7 +41,7 @@ class TensorRTRTX(EngineBackend):
 
     def static(self, portable: onnx.ModelProto) -> onnx.ModelProto:
         """All functions with static shapes."""
-        from tsmerge_export.backends.engines.lower import static_functions
+        from tsmerge_export.backends.static_functions import static_functions
 
         return static_functions(portable, merge=True)
 

@@ -12,7 +12,7 @@ def standard_form(model: onnx.ModelProto) -> onnx.ModelProto:
     """Standard operators alone, all shapes static.
 
     Args:
-        model: from :func:`~tsmerge_export.backends.engines.lower.static_functions` with ``merge=True``.
+        model: from :func:`~tsmerge_export.backends.static_functions.static_functions` with ``merge=True``.
     """
     out = inliner.inline_local_functions(model)
     entries = [entry for entry in out.opset_import if entry.domain != ops.DOMAIN]

@@ -16,6 +16,8 @@ from tsmerge_export.bundle.search import Search
 from tsmerge_export.checkpoint import IN_MEMORY
 from tsmerge_export.settings import registry
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.one_shape import FLAG as STATIC
+from tsmerge_export.settings.one_shape import OneShape
 from tsmerge_export.settings.option import GENERAL, flag, text
 
 GRAPH = "onnx"  # the family of models that come as a file
@@ -138,6 +140,8 @@ def _graph_flags(report: Report) -> list[str]:
 
 def _sizes(report: Report) -> list[str]:
     """Batches, and the length that the export was timed at: one that the model is known to run at."""
+    if report.one_shape is not None:
+        return []
     speed = None if report.verdicts.cost is None else report.verdicts.cost.speed
     inputs = report.components[0].inputs if report.components else ()
     varies = any(isinstance(dim, str) and dim != "batch" for tensor in inputs for dim in tensor.dims)
@@ -216,6 +220,9 @@ def _target(flags: Sequence[str]) -> str:
     given = dict(zip(flags[::2], flags[1::2], strict=True))
     if not given:
         return ""
+    if STATIC in given:
+        shape = OneShape.parse(given[STATIC])
+        return f", target=tsm.Target(static=tsm.OneShape({shape.batch}, {shape.length}))"
     words = [f"runtime={given['--runtime']!r}", f"dtype={given['--dtype']!r}"]
     if any(flag in given for flag in SHAPES):
         shapes = tuple(parse_shapes(given[flag], flag) if flag in given else None for flag in SHAPES)

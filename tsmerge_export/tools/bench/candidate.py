@@ -41,6 +41,7 @@ class Candidate:
         options: for loading an eager model: ``family``, ``config``, ``trust_remote_code``.
         merged: whether the file holds merge nodes or functions made from them.
         ratio: of a file whose ratio is chosen at run time, as ``1/4``.
+        shape: of a file of one shape, its batch and length: it runs at no other.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Candidate:
     options: dict[str, Any]
     merged: bool = False
     ratio: str | None = None
+    shape: tuple[int, int] | None = None
 
     def fed(self, inputs: Arrays) -> Arrays:
         """The inputs of the group, and the ratio where this file takes one."""

@@ -27,6 +27,9 @@ from tsmerge_export.tools.bench.group import Group, bundle_name, of_bundle, of_m
 from tsmerge_export.tools.bench.run import Timing, interleave
 from tsmerge_export.verify.data import Table
 
+#: Sizes that are measured where nobody names others.
+BATCHES, LENGTHS = (1, 8), (512,)
+
 
 @dataclass(frozen=True)
 class Row:
@@ -78,7 +81,9 @@ def _add_bundle(path: str, groups: Sequence[Group]) -> None:
             f"{path}: is a bundle; name {wanted} {bundle.contents.family} model beside it, to compare with"
         )
     info = bundle.component(mine[0].component)
-    mine[0].add_merged(bundle_name(bundle, path), bundle.path / info.file, bundle.merge)
+    mine[0].add_merged(
+        bundle_name(bundle, path), bundle.path / info.file, bundle.merge, bundle.contents.one_shape
+    )
 
 
 def earlier_rows(path: str | None, settings: dict[str, Any]) -> list[Row]:
@@ -116,8 +121,8 @@ def bench(
     merge: MergeConfig,
     *,
     table: Table,
-    batches: Sequence[int] = (1, 8),
-    lengths: Sequence[int] = (512,),
+    batches: Sequence[int] | None = None,
+    lengths: Sequence[int] | None = None,
     threads: Sequence[int] = (1,),
     rivals: Sequence[str] = ("eager",),
     runs: int = 20,
@@ -136,7 +141,8 @@ def bench(
             of its family, or, where no model is named, stands alone.
         merge: settings with which the models are exported; ``none`` for the rivals alone.
         table: series to run on (what dynamic merging removes depends on them).
-        batches, lengths, threads: every combination is measured; lengths in steps.
+        batches, lengths, threads: every combination is measured; lengths in steps. None are :data:`BATCHES` and
+            :data:`LENGTHS`; where a bundle is of one shape, that.
         rivals: names of :data:`~tsmerge_export.tools.bench.candidate.RIVALS`; unmerged ONNX Runtime always runs.
         runs, seconds: see :func:`~tsmerge_export.tools.bench.run.interleave`.
         options: for :func:`~tsmerge_export.checkpoint.load_model`. graph: for ``.onnx`` and ``.pt2`` files.
@@ -174,6 +180,9 @@ def bench(
         if others and not place.on_cpu:
             notes.append(f"{' and '.join(dict.fromkeys(others))}: run on the CPU, the files in {place}")
         progress.step("bench")
+        shapes = [c.shape for group in groups for c in group.candidates if c.shape is not None]
+        batches = batches or sorted({batch for batch, _ in shapes}) or BATCHES
+        lengths = lengths or sorted({length for _, length in shapes}) or LENGTHS
         sizes = []
         for group in groups:
             for length in lengths:
@@ -181,13 +190,19 @@ def bench(
                 if refusal is not None:
                     notes.append(f"length {length}: {refusal}; left out")
                     continue
-                sizes += [(group, b, length, t) for b in batches for t in threads]
+                for batch in batches:
+                    here = group.at(batch, length)
+                    left = [one.name for one in group.candidates if one not in here]
+                    notes += [f"batch {batch}, length {length}: {name}; left out" for name in left]
+                    sizes += [(group, batch, length, t) for t in threads if here]
         if not sizes:
-            raise UsageError(f"--length {','.join(map(str, lengths))}: {notes[-1]}")
+            raise UsageError(
+                f"--batch {','.join(map(str, batches))}, --length {','.join(map(str, lengths))}: {notes[-1]}"
+            )
         for number, (group, batch, length, count_of_threads) in enumerate(sizes):
             size = (group.name, batch, length, count_of_threads)
             known = [row for row in done if (row.group, row.batch, row.length, row.threads) == size]
-            if {row.candidate for row in known} == {candidate.name for candidate in group.candidates}:
+            if {row.candidate for row in known} == {candidate.name for candidate in group.at(batch, length)}:
                 rows += known
                 continue
 
@@ -218,7 +233,7 @@ def _measure(
     stored = folder / "inputs.npz"
     np.savez(stored, **inputs)  # type: ignore[arg-type]
     timings = interleave(
-        group.candidates,
+        group.at(batch, length),
         group.component,
         stored,
         threads,
@@ -269,7 +284,8 @@ def _row(
         model = onnx_weights.read(file)
         flops = count(model, inputs).total
         found["gflops"] = flops / 1e9
-        if base_flops is None and model.functions:  # alone, and not inlined: counted with nothing removed
+        # Alone, not inlined, and of any shape: counted with nothing removed.
+        if base_flops is None and model.functions and candidate.shape is None:
             base_flops = count(without_merging(model), inputs).model
         if base_flops is not None:
             found["flop_ideal"] = base_flops / flops

@@ -20,6 +20,7 @@ from tsmerge_export.graphs.model import FAMILY, GraphOptions, is_graph_file
 from tsmerge_export.graphs.source import GraphSource
 from tsmerge_export.inspection import flops
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.one_shape import OneShape
 from tsmerge_export.tools.bench.candidate import MERGED, UNMERGED, Candidate
 from tsmerge_export.verify import ratios
 
@@ -51,12 +52,26 @@ class Group:
             return None
         return f"{self.name} reads at most {self.longest} steps"
 
+    def at(self, batch: int, length: int) -> list[Candidate]:
+        """The candidates that run at a size."""
+        return [one for one in self.candidates if one.shape is None or one.shape == (batch, length)]
+
     def add(self, name: str, kind: str, source: str | Path, *, merged: bool = False, **options: Any) -> None:
         """One more candidate; ``options`` are for loading an eager model."""
         self.candidates.append(Candidate(name, kind, self.name, str(source), options, merged=merged))
 
-    def add_merged(self, name: str, source: str | Path, merge: MergeConfig) -> None:
-        """A file that merges; where its ratio is chosen at run time, one candidate for each of several."""
+    def add_merged(
+        self, name: str, source: str | Path, merge: MergeConfig, shape: OneShape | None = None
+    ) -> None:
+        """A file that merges, for one shape or any; where its ratio is chosen at run time, one candidate for each of
+        several."""
+        if shape is not None:
+            own = (shape.batch, shape.length)
+            name = f"{name}, {shape} alone"
+            self.candidates.append(
+                Candidate(name, "onnxruntime", self.name, str(source), {}, merged=merge.active, shape=own)
+            )
+            return
         if merge.default_ratio is None:
             self.add(name, "onnxruntime", source, merged=merge.active)
             return
@@ -149,7 +164,7 @@ def of_bundle(path: str) -> Group:
         return flops.feeds(flops.load_graph(info.file), *series.shape)
 
     group = Group(path, family, info.name, inputs)
-    group.add_merged(bundle_name(bundle, path), info.file, bundle.merge)
+    group.add_merged(bundle_name(bundle, path), info.file, bundle.merge, bundle.contents.one_shape)
     others = [part.name for part in bundle.components[1:]]
     if others:
         group.notes.append(f"{path}: times are those of {info.name} alone; it also has {', '.join(others)}")
