@@ -1,10 +1,11 @@
 """Merged against unmerged on a GPU, in ONNX Runtime's CUDA provider, in one interleaved run.
 
-    python benchmarks/gpu.py prepare FOLDER [--models small,base] [--without-weights]
+    python benchmarks/gpu.py prepare FOLDER [--models small,base] [--sizes base:512:8] [--without-weights]
     python benchmarks/gpu.py run FOLDER --plugin libtsmerge_ort_cuda.so [--sizes base:512:8] [--runs 9] [--json FILE]
 
 T5 encoders of two published sizes, random weights: unmerged, and merged at N/4, N/2 and N/2 with compact positions,
-each by the portable functions and by the native operators of `plugins/onnxruntime_cuda`; with PyTorch there, eager sdpa
+each by the portable functions and by the native operators of `plugins/onnxruntime_cuda`, and made for that one shape
+(`--static`) with a CUDA graph and without; with PyTorch there, eager sdpa
 and torch.compile of the same encoder too. TF32 everywhere, inputs and outputs bound to the device. A size is
 MODEL:TOKENS:BATCH. `run` needs onnxruntime-gpu alone; files prepared `--without-weights` get theirs from a seed there,
 so that little has to travel to a machine with a GPU.
@@ -66,10 +67,11 @@ def config(name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def prepare(folder: Path, models: list[str], without_weights: bool) -> None:
-    """Export every model and merge; weights beside the graph, or left out."""
+def prepare(folder: Path, models: list[str], sizes: list[str], without_weights: bool) -> None:
+    """Export every model and merge, also for the sizes alone; weights beside the graph, or left out."""
     import torch
 
+    from tsmerge_export.backends.onnxruntime.static.form import static_form
     from tsmerge_export.compile.checkpoint_source import CheckpointSource
     from tsmerge_export.compile.compilation import Compilation
     from tsmerge_export.families import get
@@ -95,6 +97,13 @@ def prepare(folder: Path, models: list[str], without_weights: bool) -> None:
             target = folder / name / str(list(MERGES).index(label))
             target.mkdir(parents=True, exist_ok=True)
             (target / WEIGHTS).unlink(missing_ok=True)
+            forms = {
+                one: static_form(
+                    graph, dict.fromkeys((v.name for v in graph.graph.input), _shape(one)), label
+                )
+                for one in sizes
+                if one.split(":")[0] == name
+            }
             onnx.save_model(
                 graph,
                 target / "model.onnx",
@@ -102,9 +111,25 @@ def prepare(folder: Path, models: list[str], without_weights: bool) -> None:
                 location=WEIGHTS,
                 size_threshold=LARGE,
             )
+            there = {tensor.name: tensor for tensor in graph.graph.initializer if tensor.external_data}
+            for one, form in forms.items():
+                for tensor in form.graph.initializer:
+                    if tensor.name in there:  # the same weights, in the same file
+                        tensor.CopyFrom(there[tensor.name])
+                onnx.save_model(form, static_file(target, one))
             if without_weights:
                 (target / WEIGHTS).unlink()
         np.savez(folder / name / "example.npz", **component.example(model, 1, 511))
+
+
+def _shape(size: str) -> tuple[int, int]:
+    _, tokens, batch = size.split(":")
+    return int(batch), int(tokens)
+
+
+def static_file(folder: Path, size: str) -> Path:
+    """Of a merge's folder, the file for one size alone."""
+    return folder / "static-{}x{}.onnx".format(*_shape(size))
 
 
 def fill(file: Path) -> None:
@@ -143,15 +168,18 @@ def feed(folder: Path, batch: int, tokens: int) -> dict[str, np.ndarray]:
     return out
 
 
-def open_session(file: Path, plugin: Path | None, profile: str | None = None) -> ort.InferenceSession:
-    """In the CUDA provider, with the operators or without."""
+def open_session(
+    file: Path, plugin: Path | None, profile: str | None = None, *, graph: bool = False
+) -> ort.InferenceSession:
+    """In the CUDA provider, with the operators or without; captured and replayed as a CUDA graph."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, profile
     if plugin is not None:
         options.register_custom_ops_library(str(plugin.resolve()))
-    found = ort.InferenceSession(str(file), options, providers=[(CUDA, {"use_tf32": "1"}), CPU])
+    chosen = {"use_tf32": "1", **({"enable_cuda_graph": "1"} if graph else {})}
+    found = ort.InferenceSession(str(file), options, providers=[(CUDA, chosen), CPU])
     if found.get_providers()[0] != CUDA:
         raise SystemExit("error: ONNX Runtime could not start its CUDA provider")
     return found
@@ -163,7 +191,12 @@ def bound(session: ort.InferenceSession, inputs: dict[str, np.ndarray]) -> Calla
     for name, value in inputs.items():
         binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(value, "cuda", 0))
     for output in session.get_outputs():
-        binding.bind_output(output.name, "cuda")
+        if all(isinstance(dim, int) for dim in output.shape):  # where a CUDA graph finds them again
+            dtype = {"tensor(float)": np.float32, "tensor(int64)": np.int64}[output.type]
+            there = ort.OrtValue.ortvalue_from_shape_and_type(output.shape, dtype, "cuda", 0)
+            binding.bind_ortvalue_output(output.name, there)
+        else:
+            binding.bind_output(output.name, "cuda")
 
     def run() -> None:
         session.run_with_iobinding(binding)
@@ -239,6 +272,11 @@ def measure(folder: Path, size: str, plugin: Path | None, runs: int, compiled: b
                 twin = outputs[f"{label}, functions"].reshape(len(outputs[key]), -1)
                 apart = np.abs(outputs[key].reshape(twin.shape) - twin).max(1) / np.abs(twin).max(1)
                 rows[key] |= {"apart_median": float(np.median(apart)), "apart_most": float(apart.max())}
+            static = static_file(file.parent, size)
+            for graph in (False, True) if static.exists() else ():
+                own = f"{key}, one shape" + (", CUDA graph" if graph else "")
+                runners[own] = bound(open_session(static, library, graph=graph), inputs)
+                rows[own] = {} if graph else {"nodes": nodes(static, library, inputs)}
     for key, run in rivals(name, inputs, compiled):
         runners[key], rows[key] = run, {}
     seconds: dict[str, list[float]] = {key: [] for key in runners}
@@ -300,6 +338,7 @@ def main() -> None:
     one = commands.add_parser("prepare", help="export the files")
     one.add_argument("folder", type=Path)
     one.add_argument("--models", default=",".join(MODELS))
+    one.add_argument("--sizes", default=SIZES, help="made for one shape, too")
     one.add_argument("--without-weights", action="store_true")
     two = commands.add_parser("run", help="time them on a GPU")
     two.add_argument("folder", type=Path)
@@ -310,7 +349,7 @@ def main() -> None:
     two.add_argument("--json", type=Path)
     args = parser.parse_args()
     if args.command == "prepare":
-        prepare(args.folder, args.models.split(","), args.without_weights)
+        prepare(args.folder, args.models.split(","), args.sizes.split(","), args.without_weights)
         return
     load_cuda()
     print(f"{card()}, onnxruntime {ort.__version__}, TF32")

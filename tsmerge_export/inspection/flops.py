@@ -225,6 +225,11 @@ def without_merging(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
+def of_one_shape(model: onnx.ModelProto) -> bool:
+    """Whether a file's functions were made for one shape, as their values' shapes say: nothing else runs in it."""
+    return any(function.value_info for function in model.functions)
+
+
 def savings(
     model: onnx.ModelProto,
     inputs: Mapping[str, NDArray[Any]],

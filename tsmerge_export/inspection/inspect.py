@@ -69,7 +69,8 @@ def inspect_file(path: Path, *, batch: int = 1, length: int | None = None) -> di
         attributes), ``described`` (how many merges there are), ``barriers``, ``nodes`` (count by op type, ``domain::``
         first for other domains);
         ``flops`` (``unmerged``, ``merged``, ``merge_nodes``, ``ratio``, ``uncounted``; ``unmerged`` is None where the
-        file has no merge nodes left, as in the inlined form).
+        file has no merge nodes left, as in the inlined form, or was made for one shape, which is then ``batch`` and
+        ``length``).
 
     Raises:
         UsageError: not an ONNX file. UnsupportedError: it does not run at this size.
@@ -104,8 +105,13 @@ def _inspected(model: onnx.ModelProto, path: Path, batch: int, length: int) -> d
     if not all(node.input and node.output and node.input[0] and node.output[0] for node in nodes):
         raise UnsupportedError(f"{path}: has merge nodes without tokens, which are none of this project's")
     inputs = flops.feeds(model, batch, length)
+    one_shape = flops.of_one_shape(model)
+    if one_shape:
+        batch, length = next(
+            (value.shape[:2] for value in inputs.values() if value.ndim > 1), (batch, length)
+        )
     ends = [name for node in nodes for name in (node.input[0], node.output[0])]
-    products, shapes = flops.savings(model, inputs, ends, merges=bool(nodes))
+    products, shapes = flops.savings(model, inputs, ends, merges=bool(nodes) and not one_shape)
     return {
         "name": path.stem,
         "file": path.name,

@@ -18,10 +18,17 @@ class OneShape:
 
     Attributes:
         batch: series of a call. length: steps of each, or tokens of a graph from a file.
+
+    Raises:
+        UsageError: a number that is no size.
     """
 
     batch: int
     length: int
+
+    def __post_init__(self) -> None:
+        if not all(0 < size <= _MOST for size in (self.batch, self.length)):
+            raise UsageError(f"{FLAG} {self}: batch and length must be whole numbers from 1 to {_MOST}")
 
     def __str__(self) -> str:
         return f"{self.batch}x{self.length}"
@@ -30,9 +37,8 @@ class OneShape:
     def parse(cls, text: str) -> OneShape:
         """The inverse of ``str``. Raises UsageError for anything else."""
         found = re.fullmatch(r"(\d{1,9})x(\d{1,9})", text, re.ASCII)
-        sizes = [int(number) for number in found.groups()] if found else [0]
-        if not all(0 < size <= _MOST for size in sizes):
+        if found is None:
             raise UsageError(
                 f"{FLAG} {text}: must be BATCHxLENGTH, such as 8x512: series of a call and steps of each"
             )
-        return cls(*sizes)
+        return cls(*map(int, found.groups()))

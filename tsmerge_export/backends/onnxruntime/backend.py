@@ -46,7 +46,14 @@ class OnnxRuntime(Backend):
 
     def check(self, target: Target, merge: MergeConfig) -> None:
         """Every method runs; in files of one shape those whose lengths follow from the length alone."""
-        if target.static is None or merge.spec is None or merge.spec.static:
+        if target.static is None or merge.spec is None:
+            return
+        if merge.at_run_time:
+            raise UnsupportedError(
+                f"{FLAG} {target.static}: --ratio runtime chooses lengths when the file runs; give a ratio such as "
+                f"1/4, or leave out {FLAG}"
+            )
+        if merge.spec.static:
             return
         varies = ops.schema(merge.spec.op_type).data_dependent
         why = "how many tokens stay follows from the data" if varies else "its operator has no such form"

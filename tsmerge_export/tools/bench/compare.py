@@ -19,7 +19,7 @@ from tsmerge_export.console.progress import NoProgress, Progress
 from tsmerge_export.errors import UsageError
 from tsmerge_export.families.base import Arrays
 from tsmerge_export.graphs.model import GraphOptions
-from tsmerge_export.inspection.flops import count, without_merging
+from tsmerge_export.inspection.flops import count, of_one_shape, without_merging
 from tsmerge_export.onnx_model import weights as onnx_weights
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.bench.candidate import UNMERGED
@@ -285,7 +285,7 @@ def _row(
         flops = count(model, inputs).total
         found["gflops"] = flops / 1e9
         # Alone, not inlined, and of any shape: counted with nothing removed.
-        if base_flops is None and model.functions and candidate.shape is None:
+        if base_flops is None and model.functions and not of_one_shape(model):
             base_flops = count(without_merging(model), inputs).model
         if base_flops is not None:
             found["flop_ideal"] = base_flops / flops

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tsmerge_export.backends.arrays import prepare
 from tsmerge_export.backends.components import BundleSession, StepSession
 from tsmerge_export.bundle import TensorInfo
+from tsmerge_export.errors import UsageError
 
 #: How the batch of a session that takes any is called.
 _BATCH = "batch"
@@ -56,7 +57,17 @@ def _any(info: TensorInfo) -> TensorInfo:
 
 
 def any_batch(session: BundleSession[Any], batch: int) -> BundleSession[Any]:
-    """A bundle's session over files of one batch as one that takes any."""
+    """A bundle's session over files of one batch as one that takes any.
+
+    Raises:
+        UsageError: the files are not for that batch.
+    """
+    for name in session.components:
+        if any(info.dims[:1] != (batch,) for info in (*session[name].inputs, *session[name].outputs)):
+            raise UsageError(
+                f"{session.bundle.path}: {name} does not take {batch} series a call, as its manifest says; export it "
+                "again"
+            )
     return BundleSession(
         session.bundle, {name: AnyBatch(session[name], batch) for name in session.components}
     )

@@ -102,8 +102,16 @@ class _Block:
     outputs: set[str]
 
     def run(self, nodes: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:
-        """The nodes that are left."""
-        return [node for node in nodes if not self._folded(node)]
+        """The nodes that are left; a result that is a constant is a node of its own."""
+        left = []
+        for node in nodes:
+            if self._folded(node):
+                left += [
+                    _constant(name, self.constants[name]) for name in node.output if name in self.outputs
+                ]
+            else:
+                left.append(node)
+        return left
 
     def _folded(self, node: onnx.NodeProto) -> bool:
         """Whether all outputs of a node are constants now; else their types are, as far as they can be told."""
@@ -124,7 +132,7 @@ class _Block:
             self.types[name] = helper.make_tensor_type_proto(
                 helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
             )
-        return not self.outputs & set(node.output)
+        return True
 
     def _infer(self, node: onnx.NodeProto) -> None:
         try:
@@ -199,6 +207,10 @@ class _Block:
 _IR_VERSION = 10
 
 
+def _constant(name: str, array: Array) -> onnx.NodeProto:
+    return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(array))
+
+
 def _of_shape(node: onnx.NodeProto, shape: tuple[int, ...]) -> Array:
     if node.op_type == "Size":
         return np.array(np.prod(shape, dtype=np.int64), np.int64)
@@ -269,7 +281,7 @@ class _Functions:
         read = {name for node in nodes for name in _reads(node)}
         made = {name for node in nodes for name in node.output}
         front = [
-            helper.make_node("Constant", [], [name], value=numpy_helper.from_array(array))
+            _constant(name, array)
             for name, array in constants.items()
             if name in read and name not in made and name not in of.input
         ]
