@@ -25,7 +25,7 @@ class OutputCalibration:
         self._checks, self._names = checks, [spec.name for spec in model.component.outputs]
         self._float32 = checks.open(twin.merged, timed=True)
         _, self._feeds = usual_feeds(model, self._float32, replace(checks, seed=checks.seed + 1))
-        self.data = data_of(model)
+        self.data = data_of(model, checks)
 
     def moved(self, low: Sequence[Built]) -> float:
         """Of the output that moves most."""
