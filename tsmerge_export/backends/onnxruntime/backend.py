@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tsmerge_export import ops
 from tsmerge_export.backends.base import Backend, Part, Told
 from tsmerge_export.backends.describe import Block
 from tsmerge_export.errors import UnsupportedError
@@ -55,6 +54,8 @@ class OnnxRuntime(Backend):
             )
         if merge.spec.static:
             return
+        from tsmerge_export import ops  # needs onnx, which what runs a bundle does without
+
         varies = ops.schema(merge.spec.op_type).data_dependent
         why = "how many tokens stay follows from the data" if varies else "its operator has no such form"
         raise UnsupportedError(
