@@ -6,19 +6,26 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 import tsmerge_export as tsm
 from tests import artefacts
 from tests.forecast import upstream
 from tsmerge_export.backends.onnxruntime.static.form import static_form
+from tsmerge_export.backends.onnxruntime.static.version import OLDEST
 from tsmerge_export.bundle import BundleWriter
 from tsmerge_export.bundle.manifest import Described, described_of
 from tsmerge_export.bundle.target import TargetEntry, TargetPart
-from tsmerge_export.errors import UsageError
+from tsmerge_export.errors import MissingDependencyError, UsageError
 from tsmerge_export.forecast.base import Forecaster
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.one_shape import OneShape
+
+pytestmark = pytest.mark.skipif(
+    tuple(map(int, onnxruntime.__version__.split(".")[:2])) < OLDEST,
+    reason="this onnxruntime is too old for --static",
+)
 
 LOCAL, NONE = MergeConfig(ratio="1/4"), MergeConfig("none")
 #: 64 steps are 8 patches of 8.
@@ -119,3 +126,13 @@ def test_a_manifest_that_says_another_batch(forecasters: Pairs, folder: Path) ->
             tsm.pipeline(folder / "local")
     finally:
         manifest.write_text(text)
+
+
+def test_an_onnxruntime_that_is_too_old(
+    forecasters: Pairs, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes one body for both merges, and would fail at a Reshape, or nowhere."""
+    assert forecasters
+    monkeypatch.setattr(onnxruntime, "__version__", "1.26.0")
+    with pytest.raises(MissingDependencyError, match=r"need onnxruntime 1\.30 or newer, this is 1\.26\.0"):
+        tsm.pipeline(folder / "local", threads=1)

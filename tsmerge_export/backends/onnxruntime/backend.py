@@ -75,7 +75,9 @@ class OnnxRuntime(Backend):
         if target.static is None:
             return {}
         from tsmerge_export.backends.onnxruntime.static.build import build_static
+        from tsmerge_export.backends.onnxruntime.static.version import check_version
 
+        check_version()
         return {"runtime": self.name, **build_static(target, parts, scratch, told)}
 
     def load(
@@ -86,6 +88,10 @@ class OnnxRuntime(Backend):
         from tsmerge_export.backends.onnxruntime.providers import with_plugin
         from tsmerge_export.backends.onnxruntime.session import Session
 
+        if bundle.contents.one_shape is not None:
+            from tsmerge_export.backends.onnxruntime.static.version import check_version
+
+            check_version()
         chosen = with_plugin(providers, bundle, plugin)
         low = bundle.contents.precision
         if low is not None and low.kind == BF16 and set(names(check_providers(chosen.providers))) == {CPU}:

@@ -146,9 +146,26 @@ class _Block:
             found = onnx.shape_inference.infer_node_outputs(
                 schema, node, read, small, opset_imports=list(self.opsets)
             )
+            if not set(node.output) - {""} <= set(found):
+                found |= self._inferred_by_body(node, read, small)
         except (KeyError, RuntimeError, onnx.shape_inference.InferenceError, onnx.defs.SchemaError):
             return  # said by the check, where it matters
         self.types |= found
+
+    def _inferred_by_body(
+        self,
+        node: onnx.NodeProto,
+        read: Mapping[str, onnx.TypeProto],
+        small: Mapping[str, onnx.TensorProto],
+    ) -> dict[str, onnx.TypeProto]:
+        """Types of the outputs of an operator that the standard defines by others (GreaterOrEqual): of such a node onnx
+        1.18 tells nothing, of a model of it alone it does."""
+        fed = [helper.make_value_info(name, kind) for name, kind in read.items() if name not in small]
+        wanted = [helper.make_empty_tensor_value_info(name) for name in node.output if name]
+        graph = helper.make_graph([node], "node", fed, wanted, list(small.values()))
+        model = helper.make_model(graph, opset_imports=list(self.opsets), ir_version=_IR_VERSION)
+        told = onnx.shape_inference.infer_shapes(model, data_prop=True).graph.output
+        return {value.name: value.type for value in told if value.type.tensor_type.elem_type}
 
     def _cast(self, node: onnx.NodeProto) -> None:
         """The cast that a node to the type of another value is, where that type is known."""
