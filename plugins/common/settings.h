@@ -44,6 +44,12 @@ inline int64_t mostRemoved(Settings const& settings, int64_t tokens) noexcept
     return std::min(unprotected(settings, tokens) / 2, std::max<int64_t>(tokens - settings.minTokens, 0));
 }
 
+// SeriesMerge leaves at least so many of `tokens`, R7.8, whatever its rows have.
+inline int64_t leastLeft(Settings const& settings, int64_t tokens) noexcept
+{
+    return std::min(tokens, std::max<int64_t>(settings.minTokens, 1));
+}
+
 // r(N) of LocalMerge, R2.4: a function of N alone.
 inline int64_t removedTokens(Settings const& settings, int64_t tokens) noexcept
 {

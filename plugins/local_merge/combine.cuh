@@ -38,17 +38,21 @@ __device__ __forceinline__ void forEachMember(
 template <typename T, int W>
 __global__ void __launch_bounds__(kCombineThreads, kCombineBlocks) combineTokens(T const* __restrict__ x,
     float const* __restrict__ size, int const* __restrict__ into, Slot const* __restrict__ slots, T* __restrict__ y,
-    float* __restrict__ sizeOut, Layout layout, int64_t batch, int left, int features, unsigned lanes)
+    float* __restrict__ sizeOut, Layout layout, int64_t batch, int features, unsigned lanes)
 {
     Group const group{lanes};
     int64_t const index = static_cast<int64_t>(blockIdx.x) * (kCombineThreads / lanes) + threadIdx.x / lanes;
-    if (index >= batch * left)
+    if (index >= batch * layout.left)
     {
         return;
     }
-    int64_t const row = index / left;
-    int const place = static_cast<int>(index % left);
-    Slot const slot = slots[index];
+    int64_t const row = index / layout.left;
+    int place = static_cast<int>(index % layout.left);
+    // Copies of the token before, R7.9: what is merged into it, and no size.
+    int const filled = layout.filled(row);
+    bool const copied = place >= filled && place < layout.behind();
+    place = copied ? filled - 1 : place;
+    Slot const slot = slots[row * layout.left + place];
     into += row * layout.countA;
     size += row * layout.tokens;
     x += row * layout.tokens * features;
@@ -58,7 +62,7 @@ __global__ void __launch_bounds__(kCombineThreads, kCombineBlocks) combineTokens
         group, slot, into, place, [&](int i) { total += size[layout.first + 2 * static_cast<int64_t>(i)]; });
     if (group.lane == 0)
     {
-        sizeOut[index] = total;
+        sizeOut[index] = copied ? 0.0F : total;
     }
     using P = Pack<T, W>;
     int const packs = features / W;

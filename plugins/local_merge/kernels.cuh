@@ -62,12 +62,39 @@ constexpr int kPackWidth = 16 / static_cast<int>(sizeof(T));
 struct Layout
 {
     int64_t tokens;
+    int left;  // in the outputs; what rows have beyond their own is padding, R7.9
     int first;
-    int countA;
+    int countA;  // at most: rows of tables have so many entries
     int countB;
     int k;  // 0: all
     Similarity similarity;
     bool causal;
+    int const* freeOf;     // [batch]: so many of a row's unprotected tokens take part, the first ones; null: all
+    int const* removedOf;  // [batch]: so many of them go; null: as many as make the outputs shorter
+
+    __device__ __forceinline__ int unprotected() const
+    {
+        return countA + countB;
+    }
+    __device__ __forceinline__ int free(int64_t row) const
+    {
+        return freeOf == nullptr ? unprotected() : freeOf[row];
+    }
+    __device__ __forceinline__ int removed(int64_t row) const
+    {
+        return removedOf == nullptr ? static_cast<int>(tokens) - left : removedOf[row];
+    }
+    // The slot of the first token that is protected at the end.
+    __device__ __forceinline__ int behind() const
+    {
+        return left - (static_cast<int>(tokens) - first - unprotected());
+    }
+    // In front of it, the first slot that no token of the row fills.
+    __device__ __forceinline__ int filled(int64_t row) const
+    {
+        int const stay = first + unprotected() - removed(row);
+        return stay < behind() ? stay : behind();
+    }
 };
 
 // A float as an integer of the same order; 0 is below every number.

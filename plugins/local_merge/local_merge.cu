@@ -4,6 +4,7 @@
 #include "combine.cuh"
 #include "match.cuh"
 #include "select.cuh"
+#include "series.cuh"
 
 #include <algorithm>
 #include <climits>
@@ -21,7 +22,6 @@ constexpr int64_t kTokensMost = 1 << 30;
 // Sizes that follow from the settings and N.
 struct Plan
 {
-    int64_t removed;
     int64_t left;
     int64_t countA;  // 0 when nothing is merged
     int64_t countB;
@@ -29,12 +29,11 @@ struct Plan
     bool near;
 };
 
-Plan planFor(Settings const& settings, int64_t tokens, int64_t removed)
+// `free` of the tokens take part in merging: all that are unprotected, or none.
+Plan planFor(Settings const& settings, int64_t left, int64_t free)
 {
     Plan plan{};
-    plan.removed = removed;
-    plan.left = tokens - plan.removed;
-    int64_t const free = plan.removed == 0 ? 0 : tokens - settings.protectFirst - settings.protectLast;
+    plan.left = left;
     plan.countA = (free + 1) / 2;
     plan.countB = free / 2;
     plan.tilesA = (plan.countA + kTileA - 1) / kTileA;
@@ -68,7 +67,10 @@ struct Workspace
     size_t slots;
     size_t largest;
     size_t keys;
-    size_t bytes;
+    size_t bytes;   // of these; behind them what SeriesMerge knows of its rows:
+    size_t free;
+    size_t removed;
+    size_t seriesBytes;
 };
 
 Workspace workspaceFor(Settings const& settings, int64_t batch, int64_t tokens)
@@ -84,6 +86,9 @@ Workspace workspaceFor(Settings const& settings, int64_t batch, int64_t tokens)
     space.largest = space.slots + aligned(rows * static_cast<size_t>(std::max<int64_t>(tokens, 0)) * sizeof(Slot));
     space.keys = space.largest + aligned(rows * sizeof(unsigned));
     space.bytes = space.keys + (most > kKeysOnChip ? aligned(rows * most * sizeof(unsigned)) : 0);
+    space.free = space.bytes;
+    space.removed = space.free + aligned(rows * sizeof(int));
+    space.seriesBytes = space.removed + aligned(rows * sizeof(int));
     return space;
 }
 
@@ -134,15 +139,16 @@ struct Call
     cudaStream_t stream;
 };
 
-Call callFor(
-    Settings const& settings, Problem const& problem, int64_t removed, void* workspace, cudaStream_t stream)
+Call callFor(Settings const& settings, Problem const& problem, int64_t left, int64_t free, void* workspace,
+    cudaStream_t stream)
 {
-    Plan const plan = planFor(settings, problem.tokens, removed);
+    Plan const plan = planFor(settings, left, free);
     Workspace const space = workspaceFor(settings, problem.batch, problem.tokens);
     auto* const base = static_cast<unsigned char*>(workspace);
     Layout layout{};
     layout.tokens = problem.tokens;
-    layout.first = static_cast<int>(plan.removed == 0 ? problem.tokens : settings.protectFirst);
+    layout.left = static_cast<int>(left);
+    layout.first = static_cast<int>(free == 0 ? problem.tokens : settings.protectFirst);
     layout.countA = static_cast<int>(plan.countA);
     layout.countB = static_cast<int>(plan.countB);
     layout.k = static_cast<int>(std::min<int64_t>(settings.k, kTokensMost));
@@ -152,6 +158,35 @@ Call callFor(
         reinterpret_cast<unsigned long long*>(base + space.best), reinterpret_cast<int*>(base + space.into),
         reinterpret_cast<Slot*>(base + space.slots), reinterpret_cast<unsigned*>(base + space.largest),
         reinterpret_cast<unsigned*>(base + space.keys), stream};
+}
+
+// Every row loses `removed` tokens; where that is 0, there is nothing to compare.
+Call evenCall(
+    Settings const& settings, Problem const& problem, int64_t removed, void* workspace, cudaStream_t stream)
+{
+    int64_t const free = removed == 0 ? 0 : unprotected(settings, problem.tokens);
+    return callFor(settings, problem, problem.tokens - removed, free, workspace, stream);
+}
+
+// Every row loses its own; numbers of the rows are in the workspace.
+struct SeriesCall
+{
+    Call call;
+    int* free;
+    int* removed;
+};
+
+SeriesCall seriesCall(
+    Settings const& settings, Problem const& problem, int64_t left, void* workspace, cudaStream_t stream)
+{
+    Workspace const space = workspaceFor(settings, problem.batch, problem.tokens);
+    auto* const base = static_cast<unsigned char*>(workspace);
+    Call call = callFor(settings, problem, left, unprotected(settings, problem.tokens), workspace, stream);
+    auto* const free = reinterpret_cast<int*>(base + space.free);
+    auto* const removed = reinterpret_cast<int*>(base + space.removed);
+    call.layout.freeOf = free;
+    call.layout.removedOf = removed;
+    return SeriesCall{call, free, removed};
 }
 
 // Whether there is nothing to do, or sizes are beyond what the kernels count with: then status says so.
@@ -231,7 +266,7 @@ cudaError_t launchCombine(Call const& call)
     int64_t const blocks = (problem.batch * call.plan.left + perBlock - 1) / perBlock;
     return launch(&combineTokens<T, W>, blocks, kCombineThreads, 0, call.stream, static_cast<T const*>(problem.x),
         problem.size, call.into, call.slots, static_cast<T*>(problem.y), problem.sizeOut, call.layout, problem.batch,
-        call.plan.left, problem.features, lanes);
+        problem.features, lanes);
 }
 
 template <typename T>
@@ -252,7 +287,7 @@ cudaError_t launchSelect(Call const& call)
     size_t const onChip = countA <= kKeysOnChip ? static_cast<size_t>(countA) : 0;
     return launch(&selectBest<Index>, problem.batch, threads, sizeof(SelectShared) + onChip * sizeof(unsigned),
         call.stream, problem.size, call.best, call.keys, call.into, call.slots, static_cast<Index*>(problem.kept),
-        static_cast<Index*>(problem.target), call.layout, call.splits, call.plan.removed);
+        static_cast<Index*>(problem.target), call.layout, call.splits);
 }
 
 // Calls visit with a null pointer of the element type.
@@ -300,8 +335,8 @@ cudaError_t launchLocalMerge(
     {
         return status;
     }
-    Call const call = callFor(settings, problem, removedTokens(settings, problem.tokens), workspace, stream);
-    status = call.plan.removed > 0 ? matchAll(call) : cudaSuccess;
+    Call const call = evenCall(settings, problem, removedTokens(settings, problem.tokens), workspace, stream);
+    status = call.plan.countA > 0 ? matchAll(call) : cudaSuccess;
     return status == cudaSuccess ? placeAll(call) : status;
 }
 
@@ -313,8 +348,8 @@ cudaError_t launchCount(Settings const& settings, Problem const& problem, float 
     {
         return status;
     }
-    Call const call = callFor(settings, problem, mostRemoved(settings, problem.tokens), workspace, stream);
-    if (call.plan.removed == 0)
+    Call const call = evenCall(settings, problem, mostRemoved(settings, problem.tokens), workspace, stream);
+    if (call.plan.countA == 0)
     {
         return cudaSuccess;
     }
@@ -335,7 +370,46 @@ cudaError_t launchPlace(Settings const& settings, Problem const& problem, int64_
     {
         return status;
     }
-    return placeAll(callFor(settings, problem, removed, workspace, stream));
+    return placeAll(evenCall(settings, problem, removed, workspace, stream));
+}
+
+size_t seriesWorkspaceBytes(Settings const& settings, int64_t batch, int64_t tokens) noexcept
+{
+    return workspaceFor(settings, batch, tokens).seriesBytes;
+}
+
+cudaError_t launchSeriesCount(Settings const& settings, Problem const& problem, float limit, int* longest,
+    void* workspace, cudaStream_t stream) noexcept
+{
+    cudaError_t status = cudaMemsetAsync(longest, 0, sizeof(*longest), stream);
+    if (status != cudaSuccess || settled(problem, status))
+    {
+        return status;
+    }
+    auto const [call, free, removed] = seriesCall(settings, problem, problem.tokens, workspace, stream);
+    status = launch(&findFree, (problem.batch + kFreeRows - 1) / kFreeRows, kFreeRows * kWarp, 0, stream, problem.size,
+        free, call.layout, problem.batch);
+    if (status == cudaSuccess && call.plan.countA > 0)
+    {
+        status = matchAll(call);
+    }
+    if (status != cudaSuccess)
+    {
+        return status;
+    }
+    return launch(&countSeries, problem.batch, kCountThreads, sizeof(CountShared), stream, problem.size, call.best,
+        removed, longest, call.layout, call.splits, limit, settings.minTokens);
+}
+
+cudaError_t launchSeriesPlace(Settings const& settings, Problem const& problem, int64_t left, void* workspace,
+    cudaStream_t stream) noexcept
+{
+    cudaError_t status;
+    if (settled(problem, status))
+    {
+        return status;
+    }
+    return placeAll(seriesCall(settings, problem, left, workspace, stream).call);
 }
 
 }  // namespace tsmerge

@@ -57,4 +57,13 @@ cudaError_t launchCount(Settings const& settings, Problem const& problem, float 
 cudaError_t launchPlace(Settings const& settings, Problem const& problem, int64_t removed, void* workspace,
     cudaStream_t stream) noexcept;
 
+// SeriesMerge in two parts, in the same way; left is max(*longest, leastLeft(...)), also where the batch has no rows.
+size_t seriesWorkspaceBytes(Settings const& settings, int64_t batch, int64_t tokens) noexcept;
+// The best partner of every a, how many tokens each row loses, and how many the longest one has then: device memory.
+cudaError_t launchSeriesCount(Settings const& settings, Problem const& problem, float limit, int* longest,
+    void* workspace, cudaStream_t stream) noexcept;
+// Writes the outputs.
+cudaError_t launchSeriesPlace(Settings const& settings, Problem const& problem, int64_t left, void* workspace,
+    cudaStream_t stream) noexcept;
+
 }  // namespace tsmerge

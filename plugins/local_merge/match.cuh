@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(kMatchThreads) findLargest(T const* __restrict
 }
 
 // Small neighbourhoods: a group of lanes per a, its 2k - 1 candidates one after another (rows of neighbours come from
-// the cache). Grid: groups over batch * countA. best [batch, countA].
+// the cache). Grid: groups over batch * countA. best [batch, countA], of a's that take part.
 template <typename T, int W>
 __global__ void __launch_bounds__(kMatchThreads, kNearBlocks) matchNear(T const* __restrict__ metric,
     float const* __restrict__ size, unsigned const* __restrict__ largest, unsigned long long* __restrict__ best,
@@ -61,6 +61,11 @@ __global__ void __launch_bounds__(kMatchThreads, kNearBlocks) matchNear(T const*
     }
     int64_t const row = index / layout.countA;
     int const i = static_cast<int>(index % layout.countA);
+    int const free = layout.free(row);
+    if (2 * i >= free)
+    {
+        return;
+    }
     int64_t const tokenA = row * layout.tokens + layout.first + 2 * static_cast<int64_t>(i);
     using P = Pack<T, W>;
     P const* const packsA = reinterpret_cast<P const*>(metric + tokenA * features);
@@ -69,7 +74,7 @@ __global__ void __launch_bounds__(kMatchThreads, kNearBlocks) matchNear(T const*
     bool const padded = layout.causal && size[tokenA - 1] == 0.0F;
     float const norm = layout.similarity == Similarity::kCosine ? 0.0F : __uint_as_float(largest[row]);
     int const jFirst = i - layout.k + 1 < 0 ? 0 : i - layout.k + 1;
-    int const jEnd = i + layout.k < layout.countB ? i + layout.k : layout.countB;
+    int const jEnd = i + layout.k < free / 2 ? i + layout.k : free / 2;
     unsigned long long found = 0;
     for (int j = jFirst; j < jEnd; ++j)
     {
@@ -167,7 +172,7 @@ __device__ __forceinline__ void loadTile(TileShared& shared, T const* metric, La
 }
 
 // Grid: batch * ceil(countA / kTileA) * splits; the b's of a tile are shared out to `splits` blocks.
-// best [batch, countA, splits].
+// best [batch, countA, splits], of a's that take part.
 template <typename T>
 __global__ void __launch_bounds__(kMatchThreads, kTileBlocks) matchTiles(T const* __restrict__ metric,
     float const* __restrict__ size, unsigned const* __restrict__ largest, unsigned long long* __restrict__ best,
@@ -179,10 +184,17 @@ __global__ void __launch_bounds__(kMatchThreads, kTileBlocks) matchTiles(T const
     unsigned const tile = blockIdx.x / static_cast<unsigned>(splits);
     int64_t const row = tile / static_cast<unsigned>(tilesA);
     int const i0 = static_cast<int>(tile % static_cast<unsigned>(tilesA)) * kTileA;
-    int const iEnd = i0 + kTileA < layout.countA ? i0 + kTileA : layout.countA;
+    int const free = layout.free(row);
+    int const countA = (free + 1) / 2;
+    int const countB = free / 2;
+    if (i0 >= countA)
+    {
+        return;
+    }
+    int const iEnd = i0 + kTileA < countA ? i0 + kTileA : countA;
     bool const limited = layout.k != 0;
     int const low = limited && i0 - layout.k + 1 > 0 ? i0 - layout.k + 1 : 0;
-    int const high = limited && layout.k < layout.countB - iEnd + 1 ? iEnd - 1 + layout.k : layout.countB;
+    int const high = limited && layout.k < countB - iEnd + 1 ? iEnd - 1 + layout.k : countB;
     int const tilesB = (high - low + kTileB - 1) / kTileB;
     int const each = (tilesB + splits - 1) / splits * kTileB;
     int const jBegin = low + split * each;

@@ -83,47 +83,56 @@ __device__ __forceinline__ unsigned long long keyed(
     return found;
 }
 
+// How many of a row's a's rank above the limit, those that the threads of this one's warp look at. size and best are those
+// of the row.
+__device__ __forceinline__ unsigned countAbove(
+    float const* size, unsigned long long const* best, Layout const& layout, int countA, int splits, float limit)
+{
+    unsigned const least = orderedKey(limit);
+    unsigned count = 0;
+    for (int base = 0; base < countA; base += kCountThreads)
+    {
+        int const i = base + static_cast<int>(threadIdx.x);
+        bool const above = i < countA && static_cast<unsigned>(keyed(size, best, layout, splits, i) >> 32) > least;
+        count += __popc(__ballot_sync(kWholeWarp, above));
+    }
+    return count;
+}
+
 // How many a's of all rows rank above the limit. Grid: one block a row. exceeding is one number, zero before.
 __global__ void __launch_bounds__(kCountThreads) countExceeding(float const* __restrict__ size,
     unsigned long long const* __restrict__ best, unsigned long long* exceeding, Layout layout, int splits, float limit)
 {
     int64_t const row = blockIdx.x;
-    unsigned const least = orderedKey(limit);
     size += row * layout.tokens;
     best += row * layout.countA * splits;
-    unsigned count = 0;
-    for (int base = 0; base < layout.countA; base += kCountThreads)
-    {
-        int const i = base + static_cast<int>(threadIdx.x);
-        bool const above
-            = i < layout.countA && static_cast<unsigned>(keyed(size, best, layout, splits, i) >> 32) > least;
-        count += __popc(__ballot_sync(kWholeWarp, above));
-    }
+    unsigned const count = countAbove(size, best, layout, layout.countA, splits, limit);
     if (threadIdx.x % kWarp == 0 && count != 0)
     {
         atomicAdd(exceeding, static_cast<unsigned long long>(count));
     }
 }
 
-// best [batch, countA, splits]; keys [batch, countA] where countA > kKeysOnChip; into [batch, countA] becomes the
+// best [batch, countA, splits]; keys [batch, countA] where that countA > kKeysOnChip; into [batch, countA] becomes the
 // output slot of every merged a and -1 for others; slots [batch, left]; kept [batch, left]; target [batch, tokens].
 template <typename Index>
 __global__ void __launch_bounds__(kSelectThreads) selectBest(float const* __restrict__ size,
     unsigned long long const* __restrict__ best, unsigned* keysOffChip, int* into, Slot* slots, Index* kept,
-    Index* target, Layout layout, int splits, int removed)
+    Index* target, Layout layout, int splits)
 {
     auto& shared = *reinterpret_cast<SelectShared*>(dynamicShared);
     int64_t const row = blockIdx.x;
     int const t = static_cast<int>(threadIdx.x);
     int const threads = static_cast<int>(blockDim.x);
-    int const countA = layout.countA;
-    int const left = static_cast<int>(layout.tokens) - removed;
-    unsigned* const keys = countA <= kKeysOnChip ? shared.keys : keysOffChip + row * countA;
+    int const free = layout.free(row);
+    int const countA = (free + 1) / 2;
+    int const removed = layout.removed(row);
+    unsigned* const keys = layout.countA <= kKeysOnChip ? shared.keys : keysOffChip + row * layout.countA;
     size += row * layout.tokens;
-    best += row * countA * splits;
-    into += row * countA;
-    slots += row * left;
-    kept += row * left;
+    best += row * layout.countA * splits;
+    into += row * layout.countA;
+    slots += row * layout.left;
+    kept += row * layout.left;
     target += row * layout.tokens;
 
     // An a belongs to the same thread from here to the end.
@@ -135,9 +144,9 @@ __global__ void __launch_bounds__(kSelectThreads) selectBest(float const* __rest
     }
 
     // The worst key that is still merged, and how many of those that equal it: eight bits a step.
-    unsigned worst = 0;
+    unsigned worst = removed == 0 ? 0xffffffffU : 0;  // no key is above that one
     auto room = static_cast<unsigned>(removed);
-    for (int shift = 24; shift >= 0 && countA > 0; shift -= 8)
+    for (int shift = 24; shift >= 0 && removed > 0; shift -= 8)
     {
         for (int bin = t; bin < kBins; bin += threads)
         {
@@ -200,7 +209,7 @@ __global__ void __launch_bounds__(kSelectThreads) selectBest(float const* __rest
                 target[a] = static_cast<Index>(place);
                 slots[place] = Slot{a, INT_MAX, -1};
             }
-            if (i < layout.countB)
+            if (i < free / 2)
             {
                 int const placeB = merges ? place : place + 1;
                 kept[placeB] = static_cast<Index>(a + 1);
@@ -225,15 +234,28 @@ __global__ void __launch_bounds__(kSelectThreads) selectBest(float const* __rest
         }
     }
 
-    // Protected tokens stay.
-    int const free = countA + layout.countB;
+    // Protected tokens stay; between those, of padding that was set aside what there is room for: R7.9, R7.10.
+    int const aside = layout.first + free;
+    int const end = layout.first + layout.unprotected();
+    int const behind = layout.behind();
     for (int n = t; n < static_cast<int>(layout.tokens) - free; n += threads)
     {
         int const token = n < layout.first ? n : n + free;
-        int const place = n < layout.first ? token : token - removed;
+        int const place = token < layout.first ? token : token < end ? token - removed : behind + token - end;
+        if (token >= aside && token < end && place >= behind)
+        {
+            target[token] = static_cast<Index>(behind > 0 ? behind - 1 : 0);
+            continue;
+        }
         kept[place] = static_cast<Index>(token);
         target[token] = static_cast<Index>(place);
         slots[place] = Slot{token, INT_MAX, -1};
+    }
+    // What is still free there holds copies of the token before: of the last one set aside, or of the last that merging left.
+    int const filled = layout.filled(row);
+    for (int place = filled + t; place < behind; place += threads)
+    {
+        kept[place] = aside < end ? static_cast<Index>(end - 1) : kept[filled - 1];
     }
 }
 

@@ -112,8 +112,7 @@ public:
     // R7.7, R7.8.
     Amounts amounts(Problem const& problem, Match const* matching) const
     {
-        int64_t const least = std::min(problem.tokens, std::max<int64_t>(problem.settings.minTokens, 1));
-        Amounts out{std::vector<int64_t>(problem.batch), least};
+        Amounts out{std::vector<int64_t>(problem.batch), leastLeft(problem.settings, problem.tokens)};
         for (int64_t row = 0; row < problem.batch; ++row)
         {
             int64_t const own = problem.own(row);

@@ -1,4 +1,5 @@
-// tsmerge::LocalMerge and tsmerge::DynamicMerge for ONNX Runtime's CUDA provider, on the kernels of ../local_merge.
+// tsmerge::LocalMerge, tsmerge::DynamicMerge and tsmerge::SeriesMerge for ONNX Runtime's CUDA provider, on the kernels of
+// ../local_merge.
 //
 // With TSMERGE_EMULATED the same source makes a library for the CPU provider whose kernels run under ../emulation: so
 // all of it is tested by a real ONNX Runtime, without a GPU.
@@ -101,9 +102,8 @@ Problem problemOf(Ort::ConstValue const& x, Ort::ConstValue const& metric, Ort::
     return problem;
 }
 
-void makeOutputs(Ort::KernelContext const& context, Problem& problem, int64_t removed)
+void makeOutputs(Ort::KernelContext const& context, Problem& problem, int64_t left)
 {
-    int64_t const left = problem.tokens - removed;
     int64_t const yShape[] = {problem.batch, left, problem.features};
     int64_t const targetShape[] = {problem.batch, problem.tokens};
     problem.y = context.GetOutput(0, yShape, 3).GetTensorMutableRawData();
@@ -127,7 +127,7 @@ public:
         Ort::ConstValue const x = context.GetInput(0);
         Problem problem = problemOf(x, context.GetInput(1), context.GetInput(2));
         Settings const settings = settingsOf(mSettings, context);
-        makeOutputs(context, problem, removedTokens(settings, problem.tokens));
+        makeOutputs(context, problem, problem.tokens - removedTokens(settings, problem.tokens));
         Scratch const scratch(context, x, workspaceBytes(settings, problem.batch, problem.tokens));
         auto const stream = static_cast<cudaStream_t>(context.GetGPUComputeStream());
         check(launchLocalMerge(settings, problem, scratch.get(), stream), "LocalMerge");
@@ -137,7 +137,23 @@ private:
     Settings mSettings;
 };
 
-// The length of its outputs is known on the device first: the one place that waits for the stream.
+constexpr size_t kNumberBytes = 256;  // of a number in front of a workspace, which stays aligned
+
+// Lengths of outputs are known on the device first: the one place that waits for the stream.
+template <typename Number>
+int64_t awaited(Number const* onDevice, cudaStream_t stream, char const* what)
+{
+    Number number = 0;
+    check(cudaMemcpyAsync(&number, onDevice, sizeof(number), cudaMemcpyDeviceToHost, stream), what);
+    check(cudaStreamSynchronize(stream), what);
+    return static_cast<int64_t>(number);
+}
+
+float thresholdLimit(OrtKernelInfo const* info)
+{
+    return rankLimit(real(Ort::ConstKernelInfo{info}, "threshold", -1, 1));
+}
+
 class DynamicMerge
 {
 public:
@@ -145,32 +161,60 @@ public:
 
     explicit DynamicMerge(OrtKernelInfo const* info)
         : mSettings(readSettings(Ort::ConstKernelInfo{info}, false))
-        , mLimit(rankLimit(real(Ort::ConstKernelInfo{info}, "threshold", -1, 1)))
+        , mLimit(thresholdLimit(info))
     {
     }
 
     void compute(Ort::KernelContext const& context) const
     {
-        constexpr size_t kCountBytes = 256;  // keeps the workspace behind it aligned
         Ort::ConstValue const x = context.GetInput(0);
         Problem problem = problemOf(x, context.GetInput(1), context.GetInput(2));
         int64_t const most = problem.batch == 0 ? 0 : mostRemoved(mSettings, problem.tokens);
         auto const stream = static_cast<cudaStream_t>(context.GetGPUComputeStream());
         Scratch const scratch(
-            context, x, kCountBytes + workspaceBytes(mSettings, problem.batch, problem.tokens));
+            context, x, kNumberBytes + workspaceBytes(mSettings, problem.batch, problem.tokens));
         auto* const exceeding = static_cast<unsigned long long*>(scratch.get());
-        void* const workspace = static_cast<unsigned char*>(scratch.get()) + kCountBytes;
+        void* const workspace = static_cast<unsigned char*>(scratch.get()) + kNumberBytes;
         int64_t removed = 0;
         if (most > 0)
         {
-            unsigned long long count = 0;
             check(launchCount(mSettings, problem, mLimit, exceeding, workspace, stream), "DynamicMerge");
-            check(cudaMemcpyAsync(&count, exceeding, sizeof(count), cudaMemcpyDeviceToHost, stream), "DynamicMerge");
-            check(cudaStreamSynchronize(stream), "DynamicMerge");
-            removed = std::min(static_cast<int64_t>(count) / problem.batch, most);
+            removed = std::min(awaited(exceeding, stream, "DynamicMerge") / problem.batch, most);
         }
-        makeOutputs(context, problem, removed);
+        makeOutputs(context, problem, problem.tokens - removed);
         check(launchPlace(mSettings, problem, removed, workspace, stream), "DynamicMerge");
+    }
+
+private:
+    Settings mSettings;
+    float mLimit;
+};
+
+class SeriesMerge
+{
+public:
+    static constexpr bool kTakesShare = false;
+
+    explicit SeriesMerge(OrtKernelInfo const* info)
+        : mSettings(readSettings(Ort::ConstKernelInfo{info}, false))
+        , mLimit(thresholdLimit(info))
+    {
+    }
+
+    void compute(Ort::KernelContext const& context) const
+    {
+        Ort::ConstValue const x = context.GetInput(0);
+        Problem problem = problemOf(x, context.GetInput(1), context.GetInput(2));
+        auto const stream = static_cast<cudaStream_t>(context.GetGPUComputeStream());
+        Scratch const scratch(
+            context, x, kNumberBytes + seriesWorkspaceBytes(mSettings, problem.batch, problem.tokens));
+        auto* const longest = static_cast<int*>(scratch.get());
+        void* const workspace = static_cast<unsigned char*>(scratch.get()) + kNumberBytes;
+        check(launchSeriesCount(mSettings, problem, mLimit, longest, workspace, stream), "SeriesMerge");
+        int64_t const left
+            = std::max(awaited(longest, stream, "SeriesMerge"), leastLeft(mSettings, problem.tokens));
+        makeOutputs(context, problem, left);
+        check(launchSeriesPlace(mSettings, problem, left, workspace, stream), "SeriesMerge");
     }
 
 private:
@@ -182,14 +226,17 @@ Ort::CustomOpDomain makeDomain()
 {
     static std::vector<Operator<LocalMerge>> local;
     static std::vector<Operator<DynamicMerge>> dynamic;
+    static std::vector<Operator<SeriesMerge>> series;
     // All at once: the domain keeps their addresses.
     local.reserve(9 * std::size(kProviders));
     dynamic.reserve(9 * std::size(kProviders));
+    series.reserve(9 * std::size(kProviders));
     Ort::CustomOpDomain domain{"tsmerge"};
     for (char const* const provider : kProviders)
     {
         add(domain, local, "LocalMerge", provider);
         add(domain, dynamic, "DynamicMerge", provider);
+        add(domain, series, "SeriesMerge", provider);
     }
     return domain;
 }

@@ -49,8 +49,8 @@ KERNEL_RULES = (
     (
         "near: window too wide",
         "match.cuh",
-        "i + layout.k < layout.countB ? i + layout.k",
-        "i + layout.k < layout.countB ? i + layout.k + 1",
+        "i + layout.k < free / 2 ? i + layout.k",
+        "i + layout.k < free / 2 ? i + layout.k + 1",
     ),
     ("tiles: window too wide", "match.cuh", "distance >= layout.k", "distance > layout.k"),
     ("tiles: only the first split", "select.cuh", "s < splits", "s < 1"),
@@ -84,28 +84,82 @@ COUNT_RULES = (
     (
         "the first a's alone",
         "select.cuh",
-        "base < layout.countA; base += kCountThreads",
+        "base < countA; base += kCountThreads",
         "base < 1; base += 1",
     ),
     (
         "of the first row",
         "select.cuh",
-        "    size += row * layout.tokens;\n    best += row * layout.countA * splits;\n    unsigned count",
-        "    unsigned count",
+        "    size += row * layout.tokens;\n    best += row * layout.countA * splits;\n    unsigned const count",
+        "    unsigned const count",
     ),
 )
 CUDA_RULES = (
     (
         "no cap",
         "operators.cpp",
-        "std::min(static_cast<int64_t>(count) / problem.batch, most)",
-        "static_cast<int64_t>(count) / problem.batch",
+        'std::min(awaited(exceeding, stream, "DynamicMerge") / problem.batch, most)',
+        'awaited(exceeding, stream, "DynamicMerge") / problem.batch',
     ),
     (
         "the sum of the rows",
         "operators.cpp",
-        "static_cast<int64_t>(count) / problem.batch",
-        "static_cast<int64_t>(count)",
+        'awaited(exceeding, stream, "DynamicMerge") / problem.batch',
+        'awaited(exceeding, stream, "DynamicMerge")',
+    ),
+)
+#: Rules of SeriesMerge on the GPU.
+APART_RULES = (
+    ("counts of other warps are missed", "series.cuh", BARRIER, ""),
+    ("padding at the end takes part", "series.cuh", "count < 0 ? 0 : count;", "layout.unprotected();"),
+    (
+        "padding ends at a warp's first lane",
+        "series.cuh",
+        "count -= __ffs(static_cast<int>(real)) - 1;",
+        "",
+    ),
+    ("padding is a warp long at most", "series.cuh", "count -= static_cast<int>(kWarp);", "count = 0;"),
+    ("the last warp counts alone", "series.cuh", "wanted += part;", "wanted = part;"),
+    ("no cap", "series.cuh", "wanted < most ? wanted : most", "wanted"),
+    ("min_tokens is forgotten", "series.cuh", "own > minTokens ? own - minTokens : 0", "own"),
+    (
+        "what was set aside counts",
+        "series.cuh",
+        "layout.tokens - layout.unprotected() + free",
+        "layout.tokens",
+    ),
+    (
+        "as short as the last row",
+        "series.cuh",
+        "atomicMax(longest, static_cast<int>(own - goes))",
+        "*longest = static_cast<int>(own - goes)",
+    ),
+    ("near: set aside is a b", "match.cuh", "i + layout.k : free / 2;", "i + layout.k : layout.countB;"),
+    ("tiles: set aside is a b", "match.cuh", "countB = free / 2;", "countB = layout.countB;"),
+    ("a row that loses nothing loses all", "select.cuh", "removed == 0 ? 0xffffffffU : 0;", "0;"),
+    ("the last of an odd number has a b", "select.cuh", "if (i < free / 2)", "if (i < layout.countB)"),
+    ("set aside is lost", "select.cuh", "token < end && place >= behind)", "token < end)"),
+    ("targets behind all slots", "select.cuh", "behind > 0 ? behind - 1 : 0", "place"),
+    ("targets in front of all slots", "select.cuh", "behind > 0 ? behind - 1 : 0", "behind - 1"),
+    ("protected tokens are not last", "select.cuh", "behind + token - end;", "token - removed;"),
+    (
+        "copies are of the last token",
+        "select.cuh",
+        "aside < end ? static_cast<Index>(end - 1) : kept[filled - 1]",
+        "static_cast<Index>(end - 1)",
+    ),
+    (
+        "copies of what is not written yet",
+        "select.cuh",
+        "aside < end ? static_cast<Index>(end - 1) : kept[filled - 1]",
+        "kept[filled - 1]",
+    ),
+    ("copies have a size", "combine.cuh", "copied ? 0.0F : total", "total"),
+    (
+        "protected tokens are copies too",
+        "combine.cuh",
+        "place >= filled && place < layout.behind()",
+        "place >= filled",
     ),
 )
 NATIVE_RULES = (
@@ -205,9 +259,9 @@ SERIES_RULES = (
     ("what was set aside counts", "amounts.h", "problem.own(row)", "problem.tokens"),
     (
         "no row has to have a token",
-        "amounts.h",
-        "std::max<int64_t>(problem.settings.minTokens, 1)",
-        "problem.settings.minTokens",
+        "../common/settings.h",
+        "std::max<int64_t>(settings.minTokens, 1)",
+        "settings.minTokens",
     ),
     ("as short as the last row", "amounts.h", "std::max(out.left, own - removed)", "own - removed"),
     ("set aside is a b", "match.cpp", "free / 2, mMetric", "mFree / 2, mMetric"),
@@ -279,11 +333,16 @@ def _counted(plugins: Path, cases: int) -> list[str]:
     return [*command, "--cases", str(cases // 2)]  # per method; emulated ones take longer
 
 
+def _apart(plugins: Path, cases: int) -> list[str]:
+    return [*_counted(plugins, 2 * cases), "--method", "series"]
+
+
 KERNEL_SUBJECT = Subject("kernels", "local_merge", _kernels)
 OPERATOR_SUBJECT = Subject("native", native.SOURCES.name, _operators)
 SERIES_SUBJECT = Subject("series", native.SOURCES.name, _series)
 COUNT_SUBJECT = Subject("counted", "local_merge", _counted)
 CUDA_SUBJECT = Subject("cuda", native.CUDA_SOURCES.name, _counted)
+APART_SUBJECT = Subject("apart", "local_merge", _apart)
 
 
 @dataclass(frozen=True)
@@ -308,7 +367,7 @@ def mutants() -> list[Mutant]:
             found.append(Mutant(f"barrier {number} of {file} deleted ({why})", KERNEL_SUBJECT, file, text))
     for subject, rules in (
         (KERNEL_SUBJECT, KERNEL_RULES), (OPERATOR_SUBJECT, NATIVE_RULES), (SERIES_SUBJECT, SERIES_RULES),
-        (COUNT_SUBJECT, COUNT_RULES), (CUDA_SUBJECT, CUDA_RULES),
+        (COUNT_SUBJECT, COUNT_RULES), (CUDA_SUBJECT, CUDA_RULES), (APART_SUBJECT, APART_RULES),
     ):  # fmt: skip
         for name, file, text, instead in rules:
             source = (ROOT / subject.folder / file).read_text()

@@ -20,7 +20,7 @@ from tests.plugins.wheels import Installed
 from tsmerge_export.backends.onnxruntime import native
 from tsmerge_export.backends.onnxruntime.providers import with_plugin
 from tsmerge_export.errors import MissingDependencyError, UsageError
-from tsmerge_export.merge import dynamic_merge, local_merge
+from tsmerge_export.merge import dynamic_merge, local_merge, series_merge
 
 PLAIN = {
     "k": 1,
@@ -69,6 +69,25 @@ def test_a_long_row_is_counted_to_its_end(emulated_operators: Path) -> None:
     _, _, kept, target = run.run(None, {"x": x, "metric": x, "size": np.ones((1, 1201), np.float32)})
     np.testing.assert_array_equal(kept, expected.kept)
     np.testing.assert_array_equal(target, expected.target)
+
+
+@pytest.mark.parametrize("padding", [0, 1, 100])
+def test_rows_of_their_own_lengths_in_blocks(padding: int, emulated_operators: Path) -> None:
+    """More a's than a block counts at a time, and padding longer than a warp behind one row."""
+    x = np.random.default_rng(6).standard_normal((2, 701, 3)).astype(np.float32)
+    size = np.ones(x.shape[:2], np.float32)
+    size[0, 699 - padding : 699] = 0
+    settings = {"k": 1, "threshold": 0.5, "protect_last": 2}
+    expected = series_merge(torch.from_numpy(x), size=torch.from_numpy(size), **settings)
+    own = (expected.size > 0).sum(1)
+    assert 400 < own[1] < 650
+    assert abs(int(own[1] - own[0]) - padding) < 100
+    node = {"min_tokens": 0, "protect_first": 0, **settings}
+    run = session(native_form(merge_model(node, op_type="SeriesMerge")), plugin=emulated_operators)
+    found = run.run(None, {"x": x, "metric": x, "size": size})
+    for value, want in zip(found[1:], expected[1:], strict=True):
+        np.testing.assert_array_equal(value, want)
+    np.testing.assert_allclose(found[0], expected.y, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("tokens", [1, 3, 12])

@@ -18,6 +18,17 @@ from tsmerge_export.merge import dynamic_merge, series_merge
 PLAIN = {"k": 1, "threshold": 0.3, "min_tokens": 0, "protect_first": 0, "protect_last": 0}
 
 
+#: As argument ``library``: that of the CPU, and that of CUDA's provider with its kernels emulated.
+each_library = pytest.mark.parametrize("library", ["operators", "emulated_operators"], indirect=True)
+
+
+@pytest.fixture
+def library(request: pytest.FixtureRequest) -> Path:
+    """The library that a fixture of this name builds."""
+    built: Path = request.getfixturevalue(request.param)
+    return built
+
+
 def _merge(
     plugin: Path, x: np.ndarray, size: np.ndarray | None = None, *, threads: int = 1, **settings: float
 ) -> list[np.ndarray]:
@@ -57,33 +68,41 @@ def test_long_rows_in_ranges_by_threads_and_alone(k: int, operators: Path) -> No
     assert own[0] > 1.5 * own[-1]
 
 
+@each_library
 @pytest.mark.parametrize("tokens", [1, 2, 3, 12])
-def test_nothing_to_merge_is_the_identity(tokens: int, operators: Path) -> None:
+def test_nothing_to_merge_is_the_identity(tokens: int, library: Path) -> None:
     x, size = untouched(tokens)
-    y, size_out, kept, target = _merge(operators, x, size + 1, threshold=-1.0, min_tokens=50)
+    y, size_out, kept, target = _merge(library, x, size + 1, threshold=-1.0, min_tokens=50)
     assert y.tobytes() == x.tobytes()
     assert size_out.tobytes() == (size + 1).tobytes()
     assert kept.tolist() == target.tolist() == [list(range(tokens))] * 2
 
 
+@each_library
 @pytest.mark.parametrize(("least", "left"), [(0, 1), (3, 3), (50, 8)])
-def test_a_batch_of_no_rows_has_the_length_of_its_function(least: int, left: int, operators: Path) -> None:
+def test_a_batch_of_no_rows_has_the_length_of_its_function(least: int, left: int, library: Path) -> None:
     x = np.zeros((0, 8, 3), np.float32)
-    found = _merge(operators, x, min_tokens=least, protect_last=2)
+    found = _merge(library, x, min_tokens=least, protect_last=2)
     plain = merge_model({**PLAIN, "min_tokens": least, "protect_last": 2}, op_type="SeriesMerge")
     want = session(plain).run(None, {"x": x, "metric": x, "size": np.zeros((0, 8), np.float32)})
     assert [value.shape for value in found] == [value.shape for value in want]
     assert found[0].shape == (0, left, 3)
 
 
-def test_sizes_that_do_not_fit_are_an_error(operators: Path) -> None:
+@each_library
+def test_sizes_that_do_not_fit_are_an_error(library: Path) -> None:
     with pytest.raises(Exception, match="differ in B or N"):
-        _merge(operators, np.zeros((2, 8, 3), np.float32), np.ones((2, 7), np.float32))
+        _merge(library, np.zeros((2, 8, 3), np.float32), np.ones((2, 7), np.float32))
 
 
 @pytest.mark.parametrize(
     ("op_type", "library"),
-    [("DynamicMerge", "operators"), ("SeriesMerge", "operators"), ("DynamicMerge", "emulated_operators")],
+    [
+        (name, library)
+        for name in ("DynamicMerge", "SeriesMerge")
+        for library in ("operators", "emulated_operators")
+    ],
+    indirect=["library"],
 )
 @pytest.mark.parametrize(
     ("settings", "why"),
@@ -96,7 +115,7 @@ def test_sizes_that_do_not_fit_are_an_error(operators: Path) -> None:
     ],
 )
 def test_attributes_out_of_range_are_an_error(
-    settings: dict[str, float | None], why: str, op_type: str, library: str, request: pytest.FixtureRequest
+    settings: dict[str, float | None], why: str, op_type: str, library: Path
 ) -> None:
     model = native_form(merge_model(PLAIN, op_type=op_type))
     node = next(node for node in model.graph.node if node.op_type == op_type)
@@ -105,4 +124,4 @@ def test_attributes_out_of_range_are_an_error(
         if value is not None:
             node.attribute.append(onnx.helper.make_attribute(name, value))
     with pytest.raises(Exception, match=re.escape(why)):
-        session(model, plugin=request.getfixturevalue(library))
+        session(model, plugin=library)
