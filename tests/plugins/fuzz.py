@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from rich.progress import track
 
-from tests.cases import Case, OptionCase, random_case
+from tests.cases import Case, OptionCase, SeriesCase, random_case
 from tests.plugins.emulated import Emulated, Problem, build, difference
 
 SANITIZERS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
@@ -30,6 +30,22 @@ class NearZero(Case):
         metric = np.zeros((self.batch, self.tokens, 2), x.dtype)
         metric[:, 0::2, 0] = metric[:, 1::2, 1] = 1
         metric[:, 1::2, 0] = 1e-8 * np.where(np.arange(self.tokens // 2) % 2, 1, -1)
+        return x, metric, size
+
+
+class OwnLengths(SeriesCase):
+    """Series that end in padding, as a step before leaves them, with some in the middle; some have no token."""
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As of the base class, with sizes of 0 from a place of each row on up to the protected ones."""
+        x, metric, size = super().arrays()
+        rng = np.random.default_rng([self.seed, 1])
+        setting = self.settings
+        place = np.arange(self.tokens) - setting["protect_first"]
+        ends = rng.integers(0, self.tokens + 1, (self.batch, 1)) * (rng.random((self.batch, 1)) < 0.8)
+        ends *= int(rng.random() < 0.8)
+        free = (place >= 0) & (np.arange(self.tokens) < self.tokens - setting["protect_last"])
+        size[free & ((place >= ends) | (rng.random(size.shape) < 0.1))] = 0
         return x, metric, size
 
 

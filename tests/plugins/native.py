@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from rich.progress import track
 
-from tests.cases import Case, random_case
+from tests.cases import Case, SeriesCase, random_case
 from tests.ops.harness import difference, run_case
 from tests.plugins.emulated import ROOT
-from tests.plugins.fuzz import NearZero
+from tests.plugins.fuzz import NearZero, OwnLengths
 from tests.problems import CASES
 from tsmerge_export.backends.onnxruntime.native import CPU_LIBRARY, CUDA_LIBRARY, Library
 
@@ -81,6 +81,7 @@ def build_emulated(folder: Path, include: Path, flags: str = "-Werror", sources:
 def draw(seed: int, of: type[Case]) -> Case:
     """A problem: features beyond a vector register, rows beyond a block, more rows than are merged one by one."""
     chosen = NearZero if of is Case and seed % 25 == 0 else of
+    chosen = OwnLengths if of is SeriesCase and seed % 3 == 0 else chosen
     tokens = 1200 if seed % 40 == 7 else 130  # beyond the threads of a block that counts
     return random_case(np.random.default_rng(seed), of=chosen, tokens=tokens, features=80, batch=12)
 
