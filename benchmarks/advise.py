@@ -42,9 +42,9 @@ from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.advise.study import columns_of
 from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import Checks
-from tsmerge_export.verify.cost import run_named, window_errors
 from tsmerge_export.verify.data import Table, read_table, rolling_windows
 from tsmerge_export.verify.decoded import decoded_by
+from tsmerge_export.verify.window_errors import Forecasts, run_named
 
 MODELS = {"bolt": demo.CHRONOS_BOLT, "t5": demo.CHRONOS_T5}
 FILES = ("ETTh1.csv", "ETTh2.csv", "exchange_rate.txt.gz")
@@ -150,7 +150,7 @@ class Forecaster:
         if not columns:
             return None
         errors = {
-            ratio: np.nansum(window_errors(self.family, self.model, run, cut, 0, SEED, self.decoded)["mse"])
+            ratio: np.nansum(Forecasts(self.family, self.model, run, SEED, self.decoded).errors(cut)["mse"])
             for ratio, run in self.runs.items()
         }
         change = {ratio: 100 * (errors[ratio] / errors["unmerged"] - 1) for ratio in RATIOS}

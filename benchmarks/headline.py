@@ -42,9 +42,9 @@ from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tables.read import read_table
 from tsmerge_export.tools.bench.candidate import Candidate
 from tsmerge_export.tools.bench.run import interleave
-from tsmerge_export.verify.cost import METRICS, next_to_nothing, run_named, window_errors
 from tsmerge_export.verify.data import Table, rolling_windows
 from tsmerge_export.verify.quality import increase, spread
+from tsmerge_export.verify.window_errors import METRICS, Forecasts, next_to_nothing, run_named
 from tsmerge_export.version import versions
 
 EAGER, PLAIN = "eager PyTorch, float32, unmerged", "ONNX Runtime, float32, unmerged"
@@ -84,8 +84,7 @@ def errors_of(
     cut = rolling_windows(table, args.length, source.horizon, limit=args.windows)
     found = {}
     for name, (own, run) in runs.items():
-        columns = [window_errors(own.of_family, own.model, run, cut, c) for c in range(len(cut.columns))]
-        found[name] = {metric: np.stack([one[metric] for one in columns]) for metric in METRICS}
+        found[name] = Forecasts(own.of_family, own.model, run).errors(cut)
         print(f"{table.name}: {name} done", file=sys.stderr)
     out: dict[str, dict[str, tuple[float, float, float]]] = {}
     for name in [name for name in runs if name != EAGER]:

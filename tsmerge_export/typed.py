@@ -70,6 +70,11 @@ def written(value: Any) -> Any:
     return _plain(value, sparse=True)
 
 
+def finite(value: float) -> float | None:
+    """A number as JSON has it, which knows no infinity and no NaN."""
+    return value if math.isfinite(value) else None
+
+
 def _plain(value: Any, sparse: bool) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         out: dict[str, Any] = {}

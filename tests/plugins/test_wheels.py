@@ -106,8 +106,8 @@ def test_auditwheel_knows_the_systems_that_it_runs_on(
 
 def test_it_is_imported_without_anything_else(wheel: Installed) -> None:
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import tsmerge_ort as m; "
-        "print(m.__version__, m.library_path(), *sys.modules)"
+        "import sys; sys.path.insert(0, sys.argv[1]); from tsmerge_ort import __version__, library_path; "
+        "print(__version__, library_path(), *sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", code, wheel.site], capture_output=True, text=True, check=True

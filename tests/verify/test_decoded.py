@@ -14,8 +14,8 @@ from tsmerge_export.rewrite.insert import RewriteReport
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import Checks
-from tsmerge_export.verify.cost import run_named
 from tsmerge_export.verify.decoded import decoded_by
+from tsmerge_export.verify.window_errors import run_named
 
 
 def test_quantiles_are_those_of_the_forecasters_paths() -> None:

@@ -11,10 +11,11 @@ import torch
 from tests import artefacts
 from tsmerge_export.errors import UsageError
 from tsmerge_export.tools.tune.contender import context_of, split
-from tsmerge_export.verify import cost, metrics
+from tsmerge_export.verify import metrics
 from tsmerge_export.verify.change import LEAST_WINDOWS
 from tsmerge_export.verify.data import Table, rolling_windows
 from tsmerge_export.verify.quality import increase, require_windows
+from tsmerge_export.verify.window_errors import Forecasts
 
 
 def test_a_constant_factor_has_no_doubt() -> None:
@@ -108,8 +109,9 @@ def test_window_errors_add_up_to_the_losses() -> None:
             return {name: value.numpy() for name, value in component.eager(model, tensors).items()}
 
     levels = family.quantile_levels(model)
+    every = Forecasts(family, model, run).errors(cut)
     for column in range(2):
-        found = cost.window_errors(family, model, run, cut, column)
+        found = {metric: errors[column] for metric, errors in every.items()}
         target = cut.target[column]
         quantiles = family.forecast(model, run, cut.context[column])
         whole = metrics.weighted_quantile_loss(quantiles, target, levels)

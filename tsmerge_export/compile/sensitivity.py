@@ -17,6 +17,7 @@ from tsmerge_export.precision.mix import mixed
 from tsmerge_export.precision.products import Product
 from tsmerge_export.precision.quantise import quantised
 from tsmerge_export.settings.precision import BUDGET, Precision
+from tsmerge_export.typed import finite
 from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.calibration import Calibration
 from tsmerge_export.verify.checks import Told
@@ -122,8 +123,8 @@ def find_sensitive(
         data=calibration.data,
         windows=calibration.windows,
         columns=calibration.columns,
-        before_percent=_number(before),
-        after_percent=_number(before),
+        before_percent=finite(before),
+        after_percent=finite(before),
         kept_at=precision.kept_at,
     )
     if before <= limit:
@@ -158,13 +159,13 @@ def find_sensitive(
             node=product.node,
             module=product.scopes[-1] if product.scopes else "",
             weights=unit.weights,
-            moved=_number(moved[unit]),
+            moved=finite(moved[unit]),
             kept=number < enough,
         )
         for number, unit in enumerate(order)
         for product in unit.products
     )
-    return kept, replace(said, after_percent=_number(after), products=effects)
+    return kept, replace(said, after_percent=finite(after), products=effects)
 
 
 def _units(parts: Sequence[Part]) -> list[_Unit]:
@@ -177,7 +178,3 @@ def _units(parts: Sequence[Part]) -> list[_Unit]:
 
 def _bound(value: float) -> str:
     return change(value) if math.isfinite(value) else "an unknown amount"
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -14,7 +14,7 @@ from tsmerge_export.inspection.feeds import KINDS, Sizes, make
 from tsmerge_export.rewrite.dims import dims
 from tsmerge_export.rewrite.points import find_points
 from tsmerge_export.verify.checks import Checks
-from tsmerge_export.verify.cost import run_named
+from tsmerge_export.verify.window_errors import run_named
 
 #: On what costs are measured.
 DATA = "generated inputs"

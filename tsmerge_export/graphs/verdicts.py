@@ -38,7 +38,7 @@ from tsmerge_export.verify import decisions, lengths, ratios, settings, toleranc
 from tsmerge_export.verify.artefact import OnnxArtefact
 from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import Checks, Told
-from tsmerge_export.verify.cost import run_named, tokens_left
+from tsmerge_export.verify.cost import tokens_left
 from tsmerge_export.verify.eager import Expected
 from tsmerge_export.verify.parity import (
     CaseResult,
@@ -49,6 +49,7 @@ from tsmerge_export.verify.parity import (
 )
 from tsmerge_export.verify.speed import SpeedReport, interleaved
 from tsmerge_export.verify.threads import torch_threads
+from tsmerge_export.verify.window_errors import run_named
 
 AGAINST = "the original graph, run operator by operator with the reference merging"
 

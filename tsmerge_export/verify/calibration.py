@@ -17,11 +17,19 @@ from tsmerge_export.families.base import Family
 from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.change import LEAST_WINDOWS
 from tsmerge_export.verify.checks import Checks
-from tsmerge_export.verify.cost import errors_of, next_to_nothing, quantiles_of, run_named
-from tsmerge_export.verify.data import Table, Windows, count_windows, rolling_windows, target_rows
+from tsmerge_export.verify.data import (
+    Table,
+    Windows,
+    context_before,
+    count_windows,
+    enough_rows,
+    rolling_windows,
+    target_rows,
+)
 from tsmerge_export.verify.decoded import decoded_by
 from tsmerge_export.verify.quality import increase
 from tsmerge_export.verify.threads import torch_threads
+from tsmerge_export.verify.window_errors import Forecasts, next_to_nothing, run_named, window_errors
 
 #: Of the rows before the tested ones, the last ones: so many are forecast.
 _SHARE = 0.5
@@ -108,15 +116,10 @@ class WindowCalibration:
         run = partial(run_named, self._checks.open(built[0].merged, timed=True), names)
         forecast = decoded_by(self._family, self._model, built, self._checks)
         with torch_threads(self._checks.threads):
-            columns = (
-                quantiles_of(self._family, self._model, run, cut, c, self._checks.seed, forecast)
-                for c in range(len(cut.columns))
-            )
-            return np.stack(list(columns))
+            return Forecasts(self._family, self._model, run, self._checks.seed, forecast).quantiles(cut)
 
     def _errors_of(self, quantiles: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        levels = self._family.quantile_levels(self._model)
-        return np.stack([errors_of(own, levels, self._cut, c)[_METRIC] for c, own in enumerate(quantiles)])
+        return window_errors(quantiles, self._family.quantile_levels(self._model), self._cut)[_METRIC]
 
 
 def calibration_windows(table: Table, longest: int, horizon: int, limit: int | None) -> Windows:
@@ -132,14 +135,12 @@ def calibration_windows(table: Table, longest: int, horizon: int, limit: int | N
     def room(rows: int) -> tuple[int, int, int]:
         """Rows before the tested ones, a context, and windows."""
         seen = rows - target_rows(rows, horizon)
-        context = min(longest, max(horizon, seen - target_rows(seen, horizon, _SHARE)))
+        context = context_before(seen, longest, horizon, _SHARE)
         return seen, context, count_windows(seen, context, horizon, _SHARE) if seen > context else 0
 
     seen, context, windows = room(len(table.values))
     if windows < LEAST_WINDOWS:
-        enough = len(table.values)
-        while room(enough)[2] < LEAST_WINDOWS:
-            enough += 1
+        enough = enough_rows(len(table.values), lambda rows: room(rows)[2], LEAST_WINDOWS)
         raise UsageError(
             f"--keep-precise auto: {table.name} has {len(table.values)} rows; to find what hurts it takes "
             f"{LEAST_WINDOWS} windows of {horizon} steps before the last fifth, which is for the verdict: give at "

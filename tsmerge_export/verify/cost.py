@@ -15,10 +15,10 @@ from torch import nn
 
 from tsmerge_export.bundle import verdicts
 from tsmerge_export.console.one_line import by_fields
-from tsmerge_export.families.base import Arrays, Component, Family, Forecast, Run
+from tsmerge_export.families.base import Arrays, Component, Family, Forecast
 from tsmerge_export.onnx_model import weights as onnx_weights
 from tsmerge_export.ops import DOMAIN, schema
-from tsmerge_export.typed import written
+from tsmerge_export.typed import finite, written
 from tsmerge_export.verify import change, metrics
 from tsmerge_export.verify.change import Change
 from tsmerge_export.verify.checks import USUAL, Checks
@@ -26,9 +26,8 @@ from tsmerge_export.verify.data import Table, Windows, need_rows, rolling_window
 from tsmerge_export.verify.decisions import tap
 from tsmerge_export.verify.speed import SpeedReport, interleaved
 from tsmerge_export.verify.threads import torch_threads
+from tsmerge_export.verify.window_errors import METRICS, Forecasts, median_of, run_named
 
-METRICS = ("mse", "mae", "wql")
-_CHUNK = 32  # series per forward, to bound memory
 _NAMED = 3  # columns that a note names
 
 
@@ -53,7 +52,7 @@ class ColumnCost:
             _numbers(self.unmerged),
             _numbers(self.merged),
             _numbers(self.naive),
-            _number(self.wql_scale),
+            finite(self.wql_scale),
         )
 
     def change_percent(self, metric: str) -> float:
@@ -164,18 +163,14 @@ class CostReport:
         worst = None
         if found.worst is not None:
             column = self.columns[found.worst]
-            before, after = (_number(side[metric]) for side in (column.unmerged, column.merged))
-            worst = verdicts.Worst(column.column, before, after, _number(found.worst_percent))
+            before, after = (finite(side[metric]) for side in (column.unmerged, column.merged))
+            worst = verdicts.Worst(column.column, before, after, finite(found.worst_percent))
         left_out = tuple(self.columns[index].column for index in found.left_out)
-        return verdicts.Change(_number(found.median), worst, found.compared, left_out)
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+        return verdicts.Change(finite(found.median), worst, found.compared, left_out)
 
 
 def _numbers(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: _number(value) for name, value in values.items()}
+    return {name: finite(value) for name, value in values.items()}
 
 
 def measure(
@@ -240,18 +235,16 @@ def measure(
     run_unmerged, run_merged = (partial(run_named, session, names) for session in sessions)
     levels = family.quantile_levels(model)
     own = Rival("", component, model, forecast)
-    sides = [
-        (side, run, side.forecast or _own_forecast(family, side.model))
-        for side, run in ((rival or own, run_unmerged), (own, run_merged))
+    sides = (rival or own, own)
+    forecasts = [
+        Forecasts(family, side.model, run, checks.seed, side.forecast)
+        for side, run in zip(sides, (run_unmerged, run_merged), strict=True)
     ]
 
     columns = []
     with torch_threads(checks.threads):
         for c, column in enumerate(cut.columns):
-            scores = [
-                _score(_in_chunks(draw, run, cut.context[c], checks.seed), cut, c, levels)
-                for _, run, draw in sides
-            ]
+            scores = [_score(each.of_column(cut, c), cut, c, levels) for each in forecasts]
             naive = _point_errors(metrics.seasonal_naive(cut.context[c], horizon, season), cut, c)
             level = float(np.nanmean(np.abs(cut.target[c]))) if not np.isnan(cut.target[c]).all() else 0.0
             scale = float(cut.deviation[c]) / level if level > 0 else 0.0
@@ -260,7 +253,7 @@ def measure(
                 progress(c + 1, len(cut.columns))
 
     pool = np.resize(cut.context.reshape(-1, context), (batch, context))
-    before, feed = (side.component.from_series(side.model, pool) for side, *_ in sides)
+    before, feed = (side.component.from_series(side.model, pool) for side in sides)
     done, unmerged_ms, merged_ms = interleaved(
         lambda: run_unmerged(before), lambda: run_merged(feed), runs=checks.runs(runs)
     )
@@ -296,71 +289,6 @@ def _left_out(columns: Sequence[ColumnCost]) -> list[str]:
     ]
 
 
-def window_errors(
-    family: Family,
-    model: nn.Module,
-    run: Callable[[Arrays], Arrays],
-    cut: Windows,
-    column: int,
-    seed: int = 0,
-    forecast: Forecast | None = None,
-) -> dict[str, npt.NDArray[np.float64]]:
-    """Errors of the forecasts of one column, window by window; for comparisons of two models on the same windows.
-
-    Args:
-        run: as in ``Family.forecast``. cut, column: the windows. seed: for families that sample.
-        forecast: as in :func:`measure`.
-
-    Returns:
-        ``mse``, ``mae`` and ``wql``, each ``[W]``: the MSE of the median forecast in standard deviations squared, its
-        MAE in standard deviations, and the pinball loss summed over steps, mean over the levels, in the unit of the
-        data (the numerator of the weighted quantile loss: in a ratio of two losses the denominator cancels). NaN where
-        a window has no observed target.
-    """
-    quantiles = quantiles_of(family, model, run, cut, column, seed, forecast)
-    return errors_of(quantiles, family.quantile_levels(model), cut, column)
-
-
-def quantiles_of(
-    family: Family,
-    model: nn.Module,
-    run: Callable[[Arrays], Arrays],
-    cut: Windows,
-    column: int,
-    seed: int = 0,
-    forecast: Forecast | None = None,
-) -> npt.NDArray[np.float32]:
-    """``[W, Q, H]``: the forecasts of one column that :func:`window_errors` takes the errors of."""
-    return _in_chunks(forecast or _own_forecast(family, model), run, cut.context[column], seed)
-
-
-def errors_of(
-    quantiles: npt.NDArray[np.float32], levels: Sequence[float], cut: Windows, column: int
-) -> dict[str, npt.NDArray[np.float64]]:
-    """:func:`window_errors` of forecasts ``[W, Q, H]`` that are there already."""
-    median = _median(quantiles, levels)
-    target = cut.target[column]
-    found: dict[str, list[float]] = {"mse": [], "mae": [], "wql": []}
-    for w in range(len(target)):
-        observed = not np.isnan(target[w]).all()
-        scaled = [
-            (x[w] - cut.mean[column]) / cut.deviation[column] for x in (median.astype(np.float64), target)
-        ]
-        losses = [metrics.pinball(quantiles[w, i], target[w], q) for i, q in enumerate(levels)]
-        found["mse"].append(metrics.mse(*scaled))
-        found["mae"].append(metrics.mae(*scaled))
-        found["wql"].append(float(np.mean(losses)) if observed else float("nan"))
-    return {name: np.asarray(values) for name, values in found.items()}
-
-
-def next_to_nothing(metric: str, cut: Windows) -> npt.NDArray[np.float64]:
-    """``[C]``: an error of a window, a metric of :func:`window_errors`, that counts as next to nothing."""
-    if metric != "wql":
-        return np.full(len(cut.columns), change.least(metric))
-    # A window's pinball losses are half of what the WQL sums up, over all of its steps.
-    return change.least("mae") * cut.deviation * cut.target.shape[-1] / 2
-
-
 def tokens_left(artefact: Path, feed: Arrays, checks: Checks) -> tuple[int, ...]:
     """:attr:`CostReport.tokens` of one batch."""
     proto = onnx_weights.read(artefact)
@@ -370,28 +298,6 @@ def tokens_left(artefact: Path, feed: Arrays, checks: Checks) -> tuple[int, ...]
     taps = tap(proto)
     run = run_named(checks.open(proto), [taps[0].target, *(place.kept for place in taps)], feed)
     return tuple(int(value.shape[1]) for value in run.values())
-
-
-def run_named(session: Any, names: Sequence[str], inputs: Arrays) -> Arrays:
-    """Outputs by name of an ONNX Runtime session."""
-    return dict(zip(names, session.run(list(names), inputs), strict=True))
-
-
-def _own_forecast(family: Family, model: nn.Module) -> Forecast:
-    return lambda run, series, seed: family.forecast(model, run, series, seed)
-
-
-def stream(window: int) -> int:
-    """The number of a column's window in the seed's streams."""
-    return window % _CHUNK
-
-
-def _in_chunks(
-    forecast: Forecast, run: Run, series: npt.NDArray[np.float32], seed: int
-) -> npt.NDArray[np.float32]:
-    return np.concatenate(
-        [forecast(run, series[i : i + _CHUNK], seed) for i in range(0, len(series), _CHUNK)]
-    )
 
 
 def _point_errors(point: npt.NDArray[np.floating], cut: Windows, column: int) -> dict[str, float]:
@@ -405,11 +311,4 @@ def _score(
     quantiles: npt.NDArray[np.float32], cut: Windows, column: int, levels: Sequence[float]
 ) -> dict[str, float]:
     wql = metrics.weighted_quantile_loss(quantiles, cut.target[column], levels)
-    return _point_errors(_median(quantiles, levels), cut, column) | {"wql": wql}
-
-
-def _median(quantiles: npt.NDArray[np.float32], levels: Sequence[float]) -> npt.NDArray[np.float32]:
-    """``[W, H]``; a model without the level 0.5 has two nearest ones: their mean."""
-    off = np.abs(np.asarray(levels) - 0.5)
-    median: npt.NDArray[np.float32] = quantiles[:, np.isclose(off, off.min())].mean(axis=1)
-    return median
+    return _point_errors(median_of(quantiles, levels), cut, column) | {"wql": wql}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +38,18 @@ class Windows:
 
     def __repr__(self) -> str:
         return by_fields(self)
+
+
+def context_before(rows: int, longest: int, horizon: int, share: float) -> int:
+    """What lies before the first target of as many windows as there can be, at most ``longest``, in steps."""
+    return min(longest, max(horizon, rows - target_rows(rows, horizon, share)))
+
+
+def enough_rows(rows: int, windows: Callable[[int], int], least: int) -> int:
+    """The first number from ``rows`` on of which ``windows`` has at least so many."""
+    while windows(rows) < least:
+        rows += 1
+    return rows
 
 
 def need_rows(path: str, rows: int, context: int, horizon: int) -> None:

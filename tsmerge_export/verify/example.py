@@ -19,10 +19,11 @@ from tsmerge_export.inspection import flops
 from tsmerge_export.onnx_model import weights as onnx_weights
 from tsmerge_export.ops import DOMAIN, merge_op_types
 from tsmerge_export.verify.checks import USUAL, Checks
-from tsmerge_export.verify.cost import CostReport, run_named, stream
+from tsmerge_export.verify.cost import CostReport
 from tsmerge_export.verify.data import Table, rolling_windows
 from tsmerge_export.verify.decisions import tap
 from tsmerge_export.verify.threads import torch_threads
+from tsmerge_export.verify.window_errors import run_named, stream
 
 _SIZE_SLOT = 1
 _DIGITS = 6

@@ -6,7 +6,6 @@ file: those are parity and merge cost.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,16 +18,17 @@ from torch import nn
 from tsmerge_export.bundle.precision import PrecisionChange, PrecisionCost, PrecisionSpeed
 from tsmerge_export.families.base import Arrays, Family
 from tsmerge_export.onnx_model import weights as onnx_weights
+from tsmerge_export.typed import finite
 from tsmerge_export.verify import change
 from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import USUAL, Checks
-from tsmerge_export.verify.cost import METRICS, next_to_nothing, run_named, window_errors
 from tsmerge_export.verify.data import Table, Windows, need_rows, rolling_windows
 from tsmerge_export.verify.decisions import Tap, moved_away, tap
 from tsmerge_export.verify.decoded import decoded_by
 from tsmerge_export.verify.quality import Errors, increase, spread
 from tsmerge_export.verify.speed import interleaved
 from tsmerge_export.verify.threads import torch_threads
+from tsmerge_export.verify.window_errors import METRICS, Forecasts, next_to_nothing, run_named
 
 #: Of a file whose functions are inlined.
 NO_DECISIONS = "the functions are inlined, so that no merge decision can be compared"
@@ -77,12 +77,12 @@ def measure(
     with torch_threads(checks.threads):
         for number, (side, call) in enumerate(zip((twins, quantised), calls, strict=True)):
             forecast = decoded_by(family, model, side, checks)
-            by_column = []
-            for c in range(len(cut.columns)):
-                by_column.append(window_errors(family, model, call, cut, c, checks.seed, forecast))
+
+            def told(done: int, before: int = number * len(cut.columns)) -> None:
                 if progress is not None:
-                    progress(number * len(cut.columns) + c + 1, 2 * len(cut.columns))
-            found.append({metric: np.stack([one[metric] for one in by_column]) for metric in METRICS})
+                    progress(before + done, 2 * len(cut.columns))
+
+            found.append(Forecasts(family, model, call, checks.seed, forecast).errors(cut, told))
     pool = cut.context.reshape(-1, context)
     feed = component.from_series(model, np.resize(pool, (batch, context)))
     speed = None
@@ -127,14 +127,14 @@ def _change(metric: str, float32: Errors, quantised: Errors, cut: Windows, seed:
     worst = None if found.worst is None else cut.columns[found.worst]
     before, after = (float(np.median(_level(metric, errors, cut))) for errors in (float32, quantised))
     return PrecisionChange(
-        float32=_number(before),
-        quantised=_number(after),
-        median_percent=_number(found.median),
-        low_percent=_number(low),
-        high_percent=_number(high),
-        upper_percent=_number(found.upper),
+        float32=finite(before),
+        quantised=finite(after),
+        median_percent=finite(found.median),
+        low_percent=finite(low),
+        high_percent=finite(high),
+        upper_percent=finite(found.upper),
         worst_column=worst,
-        worst_percent=_number(found.worst_percent),
+        worst_percent=finite(found.worst_percent),
     )
 
 
@@ -144,10 +144,6 @@ def _level(metric: str, errors: Errors, cut: Windows) -> npt.NDArray[np.float64]
         return np.asarray(np.nanmean(errors, axis=1))
     weight = np.nansum(np.abs(cut.target), axis=(1, 2))
     return np.asarray(2 * np.nansum(errors, axis=1) / np.where(weight > 0, weight, np.nan))
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def decisions_moved(

@@ -196,3 +196,19 @@ def test_kinds_without_a_kernel() -> None:
         "Asinh": 2,
         "ReduceMean": 1,
     }
+
+
+def test_two_calls_that_differ_in_a_constant_alone_have_bodies_of_their_own() -> None:
+    """Of the same types; what the body computes of the constant is another shape."""
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 18, "own" : 1]> '
+        "g (float[N] x) => (float[A, B] y, float[C, D] z) <int64[2] tall = {3, 2}, int64[2] wide = {2, 3}> "
+        "{ y = own.shaped (x, tall)  z = own.shaped (x, wide) } "
+        '<domain: "own", opset_import: ["" : 18]> shaped (x, s) => (y) { t = Identity (s)  y = Reshape (x, t) }'
+    )
+    made = fixed(model, {"x": (6,)})
+    assert len({one.overload for one in made.functions}) == len(made.functions) == 2
+    x = np.arange(6, dtype=np.float32)
+    y, z = session(made).run(["y", "z"], {"x": x})
+    np.testing.assert_array_equal(y, x.reshape(3, 2))
+    np.testing.assert_array_equal(z, x.reshape(2, 3))

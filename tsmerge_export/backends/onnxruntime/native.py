@@ -80,7 +80,7 @@ def find_library(given: str | Path | None = None, library: Library = CPU_LIBRARY
     chosen = given or os.environ.get(library.variable)
     if not chosen:
         wheel = installed(library.wheel)
-        return None if wheel is None else wheel.library
+        return None if wheel is None else wheel.file
     path = Path(chosen)
     if path == NONE:
         return None

@@ -9,6 +9,8 @@ from pathlib import Path
 
 #: By their names as distributions; the module of each has underscores.
 CPU_WHEEL, CUDA_WHEEL = "tsmerge-ort", "tsmerge-ort-cuda"
+#: The function of each that says where its library is.
+_WHERE = "library_path"
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,7 @@ class Wheel:
 
     name: str
     version: str
-    library: Path
+    file: Path
 
     @property
     def operators(self) -> int:
@@ -32,7 +34,7 @@ def installed(name: str) -> Wheel | None:
     """The wheel of that name, if this Python has it; a module that is none, such as a folder of its name, is none."""
     try:
         module = importlib.import_module(name.replace("-", "_"))
-        return Wheel(name, module.__version__, Path(module.library_path()))
+        return Wheel(name, module.__version__, Path(getattr(module, _WHERE)()))
     except (ImportError, AttributeError):
         return None
 
@@ -40,4 +42,4 @@ def installed(name: str) -> Wheel | None:
 def wheel_of(library: Path) -> Wheel | None:
     """The installed wheel that a library is of, if any."""
     found = (installed(name) for name in (CPU_WHEEL, CUDA_WHEEL))
-    return next((wheel for wheel in found if wheel is not None and wheel.library == library), None)
+    return next((wheel for wheel in found if wheel is not None and wheel.file == library), None)

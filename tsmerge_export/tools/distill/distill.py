@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -37,6 +36,7 @@ from tsmerge_export.tools.distill.settings import MERGE, Recipe
 from tsmerge_export.tools.distill.state import Standing, StateFile
 from tsmerge_export.tools.distill.train import Task, Training, increases, references_of
 from tsmerge_export.tools.distill.weights import fixed
+from tsmerge_export.typed import finite
 from tsmerge_export.verify.data import Table, read_table
 from tsmerge_export.verify.quality import Errors, require_windows
 from tsmerge_export.verify.threads import torch_threads
@@ -133,8 +133,7 @@ def distill(
             control = run.train("control", (UNMERGED,), same)
         told.step("test")
         scores = run.test(points, student, None if control is None else control[0])
-    known = unmerged if math.isfinite(unmerged) else None
-    trained = Trained(merge, recipe.elastic, known, identity["model"])
+    trained = Trained(merge, recipe.elastic, finite(unmerged), identity["model"])
     mark(student, trained)
     return Distilled(
         student,

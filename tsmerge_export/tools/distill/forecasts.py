@@ -15,9 +15,9 @@ from tsmerge_export.families.objective import Objective
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.distill.losses import distance, likelihood
 from tsmerge_export.tools.distill.windows import in_batches
-from tsmerge_export.verify.cost import errors_of
 from tsmerge_export.verify.data import Windows
 from tsmerge_export.verify.quality import Errors
+from tsmerge_export.verify.window_errors import window_errors
 
 UNMERGED = MergeConfig("none")
 _CHUNK = 32
@@ -48,7 +48,7 @@ class Judge:
         windows: Windows,
         told: Callable[[int, int], None] | None = None,
     ) -> dict[str, Errors]:
-        """By metric ``[C, W]``: errors of forecasts, see :func:`~tsmerge_export.verify.cost.window_errors`."""
+        """By metric ``[C, W]``: errors of forecasts, see :func:`~tsmerge_export.verify.window_errors.window_errors`."""
         run = merged_run(self.family.components(model)[0], model, merge)
         # All columns in a row: of a short table one has but a few windows.
         series = windows.context.reshape(-1, windows.context.shape[-1])
@@ -58,9 +58,7 @@ class Judge:
             if told is not None:
                 told(min(start + _CHUNK, len(series)), len(series))
         quantiles = np.concatenate(parts).reshape(*windows.target.shape[:2], -1, windows.target.shape[-1])
-        levels = self.family.quantile_levels(model)
-        columns = [errors_of(each, levels, windows, column) for column, each in enumerate(quantiles)]
-        return {name: np.stack([column[name] for column in columns]) for name in columns[0]}
+        return window_errors(quantiles, self.family.quantile_levels(model), windows)
 
     def likelihood(
         self, model: nn.Module, merge: MergeConfig, windows: Windows, teacher: nn.Module | None = None

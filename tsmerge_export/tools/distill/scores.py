@@ -12,9 +12,9 @@ import numpy as np
 
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify.change import LEAST_WINDOWS
-from tsmerge_export.verify.cost import next_to_nothing
 from tsmerge_export.verify.data import Windows
 from tsmerge_export.verify.quality import Errors, increase, spread
+from tsmerge_export.verify.window_errors import next_to_nothing
 
 METRICS = ("mse", "wql")
 

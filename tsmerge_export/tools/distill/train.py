@@ -26,8 +26,8 @@ from tsmerge_export.tools.distill.settings import Recipe
 from tsmerge_export.tools.distill.state import Standing, StateFile
 from tsmerge_export.tools.distill.weights import Trainees
 from tsmerge_export.tools.distill.windows import Data, Scored
-from tsmerge_export.verify.cost import next_to_nothing
 from tsmerge_export.verify.quality import increase
+from tsmerge_export.verify.window_errors import next_to_nothing
 
 _CLIP = 1.0
 _DECAY = 0.01

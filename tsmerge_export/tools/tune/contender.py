@@ -21,18 +21,20 @@ from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.trained import Trained
 from tsmerge_export.verify.change import LEAST_WINDOWS
 from tsmerge_export.verify.checks import Checks
-from tsmerge_export.verify.cost import next_to_nothing, run_named, window_errors
 from tsmerge_export.verify.data import (
+    SHARE_TESTED,
     Table,
     Windows,
+    context_before,
     count_windows,
+    enough_rows,
     rolling_windows,
-    target_rows,
     usable_columns,
 )
 from tsmerge_export.verify.decoded import decoded_by
 from tsmerge_export.verify.quality import Errors
 from tsmerge_export.verify.threads import torch_threads
+from tsmerge_export.verify.window_errors import Forecasts, next_to_nothing, run_named
 
 Run = Callable[[Arrays], Arrays]
 
@@ -96,16 +98,12 @@ class Contender:
         return self.runs[merge]
 
     def errors(self, merge: MergeConfig, windows: Windows) -> dict[str, Errors]:
-        """By metric ``[C, W]``: the error of every window, see :func:`~tsmerge_export.verify.cost.window_errors`."""
-        run = self.run_of(merge)
+        """By metric ``[C, W]``, see :func:`~tsmerge_export.verify.window_errors.window_errors`."""
+        family, model = self.source.of_family, self.source.model
         with torch_threads(self.checks.threads):
-            columns = [
-                window_errors(
-                    self.source.of_family, self.source.model, run, windows, c, self.checks.seed, self.forecast
-                )
-                for c in range(len(windows.columns))
-            ]
-        return {name: np.stack([column[name] for column in columns]) for name in columns[0]}
+            return Forecasts(family, model, self.run_of(merge), self.checks.seed, self.forecast).errors(
+                windows
+            )
 
     def least(self, metric: str, windows: Windows) -> Errors:
         """``[C]``: an error of one window that counts as next to nothing."""
@@ -167,17 +165,14 @@ def context_of(name: str, rows: int, longest: int, horizon: int, length: int | N
     """
 
     def context(rows: int) -> int:
-        # What lies before the first target of as many windows as there can be.
-        return length or min(longest, max(horizon, _seen(rows) - target_rows(_seen(rows), horizon)))
+        return length or context_before(_seen(rows), longest, horizon, SHARE_TESTED)
 
     def windows(rows: int) -> int:
         return count_windows(_seen(rows), context(rows), horizon)
 
     if windows(rows) >= LEAST_WINDOWS:
         return context(rows)
-    enough = rows
-    while windows(enough) < LEAST_WINDOWS:
-        enough += 1
+    enough = enough_rows(rows, windows, LEAST_WINDOWS)
     raise UsageError(
         f"--data {name}: {rows} rows are too few to promise an increase with 90 % confidence: there is room for "
         f"{max(0, windows(rows))} validation windows of {horizon} steps, and a bound takes at least {LEAST_WINDOWS}; "

@@ -6,7 +6,6 @@ measured, in the front too, and where merging pays is told with the same figure 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,6 +25,7 @@ from tsmerge_export.tools.tune.crossover import (
     lengths_to_time,
 )
 from tsmerge_export.tools.tune.search import NONE, Tried, time_against
+from tsmerge_export.typed import finite
 from tsmerge_export.verify.quality import Increase, increase
 from tsmerge_export.verify.speed import Speedup, interleaved
 
@@ -66,7 +66,7 @@ class Final:
             "upper_percent": self.test.upper,
             "worst_percent": self.test.worst_percent,
         }
-        known = {name: value if math.isfinite(value) else None for name, value in figures.items()}
+        known = {name: finite(value) for name, value in figures.items()}
         test = known | {
             "worst_column": self.worst,
             "speedup": self.speed.value,

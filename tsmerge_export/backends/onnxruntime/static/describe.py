@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,7 +34,7 @@ def blocks(target: Mapping[str, Any]) -> list[Block]:
         )
         for name, entry in target["components"].items()
     ]  # fmt: skip
-    left = {kind: n for entry in target["components"].values() for kind, n in entry["on_the_cpu"].items()}
+    left = sum((Counter(entry["on_the_cpu"]) for entry in target["components"].values()), Counter[str]())
     against = (
         next(iter(target["components"].values()))["parity"].get("against") or "eager PyTorch with merging"
     )

@@ -18,6 +18,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.onnx_model import weights as onnx_weights
 
 Array = NDArray[Any]
@@ -160,12 +161,23 @@ class _Block:
     ) -> dict[str, onnx.TypeProto]:
         """Types of the outputs of an operator that the standard defines by others (GreaterOrEqual): of such a node onnx
         1.18 tells nothing, of a model of it alone it does."""
-        fed = [helper.make_value_info(name, kind) for name, kind in read.items() if name not in small]
-        wanted = [helper.make_empty_tensor_value_info(name) for name in node.output if name]
-        graph = helper.make_graph([node], "node", fed, wanted, list(small.values()))
-        model = helper.make_model(graph, opset_imports=list(self.opsets), ir_version=_IR_VERSION)
+        model = self._alone(
+            node, {name: kind for name, kind in read.items() if name not in small}, small.values()
+        )
         told = onnx.shape_inference.infer_shapes(model, data_prop=True).graph.output
         return {value.name: value.type for value in told if value.type.tensor_type.elem_type}
+
+    def _alone(
+        self,
+        node: onnx.NodeProto,
+        fed: Mapping[str, onnx.TypeProto],
+        weights: Iterable[onnx.TensorProto] = (),
+    ) -> onnx.ModelProto:
+        """A model of one node."""
+        inputs = [helper.make_value_info(name, kind) for name, kind in fed.items()]
+        outputs = [helper.make_empty_tensor_value_info(name) for name in node.output if name]
+        graph = helper.make_graph([node], "node", inputs, outputs, list(weights))
+        return helper.make_model(graph, opset_imports=list(self.opsets), ir_version=_IR_VERSION)
 
     def _cast(self, node: onnx.NodeProto) -> None:
         """The cast that a node to the type of another value is, where that type is known."""
@@ -198,19 +210,9 @@ class _Block:
 
     def _computed(self, node: onnx.NodeProto) -> list[Array] | None:
         names = list(dict.fromkeys(name for name in node.input if name))
-        graph = helper.make_graph(
-            [node],
-            "node",
-            [helper.make_value_info(name, self.types[name]) for name in names],
-            [helper.make_empty_tensor_value_info(name) for name in node.output if name],
-        )
-        model = helper.make_model(graph, opset_imports=list(self.opsets), ir_version=_IR_VERSION)
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        options.intra_op_num_threads = 1
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        model = self._alone(node, {name: self.types[name] for name in names})
         try:
-            session = ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+            session = open_session(model, 1, level=ort.GraphOptimizationLevel.ORT_DISABLE_ALL, arena=False)
             found = session.run(None, {name: self.constants[name] for name in names})
         except (
             Exception
