@@ -1,22 +1,25 @@
 """What ``tsmerge distill`` is worth: the nano models, merged, before and after training for it, beside speed.
 
     python benchmarks/distill.py --data DIR [--models chronos-bolt-nano,...] [--settings 1/4,1/2,elastic]
-                                 [--positions compact] [--protect-newest 32]
+                                 [--positions compact] [--protect-newest 32] [--tuned FLAGS]
                                  [--steps 2000 | --budget 20min] [--seeds 0,1,2] [--control] [--threads 1] -o DIR
 
 DIR holds ETTh1.csv, ETTh2.csv and exchange_rate.txt.gz as ``recipes/train_nano.py`` downloads them. Every training
 learns from the first 60 % of each, is chosen by the next 20 % and tested on the last 20 %, once; then on a series that
-it never saw, of statsmodels (``co2``, weekly), where that is installed. A killed run goes on from its state; trainings
-whose rows are in the output folder are not repeated, and all that are there are shown: several calls add up. Prints
-changes of MSE and WQL against the original model, unmerged: the median over columns, in per cent, with 90 % intervals;
-then the largest speed-up that costs at most 3 % on every table trained on, before and after;
-checkpoints and their ``distillation.json`` stay in the output folder. Runs on the CPU.
+it never saw, of statsmodels (``co2``, weekly), where that is installed. The setting ``tuned`` is what ``tsmerge tune``
+recommends: ``--tuned`` takes the flags of merging that it prints. With ``--control`` the same weights are trained as
+long without merging; what that gives hangs on model, seed and steps, not on the setting. A killed run goes on from its
+state; trainings whose rows are in the output folder are not repeated, and all that are there are shown: several calls
+add up. Prints changes of MSE and WQL against the original model, unmerged: the median over columns, in per cent, with
+90 % intervals; of several seeds the mean and the range; then the largest speed-up that costs at most 3 % on every table
+trained on, before and after; checkpoints and their ``distillation.json`` stay in the output folder. Runs on the CPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -29,6 +32,7 @@ from rich.table import Table as RichTable
 
 import tsmerge_export as tsm
 from tsmerge_export import demo, families
+from tsmerge_export.cli.merging import add_merging, merge_config
 from tsmerge_export.console.progress import DISTILL_STEPS, RichProgress
 from tsmerge_export.errors import TsmergeError
 from tsmerge_export.tools.distill import windows
@@ -96,6 +100,25 @@ def words(found: dict[str, Change]) -> str:
     return " / ".join(f"{c.percent:+.1f} [{c.low:+.1f}, {c.high:+.1f}]" for c in (found["mse"], found["wql"]))
 
 
+def over_seeds(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Of settings with several seeds: setting, data, ratio, seeds, MSE / WQL after and of the control."""
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for r in rows:
+        groups.setdefault((r["training"].rpartition("-")[0], r["data"], r["ratio"]), []).append(r)
+
+    def told(found: list[dict[str, Any]], side: str) -> str:
+        values = {m: [r[side][m]["percent"] for r in found if r[side] is not None] for m in ("mse", "wql")}
+        return " / ".join(
+            f"{np.mean(of):+.1f} ({min(of):+.1f} to {max(of):+.1f})" for of in values.values() if len(of) > 0
+        )
+
+    return [
+        (*group, str(len(found)), told(found, "after"), told(found, "control"))
+        for group, found in groups.items()
+        if len(found) > 1
+    ]
+
+
 def largest(rows: list[dict[str, Any]], side: str) -> tuple[str, float]:
     """The training, and the largest speed-up whose MSE and WQL rise by at most 3 % on every table trained on."""
     held: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -123,13 +146,7 @@ def trained(
     source = demo.CHRONOS_BOLT.parent / model
     made = tsm.distill(
         source,
-        tsm.MergeConfig(
-            "local",
-            k=1,
-            ratio=Fraction(1, 2) if elastic else Fraction(setting),
-            positions=args.positions,
-            protect_newest=args.protect_newest,
-        ),
+        merge_of(setting, args),
         data=[args.data / file for file in FILES],
         elastic=ELASTIC if elastic else (),
         steps=args.steps,
@@ -161,6 +178,32 @@ def trained(
     ]
 
 
+def merge_of(setting: str, args: argparse.Namespace) -> tsm.MergeConfig:
+    """What a training is for; of elastic weights at the largest of their ratios."""
+    if setting == "tuned":
+        return args.tuned  # type: ignore[no-any-return]
+    return tsm.MergeConfig(
+        "local",
+        k=1,
+        ratio=Fraction(1, 2) if setting == "elastic" else Fraction(setting),
+        positions=args.positions,
+        protect_newest=args.protect_newest,
+    )
+
+
+def flags_of_merging(text: str) -> tsm.MergeConfig:
+    """The setting that flags of ``tsmerge-export`` stand for. Raises ArgumentTypeError."""
+    parser = argparse.ArgumentParser(prog="--tuned", add_help=False)
+    add_merging(parser)
+    try:
+        found = merge_config(parser.parse_args(shlex.split(text)))
+    except TsmergeError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if found is None:
+        raise argparse.ArgumentTypeError("no flag of merging")
+    return found
+
+
 def rows_of(model: str, setting: str, seed: int, args: argparse.Namespace, bar: RichProgress) -> None:
     """Write the rows of one training beside its checkpoint, unless they are there."""
     file = args.output / f"{name_of(model, setting, seed, args)}{ROWS}"
@@ -174,8 +217,12 @@ def rows_of(model: str, setting: str, seed: int, args: argparse.Namespace, bar: 
 
 def name_of(model: str, setting: str, seed: int, args: argparse.Namespace) -> str:
     """Of a training's checkpoint."""
-    own = ["compact"] if args.positions == "compact" else []
-    own += [f"newest{args.protect_newest}"] if args.protect_newest else []
+    own = []
+    if setting == "tuned":
+        setting = args.tuned.brief().replace(" ", "_")
+    else:
+        own += ["compact"] if args.positions == "compact" else []
+        own += [f"newest{args.protect_newest}"] if args.protect_newest else []
     return "-".join([model, setting.replace("/", "_"), *own, str(seed)])
 
 
@@ -189,6 +236,7 @@ def main() -> int:
     parser.add_argument("--settings", type=lambda text: text.split(","), default=["1/4", "1/2", "elastic"])
     parser.add_argument("--positions", choices=("gather", "compact"), default="gather")
     parser.add_argument("--protect-newest", type=int, default=0)
+    parser.add_argument("--tuned", type=flags_of_merging, metavar="FLAGS")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--budget")
     parser.add_argument("--seeds", type=lambda text: [int(n) for n in text.split(",")], default=[0])
@@ -196,6 +244,8 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args()
+    if ("tuned" in args.settings) != (args.tuned is not None):
+        parser.error("the setting tuned and --tuned FLAGS go together")
     args.output.mkdir(parents=True, exist_ok=True)
     try:
         with RichProgress(DISTILL_STEPS, lambda: None) as bar:
@@ -218,6 +268,13 @@ def main() -> int:
             shown["before"], shown["after"], shown["control"],
         )  # fmt: skip
     Console(width=200).print(table)
+    if several := over_seeds(rows):
+        table = RichTable(title="mean (least to most) over seeds")
+        for heading in ("setting", "data", "ratio", "seeds", "after", "control"):
+            table.add_column(heading)
+        for line in several:
+            table.add_row(*line)
+        Console(width=200).print(table)
     for model in args.models:
         found = [r for r in rows if r["training"].startswith(model)]
         before, after = largest(found, "before"), largest(found, "after")
