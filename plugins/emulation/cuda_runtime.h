@@ -141,6 +141,7 @@ inline cudaError_t cudaMemsetAsync(void* where, int value, size_t bytes, cudaStr
 enum cudaMemcpyKind
 {
     cudaMemcpyDeviceToHost = 2,
+    cudaMemcpyDeviceToDevice = 3,
 };
 
 inline cudaError_t cudaMemcpyAsync(void* to, void const* from, size_t bytes, cudaMemcpyKind, cudaStream_t)

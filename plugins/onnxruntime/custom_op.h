@@ -1,10 +1,12 @@
-// A merge operator as ONNX Runtime's custom operator, for any execution provider, and the registration of several.
+// An operator as ONNX Runtime's custom operator, for any execution provider, and the registration of several.
 #pragma once
 
 #include "ort.h"
 
 #include <algorithm>
+#include <deque>
 #include <exception>
+#include <utility>
 #include <vector>
 
 namespace tsmerge
@@ -39,16 +41,29 @@ struct Guarded
     Kernel kernel;
 };
 
-// x, metric and size in, and of kernels that take it the share; y, size, kept and target out. provider is null for the CPU.
+// One input or output. `onHost` is read before anything is launched: lengths of outputs follow from it.
+struct Port
+{
+    ONNXTensorElementDataType type;
+    bool optional{false};
+    bool onHost{false};
+};
+
+struct Signature
+{
+    std::vector<Port> inputs;
+    std::vector<Port> outputs;
+};
+
+// provider is null for the CPU.
 template <typename Kernel>
 class Operator : public Ort::CustomOpBase<Operator<Kernel>, Guarded<Kernel>, true>
 {
 public:
-    Operator(char const* name, char const* provider, ONNXTensorElementDataType x, ONNXTensorElementDataType metric)
+    Operator(char const* name, char const* provider, Signature signature)
         : mName(name)
         , mProvider(provider)
-        , mX(x)
-        , mMetric(metric)
+        , mSignature(std::move(signature))
     {
         OrtCustomOp::version = kApi;
     }
@@ -76,61 +91,67 @@ public:
     }
     size_t GetInputTypeCount() const
     {
-        return Kernel::kTakesShare ? 4 : 3;
+        return mSignature.inputs.size();
     }
     ONNXTensorElementDataType GetInputType(size_t index) const
     {
-        return index == 0 ? mX
-            : index == 1  ? mMetric
-            : index == 2  ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT
-                          : ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
+        return mSignature.inputs[index].type;
     }
     OrtCustomOpInputOutputCharacteristic GetInputCharacteristic(size_t index) const
     {
-        return index == 3 ? INPUT_OUTPUT_OPTIONAL : INPUT_OUTPUT_REQUIRED;
+        return mSignature.inputs[index].optional ? INPUT_OUTPUT_OPTIONAL : INPUT_OUTPUT_REQUIRED;
     }
-    // The lengths of the outputs follow from the share: it is read before anything is launched.
     OrtMemType GetInputMemoryType(size_t index) const
     {
-        return index == 3 ? OrtMemTypeCPUInput : OrtMemTypeDefault;
+        return mSignature.inputs[index].onHost ? OrtMemTypeCPUInput : OrtMemTypeDefault;
     }
     size_t GetOutputTypeCount() const
     {
-        return 4;
+        return mSignature.outputs.size();
     }
     ONNXTensorElementDataType GetOutputType(size_t index) const
     {
-        return index == 0 ? mX
-            : index == 1  ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT
-                          : ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
+        return mSignature.outputs[index].type;
     }
 
 private:
     char const* mName;
     char const* mProvider;
-    ONNXTensorElementDataType mX;
-    ONNXTensorElementDataType mMetric;
+    Signature mSignature;
 };
 
-// Adds an operator for every pair of types of x and metric to a domain. ONNX Runtime keeps pointers to the operators: they
-// must live as long as any session.
+// The operators of a kernel, one for each combination of types. ONNX Runtime keeps pointers to them: they must live as
+// long as any session, and a deque does not move them.
 template <typename Kernel>
-void add(Ort::CustomOpDomain& domain, std::vector<Operator<Kernel>>& operators, char const* name, char const* provider)
+using Operators = std::deque<Operator<Kernel>>;
+
+template <typename Kernel>
+void addOne(Ort::CustomOpDomain& domain, Operators<Kernel>& operators, char const* name, char const* provider,
+    Signature signature)
 {
+    operators.emplace_back(name, provider, std::move(signature));
+    domain.Add(&operators.back());
+}
+
+// A merge operator: x, metric and size in, and of kernels that take it the share; y, size, kept and target out.
+template <typename Kernel>
+void add(Ort::CustomOpDomain& domain, Operators<Kernel>& operators, char const* name, char const* provider)
+{
+    constexpr auto kSize = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+    constexpr auto kIndex = ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
     auto const types = {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16,
         ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16};
-    operators.reserve(operators.size() + types.size() * types.size());
-    size_t const before = operators.size();
     for (auto const x : types)
     {
         for (auto const metric : types)
         {
-            operators.emplace_back(name, provider, x, metric);
+            Signature signature{{{x}, {metric}, {kSize}}, {{x}, {kSize}, {kIndex}, {kIndex}}};
+            if (Kernel::kTakesShare)
+            {
+                signature.inputs.push_back({kIndex, true, true});
+            }
+            addOne(domain, operators, name, provider, std::move(signature));
         }
-    }
-    for (size_t at = before; at < operators.size(); ++at)
-    {
-        domain.Add(&operators[at]);
     }
 }
 

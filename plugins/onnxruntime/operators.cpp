@@ -79,9 +79,9 @@ private:
 
 Ort::CustomOpDomain makeDomain()
 {
-    static std::vector<Operator<Kernel<ByLength>>> local;
-    static std::vector<Operator<Kernel<ByThreshold>>> dynamic;
-    static std::vector<Operator<Kernel<BySeries>>> series;
+    static Operators<Kernel<ByLength>> local;
+    static Operators<Kernel<ByThreshold>> dynamic;
+    static Operators<Kernel<BySeries>> series;
     Ort::CustomOpDomain domain{"tsmerge"};
     add(domain, local, "LocalMerge", nullptr);
     add(domain, dynamic, "DynamicMerge", nullptr);

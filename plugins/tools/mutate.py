@@ -18,6 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from copy_rules import COPY_RULES, COPYING_RULES
 from rules import (
     APART_RULES,
     BARRIER,
@@ -64,14 +65,23 @@ def _series(plugins: Path, cases: int) -> list[str]:
     return [*_operators(plugins, 4 * cases), "--method", "series"]
 
 
-def _counted(plugins: Path, cases: int) -> list[str]:
+def _emulated(plugins: Path) -> str:
     library = native.build_emulated(plugins / "build", _headers(), "", plugins / native.CUDA_SOURCES.name)
-    command = ["-m", "tests.plugins.native", "--plugin", str(library)]
-    return [*command, "--cases", str(cases // 2)]  # per method; emulated ones take longer
+    return str(library)
+
+
+def _counted(plugins: Path, cases: int) -> list[str]:
+    command = ["-m", "tests.plugins.native", "--plugin", _emulated(plugins), "--method", "dynamic"]
+    return [*command, "--cases", str(cases)]
 
 
 def _apart(plugins: Path, cases: int) -> list[str]:
-    return [*_counted(plugins, 2 * cases), "--method", "series"]
+    command = ["-m", "tests.plugins.native", "--plugin", _emulated(plugins), "--method", "series"]
+    return [*command, "--cases", str(cases)]
+
+
+def _copies(plugins: Path, cases: int) -> list[str]:
+    return ["-m", "tests.plugins.copies", "--plugin", _emulated(plugins), "--cases", str(cases)]
 
 
 KERNEL_SUBJECT = Subject("kernels", "local_merge", _kernels)
@@ -80,6 +90,8 @@ SERIES_SUBJECT = Subject("series", native.SOURCES.name, _series)
 COUNT_SUBJECT = Subject("counted", "local_merge", _counted)
 CUDA_SUBJECT = Subject("cuda", native.CUDA_SOURCES.name, _counted)
 APART_SUBJECT = Subject("apart", "local_merge", _apart)
+COPY_SUBJECT = Subject("copies", "local_merge", _copies)
+COPYING_SUBJECT = Subject("copying", native.CUDA_SOURCES.name, _copies)
 
 
 @dataclass(frozen=True)
@@ -105,6 +117,7 @@ def mutants() -> list[Mutant]:
     for subject, rules in (
         (KERNEL_SUBJECT, KERNEL_RULES), (OPERATOR_SUBJECT, NATIVE_RULES), (SERIES_SUBJECT, SERIES_RULES),
         (COUNT_SUBJECT, COUNT_RULES), (CUDA_SUBJECT, CUDA_RULES), (APART_SUBJECT, APART_RULES),
+        (COPY_SUBJECT, COPY_RULES), (COPYING_SUBJECT, COPYING_RULES),
     ):  # fmt: skip
         for name, file, text, instead in rules:
             source = (ROOT / subject.folder / file).read_text()

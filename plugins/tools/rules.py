@@ -78,13 +78,13 @@ COUNT_RULES = (
 CUDA_RULES = (
     (
         "no cap",
-        "operators.cpp",
+        "merges.h",
         'std::min(awaited(exceeding, stream, "DynamicMerge") / problem.batch, most)',
         'awaited(exceeding, stream, "DynamicMerge") / problem.batch',
     ),
     (
         "the sum of the rows",
-        "operators.cpp",
+        "merges.h",
         'awaited(exceeding, stream, "DynamicMerge") / problem.batch',
         'awaited(exceeding, stream, "DynamicMerge")',
     ),

@@ -11,6 +11,7 @@ from tsmerge_export.backends.onnxruntime.static.fold import Shape, fixed
 from tsmerge_export.backends.static_functions import Wanted, static_functions
 from tsmerge_export.errors import UnsupportedError
 from tsmerge_export.onnx_model.weights import is_large
+from tsmerge_export.ops.schema import DOMAIN, attributes_of
 
 _WANTED = Wanted("a file of one shape has constant lengths", "of constant lengths", "leave out --static")
 
@@ -28,7 +29,12 @@ def static_form(portable: onnx.ModelProto, shapes: Mapping[str, Shape], name: st
     """
     if is_large(portable):
         raise UnsupportedError(f"{name}: weights this large have no form of one shape; leave out --static")
-    out = fixed(static_functions(portable, merge=True, wanted=_WANTED), shapes)
+    out = static_functions(portable, merge=True, wanted=_WANTED)
+    for node in out.graph.node:
+        if node.domain == DOMAIN and node.op_type == "GatherPairs" and not attributes_of(node).get("always"):
+            # As its static body does; a native operator knows it from the attribute alone.
+            node.attribute.append(onnx.helper.make_attribute("always", 1))
+    out = fixed(out, shapes)
     found = faults(out)
     if found:
         raise UnsupportedError(
