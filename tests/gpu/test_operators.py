@@ -11,6 +11,7 @@ import onnxruntime as ort
 import pytest
 
 from tests.ops.harness import difference, merge_model, run_case, session
+from tests.plugins import copies
 from tests.plugins.native import draw, methods
 from tests.problems import CASES
 from tsmerge_export.backends.onnxruntime import native
@@ -29,6 +30,12 @@ def test_equal_the_reference_on_random_problems(method: str, cuda: str, library:
         assert found in (None, "flip"), f"seed {seed}: {case}\n{found}"
         flips += found == "flip"
     assert flips <= PROBLEMS // 100
+
+
+@pytest.mark.parametrize("kind", copies.DRAWS)
+def test_copies_by_index_are_plain_indexing(kind: str, cuda: str, library: Path) -> None:
+    for seed in range(PROBLEMS):
+        assert copies.check(seed, kind, library, [cuda]) is None
 
 
 def test_the_node_runs_on_the_gpu(cuda: str, library: Path, tmp_path: Path) -> None:

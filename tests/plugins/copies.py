@@ -1,7 +1,7 @@
 """The copies by index of ``plugins/local_merge`` (Unmerge, GatherPairs, DistancePlane) on random problems.
 
-``python -m tests.plugins.copies --plugin FILE --cases 2000`` holds them against numpy's indexing and ends with exit code
-1 and the case to reproduce at the first difference.
+``python -m tests.plugins.copies --plugin FILE --cases 2000`` holds them against numpy's indexing; it ends with exit
+code 1 and the case to reproduce at the first difference.
 """
 
 from __future__ import annotations
@@ -152,7 +152,9 @@ def check(
     copy = draw(seed, kind)
     found = run(copy, plugin, providers)
     same = found.shape == copy.wanted.shape and np.array_equal(found, copy.wanted)
-    return None if same else f"seed {seed}: {copy}\n{found.shape} {found}, not {copy.wanted.shape} {copy.wanted}"
+    return (
+        None if same else f"seed {seed}: {copy}\n{found.shape} {found}, not {copy.wanted.shape} {copy.wanted}"
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
