@@ -103,9 +103,10 @@ public:
         return {{{type}, {type}, {kIndexType}, number, number}, {{type}}};
     }
 
-    explicit GatherPairs(OrtKernelInfo const* info)
-        : mAlways(integer(Ort::ConstKernelInfo{info}, "always", 0, 1, true) != 0)
+    explicit GatherPairs(OrtKernelInfo const* raw)
     {
+        Ort::ConstKernelInfo const info{raw};
+        mAlways = integer(info, "always", 0, 1, true) != 0;
     }
 
     void compute(Ort::KernelContext const& context) const
@@ -145,7 +146,7 @@ public:
     }
 
 private:
-    bool mAlways;
+    bool mAlways{false};
 };
 
 class DistancePlane
