@@ -114,8 +114,12 @@ def _places(size: Tensor, source: Tensor, into: Tensor) -> tuple[Tensor, Tensor,
     index = torch.arange(tokens, device=size.device).expand(batch, tokens)
     goes = index.scatter(1, source, into)
     survives = torch.ones_like(index, dtype=torch.bool).scatter(1, source, False)
-    kept = survives.nonzero()[:, 1].view(batch, left)
-    target = (survives.cumsum(1) - 1).gather(1, goes)
+    place = survives.cumsum(1) - 1
+    # Every survivor writes its index to its place, all others behind the end. Not nonzero, whose length is data: a GPU
+    # would be waited for, and torch.compile would break the graph.
+    kept = torch.empty((batch, left + 1), dtype=index.dtype, device=index.device)
+    kept = kept.scatter(1, torch.where(survives, place, left), index)[:, :left].contiguous()
+    target = place.gather(1, goes)
     return size.new_zeros((batch, left)).scatter_add(1, target, size), kept, target
 
 

@@ -5,7 +5,6 @@ What a method takes, and how it is read, the method says (:mod:`tsmerge_export.s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
@@ -398,6 +397,11 @@ def tokens_removed(
 
     Depends on the count alone, in whole numbers (R2.5).
     """
-    pairs = max(0, tokens - protected) // 2  # R2.3
-    wanted = math.floor(tokens * ratio) if ratio is not None else r  # R2.2
-    return min(max(0, wanted), pairs, max(0, tokens - min_tokens))
+    # R2.2, floored.
+    wanted = tokens * ratio.numerator // ratio.denominator if ratio is not None else r
+    # Branches, not min() and max(), and no product with a Fraction: to torch.compile `tokens` may be a symbol, and
+    # bounds within bounds of several layers keep its algebra busy for minutes.
+    for most in ((tokens - protected) // 2, tokens - min_tokens):  # R2.3
+        if wanted > most:
+            wanted = most
+    return wanted if wanted > 0 else 0
