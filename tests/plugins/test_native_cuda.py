@@ -16,7 +16,7 @@ from tests.cases import untouched
 from tests.ops.harness import merge_model, native_form, session
 from tests.plugins.native import CUDA_SOURCES, methods
 from tests.plugins.native import main as main_search
-from tests.plugins.wheels import Installed
+from tests.plugins.wheels import ENTRIES, Installed
 from tsmerge_export.backends.onnxruntime import native
 from tsmerge_export.backends.onnxruntime.providers import with_plugin
 from tsmerge_export.errors import MissingDependencyError, UsageError
@@ -110,12 +110,12 @@ def test_sizes_that_do_not_fit_are_an_error(emulated_operators: Path) -> None:
 
 
 def test_nvcc_makes_a_library_that_needs_no_cuda_toolkit(cuda_wheel: Installed) -> None:
-    """One entry, no CUDA library beside it, and the names of both providers."""
+    """ONNX Runtime's entry and those of PyTorch, no CUDA library beside it, and the names of both providers."""
     cuda_operators = cuda_wheel.operators
     names = subprocess.run(
         ["nm", "-D", "--defined-only", str(cuda_operators)], capture_output=True, text=True, check=True
     ).stdout
-    assert re.findall(r" \w (\w+)", names) == ["RegisterCustomOps"]
+    assert sorted(re.findall(r" \w (\w+)", names)) == ENTRIES["tsmerge-ort-cuda"]
     needed = subprocess.run(["ldd", str(cuda_operators)], capture_output=True, text=True, check=True).stdout
     assert "cuda" not in needed.lower().replace(str(cuda_operators.parent).lower(), "")
     content = cuda_operators.read_bytes()

@@ -17,6 +17,11 @@ from tests.plugins.emulated import ROOT
 PROJECTS = ROOT / "wheels"
 #: The distributions, by their folders.
 NAMES = ("tsmerge-ort", "tsmerge-ort-cuda")
+#: What the library of each shows: ONNX Runtime's entry, and those that tsmerge_export/merge/kernels.py calls.
+ENTRIES = {
+    NAMES[0]: ["RegisterCustomOps"],
+    NAMES[1]: ["RegisterCustomOps", "tsmerge_local_merge", "tsmerge_local_merge_workspace", "tsmerge_on_gpu"],
+}
 _PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet")
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tsmerge_export.console.one_line import by_fields
 from tsmerge_export.errors import UnsupportedError, UsageError
+from tsmerge_export.merge import kernels
 from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.methods.combine import unmerge
 from tsmerge_export.methods.method import Evidence
@@ -79,6 +80,7 @@ class MergeRun:
         self.record = False
         self.follow: Sequence[StepRecord] | None = None
         self._wide = torch.float32
+        self._kernels = kernels.found() if self._plan else None
         self.begin(None)
 
     def begin(self, size: Tensor | None) -> None:
@@ -160,11 +162,15 @@ class MergeRun:
         if self.follow is not None:
             metric = self.follow[len(self.steps)].compared
         evidence = step.evidence(x, self._size, metric) if self.record else None
-        result = step(x, self._size, metric)
+        compared = x if metric is None else metric
+        if self._kernels is not None and step.op_type == kernels.OP_TYPE and self._kernels.take(x, compared):
+            result = kernels.merged(self._kernels, x, compared, self._size, step.attributes)
+        else:
+            result = step(x, self._size, metric)
         removed = x.shape[1] - result.y.shape[1]
         made = StepRecord(layer, removed, result.kept, result.target, result.size, evidence)
         if self.record:
-            made.compared = x if metric is None else metric
+            made.compared = compared
         self.steps.append(made)
         self._wide = torch.promote_types(x.dtype, torch.float32)
         self._size = result.size  # R13.1

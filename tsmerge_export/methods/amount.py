@@ -61,9 +61,9 @@ def amount_options(attributes: Attributes) -> dict[str, Any]:
 
 def removed_by(attributes: Attributes, tokens: int) -> int:
     """r(N) of an operator's attributes, in whole numbers alone (R2.4 of docs/specification.md)."""
-    pairs = max(0, tokens - int(attributes["protect_first"]) - int(attributes["protect_last"])) // 2
-    share = tokens * int(attributes["ratio_num"]) // int(attributes["ratio_den"])
-    return max(0, min(int(attributes["r"]) + share, pairs, tokens - int(attributes["min_tokens"])))
+    options = amount_options(attributes)
+    protected = options.pop("protect_first") + options.pop("protect_last")
+    return tokens_removed(tokens, protected=protected, **options)
 
 
 class AmountMethod(Method):
