@@ -81,7 +81,7 @@ from tsmerge_export.cli import main, main_export
         (["--merge", "dynamic", "--threshold", "high"], "--threshold high is not a number"),
         (["--merge", "dynamic", "--threshold", "0.9,"], "is not a number"),
         (["--merge", "dynamic", "--threshold", "0.9,0.8,0.7"], "lists 3 values, but 2 layers merge"),
-        (["--precision", "int2"], "--precision int2: choose one of fp32, int8, int8-weights, int4-weights"),
+        (["--precision", "int2"], "--precision int2: choose one of fp32, int8, int8-static, int8-weights"),
         (["--precision", "int8", "--keep-precise", ","], "names no module or node"),
         (["--keep-precise", "a"], "--keep-precise has no effect with --precision fp32; leave it out"),
         (["--max-increase", "1%"], "--max-increase has no effect with --precision fp32; leave it out"),

@@ -48,6 +48,23 @@ def dynamically(x: NDArray[np.float32], weight: NDArray[np.int8], scale: Floats)
     return product
 
 
+def of_range(low: float, high: float) -> tuple[float, int]:
+    """Scale and zero point of numbers from 0 to 255 that span a range and 0."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = (high - low) / 255
+    return scale, round(-low / scale)
+
+
+def statically(
+    x: NDArray[np.float32], span: tuple[float, float], weight: NDArray[np.int8], scale: Floats
+) -> Floats:
+    """``x`` in 8 bits by a range that is given, clipped to it, times a weight in 8 bits; QuantizeLinear-13."""
+    step, zero = of_range(*span)
+    numbers = np.clip(np.rint(x / np.float32(step)) + zero, 0, 255).astype(np.int64)
+    product: Floats = (numbers - zero) @ weight.astype(np.int64) * (step * scale)
+    return product
+
+
 def unpacked(tensor: NDArray[np.uint8], bits: int) -> NDArray[np.int64]:
     """The numbers of a row of bytes; of two in one the lower four bits come first."""
     rows = tensor.reshape(tensor.shape[0], -1).astype(np.int64)

@@ -6,9 +6,22 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from tsmerge_export.precision.products import products
+from tsmerge_export.precision.quantise import quantised
+from tsmerge_export.precision.ranges import read_by
+from tsmerge_export.settings.precision import Precision
+
 WIDTH, INNER = 40, 72
+#: A range that nothing was measured for.
+SPAN = (-3.0, 4.5)
 #: The products that can be quantised, by node, with their weights.
 PRODUCTS = {"first": "w", "second": "w", "out_MatMul": "v_Transposed"}
+
+
+def low_of(kind: str, model: onnx.ModelProto, *nodes: str) -> onnx.ModelProto:
+    """A model with products at a precision, all of them where none is named; ranges of activations are made up."""
+    own = nodes or [product.node for product in products(model)]
+    return quantised(model, Precision(kind), own, dict.fromkeys(read_by(model, own), SPAN))
 
 
 def network(seed: int = 0) -> onnx.ModelProto:

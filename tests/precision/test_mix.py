@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.precision.networks import PRODUCTS, WIDTH, network
+from tests.precision.networks import PRODUCTS, WIDTH, low_of, network
 from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.precision.mix import mixed
 from tsmerge_export.precision.quantise import as_products, quantised
@@ -26,9 +26,9 @@ def same(one: onnx.ModelProto, other: onnx.ModelProto) -> bool:
 def test_every_choice(kind: str) -> None:
     twin = as_products(network())
     before = twin.SerializeToString()
-    low = quantised(twin, Precision(kind), list(PRODUCTS))
+    low = low_of(kind, twin)
     for choice in ([], ["first", "second"], ["out_MatMul"], list(PRODUCTS)):
-        want = quantised(twin, Precision(kind), choice) if choice else twin
+        want = low_of(kind, twin, *choice) if choice else twin
         assert same(mixed(twin, low, choice), want), choice
     assert not same(mixed(twin, low, ["first"]), mixed(twin, low, ["out_MatMul"]))
     assert twin.SerializeToString() == before

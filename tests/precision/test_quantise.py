@@ -12,19 +12,16 @@ import pytest
 from tests import artefacts
 from tests.precision import formulas
 from tests.precision.networks import INNER, PRODUCTS, WIDTH, network
+from tests.precision.networks import low_of as low
 from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.errors import UnsupportedError, UsageError
 from tsmerge_export.onnx_model import weights as onnx_weights
 from tsmerge_export.precision.products import kept, products, refuse_quantised
-from tsmerge_export.precision.quantise import BLOCKS, as_products, quantised
+from tsmerge_export.precision.quantise import BLOCKS, as_products
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.precision import QUANTISED, Precision
 
 LOW = QUANTISED
-
-
-def low(kind: str, model: onnx.ModelProto, *nodes: str) -> onnx.ModelProto:
-    return quantised(model, Precision(kind), nodes or [product.node for product in products(model)])
 
 
 def x() -> np.ndarray:
@@ -111,7 +108,7 @@ def test_the_rest_is_as_it_was(kind: str) -> None:
         node.name for node in found.graph.node if node.op_type in ("MatMul", "Softmax", "Transpose", "Add")
     }
     assert plain >= {"narrow", "values", "mixed", "softmax", "turn", "out_Add"}
-    assert not plain & set(PRODUCTS)
+    assert kind == "int8-static" or not plain & set(PRODUCTS)
     notes = {entry.key for node in found.graph.node for entry in node.metadata_props}
     assert notes == {"tsmerge.layer"}
     only = low(kind, model, "second")
@@ -147,10 +144,24 @@ def test_merging_stays_float32(kind: str) -> None:
     assert len(merges(model)) > 2 and merges(found) == merges(model)
     count = {
         op: [sum(node.op_type == op for node in one.graph.node) for one in (model, found)]
-        for op in ("Softmax", "ReduceMean", "Sqrt", "MatMul", "MatMulInteger", "MatMulNBits")
+        for op in (
+            "Softmax",
+            "ReduceMean",
+            "Sqrt",
+            "MatMul",
+            "MatMulInteger",
+            "MatMulNBits",
+            "DequantizeLinear",
+        )
     }
     own = len(products(model))
     assert count["Softmax"][0] == count["Softmax"][1] > 0 and count["ReduceMean"][0] == count["ReduceMean"][1]
+    if kind == "int8-static":  # of each weight, and of what they read
+        nodes = {product.node for product in products(model)}
+        read = {node.input[0] for node in model.graph.node if node.name in nodes}
+        assert count["MatMul"][0] == count["MatMul"][1]
+        assert count["DequantizeLinear"][1] == own + len(read)
+        return
     assert (
         count["MatMul"][0] - count["MatMul"][1] == own == count["MatMulInteger"][1] + count["MatMulNBits"][1]
     )
@@ -169,7 +180,8 @@ def test_nothing_is_logged_or_set_up(capfd: pytest.CaptureFixture[str]) -> None:
 def test_a_quantised_file_is_refused(kind: str) -> None:
     refuse_quantised(network(), "m.onnx")
     with pytest.raises(
-        UnsupportedError, match=r"^m.onnx: is quantised already \(it holds .*MatMul.*give the float32"
+        UnsupportedError,
+        match=r"^m.onnx: is quantised already \(it holds .*(MatMul|Quantize).*give the float32",
     ):
         refuse_quantised(low(kind, as_products(network())), "m.onnx")
 

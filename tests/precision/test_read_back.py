@@ -7,20 +7,20 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from tests.precision.networks import PRODUCTS, network
+from tests.precision.networks import PRODUCTS, low_of, network
 from tsmerge_export.precision import read_back
-from tsmerge_export.precision.products import products
-from tsmerge_export.precision.quantise import as_products, quantised
-from tsmerge_export.settings.precision import QUANTISED, Precision
+from tsmerge_export.precision.quantise import as_products
+from tsmerge_export.settings.precision import QUANTISED
 
 LOW = QUANTISED
-NAMES = {"int8": ("_quantized", "_scale", "_zero_point"), "int8-weights": ("_Q8", "_scales", "_zero_points"),
+NAMES = {"int8": ("_quantized", "_scale", "_zero_point"), "int8-static": ("_quantized", "_scale", "_zero_point"),
+         "int8-weights": ("_Q8", "_scales", "_zero_points"),
          "int4-weights": ("_Q4", "_scales", "_zero_points")}  # fmt: skip
 
 
 def files(kind: str) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     model = as_products(network())
-    return model, quantised(model, Precision(kind), [product.node for product in products(model)])
+    return model, low_of(kind, model)
 
 
 def changed(model: onnx.ModelProto, name: str, at: int, to: float | None = None, by: float = 1.0) -> None:
@@ -46,7 +46,7 @@ def test_a_fault_in_one_scale(kind: str, by: float) -> None:
     changed(found, f"w{NAMES[kind][1]}", 1, by=by)
     count, faults = read_back.faults(model, found)
     assert count == len(PRODUCTS) and len(faults) == 2  # two products have that weight
-    where = "row 0, column 1," if kind == "int8" else "row "
+    where = "row 0, column 1," if kind in ("int8", "int8-static") else "row "
     assert all(fault.startswith("weight 'w' has a scale of ") and where in fault for fault in faults)
 
 

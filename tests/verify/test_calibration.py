@@ -65,9 +65,9 @@ def test_a_shorter_context_where_rows_are_few_and_a_refusal(tmp_path: Path) -> N
         calibration(tmp_path, table(30))
     said = str(failed.value)
     assert said.startswith(
-        "--keep-precise auto: t.csv has 30 rows; to find what hurts it takes 5 windows of 4 steps before the last "
-        "fifth, which is for the verdict: give at least "
-    ) and said.endswith(" rows in --data, or name modules")
+        "t.csv: has 30 rows; calibration (--precision int8-static, --keep-precise auto) takes 5 windows of 4 steps "
+        "before the last fifth, which is for the verdict: give at least "
+    ) and said.endswith(" rows in --data")
     least = int(said.split("at least ")[1].split()[0])
     assert calibration(tmp_path, table(least)).windows == 5
     with pytest.raises(UsageError):

@@ -18,6 +18,7 @@ class QuantisedPart:
         quantised: how many products. kept: names of nodes that stay float32 though they could be quantised.
         raised: names of nodes that have more bits than the others, see :class:`Sensitivity`.
         stored: of files in half, of ``quantised``, those whose weight is in half and the product float32.
+        ranges: of what products read, the lowest and the highest value by name, see :class:`CalibrationEntry`.
         float32_bytes, bytes: of the graph with its weights, before and after.
     """
 
@@ -25,6 +26,7 @@ class QuantisedPart:
     kept: tuple[str, ...] = ()
     raised: tuple[str, ...] = field(default=(), metadata=SPARSE)
     stored: int = field(default=0, metadata=SPARSE)
+    ranges: dict[str, tuple[float, ...]] = field(default_factory=dict, metadata=SPARSE)
     float32_bytes: int
     bytes: int
 
@@ -72,6 +74,22 @@ class Sensitivity:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CalibrationEntry:
+    """What the ranges of activations were found on: ``int8-static``.
+
+    Attributes:
+        data, windows, columns: see :class:`Sensitivity`. sha256: of the series, and of what is drawn besides.
+        percentile: so many per cent of the values lie within the ranges.
+    """
+
+    data: str
+    windows: int | None = None
+    columns: int | None = None
+    percentile: float
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class PrecisionEntry:
     """The precision of a bundle's files.
 
@@ -81,6 +99,7 @@ class PrecisionEntry:
         quantiser: what made the files, with its version.
         components: by name.
         sensitivity: how what stays float32 was found, where that was asked for.
+        calibration: what fixed scales of activations were found on; None where there are none.
     """
 
     kind: str
@@ -89,6 +108,7 @@ class PrecisionEntry:
     quantiser: str
     components: dict[str, QuantisedPart]
     sensitivity: Sensitivity | None = field(default=None, metadata=SPARSE)
+    calibration: CalibrationEntry | None = field(default=None, metadata=SPARSE)
 
 
 @dataclass(frozen=True)

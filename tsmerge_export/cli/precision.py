@@ -18,8 +18,8 @@ def add_precision_options(parser: argparse.ArgumentParser) -> None:
         "--precision",
         default=FP32,
         metavar="KIND",
-        help=f"of the weights: {', '.join((f'{first} (default)', *between))} or {last}; int8, fp16 and bf16 are of "
-        "products, too",
+        help=f"of the weights: {', '.join((f'{first} (default)', *between))} or {last}; int8, int8-static (scales of "
+        "activations by calibration on --data before its last fifth), fp16 and bf16 are of products, too",
     )
     group.add_argument(
         "--keep-precise",

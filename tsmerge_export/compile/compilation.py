@@ -193,7 +193,7 @@ class Compilation:
             verdicts = self.prove(fresh if anew else theirs, checks, faults=faults)[0]
             if said is None or not verdicts.passed:
                 return verdicts
-            return replace(verdicts, precision=self._judged(fresh, theirs, said, checks, folder))
+            return replace(verdicts, precision=self._judged(fresh, theirs, said, checks, folder, again=True))
 
     def _judged(
         self,
@@ -202,13 +202,15 @@ class Compilation:
         entry: PrecisionEntry,
         checks: Checks,
         scratch: Path,
+        *,
+        again: bool = False,
     ) -> PrecisionCost:
         self._progress.step("precision")
         told = self._progress.update
         if entry.kind in HALVES:
             return judge_half(self.source, self.merge, twins, low, entry, checks, told, scratch)
         plan = self.source.plan(self.merge)
-        return judge(self.source, twins, low, entry.max_increase, checks, told, plan)
+        return judge(self.source, twins, low, entry, checks, told, plan, scratch if again else None)
 
     def _faults_there(
         self, bundle: Bundle, built: Sequence[Built], checks: Checks, folder: Path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx
@@ -16,6 +16,7 @@ from tsmerge_export.onnx_model import weights as onnx_weights
 from tsmerge_export.precision.mix import mixed
 from tsmerge_export.precision.products import Product
 from tsmerge_export.precision.quantise import quantised
+from tsmerge_export.precision.ranges import Ranges
 from tsmerge_export.settings.precision import BUDGET, Precision
 from tsmerge_export.typed import finite
 from tsmerge_export.verify.built import Built
@@ -26,11 +27,12 @@ from tsmerge_export.verify.checks import Told
 @dataclass(frozen=True)
 class Part:
     """A component: its float32 file in the form of :func:`~tsmerge_export.precision.quantise.as_products`, and those
-    of its products that may be quantised."""
+    of its products that may be quantised; the ranges of what these read, where they are fixed."""
 
     twin: Built
     model: onnx.ModelProto
     products: tuple[Product, ...]
+    ranges: Ranges = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class _Trials:
 
     def _all_at(self, precision: Precision) -> list[onnx.ModelProto]:
         return [
-            quantised(part.model, precision, [product.node for product in part.products])
+            quantised(part.model, precision, [product.node for product in part.products], part.ranges)
             for part in self._parts
         ]
 

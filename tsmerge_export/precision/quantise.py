@@ -12,6 +12,8 @@ from tsmerge_export.console.missing import how_to_install
 from tsmerge_export.console.quiet import no_logging
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError
 from tsmerge_export.onnx_model import weights as onnx_weights
+from tsmerge_export.precision.ranges import Ranges
+from tsmerge_export.precision.static import quantised_static
 from tsmerge_export.settings.precision import INT8, Precision
 
 #: Weights of an input channel that share a scale, by bits: short blocks where the steps are wide.
@@ -36,8 +38,7 @@ def as_products(model: onnx.ModelProto) -> onnx.ModelProto:
             from onnxruntime.quantization.onnx_model import ONNXModel
         except ImportError as error:
             raise MissingDependencyError(how_to_install(error.name or "onnxruntime")) from None
-        copy = onnx.ModelProto()
-        copy.CopyFrom(model)
+        copy = _copy(model)
         ONNXModel(copy).replace_gemm_with_matmul()
     taken: set[str] = set()
     for index, node in enumerate(_products(copy)):
@@ -48,17 +49,21 @@ def as_products(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def quantised(model: onnx.ModelProto, precision: Precision, nodes: Collection[str]) -> onnx.ModelProto:
+def quantised(
+    model: onnx.ModelProto, precision: Precision, nodes: Collection[str], ranges: Ranges | None = None
+) -> onnx.ModelProto:
     """A copy with some of its products quantised.
 
     ``int8`` is ``quantize_dynamic``, per output channel, symmetric: ``scale = max |w| / 127``, ``w = scale * q``, q
-    from -127 to 127; activations get ``DynamicQuantizeLinear`` of the standard. The others are ``MatMulNBits`` in
-    blocks of rows, with a zero point: ``scale = (max - min) / (2^bits - 1)`` over the block and 0, ``w = scale * (q -
-    zero)``. What the exporter noted beside nodes (stack traces, module classes) stays behind, tsmerge's own notes do
-    not.
+    from -127 to 127; activations get ``DynamicQuantizeLinear`` of the standard. ``int8-static`` has the same weights,
+    and activations of unsigned 8 bits with ``scale = (high - low) / 255`` and ``zero = round(-low / scale)`` by their
+    range, which holds 0. The others are ``MatMulNBits`` in blocks of rows, with a zero point: ``scale = (max - min) /
+    (2^bits - 1)`` over the block and 0, ``w = scale * (q - zero)``. What the exporter noted beside nodes (stack traces,
+    module classes) stays behind, tsmerge's own notes do not.
 
     Args:
         model: as :func:`as_products` gives it; it is not changed. nodes: names of products.
+        ranges: of what the products read, see :mod:`.ranges`; for ``int8-static``.
 
     Raises:
         UnsupportedError: ONNX Runtime's quantiser cannot do it.
@@ -66,7 +71,13 @@ def quantised(model: onnx.ModelProto, precision: Precision, nodes: Collection[st
     """
     try:
         with no_logging():
-            made = _dynamic(model, nodes) if precision.kind == INT8 else _by_blocks(model, precision, nodes)
+            if precision.calibrated:
+                made = quantised_static(model, nodes, ranges or {}) if nodes else _copy(model)
+                drop_unused(made)
+            else:
+                made = (
+                    _dynamic(model, nodes) if precision.kind == INT8 else _by_blocks(model, precision, nodes)
+                )
     except (ImportError, AssertionError, TypeError) as error:
         name = getattr(error, "name", None) or ""
         if isinstance(error, ImportError) and not name.startswith("onnxruntime."):
@@ -79,13 +90,17 @@ def quantised(model: onnx.ModelProto, precision: Precision, nodes: Collection[st
     return made
 
 
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    out = onnx.ModelProto()
+    out.CopyFrom(model)
+    return out
+
+
 def _dynamic(model: onnx.ModelProto, nodes: Collection[str]) -> onnx.ModelProto:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     if not nodes:  # an empty list is all of them to the quantiser
-        made = onnx.ModelProto()
-        made.CopyFrom(model)
-        return made
+        return _copy(model)
     with tempfile.TemporaryDirectory(prefix="tsmerge-") as folder:
         file = Path(folder) / "quantised.onnx"
         quantize_dynamic(
@@ -98,8 +113,7 @@ def _dynamic(model: onnx.ModelProto, nodes: Collection[str]) -> onnx.ModelProto:
 def _by_blocks(model: onnx.ModelProto, precision: Precision, nodes: Collection[str]) -> onnx.ModelProto:
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = _copy(model)
     inside = (node for graph in onnx_weights.graphs(copy.graph) for node in graph.node)
     others = {node.name for node in inside if node.op_type == "MatMul"} - set(nodes)
     quantiser = MatMulNBitsQuantizer(

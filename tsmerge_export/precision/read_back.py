@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,9 @@ Array = npt.NDArray[Any]
 #: Relative error of a scale that was computed in float32.
 _ROUNDING = 1e-4
 #: A weight lies half a step from its number at most; with a zero point, which is rounded too, a whole one.
-_STEPS = {"MatMulInteger": 0.5, "MatMulNBits": 1.0}
+_STEPS = {"MatMulInteger": 0.5, "DequantizeLinear": 0.5, "MatMulNBits": 1.0}
+#: Operators whose scales are of a whole output channel, symmetric.
+_BY_CHANNEL = ("MatMulInteger", "DequantizeLinear")
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Weight:
     """A weight of a quantised file, ``[rows, columns]`` as in the float32 file.
 
     Attributes:
-        name: of the float32 weight. kind: the operator that reads it.
+        name: of the float32 weight. kind: the operator that reads it; of one that a product reads in float32, what
+            makes that of it.
         values: computed back. scale: of every entry. bits: of a number. block: rows that share a scale.
     """
 
@@ -45,23 +48,31 @@ def weights(model: onnx.ModelProto) -> Iterator[Weight]:
         KeyError, ValueError: the file holds quantised products that are not written as the quantiser writes them.
     """
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    made = {name: node for node in model.graph.node for name in node.output}
     for node in model.graph.node:
         if node.op_type == "MatMulInteger":
-            yield _by_channel(node, tensors)
+            name = node.input[1].removesuffix("_quantized")
+            yield _by_channel(node.op_type, tensors, node.input[1], f"{name}_scale", node.input[3])
         elif node.op_type == "MatMulNBits":
             yield _by_block(node, tensors)
+        elif node.op_type == "MatMul" and made.get(node.input[1], node).op_type == "DequantizeLinear":
+            source = made[node.input[1]]
+            yield _by_channel(source.op_type, tensors, *source.input)
 
 
-def _by_channel(node: onnx.NodeProto, tensors: dict[str, onnx.TensorProto]) -> Weight:
-    name = node.input[1].removesuffix("_quantized")
-    numbers = array_of(tensors[node.input[1]]).astype(np.float64)
-    zero = array_of(tensors[node.input[3]]).astype(np.float64)
-    scale = array_of(tensors[f"{name}_scale"]).astype(np.float64)
-    spread = np.broadcast_to(scale, numbers.shape)
-    return Weight(name, node.op_type, (numbers - zero) * spread, spread, 8, len(numbers))
+def _by_channel(
+    kind: str, tensors: Mapping[str, onnx.TensorProto], weight: str, scale: str, zero: str
+) -> Weight:
+    """Of names of initializers ``[rows, columns]``, ``[columns]`` and ``[columns]``."""
+    numbers = array_of(tensors[weight]).astype(np.float64)
+    zeros = array_of(tensors[zero]).astype(np.float64)
+    spread = np.broadcast_to(array_of(tensors[scale]).astype(np.float64), numbers.shape)
+    return Weight(
+        weight.removesuffix("_quantized"), kind, (numbers - zeros) * spread, spread, 8, len(numbers)
+    )
 
 
-def _by_block(node: onnx.NodeProto, tensors: dict[str, onnx.TensorProto]) -> Weight:
+def _by_block(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) -> Weight:
     """``[columns, blocks, bytes]``: the rows of a column in blocks; the first of two numbers of 4 bits is the lower."""
     given = {attribute.name: attribute.i for attribute in node.attribute}
     rows, columns, bits, block = (given[name] for name in ("K", "N", "bits", "block_size"))
@@ -85,7 +96,7 @@ def _unpacked(packed: Array, bits: int) -> npt.NDArray[np.float64]:
 def _scale_of(twin: Array, kind: str, bits: int, block: int) -> npt.NDArray[np.float64]:
     """What the scale of every entry is by the formula."""
     rows, columns = twin.shape
-    if kind == "MatMulInteger":
+    if kind in _BY_CHANNEL:
         return np.broadcast_to(np.abs(twin).max(axis=0) / (2 ** (bits - 1) - 1), twin.shape)
     padded = np.zeros((-(-rows // block) * block, columns))
     padded[:rows] = twin

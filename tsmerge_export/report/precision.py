@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tsmerge_export.bundle.precision import (
+    CalibrationEntry,
     CastParity,
     PrecisionChange,
     PrecisionCost,
@@ -105,7 +106,18 @@ def precision_summary(entry: PrecisionEntry) -> str:
         text += f" {len(raised)} of them in {entry.sensitivity.kept_at}."
     if kept:
         text += f" Also float32: {', '.join(kept)}."
+    if entry.calibration is not None:
+        text += f" {calibration_words(entry.calibration)}"
     return text if entry.sensitivity is None else f"{text} {sensitivity_words(entry.sensitivity)}"
+
+
+def calibration_words(found: CalibrationEntry) -> str:
+    """On what scales of activations were found, in a sentence."""
+    windows = "" if found.windows is None else f", {found.columns} columns x {found.windows} windows"
+    return (
+        f"Scales of activations are fixed, found on {found.data}{windows}: {found.percentile:g} % of the values lie "
+        "within them, the others are clipped."
+    )
 
 
 def sensitivity_words(found: Sensitivity) -> str:
@@ -144,6 +156,8 @@ def print_precision(cost: PrecisionCost | None, entry: PrecisionEntry | None = N
     console = terminal.console()
     console.print(f"Precision cost on {precision_title(cost)}: {precision_words(cost)}", soft_wrap=True)
     terminal.print_table(PRECISION_HEADER, precision_rows(cost))
+    if entry is not None and entry.calibration is not None:
+        console.print(calibration_words(entry.calibration), soft_wrap=True)
     if entry is not None and entry.sensitivity is not None:
         console.print(sensitivity_words(entry.sensitivity), soft_wrap=True)
     for failure in cost.failures[:5]:

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 from tsmerge_export.errors import UsageError
 
-FP32, INT8, INT8_WEIGHTS, INT4_WEIGHTS = "fp32", "int8", "int8-weights", "int4-weights"
+FP32, INT8, INT8_STATIC = "fp32", "int8", "int8-static"
+INT8_WEIGHTS, INT4_WEIGHTS = "int8-weights", "int4-weights"
 FP16, BF16 = "fp16", "bf16"
 #: Weights and products in half, see :mod:`tsmerge_export.precision.half`.
 HALVES = (FP16, BF16)
-#: ``int8``: weights in 8 bits by output channel, activations in 8 bits by tensor, scaled as they come. ``int8-weights``
-#: and ``int4-weights``: weights alone, in blocks; the products are float32.
-QUANTISED = (INT8, INT8_WEIGHTS, INT4_WEIGHTS)
+#: ``int8``: weights in 8 bits by output channel, activations in 8 bits by tensor, scaled as they come; in
+#: ``int8-static`` their scales are found beforehand, on calibration series. ``int8-weights`` and ``int4-weights``:
+#: weights alone, in blocks; the products are float32.
+QUANTISED = (INT8, INT8_STATIC, INT8_WEIGHTS, INT4_WEIGHTS)
 KINDS = (FP32, *QUANTISED, *HALVES)
 #: Among the names of what stays float32: what is found to hurt.
 AUTO = "auto"
@@ -64,6 +66,11 @@ class Precision:
     def half(self) -> bool:
         """Whether it is one of :data:`HALVES`."""
         return self.kind in HALVES
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether activations get their scales before the model runs."""
+        return self.kind == INT8_STATIC
 
     @property
     def auto(self) -> bool:

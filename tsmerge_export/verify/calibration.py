@@ -1,12 +1,14 @@
-"""What a choice of low precision does to forecasts, on series that no verdict is taken on: to choose by."""
+"""Series that no verdict is taken on: what a choice of low precision does to forecasts of them, to choose by, and the
+values inside a model that forecasts them, to find scales by."""
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +31,7 @@ from tsmerge_export.verify.data import (
 from tsmerge_export.verify.decoded import decoded_by
 from tsmerge_export.verify.quality import increase
 from tsmerge_export.verify.threads import torch_threads
+from tsmerge_export.verify.watched import WatchedSession
 from tsmerge_export.verify.window_errors import Forecasts, next_to_nothing, run_named, window_errors
 
 #: Of the rows before the tested ones, the last ones: so many are forecast.
@@ -36,6 +39,8 @@ _SHARE = 0.5
 #: Windows of each column on which single products are compared.
 _SOME = 3
 _METRIC = "wql"
+#: Shown the outputs of a run: (the component, values by name).
+Shown = Callable[[str, Mapping[str, npt.NDArray[Any]]], None]
 
 
 class Calibration(Protocol):
@@ -52,6 +57,17 @@ class Calibration(Protocol):
     @property
     def columns(self) -> int | None:
         """How many."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the series and of what is drawn besides."""
+
+    def observe(self, watched: Sequence[Built], shown: Shown) -> None:
+        """Run all of the series through float32 files of all components, and show the outputs of every run.
+
+        Args:
+            watched: the float32 files, with more outputs; a forecast goes through them as through the twins.
+        """
 
     def moved(self, low: Sequence[Built]) -> float:
         """How far the outputs of files below float32, all components, are from the twins', on some of the series; see
@@ -89,6 +105,28 @@ class WindowCalibration:
         self._twins = twins
         self.data = f"{table.name}, before its last fifth"
         self.columns, self.windows = self._cut.target.shape[:2]
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the contexts, and of the seed by which samples are drawn."""
+        found = hashlib.sha256(np.ascontiguousarray(self._cut.context).tobytes())
+        found.update(str((self._cut.context.shape, self._checks.seed)).encode())
+        return found.hexdigest()
+
+    def observe(self, watched: Sequence[Built], shown: Shown) -> None:
+        """Forecasts of all windows: a decoder is seen at every step of every path, with what was drawn before."""
+
+        def opened(item: Built) -> WatchedSession:
+            session = self._checks.forecaster(item.merged, quiet=True)
+            names = {spec.name for spec in item.component.outputs}
+            return WatchedSession(session, names, partial(shown, item.component.name))
+
+        first, forecast = (
+            opened(watched[0]),
+            decoded_by(self._family, self._model, watched, self._checks, opened=opened),
+        )
+        with torch_threads(self._checks.threads):
+            Forecasts(self._family, self._model, first.run, self._checks.seed, forecast).quantiles(self._cut)
 
     def moved(self, low: Sequence[Built]) -> float:
         """The distance of the forecasts in standard deviations, of a few windows per column: it scatters little."""
@@ -142,9 +180,9 @@ def calibration_windows(table: Table, longest: int, horizon: int, limit: int | N
     if windows < LEAST_WINDOWS:
         enough = enough_rows(len(table.values), lambda rows: room(rows)[2], LEAST_WINDOWS)
         raise UsageError(
-            f"--keep-precise auto: {table.name} has {len(table.values)} rows; to find what hurts it takes "
-            f"{LEAST_WINDOWS} windows of {horizon} steps before the last fifth, which is for the verdict: give at "
-            f"least {enough} rows in --data, or name modules"
+            f"{table.name}: has {len(table.values)} rows; calibration (--precision int8-static, --keep-precise auto) "
+            f"takes {LEAST_WINDOWS} windows of {horizon} steps before the last fifth, which is for the verdict: give "
+            f"at least {enough} rows in --data"
         )
     before = Table(table.name, table.columns, table.values[:seen])
     return rolling_windows(before, context, horizon, limit=limit, share=_SHARE)

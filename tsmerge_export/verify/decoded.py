@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import nn
 
+from tsmerge_export.backends.components import StepSession
 from tsmerge_export.families.base import Family, Forecast, Forecasts
 from tsmerge_export.forecast import DEFAULT_MEMORY
 from tsmerge_export.verify.built import Built
@@ -19,20 +20,22 @@ def decoded_by(
     built: Sequence[Built],
     checks: Checks = USUAL,
     memory: int = DEFAULT_MEMORY,
+    opened: Callable[[Built], StepSession] | None = None,
 ) -> Forecast | None:
     """A forecast by a model's files behind the first component, which do not depend on how that one merged.
 
     Args:
         built: those files; the first component's may be among them. checks: how they are run.
         memory: bytes for what one part of a batch takes while it is decoded, about.
+        opened: what runs a file; None is ONNX Runtime, by ``checks``.
 
     Returns:
         None for a family whose first component forecasts alone.
     """
     generation = family.generation(model)
-    return (
-        None if generation is None else generation.forecaster(_behind(family, model, built, checks), memory)
-    )
+    if generation is None:
+        return None
+    return generation.forecaster(_behind(family, model, built, checks, opened), memory)
 
 
 def forecasts_by(
@@ -55,11 +58,17 @@ def forecasts_by(
     )
 
 
-def _behind(family: Family, model: nn.Module, built: Sequence[Built], checks: Checks) -> dict[str, Any]:
+def _behind(
+    family: Family,
+    model: nn.Module,
+    built: Sequence[Built],
+    checks: Checks,
+    opened: Callable[[Built], StepSession] | None = None,
+) -> dict[str, Any]:
     """Sessions of the components behind the first."""
     first = family.components(model)[0].name
     return {
-        item.component.name: checks.forecaster(item.merged, quiet=True)
+        item.component.name: checks.forecaster(item.merged, quiet=True) if opened is None else opened(item)
         for item in built
         if item.component.name != first
     }
