@@ -46,7 +46,7 @@ class OutputCalibration:
         session = self._checks.open(only.merged, timed=True)
         names = [value.name for value in session.get_outputs()]
         for feed in self._feeds:
-            shown(only.component.name, run_named(session, names, feed))
+            shown(only.component.name, {**feed, **run_named(session, names, feed)})
 
     def moved(self, low: Sequence[Built]) -> float:
         """Of the output that moves most."""

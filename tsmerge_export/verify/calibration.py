@@ -39,7 +39,7 @@ _SHARE = 0.5
 #: Windows of each column on which single products are compared.
 _SOME = 3
 _METRIC = "wql"
-#: Shown the outputs of a run: (the component, values by name).
+#: Shown the inputs and outputs of a run: (the component, values by name).
 Shown = Callable[[str, Mapping[str, npt.NDArray[Any]]], None]
 
 
@@ -63,7 +63,7 @@ class Calibration(Protocol):
         """SHA-256 of the series and of what is drawn besides."""
 
     def observe(self, watched: Sequence[Built], shown: Shown) -> None:
-        """Run all of the series through float32 files of all components, and show the outputs of every run.
+        """Run all of the series through float32 files of all components, and show what every run reads and makes.
 
         Args:
             watched: the float32 files, with more outputs; a forecast goes through them as through the twins.

@@ -1,4 +1,4 @@
-"""A component as forecasters run it, of which the outputs of every run are shown to somebody."""
+"""A component as forecasters run it, of which what goes in and comes out in every run is shown to somebody."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tsmerge_export.backends.components import Bound, ComponentSession
 
-#: Shown the outputs of a run, by name.
+#: Shown the inputs and outputs of a run, by name.
 Shown = Callable[[Mapping[str, NDArray[Any]]], None]
 
 
@@ -32,7 +32,7 @@ class WatchedSession:
     def run(self, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         """Outputs by name of inputs by name."""
         found = self._session.run(inputs)
-        self._shown(found)
+        self._shown({**inputs, **found})
         return {one.name: found[one.name] for one in self.outputs}
 
     def bound(self) -> Bound:
