@@ -31,7 +31,7 @@ def read_by(model: onnx.ModelProto, nodes: Collection[str]) -> tuple[str, ...]:
 
 
 def with_outputs(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
-    """A copy that has float32 values of the graph among its outputs, behind its own; inputs it leaves where they are."""
+    """A copy that has float32 values of the graph among its outputs, behind its own; inputs stay where they are."""
     out = onnx.ModelProto()
     out.CopyFrom(model)
     there = {value.name for value in (*model.graph.output, *model.graph.input)}
