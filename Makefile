@@ -100,8 +100,9 @@ $(VENV)/.torch: | $(BIN)/python
 	touch $@
 
 # All that lint and tests need, in one go. Of kernel-lens only the headers of TensorRT are used, not what it depends on.
-$(VENV)/.installed-tests: requirements/$(if $(PLUGIN_TESTS),tests,dev).txt pyproject.toml $(VENV)/.torch $(UV)
+$(VENV)/.installed-tests: requirements/$(if $(PLUGIN_TESTS),tests,dev).txt requirements/apart.txt pyproject.toml $(VENV)/.torch $(UV)
 	$(call install,$<)
+	$(UV_PIP) install --python $(BIN)/python --require-hashes --no-deps -r requirements/apart.txt
 	touch $(VENV)/.installed-dev $@
 
 $(VENV)/.installed-%: requirements/%.txt pyproject.toml $(VENV)/.torch $(UV)
@@ -112,7 +113,7 @@ $(VENV)/.installed-%: requirements/%.txt pyproject.toml $(VENV)/.torch $(UV)
 define install
 $(UV_PIP) install --python $(BIN)/python --require-hashes --no-deps -r $(1)
 $(UV_PIP) install --python $(BIN)/python --no-deps -e .
-! $(PIP) check | grep -v -e "^No broken requirements" -e "^kernel-lens " -e nvidia-
+! $(PIP) check | grep -v -e "^No broken requirements" -e "^kernel-lens " -e "^tritonclient " -e nvidia-
 endef
 
 # New versions of everything that pyproject.toml allows, for every Python and system at once.
@@ -120,6 +121,7 @@ lock: $(UV)
 	$(call compile,tests,--extra export --extra dev --extra plugin-tests requirements/tests.in --upgrade)
 	$(call compile,dev,--extra export --extra dev --constraints requirements/tests.txt)
 	$(call compile,cpu,--extra export --extra cpu --constraints requirements/tests.txt)
+	$(UV_COMPILE) --no-deps requirements/apart.in --output-file requirements/apart.txt --upgrade
 	$(UV_COMPILE) requirements/docs.in --output-file requirements/docs.txt --upgrade
 	$(UV_COMPILE) requirements/uv.in --output-file requirements/uv.txt --upgrade
 

@@ -35,6 +35,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
         "bolt - -o - --target sales < data.csv > forecast.csv",
     ),
     "ort": ("bolt -o bolt-ort",),
+    "triton": ("bolt -o repository --threads 1", "bolt -o repository --gpu --instances 2 --force"),
     "families": ("--json families.json",),
 }
 

@@ -214,7 +214,7 @@ def export_parser() -> argparse.ArgumentParser:
 
 def tsmerge_parser() -> argparse.ArgumentParser:
     """The parser of ``tsmerge``."""
-    from tsmerge_export.cli import advise, bench, distill, families, lowpass, ort_format, tune
+    from tsmerge_export.cli import advise, bench, distill, families, lowpass, ort_format, triton, tune
 
     parser = _Parser(prog="tsmerge", description="Token merging in time-series models, exported and proved.")
     add_examples(parser, "")
@@ -231,6 +231,7 @@ def tsmerge_parser() -> argparse.ArgumentParser:
         ("lowpass", lowpass.HELP, lowpass.fill),
         ("forecast", _FORECAST_HELP, _fill_forecast),
         ("ort", ort_format.HELP, ort_format.fill),
+        ("triton", triton.HELP, triton.fill),
         ("families", families.HELP, families.fill),
     ):
         own_help = fill is _fill_forecast
