@@ -1,10 +1,9 @@
-"""Forecasters of the families beside Chronos-Bolt and Chronos-T5 against the original models, merged and unmerged."""
+"""Forecasters of the families beside those of Chronos against the original models, merged and unmerged."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-import warnings
 from itertools import product
 from typing import Any
 
@@ -12,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from chronos import Chronos2Pipeline
 from torch import Tensor
 
 import tsmerge_export as tsm
@@ -22,7 +20,6 @@ from tests.families.lagged_subjects import WHOLE
 from tests.forecast import upstream
 from tests.forecast.subjects import CHRONOS_2, NONE, POINTS, RATIO, SAMPLES, TIMESFM
 from tests.forecast.without_torch import SCRIPT
-from tsmerge_export.console.notes import Note
 from tsmerge_export.errors import UsageError
 from tsmerge_export.forecast import distributions
 from tsmerge_export.settings.config import MergeConfig
@@ -44,53 +41,6 @@ def ragged(*lengths: int) -> list[np.ndarray]:
 def assert_close(got: np.ndarray, want: np.ndarray) -> None:
     assert got.shape == want.shape
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4 * np.abs(want).max())
-
-
-@MERGES
-def test_chronos_2_equals_its_pipeline(merge: MergeConfig) -> None:
-    """Horizons of one patch and more, gaps, series of different lengths, each alone in the original, levels between the
-    model's own."""
-    series = [upstream.walks(1, n, seed=n)[0] for n in (300, 150, 9)]
-    ours, theirs = model(CHRONOS_2, merge), Chronos2Pipeline(CHRONOS_2.model)
-    tensors, own = [torch.from_numpy(row) for row in series], {"unrolled_quantiles": [0.1, 0.5, 0.9]}
-    for steps in (5, 8, 24):
-        with tsm.merging(CHRONOS_2.model, merge):
-            want = np.concatenate([theirs.predict([one], steps, **own)[0] for one in tensors])
-            alone = [
-                theirs.predict_quantiles([one], steps, quantile_levels=[0.1, 0.25, 0.5, 0.9], **own)
-                for one in tensors
-            ]
-        assert_close(ours.predict(series, steps), want)
-        got_quantiles, got_points = ours.predict_quantiles(
-            series, steps, quantile_levels=[0.1, 0.25, 0.5, 0.9]
-        )
-        assert_close(got_quantiles, torch.cat([quantiles[0] for quantiles, _ in alone]).numpy())
-        assert_close(got_points, torch.cat([points[0] for _, points in alone]).numpy())
-
-
-def test_covariates_of_chronos_2_are_said_to_be_left_out() -> None:
-    """The forecast with further columns is that without them; upstream's, which uses them, is another one."""
-    data = pd.DataFrame(
-        {
-            "item_id": "a",
-            "timestamp": pd.date_range("2024", periods=40),
-            "target": upstream.walks(1, 40, seed=4)[0],
-        }
-    )
-    more = data.assign(heat=np.arange(40.0), kind="x")
-    ours, theirs = model(CHRONOS_2), Chronos2Pipeline(CHRONOS_2.model)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Note)
-        want = ours.predict_df(data, prediction_length=4)
-    with pytest.warns(Note, match="columns that are not used: 'heat', 'kind'; .*covariates") as told:
-        got = ours.predict_df(more, prediction_length=4, batch_size=1)
-    assert sum(issubclass(one.category, Note) for one in told) == 1
-    pd.testing.assert_frame_equal(got, want)
-    levels = [0.1, 0.5, 0.9]
-    options = {"prediction_length": 4, "quantile_levels": levels, "unrolled_quantiles": levels}
-    alone, together = (theirs.predict_df(frame, **options)["predictions"] for frame in (data, more))
-    np.testing.assert_allclose(got["predictions"], alone, rtol=1e-4, atol=1e-4)
-    assert np.abs(together - alone).max() > 1e-3
 
 
 @MERGES
@@ -224,7 +174,7 @@ def test_lagged_samples() -> None:
             ours.predict(series, features=bad)
 
 
-@pytest.mark.parametrize("subject", [CHRONOS_2, TIMESFM["timesfm"], POINTS, SAMPLES, SPARSE])
+@pytest.mark.parametrize("subject", [TIMESFM["timesfm"], POINTS, SAMPLES, SPARSE])
 def test_longer_horizons_are_refused(subject: Subject) -> None:
     ours = model(subject)
     with pytest.raises(UsageError, match=f"longer than the model's own {ours.model_prediction_length}, and"):

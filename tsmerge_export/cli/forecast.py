@@ -52,7 +52,7 @@ def forecast(args: argparse.Namespace) -> int:
     table = read_long(open_source(args.table), how)
     columns = frame.Columns(table.id, table.time, table.target)
     saying = frame.Saying(f"{args.table}: ", "--freq")
-    panel = frame.read(table.frame, columns, steps, how.freq, True, saying)
+    panel = model.read_panel(table.frame, columns, steps, how.freq, True, saying)
     found = model.predict_panel(_named(panel, table), steps, args.quantiles, **options)
     if args.plot is not None:
         _draw(args.plot, table, found, args.quantiles)

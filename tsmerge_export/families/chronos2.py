@@ -231,7 +231,7 @@ class Chronos2(TransformersFamily):
         ),
         "patches, concatenated over a group's series: one decision for each group; REG and horizon are protected",
         runtimes=("ONNX Runtime",),
-        unsupported=("groups in `tsm.pipeline`: each series is one of its own; other runtimes: not tried",),
+        unsupported=("other runtimes: not tried",),
     )
     published = Published(
         "amazon/chronos-2",

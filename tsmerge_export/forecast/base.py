@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from fractions import Fraction
@@ -22,7 +22,7 @@ from tsmerge_export.forecast import inputs as check
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tsmerge_export.forecast.frame import Panel
+    from tsmerge_export.forecast.frame import Columns, Panel, Saying
 
 Floats = NDArray[np.float32]
 ForecasterT = TypeVar("ForecasterT", bound="Forecaster")
@@ -40,10 +40,12 @@ class Forecaster(ABC):
     Attributes:
         bundle: what it was made from. session: its components in ONNX Runtime.
         forecast_type: ``samples`` or ``quantiles``, what :meth:`predict` returns.
+        takes_covariates: whether further columns of a table, and several targets, are used.
         progress: told how far a call is.
     """
 
     forecast_type: str
+    takes_covariates = False
 
     def __init__(self, bundle: Bundle, session: Session, *, memory: int, progress: Progress) -> None:
         self.bundle, self.session, self.progress = bundle, session, progress
@@ -177,8 +179,33 @@ class Forecaster(ABC):
             prediction_length, self._horizon, predict_kwargs.pop("limit_prediction_length", False)
         )
         columns = frame.Columns(id_column, timestamp_column, target)
-        panel = frame.read(df, columns, steps, freq, validate_inputs)
+        panel = self.read_panel(df, columns, steps, freq, validate_inputs)
         return self.predict_panel(panel, steps, quantile_levels, batch_size, **predict_kwargs)
+
+    def read_panel(
+        self,
+        df: Any,
+        columns: Columns,
+        steps: int,
+        freq: str | None = None,
+        validate: bool = True,
+        saying: Saying | None = None,
+        known: Any = None,
+    ) -> Panel:
+        """The series of a frame, for :meth:`predict_panel`.
+
+        Args:
+            df, steps, freq, saying: see :func:`~tsmerge_export.forecast.frame.read`. validate: its ``check``.
+            known: a frame of covariates whose future is known, for a family that takes them.
+
+        Raises:
+            UsageError: see :meth:`predict_df`; covariates or several targets for a family that takes none.
+        """
+        from tsmerge_export.forecast import frame
+
+        if known is not None:
+            raise UsageError(f"{self.bundle.path}: {self.bundle.contents.family} takes no covariates")
+        return frame.read(df, columns, steps, freq, validate, saying)
 
     def predict_panel(
         self,
@@ -197,25 +224,30 @@ class Forecaster(ABC):
 
         levels = check.quantile_levels(quantile_levels)
         size = check.whole("batch_size", batch_size, 1, 2**31)
-        self._tell(panel)
+        found = self._forecast_panel(panel, steps, levels, size, **predict_kwargs)
+        return frame.result(panel, *found, levels)
+
+    def _forecast_panel(
+        self, panel: Panel, steps: int, levels: Sequence[float], batch_size: int, **options: Any
+    ) -> tuple[Floats, Floats]:
+        """Quantiles ``[rows, H, len(levels)]`` and points ``[rows, H]``; a row for each series and target."""
+        from tsmerge_export.forecast import frame
+
         results = []
-        for start in range(0, len(panel.values), size):
-            chunk = panel.values[start : start + size]
-            with frame.naming(panel.ids[start : start + size]):
+        for start in range(0, len(panel.values), batch_size):
+            chunk = panel.values[start : start + batch_size]
+            with frame.naming(panel.ids[start : start + batch_size]):
                 results.append(
                     self.predict_quantiles(
                         chunk,
                         prediction_length=steps,
                         quantile_levels=levels,
                         **self._place(start),
-                        **predict_kwargs,
+                        **options,
                     )
                 )
         quantiles, points = (np.concatenate(parts) for parts in zip(*results, strict=True))
-        return frame.result(panel, quantiles, points, levels)
-
-    def _tell(self, panel: Panel) -> None:  # noqa: B027
-        """Note what of the data the model does not use, where upstream does."""
+        return quantiles, points
 
     def _together(self, rows: Sequence[Floats]) -> list[NDArray[np.intp]]:
         """Which series may be padded to one array, so that each one's forecast is that of the series alone.
@@ -286,9 +318,9 @@ class Forecaster(ABC):
         return {}
 
 
-def alike(keys: Sequence[int]) -> list[NDArray[np.intp]]:
+def alike(keys: Sequence[Hashable]) -> list[NDArray[np.intp]]:
     """Indices of equal keys, a group for each, in order of appearance."""
-    found: dict[int, list[int]] = {}
+    found: dict[Hashable, list[int]] = {}
     for index, key in enumerate(keys):
         found.setdefault(key, []).append(index)
     return [np.array(group) for group in found.values()]

@@ -23,11 +23,20 @@ STEP = "step"  # column of the output where there are no timestamps: counts rows
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns that are read; without a timestamp column rows are one step apart."""
+    """Names of the columns that are read; without a timestamp column rows are one step apart.
+
+    Attributes:
+        target: one, or for a model that forecasts series together several.
+    """
 
     id: str
     timestamp: str | None
-    target: str
+    target: str | tuple[str, ...]
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The targets, also if it is one."""
+        return (self.target,) if isinstance(self.target, str) else self.target
 
 
 @dataclass(frozen=True)
@@ -35,17 +44,18 @@ class Panel:
     """Series to forecast.
 
     Attributes:
-        ids: in order of first appearance. values: ``[L]`` float64 of each, NaN is missing.
+        ids: in order of first appearance. values: ``[L]`` float64 of each, NaN is missing; or what else the forecaster
+            that read them takes for a series.
         future: id and timestamp (or step) of every step to forecast, series by series.
-        targets: name of the target, one for each series.
-        others: further columns of the data, which are not used.
+        targets: name of the target, one for each row of the forecast: for each series, or each of its targets.
+        covariates: names of the further columns that are used.
     """
 
     ids: list[Any]
-    values: list[NDArray[np.float64]]
+    values: list[Any]
     future: pd.DataFrame
     targets: list[str]
-    others: tuple[str, ...] = ()
+    covariates: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return by_fields(self)
@@ -53,10 +63,36 @@ class Panel:
 
 @dataclass(frozen=True)
 class Saying:
-    """How messages talk to the user: ``prefix`` in front of them, and ``freq``, the name of that argument."""
+    """How messages talk to the user: ``prefix`` in front of them, ``freq``, the name of that argument, and ``known``,
+    the prefix of those about covariates whose future is known."""
 
     prefix: str = ""
     freq: str = "freq"
+    known: str = "future_df: "
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the rows of a frame are series.
+
+    Attributes:
+        ids: in order of first appearance. order: positions of the rows, by series and time.
+        spans: of each series in that order. places: of its rows on a grid of even steps; None where they are even.
+        future: id and timestamp (or step) of every step to forecast, series by series.
+    """
+
+    ids: list[Any]
+    order: NDArray[np.intp]
+    spans: list[slice]
+    places: list[NDArray[np.int64]] | None
+    future: pd.DataFrame
+
+    def parted(self, values: NDArray[Any], missing: Any = np.nan) -> list[NDArray[Any]]:
+        """Values of all rows -> those of each series ``[L]``, with ``missing`` in gaps."""
+        parts = [values[self.order][span] for span in self.spans]
+        if self.places is None:
+            return parts
+        return [_spread(part, places, missing) for part, places in zip(parts, self.places, strict=True)]
 
 
 def pandas() -> Any:
@@ -113,29 +149,40 @@ def read(
     Raises:
         UsageError: see :meth:`~tsmerge_export.forecast.base.Forecaster.predict_df`.
     """
+    saying = saying or Saying()
+    df = as_pandas(df)
+    if not isinstance(columns.target, str):
+        raise UsageError(f"{columns.target!r} is not the name of one column; forecasts are univariate")
+    check_columns(df, (columns.id, columns.timestamp, columns.target), saying.prefix)
+    target = numbers(df, columns.target, saying.prefix)
+    layout = lay_out(df, columns, steps, freq, check, saying)
+    return Panel(layout.ids, layout.parted(target), layout.future, [columns.target] * len(layout.ids))
+
+
+def numbers(df: pd.DataFrame, name: str, prefix: str) -> NDArray[np.float64]:
+    """A column to forecast, NaN is missing. Raises UsageError where it is not numeric."""
+    types, values = pandas().api.types, df[name]
+    if not types.is_numeric_dtype(values) or types.is_bool_dtype(values):
+        text = next(((row, v) for row, v in values.items() if isinstance(v, str)), None)
+        hint = f" (it holds {text[1]!r} in row {text[0]})" if text is not None else ""
+        raise UsageError(f"{prefix}column {name!r} is not numeric{hint}; choose another target, or clean it")
+    found: NDArray[np.float64] = values.to_numpy(np.float64, na_value=np.nan)
+    return found
+
+
+def lay_out(
+    df: pd.DataFrame, columns: Columns, steps: int, freq: str | None, check: bool, saying: Saying
+) -> Layout:
+    """Which rows are whose, in which order, and what follows; the arguments are those of :func:`read`."""
     pd = pandas()
     from tsmerge_export.tables import axis, times
 
-    saying = saying or Saying()
-    df = as_pandas(df)
-    _check_columns(df, columns, saying.prefix)
-    values = df[columns.target]
-    if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
-        text = next(((row, v) for row, v in values.items() if isinstance(v, str)), None)
-        hint = f" (it holds {text[1]!r} in row {text[0]})" if text is not None else ""
-        raise UsageError(
-            f"{saying.prefix}column {columns.target!r} is not numeric{hint}; choose another target, or clean it"
-        )
-    target = values.to_numpy(np.float64, na_value=np.nan)
     if df[columns.id].isna().any():
         row = df.index[int(df[columns.id].isna().to_numpy().argmax())]
         raise UsageError(
             f"{saying.prefix}column {columns.id!r} has rows without an id (row {row}); fill or drop them"
         )
     codes, ids = pd.factorize(df[columns.id])
-    others = tuple(
-        str(name) for name in df.columns if name not in (columns.id, columns.timestamp, columns.target)
-    )
     stamps = None
     if columns.timestamp is not None:
         stamps = times.timestamps(df[columns.timestamp], f"{saying.prefix}column {columns.timestamp!r}")
@@ -143,45 +190,45 @@ def read(
         stamps = stamps.iloc[order]
     else:
         order = np.argsort(codes, kind="stable")
-    codes, target = codes[order], target[order]
+    codes = codes[order]
     starts = np.flatnonzero(np.diff(codes, prepend=-1))
     if len(starts) != len(ids):
         raise UsageError(f"{saying.prefix}the rows are not grouped by id; leave validate_inputs on")
     ends = np.append(starts[1:], len(codes))
-    series = [target[a:b] for a, b in zip(starts, ends, strict=True)]
+    places = None
     if stamps is None:
-        ahead: Any = np.concatenate([np.arange(steps) + len(one) for one in series])
+        ahead: Any = np.concatenate(
+            [np.arange(steps) + end - start for start, end in zip(starts, ends, strict=True)]
+        )
     else:
         rows = axis.Rows(
             pd.DatetimeIndex(stamps), starts, ends, list(ids), df.index.to_numpy()[order], saying.prefix
         )
         clock = axis.find_clock(rows, freq, saying.freq)
         if check:
-            series = [
-                _spread(v, at) for v, at in zip(series, axis.slots(rows, clock, saying.freq), strict=True)
-            ]
+            places = axis.slots(rows, clock, saying.freq)
         ahead = clock.after(rows.stamps[ends - 1], steps)
     future = pd.DataFrame({columns.id: np.repeat(np.asarray(ids), steps), columns.timestamp or STEP: ahead})
-    return Panel(list(ids), series, future, [columns.target] * len(ids), others)
+    spans = [slice(start, end) for start, end in zip(starts, ends, strict=True)]
+    return Layout(list(ids), order, spans, places, future)
 
 
-def _check_columns(df: pd.DataFrame, columns: Columns, prefix: str) -> None:
-    for name in (columns.id, columns.timestamp, columns.target):
-        if name is None:
-            continue
-        if not isinstance(name, str):
-            raise UsageError(f"{name!r} is not the name of one column; forecasts are univariate")
-        if name not in df.columns:
+def check_columns(
+    df: pd.DataFrame, names: Sequence[str | None], prefix: str, where: str = "the data"
+) -> None:
+    """UsageError for a column that is not in a frame, and for one without rows; None is no column."""
+    for name in names:
+        if name is not None and name not in df.columns:
             raise UsageError(
-                f"column {name!r} is not in the data; it has: {', '.join(map(str, df.columns[:20]))}"
+                f"column {name!r} is not in {where}; it has: {', '.join(map(str, df.columns[:20]))}"
             )
     if not len(df):
         raise UsageError(f"{prefix}the data have no rows")
 
 
-def _spread(values: NDArray[np.float64], places: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Values at their places, NaN between them."""
-    found = np.full(int(places[-1]) + 1, np.nan)
+def _spread(values: NDArray[Any], places: NDArray[np.int64], missing: Any) -> NDArray[Any]:
+    """Values at their places, ``missing`` between them."""
+    found = np.full(int(places[-1]) + 1, missing, values.dtype)
     found[places] = values
     return found
 
@@ -201,8 +248,10 @@ def naming(names: Sequence[Any]) -> Iterator[None]:
 def result(
     panel: Panel, quantiles: NDArray[np.float32], points: NDArray[np.float32], levels: Sequence[float]
 ) -> pd.DataFrame:
-    """The panel's future with ``target_name``, ``predictions`` and a column per level."""
-    out = panel.future.copy()
+    """The panel's future with ``target_name``, ``predictions`` and a column per level; once for each target."""
+    steps, each = points.shape[1], len(points) // len(panel.ids)
+    rows = np.arange(len(panel.future)).reshape(len(panel.ids), steps)
+    out = panel.future.iloc[np.repeat(rows, each, axis=0).ravel()].reset_index(drop=True)
     out["target_name"] = np.repeat(np.asarray(panel.targets, object), points.shape[1])
     out["predictions"] = points.ravel()
     for index, level in enumerate(levels):

@@ -34,13 +34,16 @@ def as_rows(inputs: Any, context_length: int) -> list[Floats]:
     series = _split(inputs)
     if not series:
         raise UsageError("inputs hold no series")
-    rows = [_series(values, index)[-context_length:] for index, values in enumerate(series)]
+    rows = [as_series(values, f"series {index}")[-context_length:] for index, values in enumerate(series)]
     for index, row in enumerate(rows):
-        if np.isnan(row).all():
-            raise UsageError(
-                f"series {index} has no observed value in its last {len(row)} steps; leave it out"
-            )
+        observed(row, f"series {index}")
     return rows
+
+
+def observed(row: Floats, name: str) -> None:
+    """UsageError, which begins with ``name``, for a series ``[L]`` that has no value."""
+    if np.isnan(row).all():
+        raise UsageError(f"{name} has no observed value in its last {len(row)} steps; leave it out")
 
 
 def padded(rows: Sequence[Floats]) -> Floats:
@@ -57,12 +60,11 @@ def as_batch(inputs: Any, context_length: int) -> Floats:
 
 
 def _split(inputs: Any) -> Sequence[Any]:
-    if hasattr(inputs, "detach"):  # a torch tensor; torch itself is not imported
-        inputs = inputs.detach().cpu().numpy() if str(inputs.dtype) != "torch.bfloat16" else inputs.float()
+    inputs = from_torch(inputs)
     if isinstance(inputs, list | tuple):
         scalars = [np.ndim(item) == 0 for item in inputs if not hasattr(item, "detach") or item.ndim == 0]
         return [inputs] if inputs and len(scalars) == len(inputs) and all(scalars) else inputs
-    array = np.asarray(_filled(inputs))
+    array = np.asarray(filled(inputs))
     if array.ndim not in (1, 2):
         raise UsageError(
             f"inputs have shape {list(array.shape)}; give one series, a 2-D array, or a list of series"
@@ -70,14 +72,25 @@ def _split(inputs: Any) -> Sequence[Any]:
     return [array] if array.ndim == 1 else list(array)
 
 
-def _series(values: Any, index: int) -> Floats:
-    if hasattr(values, "detach"):
-        values = values.detach().cpu().float()
-    array = np.asarray(_filled(values))
+def from_torch(values: Any) -> Any:
+    """A torch tensor as an array; anything else as it is. torch itself is not imported."""
+    if not hasattr(values, "detach"):
+        return values
+    values = values.detach().cpu()
+    return (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
+
+
+def as_series(values: Any, name: str) -> Floats:
+    """One series ``[L]`` float32 of anything like an array; see :func:`as_rows`.
+
+    Raises:
+        UsageError: which begins with ``name``: other dims, empty, not numeric, infinite.
+    """
+    array = np.asarray(filled(from_torch(values)))
     if array.ndim != 1:
-        raise UsageError(f"series {index} has shape {list(array.shape)}, expected one dim")
+        raise UsageError(f"{name} has shape {list(array.shape)}, expected one dim")
     if not len(array):
-        raise UsageError(f"series {index} is empty; leave it out")
+        raise UsageError(f"{name} is empty; leave it out")
     try:
         if array.dtype.kind not in "biufO":
             raise ValueError(f"dtype {array.dtype}")
@@ -86,15 +99,13 @@ def _series(values: Any, index: int) -> Floats:
         with np.errstate(over="ignore"):
             array = array.astype(np.float32)
     except (TypeError, ValueError) as error:
-        raise UsageError(
-            f"series {index} is not numeric ({error}); give numbers, NaN where missing"
-        ) from None
+        raise UsageError(f"{name} is not numeric ({error}); give numbers, NaN where missing") from None
     if np.isinf(array).any():
-        raise UsageError(f"series {index} has infinite values, or values beyond float32; give finite ones")
+        raise UsageError(f"{name} has infinite values, or values beyond float32; give finite ones")
     return array
 
 
-def _filled(values: Any) -> Any:
+def filled(values: Any) -> Any:
     """NaN where a masked array, or a masked value in a list, is masked."""
     if isinstance(values, np.ma.MaskedArray):
         return np.ma.filled(values.astype(np.float64) if values.dtype.kind in "biuf" else values, np.nan)

@@ -77,18 +77,29 @@ class QuantileForecaster(Forecaster):
         """See :meth:`Forecaster.predict_quantiles`. Levels between the model's own are interpolated, levels outside get
         its lowest or highest; the point forecast is the median."""
         levels = check.quantile_levels(quantile_levels)
-        found = np.moveaxis(self.predict(inputs, prediction_length, **predict_kwargs), 1, 2)
+        self._tell_beyond(levels)
+        found = self.predict(inputs, prediction_length, **predict_kwargs)
+        return self._at_levels(found, levels), self._points(found)
+
+    def _tell_beyond(self, levels: Sequence[float]) -> None:
+        """Note levels outside the model's own."""
+        if min(levels) < min(self._levels) or max(levels) > max(self._levels):
+            note(
+                f"quantile levels beyond {min(self._levels)} to {max(self._levels)}, its own, "
+                "get its lowest or highest quantile"
+            )
+
+    def _at_levels(self, found: Floats, levels: Sequence[float]) -> Floats:
+        """Quantiles ``[B, Q, H]`` at the model's levels -> ``[B, H, len(levels)]`` at those."""
+        found = np.moveaxis(found, 1, 2)
         if set(levels) <= set(self._levels):
-            chosen = found[..., [self._levels.index(level) for level in levels]]
-        else:
-            if min(levels) < min(self._levels) or max(levels) > max(self._levels):
-                note(
-                    f"quantile levels beyond {min(self._levels)} to {max(self._levels)}, its own, "
-                    "get its lowest or highest quantile"
-                )
-            chosen = self._between(found, levels)
+            return np.ascontiguousarray(found[..., [self._levels.index(level) for level in levels]])
+        return np.ascontiguousarray(self._between(found, levels))
+
+    def _points(self, found: Floats) -> Floats:
+        """Quantiles ``[B, Q, H]`` -> the median, or the level nearest to it, ``[B, H]``."""
         middle = min(range(len(self._levels)), key=lambda i: abs(self._levels[i] - 0.5))
-        return np.ascontiguousarray(chosen), np.ascontiguousarray(found[..., middle])
+        return np.ascontiguousarray(found[:, middle])
 
     def _rows(self, inputs: Any) -> list[Floats]:
         """See :func:`~tsmerge_export.forecast.inputs.as_rows`; UsageError also for values that have no variance.
@@ -97,15 +108,19 @@ class QuantileForecaster(Forecaster):
         they forecast anything, upstream too; a half is left for what they append to a series themselves.
         """
         rows = check.as_rows(inputs, self._context)
-        largest = np.sqrt(np.finfo(np.float32).max / self._context) / 2
         for index, row in enumerate(rows):
-            found = np.nanmax(np.abs(row))
-            if found > largest:
-                raise UsageError(
-                    f"series {index} holds {found:.3g}, too large for a variance in float32; divide it by a number, "
-                    f"to at most {largest:.1g}, and multiply the forecasts"
-                )
+            self._has_variance(row, f"series {index}")
         return rows
+
+    def _has_variance(self, row: Floats, name: str) -> None:
+        """UsageError, which begins with ``name``, for values whose variance float32 cannot hold."""
+        largest = np.sqrt(np.finfo(np.float32).max / self._context) / 2
+        found = np.abs(row[~np.isnan(row)]).max(initial=0)
+        if found > largest:
+            raise UsageError(
+                f"{name} holds {found:.3g}, too large for a variance in float32; divide it by a number, "
+                f"to at most {largest:.1g}, and multiply the forecasts"
+            )
 
     def _between(self, found: Floats, levels: Sequence[float]) -> Floats:
         """Quantiles ``[.., Q]`` at the model's levels -> at others, linearly between neighbours."""
