@@ -82,6 +82,7 @@ INPUTS = {
     "batch": torch.from_numpy(np.nan_to_num(upstream.walks(6, 90, seed=1)).reshape(2, 3, 90)),
     "lists": [upstream.walks(1, 300, seed=2)[0], upstream.walks(3, 70, seed=3), upstream.walks(1, 9, seed=4)],
     "dicts": dicts(20),
+    "dicts beyond one run": dicts(61),
     "several targets": dicts(20, variates=2),
 }
 
@@ -91,14 +92,12 @@ INPUTS = {
 def test_inputs_are_upstreams(name: str, merge: MergeConfig) -> None:
     """Values and shapes, of horizons within one run and beyond it, where known covariates stand in for quantiles."""
     given = INPUTS[name]
-    for steps in (20, 61) if name == "lists" else (20,):
-        if "dicts" in name or "targets" in name:  # what stands beside it decides which categories there are
+    for steps in {"lists": (20, 61), "dicts beyond one run": (61,)}.get(name, (20,)):
+        if isinstance(
+            given[0], dict
+        ):  # all of them decide which categories there are: in one call, each its own batch
             with tsm.merging(CHRONOS_2.model, merge):
-                want = (
-                    theirs().predict(given, steps, **OWN)
-                    if merge is NONE
-                    else [theirs().predict(given, steps, batch_size=1, **OWN)[i] for i in range(len(given))]
-                )
+                want = theirs().predict(given, steps, batch_size=1, **OWN)
         else:
             want = alone(given, steps, merge=merge)
         assert_all_close(ours(merge).predict(given, steps), want)

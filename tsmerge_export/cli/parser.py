@@ -11,7 +11,7 @@ from tsmerge_export.cli.merging import add_merging, add_plugged
 from tsmerge_export.cli.model import add_graph_options, add_model, add_model_options
 from tsmerge_export.cli.precision import add_precision_options
 from tsmerge_export.cli.providers import add_provider_options
-from tsmerge_export.cli.readers import levels, tolerance, whole
+from tsmerge_export.cli.readers import levels, names, tolerance, whole
 from tsmerge_export.cli.tables import FILES, add_table_options
 from tsmerge_export.cli.target import add_target_options
 from tsmerge_export.errors import UsageError
@@ -155,6 +155,29 @@ def _fill_forecast(parser: argparse.ArgumentParser) -> None:
         default=tuple(i / 10 for i in range(1, 10)),
         metavar="Q,Q,...",
         help="levels from 0 to 1; default: 0.1 to 0.9",
+    )
+    group.add_argument(
+        "--future",
+        metavar="FILE",
+        help="covariates whose future is known, a row for each series and step of the horizon, columns named as in "
+        "TABLE (Chronos-2; the further columns of a long TABLE are covariates)",
+    )
+    group.add_argument(
+        "--targets",
+        type=names,
+        metavar="NAME,NAME",
+        help="columns that are forecast together (Chronos-2); in a table without ids all else is a covariate",
+    )
+    group.add_argument(
+        "--cross-learning",
+        action="store_true",
+        help="series inform each other: they are forecast as one group (Chronos-2)",
+    )
+    group.add_argument(
+        "--batch-size",
+        type=whole(1),
+        metavar="N",
+        help="with --cross-learning: so many series, covariates counted, make a group; default: 256",
     )
     group.add_argument(
         "--num-samples", type=whole(1), metavar="N", help="sample paths; default: the model's own"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,9 @@ from tsmerge_export.console.one_line import by_fields
 from tsmerge_export.errors import UsageError
 from tsmerge_export.tables import axis, times
 from tsmerge_export.tables.cells import Cells, read_cells
-from tsmerge_export.tables.numbers import decimal_sign, parsed, to_numbers
+from tsmerge_export.tables.numbers import decimal_sign, is_missing, parsed, to_numbers
 from tsmerge_export.tables.options import TableOptions
-from tsmerge_export.tables.roles import Roles, find_roles, is_number_like
+from tsmerge_export.tables.roles import Roles, find_roles, is_number_like, named_column
 from tsmerge_export.tables.source import Source, open_source
 from tsmerge_export.tables.table import Table
 
@@ -38,6 +38,7 @@ class Long:
         frame: a row per series and time, its index the row in the file. Further columns of a long file are kept.
         id, time, target: names of columns; no time where rows are one step apart.
         wide: whether it was made of a wide file: ids are its columns.
+        more: targets behind the first.
     """
 
     frame: pd.DataFrame
@@ -45,22 +46,38 @@ class Long:
     time: str | None
     target: str
     wide: bool
+    more: tuple[str, ...] = ()
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """All targets."""
+        return (self.target, *self.more)
 
     def __repr__(self) -> str:
         return by_fields(self)
 
 
-def read_long(source: Source, options: TableOptions) -> Long:
+def read_long(
+    source: Source, options: TableOptions, *, targets: Sequence[str] = (), covariates: bool = False
+) -> Long:
     """The series of a file for a forecast: of a long one the target by ids, of a wide one every numeric column.
+
+    Args:
+        targets: columns of ``--targets``; without ids the file is one series.
+        covariates: make numbers, or words and None, of the further columns of a long file.
 
     Raises:
         UsageError: a table that cannot be read, or in more than one way.
         MissingDependencyError: parquet without pyarrow.
     """
     cells = read_cells(source, options)
+    chosen = [str(named_column(cells, name, "targets")) for name in targets]
+    if chosen:
+        options = replace(options, target=chosen[0])
     roles = find_roles(cells, options, one_target=True)
-    decimal = _decimal(cells, roles, options, roles.rest)
-    stamps = None if roles.time is None else _stamps(cells, roles.time, options)
+    numeric = [name for name in roles.rest if name not in chosen and is_number_like(cells.frame[name])]
+    decimal = _decimal(cells, roles, options, roles.rest, (*chosen[1:], *(numeric if covariates else ())))
+    stamps = None if roles.time is None else stamps_of(cells, roles.time, options)
     wordy = [
         name for name in roles.rest if not is_number_like(cells.frame[name]) and _has_words(cells.frame[name])
     ]
@@ -68,13 +85,19 @@ def read_long(source: Source, options: TableOptions) -> Long:
         _refuse_hidden_ids(cells, stamps, wordy[0])
     if roles.target is not None:
         columns = {} if roles.time is None or stamps is None else {roles.time: stamps}
-        columns[roles.target] = pd.Series(_numbers(cells, roles.target, decimal), index=cells.frame.index)
+        for name in (roles.target, *chosen[1:]):
+            columns[name] = pd.Series(_numbers(cells, name, decimal), index=cells.frame.index)
+        for name in roles.rest if covariates else ():
+            if name not in chosen:
+                columns[name] = covariate(cells, name, decimal, name in numeric)
         identity = roles.id or SERIES
         columns[identity] = (
-            _ids(cells, roles.id) if roles.id else pd.Series(roles.target, index=cells.frame.index)
+            _ids(cells, roles.id)
+            if roles.id
+            else pd.Series(",".join(chosen) or roles.target, index=cells.frame.index)
         )
         frame = cells.frame[list(roles.rest)].assign(**columns)
-        return Long(frame, identity, roles.time, roles.target, False)
+        return Long(frame, identity, roles.time, roles.target, False, tuple(chosen[1:]))
     for name in wordy:
         note(f"{cells.label}: column {name!r} is not numeric: left out")
     chosen = [name for name in roles.rest if name not in wordy]
@@ -187,11 +210,13 @@ def _chosen(cells: Cells, columns: Sequence[str] | None, names: Sequence[str]) -
     return list(names if columns is None else columns)
 
 
-def _decimal(cells: Cells, roles: Roles, options: TableOptions, names: Sequence[str]) -> str:
-    """The decimal sign: as told, or as the series' cells have it."""
+def _decimal(
+    cells: Cells, roles: Roles, options: TableOptions, names: Sequence[str], beside: Sequence[str] = ()
+) -> str:
+    """The decimal sign: as told, or as the cells of the series have it, and of what is used beside a target."""
     if options.decimal is not None:
         return options.decimal
-    used = [name for name in (roles.target, *(names if roles.target is None else ())) if name is not None]
+    used = names if roles.target is None else (roles.target, *beside)
     return decimal_sign([cells.frame[n] for n in used if times.holds_text(cells.frame[n])], cells.label)
 
 
@@ -223,7 +248,22 @@ def _ids(cells: Cells, name: str) -> pd.Series:
     return ids
 
 
-def _stamps(cells: Cells, name: str, options: TableOptions, order_only: bool = False) -> pd.Series:
+def covariate(cells: Cells, name: str, decimal: str, numeric: bool) -> pd.Series:
+    """A column as numbers, or as it is with None where a cell says that there is no value.
+
+    Raises:
+        UsageError: a column of numbers with a cell that is none.
+    """
+    column = cells.frame[name]
+    if numeric:
+        return pd.Series(_numbers(cells, name, decimal), index=column.index)
+    if not times.holds_text(column):
+        return column
+    return column.astype(object).where(~column.map(is_missing).astype(bool), None)
+
+
+def stamps_of(cells: Cells, name: str, options: TableOptions, order_only: bool = False) -> pd.Series:
+    """Timestamps of a column. Raises UsageError for what is none, or may be read in two ways."""
     how = times.How(options.date_format, options.dayfirst, _ADVICE, order_only)
     return times.timestamps(cells.frame[name], f"{cells.label}: column {name!r}", how)
 
@@ -231,11 +271,11 @@ def _stamps(cells: Cells, name: str, options: TableOptions, order_only: bool = F
 def _order(cells: Cells, name: str, options: TableOptions) -> tuple[pd.Series, bool]:
     """Timestamps whose order is sure, and whether they themselves are: dates that may be two can have one order."""
     try:
-        return _stamps(cells, name, options), True
+        return stamps_of(cells, name, options), True
     except times.AmbiguousDateError:
         if options.freq is not None:
             raise
-        return _stamps(cells, name, options, order_only=True), False
+        return stamps_of(cells, name, options, order_only=True), False
 
 
 def _even(

@@ -45,9 +45,9 @@ def find_roles(cells: Cells, options: TableOptions, *, one_target: bool, all_use
         UsageError: no such column; dates that are not used; ids that are all different; no single target.
     """
     names = list(cells.frame.columns)
-    identity = _named(cells, options.id_column, "id-column") or _usual(names, IDS)
-    target = _named(cells, options.target, "target")
-    time = _named(cells, options.timestamp_column, "timestamp-column")
+    identity = named_column(cells, options.id_column, "id-column") or _usual(names, IDS)
+    target = named_column(cells, options.target, "target")
+    time = named_column(cells, options.timestamp_column, "timestamp-column")
     others = [name for name in names if name not in (identity, target)]
     if time is None:
         time = _time(cells, others)
@@ -85,7 +85,7 @@ def is_number_like(column: pd.Series) -> bool:
     return good > 0 and good >= wrong.sum()
 
 
-def _named(cells: Cells, name: str | None, flag: str) -> str | None:
+def named_column(cells: Cells, name: str | None, flag: str) -> str | None:
     """The column that a flag names: exactly, or else without regard to case and space."""
     if name is None:
         return None
