@@ -130,8 +130,8 @@ class Chronos2(QuantileForecaster):
         :meth:`predict`; levels between the model's own are interpolated, levels outside get its lowest or highest.
         """
         levels = check.quantile_levels(quantile_levels)
-        self._tell_beyond(levels)
         found = self.predict(inputs, prediction_length, **predict_kwargs)
+        self._tell_beyond(levels)
         if isinstance(found, list):
             return [self._at_levels(one, levels) for one in found], [self._points(one) for one in found]
         return self._at_levels(found, levels), self._points(found)

@@ -77,8 +77,8 @@ class QuantileForecaster(Forecaster):
         """See :meth:`Forecaster.predict_quantiles`. Levels between the model's own are interpolated, levels outside get
         its lowest or highest; the point forecast is the median."""
         levels = check.quantile_levels(quantile_levels)
-        self._tell_beyond(levels)
         found = self.predict(inputs, prediction_length, **predict_kwargs)
+        self._tell_beyond(levels)
         return self._at_levels(found, levels), self._points(found)
 
     def _tell_beyond(self, levels: Sequence[float]) -> None:
