@@ -44,3 +44,25 @@ def test_every_proposal_is_a_valid_setting(points: int) -> None:
 def test_layers_by_name(where: str, layers: tuple[int, ...] | None) -> None:
     assert space.layers_of(where, 5) == layers
     assert space.layers_of(where, 1) is None
+
+
+def test_the_search_begins_with_amounts_that_leave_the_newest_alone() -> None:
+    """As proposals of an optimiser: every name is one that it would be asked for, every value a choice."""
+
+    class Given:
+        def __init__(self, values: dict[str, Any]) -> None:
+            self.values = values
+
+        def suggest_categorical(self, name: str, choices: Any) -> Any:
+            assert self.values[name] in choices
+            return self.values[name]
+
+        def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None) -> float:
+            assert low <= self.values[name] <= high
+            return float(self.values[name])
+
+    begun = [space.suggest(Given(values), 3) for values in space.first_guesses()]
+    assert {config.method for config in begun} == set(registry.names())
+    assert {(str(one.ratio), one.protect_newest) for one in begun if one.method == "local"} == {
+        ("1/10", 0), ("1/4", 0), ("1/2", 0), ("1/4", 4), ("1/2", 16)
+    }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from tsmerge_export.settings import registry
@@ -12,7 +13,14 @@ from tsmerge_export.settings.option import Option, Span
 #: Where to merge, as a share of the layers. Early merging saves most, late merging costs least.
 _WHERE = ("all", "first half", "second half", "not the first")
 # Of all methods alike, and what a search begins with.
-_GENERAL = {"positions": ("gather", "compact"), "metric": ("x", "key"), "prop_attn": (False, True)}
+_GENERAL: dict[str, tuple[Any, ...]] = {
+    "positions": ("gather", "compact"),
+    "metric": ("x", "key"),
+    "prop_attn": (False, True),
+    "protect_newest": (0, 4, 16, 32),
+}
+#: Beside each method's own: a forecast hangs most on the newest tokens, and large amounts are paid for there.
+_NEWEST = ((4, {"ratio": "1/4"}), (16, {"ratio": "1/2"}))
 _PLAIN = {**{name: choices[0] for name, choices in _GENERAL.items()}, "where": _WHERE[0]}
 
 
@@ -54,13 +62,18 @@ def suggest(trial: Trial, points: int) -> MergeConfig:
 
 
 def first_guesses() -> list[dict[str, Any]]:
-    """Settings to begin with: local merging from a little to much, then each method once."""
+    """Settings to begin with: local merging from a little to much, each other method once, then amounts that spare the
+    newest tokens."""
+    begun: list[tuple[MethodSpec, dict[str, Any], Mapping[str, Any]]]
+    begun = [(one, {}, guess) for one in registry.specs() for guess in one.guesses]
+    begun += [
+        (registry.spec(registry.DEFAULT), {"protect_newest": newest}, guess) for newest, guess in _NEWEST
+    ]
     out = []
-    for one in registry.specs():
+    for one, general, guess in begun:
         guessed = {option.name: option.search.guess for option in _searched(one) if option.search}
-        for guess in one.guesses:
-            own = {_name(option, one.name): {**guessed, **guess}[option.name] for option in _searched(one)}
-            out.append({**_PLAIN, "method": one.name, **own})
+        own = {_name(option, one.name): {**guessed, **guess}[option.name] for option in _searched(one)}
+        out.append({**_PLAIN, **general, "method": one.name, **own})
     return out
 
 
