@@ -34,11 +34,12 @@ __device__ __forceinline__ void forEachMember(
     }
 }
 
-// Grid: groups of lanes over batch * left. y [batch, left, features], sizeOut [batch, left].
-template <typename T, int W>
+// Grid: groups of lanes over batch * left. y [batch, left, features], sizeOut [batch, left]. With kPrunes members count
+// weight [batch, tokens] in y, 0 if they are pruned, and their size in sizeOut; weight has numbers where a's are merged.
+template <typename T, int W, bool kPrunes>
 __global__ void __launch_bounds__(kCombineThreads, kCombineBlocks) combineTokens(T const* __restrict__ x,
-    float const* __restrict__ size, int const* __restrict__ into, Slot const* __restrict__ slots, T* __restrict__ y,
-    float* __restrict__ sizeOut, Layout layout, int64_t batch, int features, unsigned lanes)
+    float const* __restrict__ size, float const* __restrict__ weight, int const* __restrict__ into,
+    Slot const* __restrict__ slots, T* __restrict__ y, float* __restrict__ sizeOut, Layout layout, int64_t batch, int features, unsigned lanes)
 {
     Group const group{lanes};
     int64_t const index = static_cast<int64_t>(blockIdx.x) * (kCombineThreads / lanes) + threadIdx.x / lanes;
@@ -57,12 +58,22 @@ __global__ void __launch_bounds__(kCombineThreads, kCombineBlocks) combineTokens
     size += row * layout.tokens;
     x += row * layout.tokens * features;
     float const own = size[slot.token];
-    float total = own;
-    forEachMember(
-        group, slot, into, place, [&](int i) { total += size[layout.first + 2 * static_cast<int64_t>(i)]; });
+    float const* const counts = kPrunes ? weight + row * layout.tokens : size;
+    float all = own;
+    float counted = own;
+    forEachMember(group, slot, into, place,
+        [&](int i)
+        {
+            all += size[layout.tokenOf(i)];
+            if (kPrunes)
+            {
+                counted += counts[layout.tokenOf(i)];
+            }
+        });
+    float const total = kPrunes ? counted : all;
     if (group.lane == 0)
     {
-        sizeOut[index] = copied ? 0.0F : total;
+        sizeOut[index] = copied ? 0.0F : all;
     }
     using P = Pack<T, W>;
     int const packs = features / W;
@@ -96,10 +107,10 @@ __global__ void __launch_bounds__(kCombineThreads, kCombineBlocks) combineTokens
             forEachMember(group, slot, into, place,
                 [&](int i)
                 {
-                    int64_t const token = layout.first + 2 * static_cast<int64_t>(i);
-                    if (inside && size[token] > 0.0F)
+                    int64_t const token = layout.tokenOf(i);
+                    if (inside && counts[token] > 0.0F)
                     {
-                        add(reinterpret_cast<P const*>(x + token * features)[c], size[token] / total);
+                        add(reinterpret_cast<P const*>(x + token * features)[c], counts[token] / total);
                     }
                 });
 #pragma unroll

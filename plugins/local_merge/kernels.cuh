@@ -58,7 +58,8 @@ struct __align__(sizeof(T) * W) Pack
 template <typename T>
 constexpr int kPackWidth = 16 / static_cast<int>(sizeof(T));
 
-// Where the unprotected tokens are: a_i is token first + 2i, b_j is token first + 2j + 1.
+// Where the unprotected tokens are: a_i is token first + 2i, b_j is token first + 2j + 1. Methods that pair tokens otherwise
+// let every token be an a: first = 0 and step = 1.
 struct Layout
 {
     int64_t tokens;
@@ -66,12 +67,17 @@ struct Layout
     int first;
     int countA;  // at most: rows of tables have so many entries
     int countB;
+    int step{2};  // a_i is token first + step * i
     int k;  // 0: all
     Similarity similarity;
     bool causal;
     int const* freeOf;     // [batch]: so many of a row's unprotected tokens take part, the first ones; null: all
     int const* removedOf;  // [batch]: so many of them go; null: as many as make the outputs shorter
 
+    __device__ __forceinline__ int64_t tokenOf(int i) const
+    {
+        return first + static_cast<int64_t>(step) * i;
+    }
     __device__ __forceinline__ int unprotected() const
     {
         return countA + countB;

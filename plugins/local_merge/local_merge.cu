@@ -2,6 +2,7 @@
 #include "local_merge.h"
 
 #include "combine.cuh"
+#include "count.cuh"
 #include "launch.cuh"
 #include "match.cuh"
 #include "select.cuh"
@@ -16,9 +17,6 @@ namespace
 {
 
 constexpr int64_t kNearMost = 4;         // up to this k: matchNear
-constexpr int64_t kTargetBlocks = 256;   // matchTiles splits its b's until there are so many blocks
-constexpr int64_t kSplitsMost = 16;
-constexpr int64_t kTokensMost = 1 << 30;
 
 // Sizes that follow from the settings and N.
 struct Plan
@@ -50,14 +48,7 @@ int64_t splitsFor(Settings const& settings, Plan const& plan, int64_t batch)
     }
     int64_t const reach
         = settings.k == 0 ? plan.countB : std::min<int64_t>(plan.countB, kTileA + 2 * settings.k - 2);
-    int64_t const tilesB = (reach + kTileB - 1) / kTileB;
-    int64_t const wanted = (kTargetBlocks + batch * plan.tilesA - 1) / std::max<int64_t>(1, batch * plan.tilesA);
-    return std::max<int64_t>(1, std::min({wanted, tilesB, kSplitsMost}));
-}
-
-size_t aligned(size_t bytes)
-{
-    return (bytes + 255) / 256 * 256;
+    return splitsOf(batch * plan.tilesA, reach);
 }
 
 // Scratch memory, as offsets. Entries of best are rounded up so that the total never falls when batch or tokens grow.
@@ -158,23 +149,6 @@ SeriesCall seriesCall(
     return SeriesCall{call, free, removed};
 }
 
-// Whether there is nothing to do, or sizes are beyond what the kernels count with: then status says so.
-bool settled(Problem const& problem, cudaError_t& status)
-{
-    status = cudaSuccess;
-    if (problem.batch <= 0 || problem.tokens <= 0)
-    {
-        return true;
-    }
-    if (problem.tokens > kTokensMost || problem.metricFeatures < 1 || problem.features < 1
-        || problem.metricFeatures > INT_MAX || problem.features > INT_MAX)
-    {
-        status = cudaErrorInvalidValue;
-        return true;
-    }
-    return false;
-}
-
 template <typename T, int W>
 cudaError_t launchLargest(Call const& call)
 {
@@ -221,29 +195,9 @@ cudaError_t launchMatch(Call const& call)
     {
         return whole ? launchNear<T, kPackWidth<T>>(call) : launchNear<T, 1>(call);
     }
-    return launch(&matchTiles<T>, problem.batch * call.plan.tilesA * call.splits, kMatchThreads, sizeof(TileShared),
+    return launch(&matchTiles<T>, problem.batch * call.plan.tilesA * call.splits, kTileThreads, sizeof(TileShared),
         call.stream, static_cast<T const*>(problem.metric), problem.size, call.largest, call.best, call.layout,
         problem.metricFeatures, call.splits, whole);
-}
-
-template <typename T, int W>
-cudaError_t launchCombine(Call const& call)
-{
-    Problem const& problem = call.problem;
-    unsigned const lanes = lanesFor(problem.features / W);
-    int64_t const perBlock = kCombineThreads / lanes;
-    int64_t const blocks = (problem.batch * call.plan.left + perBlock - 1) / perBlock;
-    return launch(&combineTokens<T, W>, blocks, kCombineThreads, 0, call.stream, static_cast<T const*>(problem.x),
-        problem.size, call.into, call.slots, static_cast<T*>(problem.y), problem.sizeOut, call.layout, problem.batch,
-        problem.features, lanes);
-}
-
-template <typename T>
-cudaError_t launchCombine(Call const& call)
-{
-    bool const whole = wholePacks(call.problem.x, call.problem.features, sizeof(T))
-        && wholePacks(call.problem.y, call.problem.features, sizeof(T));
-    return whole ? launchCombine<T, kPackWidth<T>>(call) : launchCombine<T, 1>(call);
 }
 
 template <typename Index>
@@ -259,19 +213,6 @@ cudaError_t launchSelect(Call const& call)
         static_cast<Index*>(problem.target), call.layout, call.splits);
 }
 
-// Calls visit with a null pointer of the element type.
-template <typename Visit>
-cudaError_t withType(Element type, Visit visit)
-{
-    switch (type)
-    {
-    case Element::kFLOAT32: return visit(static_cast<float*>(nullptr));
-    case Element::kFLOAT16: return visit(static_cast<__half*>(nullptr));
-    case Element::kBFLOAT16: return visit(static_cast<__nv_bfloat16*>(nullptr));
-    }
-    return cudaErrorInvalidValue;
-}
-
 cudaError_t matchAll(Call const& call)
 {
     return withType(call.problem.metricType,
@@ -285,8 +226,7 @@ cudaError_t placeAll(Call const& call)
     {
         return status;
     }
-    return withType(call.problem.xType,
-        [&](auto* type) { return launchCombine<std::remove_pointer_t<decltype(type)>>(call); });
+    return launchCombine<false>(call.problem, call.layout, nullptr, call.into, call.slots, call.stream);
 }
 
 }  // namespace

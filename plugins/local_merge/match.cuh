@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels.cuh"
+#include "tiles.cuh"
 
 namespace tsmerge
 {
@@ -111,79 +112,28 @@ __global__ void __launch_bounds__(kMatchThreads, kNearBlocks) matchNear(T const*
     }
 }
 
-// Larger neighbourhoods: tiles of kTileA a's against tiles of kTileB b's, kDepth features at a time in shared memory,
-// 4 x 4 dot products a thread. Norms come from the same shared rows, once per tile.
-constexpr int kTileA = 64;
-constexpr int kTileB = 32;
-constexpr int kDepth = 32;
-constexpr int kColumns = 8;  // threads along b
-constexpr int kPerThread = 4;
-constexpr int kTileBlocks = 4;  // on a multiprocessor: leaves 128 registers a thread, so that nothing spills
-
-struct TileShared
+// Larger neighbourhoods, by tiles.
+struct PairTokens
 {
-    float rows[kTileA + kTileB][kDepth + 4];  // 16 bytes of padding: 8 neighbouring rows lie in different banks
-    float square[kTileA + kTileB];
-};
+    int64_t base;  // of the row: its first unprotected token
 
-template <typename T>
-__device__ __forceinline__ void loadTile(TileShared& shared, T const* metric, Layout const& layout, int64_t row,
-    int i0, int j0, int jEnd, int c0, int features, bool aligned)
-{
-    constexpr int W = kPackWidth<T>;
-    for (int v = static_cast<int>(threadIdx.x); v < (kTileA + kTileB) * (kDepth / W);
-         v += static_cast<int>(kMatchThreads))
+    __device__ __forceinline__ int64_t operator()(bool isA, int pair) const
     {
-        int const r = v / (kDepth / W);
-        int const c = c0 + v % (kDepth / W) * W;
-        bool const isA = r < kTileA;
-        int const pair = isA ? i0 + r : j0 + r - kTileA;
-        bool const inside = isA ? pair < layout.countA : pair < jEnd;
-        float values[W] = {};
-        if (inside)
-        {
-            int64_t const token = row * layout.tokens + layout.first + 2 * static_cast<int64_t>(pair) + (isA ? 0 : 1);
-            T const* const source = metric + token * features + c;
-            if (aligned && c + W <= features)
-            {
-                auto const pack = *reinterpret_cast<Pack<T, W> const*>(source);
-#pragma unroll
-                for (int e = 0; e < W; ++e)
-                {
-                    values[e] = toFloat(pack.value[e]);
-                }
-            }
-            else
-            {
-#pragma unroll
-                for (int e = 0; e < W; ++e)
-                {
-                    values[e] = c + e < features ? toFloat(source[e]) : 0.0F;
-                }
-            }
-        }
-        auto* const place = reinterpret_cast<float4*>(&shared.rows[r][c - c0]);
-#pragma unroll
-        for (int e = 0; e < W; e += 4)
-        {
-            place[e / 4] = float4{values[e], values[e + 1], values[e + 2], values[e + 3]};
-        }
+        return base + 2 * static_cast<int64_t>(pair) + (isA ? 0 : 1);
     }
-}
+};
 
 // Grid: batch * ceil(countA / kTileA) * splits; the b's of a tile are shared out to `splits` blocks.
 // best [batch, countA, splits], of a's that take part.
 template <typename T>
-__global__ void __launch_bounds__(kMatchThreads, kTileBlocks) matchTiles(T const* __restrict__ metric,
+__global__ void __launch_bounds__(kTileThreads, kTileBlocks) matchTiles(T const* __restrict__ metric,
     float const* __restrict__ size, unsigned const* __restrict__ largest, unsigned long long* __restrict__ best,
     Layout layout, int features, int splits, bool aligned)
 {
     auto& shared = *reinterpret_cast<TileShared*>(dynamicShared);
-    int const tilesA = (layout.countA + kTileA - 1) / kTileA;
-    int const split = static_cast<int>(blockIdx.x % static_cast<unsigned>(splits));
-    unsigned const tile = blockIdx.x / static_cast<unsigned>(splits);
-    int64_t const row = tile / static_cast<unsigned>(tilesA);
-    int const i0 = static_cast<int>(tile % static_cast<unsigned>(tilesA)) * kTileA;
+    Tile tile{layout.countA, splits};
+    int64_t const row = tile.row;
+    int const i0 = tile.i0;
     int const free = layout.free(row);
     int const countA = (free + 1) / 2;
     int const countB = free / 2;
@@ -195,66 +145,21 @@ __global__ void __launch_bounds__(kMatchThreads, kTileBlocks) matchTiles(T const
     bool const limited = layout.k != 0;
     int const low = limited && i0 - layout.k + 1 > 0 ? i0 - layout.k + 1 : 0;
     int const high = limited && layout.k < countB - iEnd + 1 ? iEnd - 1 + layout.k : countB;
-    int const tilesB = (high - low + kTileB - 1) / kTileB;
-    int const each = (tilesB + splits - 1) / splits * kTileB;
-    int const jBegin = low + split * each;
-    int const jEnd = jBegin + each < high ? jBegin + each : high;
-    int const t = static_cast<int>(threadIdx.x);
-    int const column = t % kColumns;
-    int const line = t / kColumns;
+    tile.share(countA, low, high, splits);
     float const* const sizes = size + row * layout.tokens + layout.first;
     float const norm = layout.similarity == Similarity::kCosine ? 0.0F : __uint_as_float(largest[row]);
+    PairTokens const find{row * layout.tokens + layout.first};
 
     unsigned long long found[kPerThread] = {};
-    for (int j0 = jBegin; j0 < jEnd; j0 += kTileB)
+    for (int j0 = tile.jBegin; j0 < tile.jEnd; j0 += kTileB)
     {
-        float dot[kPerThread][kPerThread] = {};
-        float square = 0.0F;
-        for (int c0 = 0; c0 < features; c0 += kDepth)
-        {
-            loadTile(shared, metric, layout, row, i0, j0, jEnd, c0, features, aligned);
-            __syncthreads();  // rows are there
-            if (t < kTileA + kTileB)
-            {
-                for (int c = 0; c < kDepth; ++c)
-                {
-                    square += shared.rows[t][c] * shared.rows[t][c];
-                }
-            }
-            for (int c = 0; c < kDepth; c += 4)
-            {
-                float4 a[kPerThread];
-                float4 b[kPerThread];
-#pragma unroll
-                for (int m = 0; m < kPerThread; ++m)
-                {
-                    a[m] = *reinterpret_cast<float4 const*>(&shared.rows[line + m * (kTileA / kPerThread)][c]);
-                    b[m] = *reinterpret_cast<float4 const*>(&shared.rows[kTileA + column + m * kColumns][c]);
-                }
-#pragma unroll
-                for (int m = 0; m < kPerThread; ++m)
-                {
-#pragma unroll
-                    for (int n = 0; n < kPerThread; ++n)
-                    {
-                        dot[m][n] += a[m].x * b[n].x;
-                        dot[m][n] += a[m].y * b[n].y;
-                        dot[m][n] += a[m].z * b[n].z;
-                        dot[m][n] += a[m].w * b[n].w;
-                    }
-                }
-            }
-            if (t < kTileA + kTileB && c0 + kDepth >= features)
-            {
-                shared.square[t] = square;
-            }
-            __syncthreads();  // rows are used, squares are there
-        }
+        float dot[kPerThread][kPerThread];
+        dotTile(shared, metric, find, tile, j0, features, aligned, dot);
 #pragma unroll
         for (int n = 0; n < kPerThread; ++n)
         {
-            int const j = j0 + column + n * kColumns;
-            if (j >= jEnd)
+            int const j = j0 + columnOf(n);
+            if (j >= tile.jEnd)
             {
                 continue;
             }
@@ -262,7 +167,7 @@ __global__ void __launch_bounds__(kMatchThreads, kTileBlocks) matchTiles(T const
 #pragma unroll
             for (int m = 0; m < kPerThread; ++m)
             {
-                int const i = i0 + line + m * (kTileA / kPerThread);
+                int const i = i0 + lineOf(m);
                 int const distance = i < j ? j - i : i - j;
                 if (i >= iEnd || (limited && distance >= layout.k))
                 {
@@ -285,10 +190,10 @@ __global__ void __launch_bounds__(kMatchThreads, kTileBlocks) matchTiles(T const
         {
             found[m] = greater(found[m], __shfl_xor_sync(kWholeWarp, found[m], step));
         }
-        int const i = i0 + line + m * (kTileA / kPerThread);
-        if (column == 0 && i < iEnd)
+        int const i = i0 + lineOf(m);
+        if (columnOf(0) == 0 && i < iEnd)
         {
-            best[(row * layout.countA + i) * splits + split] = found[m];
+            best[(row * layout.countA + i) * splits + tile.split] = found[m];
         }
     }
 }

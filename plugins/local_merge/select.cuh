@@ -9,7 +9,6 @@ namespace tsmerge
 {
 
 constexpr int kSelectThreads = 1024;  // at most
-constexpr int kCountThreads = 256;
 constexpr int kBins = 256;
 constexpr int kKeysOnChip = 8192;  // longer rows keep their keys in the workspace
 
@@ -67,50 +66,111 @@ __device__ __forceinline__ void findDigit(SelectShared& shared, unsigned wanted)
     }
 }
 
-// The key of a_i in a row: of its best candidate, or that of padding. size and best are those of the row.
-__device__ __forceinline__ unsigned long long keyed(
-    float const* size, unsigned long long const* best, Layout const& layout, int splits, int i)
+// The worst of the `wanted` greatest keys, and how many of those that equal it are among them.
+struct Worst
+{
+    unsigned key;
+    unsigned room;
+};
+
+// All threads of the block; a key is read by the thread whose turn i is, i % threads. Eight bits a step.
+__device__ __forceinline__ Worst findWorst(SelectShared& shared, unsigned const* keys, int count, int wanted)
+{
+    int const t = static_cast<int>(threadIdx.x);
+    int const threads = static_cast<int>(blockDim.x);
+    unsigned worst = wanted == 0 ? 0xffffffffU : 0;  // no key is above that one
+    auto room = static_cast<unsigned>(wanted);
+    for (int shift = 24; shift >= 0 && wanted > 0; shift -= 8)
+    {
+        for (int bin = t; bin < kBins; bin += threads)
+        {
+            shared.histogram[bin] = 0;
+        }
+        __syncthreads();  // bins are empty
+        for (int i = t; i < count; i += threads)
+        {
+            if (shift == 24 || keys[i] >> (shift + 8) == worst >> (shift + 8))
+            {
+                atomicAdd(&shared.histogram[keys[i] >> shift & (kBins - 1)], 1U);
+            }
+        }
+        __syncthreads();  // bins are full
+        if (t < static_cast<int>(kWarp))
+        {
+            findDigit(shared, room);
+        }
+        __syncthreads();  // the digit is found, bins are read
+        worst |= shared.digit << shift;
+        room = shared.room;
+    }
+    return Worst{worst, room};
+}
+
+// How many of the keys in front of a turn are among the greatest: above the worst one, and equal to it.
+struct Passed
+{
+    unsigned better{0};
+    unsigned tied{0};
+};
+
+// Of one key: whether it is among the greatest, of equals the first, and how many of those are in front of it.
+struct Chosen
+{
+    bool merges;
+    int before;
+};
+
+// One turn of all threads of a block, a key each, by index; the next one needs a barrier.
+__device__ __forceinline__ Chosen choose(
+    SelectShared& shared, bool inside, unsigned key, Worst const& worst, Passed& passed)
+{
+    unsigned const room = worst.room;
+    bool const better = inside && key > worst.key;
+    bool const tied = inside && key == worst.key;
+    unsigned const betterLanes = __ballot_sync(kWholeWarp, better);
+    unsigned const tiedLanes = __ballot_sync(kWholeWarp, tied);
+    unsigned const warp = threadIdx.x / kWarp;
+    if (threadIdx.x % kWarp == 0)
+    {
+        shared.better[warp] = __popc(betterLanes);
+        shared.tied[warp] = __popc(tiedLanes);
+    }
+    __syncthreads();  // counts of all warps
+    unsigned const lower = (1U << threadIdx.x % kWarp) - 1U;
+    unsigned betterHere = passed.better + __popc(betterLanes & lower);
+    unsigned tiedHere = passed.tied + __popc(tiedLanes & lower);
+    for (unsigned w = 0; w < blockDim.x / kWarp; ++w)
+    {
+        betterHere += w < warp ? shared.better[w] : 0;
+        tiedHere += w < warp ? shared.tied[w] : 0;
+        passed.better += shared.better[w];
+        passed.tied += shared.tied[w];
+    }
+    bool const merges = better || (tied && tiedHere < room);
+    return Chosen{merges, static_cast<int>(betterHere + (tiedHere < room ? tiedHere : room))};
+}
+
+// The best candidate of a_i in a row. best is that of the row.
+__device__ __forceinline__ unsigned long long bestOf(unsigned long long const* best, int splits, int i)
 {
     unsigned long long found = 0;
     for (int s = 0; s < splits; ++s)
     {
         found = greater(found, best[static_cast<int64_t>(i) * splits + s]);
     }
+    return found;
+}
+
+// The key of a_i in a row: of its best candidate, or that of padding. size and best are those of the row.
+__device__ __forceinline__ unsigned long long keyed(
+    float const* size, unsigned long long const* best, Layout const& layout, int splits, int i)
+{
+    unsigned long long found = bestOf(best, splits, i);
     if (found != 0 && size[layout.first + 2 * static_cast<int64_t>(i)] == 0.0F)
     {
         found = (static_cast<unsigned long long>(orderedKey(kRankPadding)) << 32) | (found & 0xffffffffU);
     }
     return found;
-}
-
-// How many of a row's a's rank above the limit, those that the threads of this one's warp look at. size and best are those
-// of the row.
-__device__ __forceinline__ unsigned countAbove(
-    float const* size, unsigned long long const* best, Layout const& layout, int countA, int splits, float limit)
-{
-    unsigned const least = orderedKey(limit);
-    unsigned count = 0;
-    for (int base = 0; base < countA; base += kCountThreads)
-    {
-        int const i = base + static_cast<int>(threadIdx.x);
-        bool const above = i < countA && static_cast<unsigned>(keyed(size, best, layout, splits, i) >> 32) > least;
-        count += __popc(__ballot_sync(kWholeWarp, above));
-    }
-    return count;
-}
-
-// How many a's of all rows rank above the limit. Grid: one block a row. exceeding is one number, zero before.
-__global__ void __launch_bounds__(kCountThreads) countExceeding(float const* __restrict__ size,
-    unsigned long long const* __restrict__ best, unsigned long long* exceeding, Layout layout, int splits, float limit)
-{
-    int64_t const row = blockIdx.x;
-    size += row * layout.tokens;
-    best += row * layout.countA * splits;
-    unsigned const count = countAbove(size, best, layout, layout.countA, splits, limit);
-    if (threadIdx.x % kWarp == 0 && count != 0)
-    {
-        atomicAdd(exceeding, static_cast<unsigned long long>(count));
-    }
 }
 
 // best [batch, countA, splits]; keys [batch, countA] where that countA > kKeysOnChip; into [batch, countA] becomes the
@@ -143,65 +203,20 @@ __global__ void __launch_bounds__(kSelectThreads) selectBest(float const* __rest
         into[i] = static_cast<int>(0xffffffffU - static_cast<unsigned>(found));
     }
 
-    // The worst key that is still merged, and how many of those that equal it: eight bits a step.
-    unsigned worst = removed == 0 ? 0xffffffffU : 0;  // no key is above that one
-    auto room = static_cast<unsigned>(removed);
-    for (int shift = 24; shift >= 0 && removed > 0; shift -= 8)
-    {
-        for (int bin = t; bin < kBins; bin += threads)
-        {
-            shared.histogram[bin] = 0;
-        }
-        __syncthreads();  // bins are empty
-        for (int i = t; i < countA; i += threads)
-        {
-            if (shift == 24 || keys[i] >> (shift + 8) == worst >> (shift + 8))
-            {
-                atomicAdd(&shared.histogram[keys[i] >> shift & (kBins - 1)], 1U);
-            }
-        }
-        __syncthreads();  // bins are full
-        if (t < static_cast<int>(kWarp))
-        {
-            findDigit(shared, room);
-        }
-        __syncthreads();  // the digit is found, bins are read
-        worst |= shared.digit << shift;
-        room = shared.room;
-    }
+    Worst const worst = findWorst(shared, keys, countA, removed);
 
-    // Places: every token's old place less the merged a's in front of it. Of those that tie, the first `room`.
-    unsigned betterBefore = 0;
-    unsigned tiedBefore = 0;
+    // Places: every token's old place less the merged a's in front of it.
+    Passed passed;
     for (int base = 0; base < countA; base += threads)
     {
         int const i = base + t;
-        bool const better = i < countA && keys[i] > worst;
-        bool const tied = i < countA && keys[i] == worst;
-        unsigned const betterLanes = __ballot_sync(kWholeWarp, better);
-        unsigned const tiedLanes = __ballot_sync(kWholeWarp, tied);
-        unsigned const warp = threadIdx.x / kWarp;
-        if (threadIdx.x % kWarp == 0)
+        bool const inside = i < countA;
+        Chosen const chosen = choose(shared, inside, inside ? keys[i] : 0, worst, passed);
+        if (inside)
         {
-            shared.better[warp] = __popc(betterLanes);
-            shared.tied[warp] = __popc(tiedLanes);
-        }
-        __syncthreads();  // counts of all warps
-        unsigned const lower = (1U << threadIdx.x % kWarp) - 1U;
-        unsigned betterHere = betterBefore + __popc(betterLanes & lower);
-        unsigned tiedHere = tiedBefore + __popc(tiedLanes & lower);
-        for (unsigned w = 0; w < static_cast<unsigned>(threads) / kWarp; ++w)
-        {
-            betterHere += w < warp ? shared.better[w] : 0;
-            tiedHere += w < warp ? shared.tied[w] : 0;
-            betterBefore += shared.better[w];
-            tiedBefore += shared.tied[w];
-        }
-        if (i < countA)
-        {
-            bool const merges = better || (tied && tiedHere < room);
+            bool const merges = chosen.merges;
             int const a = layout.first + 2 * i;
-            int const place = a - static_cast<int>(betterHere + (tiedHere < room ? tiedHere : room));
+            int const place = a - chosen.before;
             if (!merges)
             {
                 into[i] = -1;

@@ -1,8 +1,8 @@
 // Launches of SeriesMerge around those of match: which tokens of a row take part, and how many it loses.
 #pragma once
 
+#include "count.cuh"
 #include "kernels.cuh"
-#include "select.cuh"
 
 namespace tsmerge
 {

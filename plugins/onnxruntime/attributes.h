@@ -55,16 +55,40 @@ inline float real(Ort::ConstKernelInfo const& info, std::string const& name, int
     return value;
 }
 
-// What LocalMerge (`byLength`), DynamicMerge and SeriesMerge have; r and ratio of the first alone. Throws Ort::Exception.
-inline Settings readSettings(Ort::ConstKernelInfo const& info, bool byLength)
+constexpr int64_t kMost = 1000000000;
+constexpr int64_t kRatioMost = 1000000;
+
+// Which tokens take part, and how many stay.
+inline void readBounds(Ort::ConstKernelInfo const& info, Settings& settings)
 {
-    constexpr int64_t kMost = 1000000000;
-    constexpr int64_t kRatioMost = 1000000;
-    Settings settings;
-    settings.k = integer(info, "k", 0, kMost);
     settings.minTokens = integer(info, "min_tokens", 0, kMost);
     settings.protectFirst = integer(info, "protect_first", 0, kMost);
     settings.protectLast = integer(info, "protect_last", 0, kMost);
+}
+
+// How many tokens go, of operators that remove a number or a share of them.
+inline void readAmount(Ort::ConstKernelInfo const& info, Settings& settings)
+{
+    settings.r = integer(info, "r", 0, kMost);
+    settings.ratioNum = integer(info, "ratio_num", 0, kRatioMost);
+    settings.ratioDen = integer(info, "ratio_den", 1, kRatioMost);
+    settings.runTime = integer(info, "run_time", 0, 1, true) != 0;
+    if (2 * settings.ratioNum > settings.ratioDen || (settings.ratioNum > 0 && settings.r > 0))
+    {
+        refuse("a ratio must be at most 1/2, and excludes r");
+    }
+    if (settings.runTime && settings.ratioNum == 0)
+    {
+        refuse("run_time needs a ratio, which stands in ratio_num");
+    }
+}
+
+// What LocalMerge (`byLength`), DynamicMerge and SeriesMerge have; r and ratio of the first alone. Throws Ort::Exception.
+inline Settings readSettings(Ort::ConstKernelInfo const& info, bool byLength)
+{
+    Settings settings;
+    settings.k = integer(info, "k", 0, kMost);
+    readBounds(info, settings);
     settings.similarity = static_cast<Similarity>(integer(info, "similarity", 0, 2, true));
     settings.causal = integer(info, "causal", 0, 1, true) != 0;
     if (settings.causal && (settings.k != 1 || settings.protectFirst < 1))
@@ -73,19 +97,17 @@ inline Settings readSettings(Ort::ConstKernelInfo const& info, bool byLength)
     }
     if (byLength)
     {
-        settings.r = integer(info, "r", 0, kMost);
-        settings.ratioNum = integer(info, "ratio_num", 0, kRatioMost);
-        settings.ratioDen = integer(info, "ratio_den", 1, kRatioMost);
-        settings.runTime = integer(info, "run_time", 0, 1, true) != 0;
-        if (2 * settings.ratioNum > settings.ratioDen || (settings.ratioNum > 0 && settings.r > 0))
-        {
-            refuse("a ratio must be at most 1/2, and excludes r");
-        }
-        if (settings.runTime && settings.ratioNum == 0)
-        {
-            refuse("run_time needs a ratio, which stands in ratio_num");
-        }
+        readAmount(info, settings);
     }
+    return settings;
+}
+
+// What methods have that pair tokens by other rules than k: r(N) and which tokens take part. Throws Ort::Exception.
+inline Settings readAmounts(Ort::ConstKernelInfo const& info)
+{
+    Settings settings;
+    readBounds(info, settings);
+    readAmount(info, settings);
     return settings;
 }
 

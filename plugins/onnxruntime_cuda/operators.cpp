@@ -4,6 +4,7 @@
 // all of it is tested by a real ONNX Runtime, without a GPU.
 #include "custom_op.h"
 #include "gathers.h"
+#include "linked.h"
 #include "merges.h"
 
 namespace tsmerge
@@ -24,6 +25,8 @@ Ort::CustomOpDomain makeDomain()
     static Operators<LocalMerge> local;
     static Operators<DynamicMerge> dynamic;
     static Operators<SeriesMerge> series;
+    static Operators<PitomeMerge> pitome;
+    static Operators<SsmMerge> ssm;
     static Operators<Unmerge> unmerge;
     static Operators<GatherPairs> pairs;
     static Operators<DistancePlane> planes;
@@ -33,6 +36,8 @@ Ort::CustomOpDomain makeDomain()
         add(domain, local, "LocalMerge", provider);
         add(domain, dynamic, "DynamicMerge", provider);
         add(domain, series, "SeriesMerge", provider);
+        add(domain, pitome, "PitomeMerge", provider);
+        add(domain, ssm, "SsmMerge", provider);
         for (auto const type : kAny)
         {
             addOne(domain, unmerge, "Unmerge", provider, Unmerge::signature(type));

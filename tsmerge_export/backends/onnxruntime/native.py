@@ -51,7 +51,16 @@ CUDA_LIBRARY = Library(
     "TSMERGE_ORT_CUDA_PLUGIN",
     CUDA_WHEEL,
     "plugins/onnxruntime_cuda",
-    ("LocalMerge", "DynamicMerge", "SeriesMerge", "Unmerge", "GatherPairs", "DistancePlane"),
+    (
+        "LocalMerge",
+        "DynamicMerge",
+        "SeriesMerge",
+        "PitomeMerge",
+        "SsmMerge",
+        "Unmerge",
+        "GatherPairs",
+        "DistancePlane",
+    ),
 )
 #: Instead of a library's file: none, also where a wheel of one is installed.
 NONE = Path("none")

@@ -1,0 +1,41 @@
+// Tokens in the order of a rank.
+#include "links_launch.cuh"
+
+namespace tsmerge
+{
+namespace
+{
+
+constexpr unsigned kOrderThreads = 256;
+
+// Grid: batch * ceil(count / kOrderThreads). rank [batch, count]; order [batch, count]: indices by falling rank, the
+// lowest of equals first. A token's place is how many are in front of it.
+__global__ void __launch_bounds__(kOrderThreads) findOrder(
+    unsigned const* __restrict__ rank, int* __restrict__ order, int count)
+{
+    unsigned const blocks = (static_cast<unsigned>(count) + kOrderThreads - 1) / kOrderThreads;
+    int64_t const row = blockIdx.x / blocks;
+    int const u = static_cast<int>(blockIdx.x % blocks * kOrderThreads + threadIdx.x);
+    if (u >= count)
+    {
+        return;
+    }
+    rank += row * count;
+    unsigned const own = rank[u];
+    int place = 0;
+    for (int v = 0; v < count; ++v)
+    {
+        place += rank[v] > own || (rank[v] == own && v < u) ? 1 : 0;
+    }
+    order[row * count + place] = u;
+}
+
+}  // namespace
+
+cudaError_t launchOrder(unsigned const* rank, int* order, Span const& span, int64_t batch, cudaStream_t stream)
+{
+    int64_t const blocks = batch * ((span.count + kOrderThreads - 1) / kOrderThreads);
+    return launch(&findOrder, blocks, kOrderThreads, 0, stream, rank, order, span.count);
+}
+
+}  // namespace tsmerge
