@@ -2,6 +2,7 @@
 
     python benchmarks/gpu.py prepare FOLDER [--models small,base] [--sizes base:512:8] [--without-weights]
     python benchmarks/gpu.py run FOLDER --plugin libtsmerge_ort_cuda.so [--sizes base:512:8] [--runs 9] [--json FILE]
+    python benchmarks/gpu.py run FOLDER --plugin LIBRARY --dry-run --sizes tiny:64:2
 
 T5 encoders of two published sizes, random weights: unmerged, and merged at N/4, N/2 and N/2 with compact positions,
 each by the portable functions and by the native operators of `plugins/onnxruntime_cuda`, and made for that one shape
@@ -11,7 +12,9 @@ MODEL:TOKENS:BATCH. `run` needs onnxruntime-gpu alone; files prepared `--without
 so that little has to travel to a machine with a GPU.
 
 Prints medians and ratios to the unmerged file (of neighbouring turns), how many nodes run on the GPU, on the CPU and
-copy between both, and how far operators and functions are apart, and names the card.
+copy between both, and how far operators and functions are apart, and names the card. A candidate that does not start
+is named with the reason, and the others run. `--dry-run` goes through all of it on the CPU, with a library made for it
+(see `plugins/onnxruntime_cuda`): it tries this file, its times mean nothing.
 """
 
 from __future__ import annotations
@@ -26,177 +29,60 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
+from gpu_files import MERGES, MODELS, PUBLISHED, SIZES, VOCABULARY, feed, fill, prepare, static_file
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
-#: d_model, d_ff, heads, layers.
-MODELS = {"small": (512, 2048, 8, 6), "base": (768, 3072, 12, 12)}
-#: name -> (ratio, positions)
-MERGES = {
-    "unmerged": None,
-    "N/4": ("1/4", "gather"),
-    "N/2": ("1/2", "gather"),
-    "N/2, compact": ("1/2", "compact"),
-}
-SIZES = "base:512:64,base:512:8,base:512:1,base:2048:8,small:512:256"
-VOCABULARY = 4096
-WEIGHTS = "weights.bin"
-#: Smaller tensors stay in the graph.
-LARGE = 1 << 16
 
 
-def config(name: str) -> dict[str, Any]:
-    """Of a Chronos-T5 checkpoint of that size."""
-    width, inner, heads, layers = MODELS[name]
-    return {
-        "architectures": ["T5ForConditionalGeneration"], "model_type": "t5", "d_model": width, "d_ff": inner,
-        "d_kv": 64, "num_heads": heads, "num_layers": layers, "num_decoder_layers": 1, "vocab_size": VOCABULARY,
-        "feed_forward_proj": "relu", "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0,
-        "chronos_config": {
-            "tokenizer_class": "MeanScaleUniformBins",
-            "tokenizer_kwargs": {"low_limit": -15.0, "high_limit": 15.0}, "n_tokens": VOCABULARY,
-            "n_special_tokens": 2, "pad_token_id": 0, "eos_token_id": 1, "use_eos_token": True,
-            "model_type": "seq2seq", "context_length": 511, "prediction_length": 64, "num_samples": 20,
-            "temperature": 1.0, "top_k": 50, "top_p": 1.0,
-        },
-    }  # fmt: skip
+@dataclass(frozen=True)
+class Device:
+    """Where candidates run: a provider of ONNX Runtime and its name for the memory."""
+
+    provider: str
+    memory: str
 
 
-def prepare(folder: Path, models: list[str], sizes: list[str], without_weights: bool) -> None:
-    """Export every model and merge, also for the sizes alone; weights beside the graph, or left out."""
-    import torch
-
-    from tsmerge_export.backends.onnxruntime.static.form import static_form
-    from tsmerge_export.compile.checkpoint_source import CheckpointSource
-    from tsmerge_export.compile.compilation import Compilation
-    from tsmerge_export.families import get
-    from tsmerge_export.settings.config import MergeConfig
-
-    family = get("chronos-t5")
-    for name in models:
-        torch.manual_seed(0)
-        model = family.build(config(name)).eval()
-        component = family.components(model)[0]
-        compilation = Compilation(CheckpointSource.load(model), MergeConfig(method="none"))
-        folder.mkdir(parents=True, exist_ok=True)
-        compilation.plain(component, folder)
-        for label, merge in MERGES.items():
-            settings = (
-                MergeConfig(method="none")
-                if merge is None
-                else MergeConfig(ratio=merge[0], positions=merge[1])
-            )
-            with tempfile.TemporaryDirectory() as scratch:
-                built = compilation.merged(component, Path(scratch), settings)
-                graph = onnx.load(built.merged)
-            target = folder / name / str(list(MERGES).index(label))
-            target.mkdir(parents=True, exist_ok=True)
-            (target / WEIGHTS).unlink(missing_ok=True)
-            forms = {
-                one: static_form(
-                    graph, dict.fromkeys((v.name for v in graph.graph.input), _shape(one)), label
-                )
-                for one in sizes
-                if one.split(":")[0] == name
-            }
-            onnx.save_model(
-                graph,
-                target / "model.onnx",
-                save_as_external_data=True,
-                location=WEIGHTS,
-                size_threshold=LARGE,
-            )
-            there = {tensor.name: tensor for tensor in graph.graph.initializer if tensor.external_data}
-            for one, form in forms.items():
-                for tensor in form.graph.initializer:
-                    if tensor.name in there:  # the same weights, in the same file
-                        tensor.CopyFrom(there[tensor.name])
-                onnx.save_model(form, static_file(target, one))
-            if without_weights:
-                (target / WEIGHTS).unlink()
-        np.savez(folder / name / "example.npz", **component.example(model, 1, 511))
-
-
-def _shape(size: str) -> tuple[int, int]:
-    _, tokens, batch = size.split(":")
-    return int(batch), int(tokens)
-
-
-def static_file(folder: Path, size: str) -> Path:
-    """Of a merge's folder, the file for one size alone."""
-    return folder / "static-{}x{}.onnx".format(*_shape(size))
-
-
-def fill(file: Path) -> None:
-    """Random weights where a file's are missing; the same for every file with the same tensors."""
-    target = file.parent / WEIGHTS
-    if target.exists():
-        return
-    graph = onnx.load(file, load_external_data=False).graph
-    with target.open("wb") as out:
-        for tensor in sorted(
-            (tensor for tensor in graph.initializer if tensor.external_data),
-            key=lambda tensor: int(_entry(tensor, "offset")),
-        ):
-            seed = int.from_bytes(tensor.name.encode()[-8:].rjust(8, b"\0"), "little")
-            values = np.random.default_rng(seed).standard_normal(tuple(tensor.dims), np.float32) * 0.05
-            assert tensor.data_type == onnx.TensorProto.FLOAT
-            out.seek(int(_entry(tensor, "offset")))
-            out.write(values.tobytes())
-
-
-def _entry(tensor: onnx.TensorProto, key: str) -> str:
-    return next((entry.value for entry in tensor.external_data if entry.key == key), "0")
-
-
-def feed(folder: Path, batch: int, tokens: int) -> dict[str, np.ndarray]:
-    """Random tokens, none of them padding."""
-    rng = np.random.default_rng(tokens)
-    out = {}
-    for name, value in np.load(folder / "example.npz").items():
-        ids = "mask" not in name
-        out[name] = (
-            rng.integers(2, VOCABULARY, (batch, tokens)).astype(value.dtype)
-            if ids
-            else np.ones((batch, tokens), value.dtype)
-        )
-    return out
+GPU, DRY = Device(CUDA, "cuda"), Device(CPU, "cpu")
 
 
 def open_session(
-    file: Path, plugin: Path | None, profile: str | None = None, *, graph: bool = False
+    file: Path, plugin: Path | None, device: Device, profile: str | None = None, *, graph: bool = False
 ) -> ort.InferenceSession:
-    """In the CUDA provider, with the operators or without; captured and replayed as a CUDA graph."""
+    """With the operators or without; captured and replayed as a CUDA graph."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, profile
     if plugin is not None:
         options.register_custom_ops_library(str(plugin.resolve()))
-    chosen = {"use_tf32": "1", **({"enable_cuda_graph": "1"} if graph else {})}
-    found = ort.InferenceSession(str(file), options, providers=[(CUDA, chosen), CPU])
-    if found.get_providers()[0] != CUDA:
+    chosen = {"use_tf32": "1", **({"enable_cuda_graph": "1"} if graph else {})} if device is GPU else {}
+    providers = list(dict.fromkeys([device.provider, CPU]))
+    found = ort.InferenceSession(
+        str(file), options, providers=providers, provider_options=[chosen, *({} for _ in providers[1:])]
+    )
+    if found.get_providers()[0] != device.provider:
         raise SystemExit("error: ONNX Runtime could not start its CUDA provider")
     return found
 
 
-def bound(session: ort.InferenceSession, inputs: dict[str, np.ndarray]) -> Callable[[], Any]:
+def bound(session: ort.InferenceSession, inputs: dict[str, np.ndarray], device: Device) -> Callable[[], Any]:
     """A run whose inputs and outputs stay on the device."""
     binding = session.io_binding()
     for name, value in inputs.items():
-        binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(value, "cuda", 0))
+        binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(value, device.memory, 0))
     for output in session.get_outputs():
         if all(isinstance(dim, int) for dim in output.shape):  # where a CUDA graph finds them again
             dtype = {"tensor(float)": np.float32, "tensor(int64)": np.int64}[output.type]
-            there = ort.OrtValue.ortvalue_from_shape_and_type(output.shape, dtype, "cuda", 0)
+            there = ort.OrtValue.ortvalue_from_shape_and_type(output.shape, dtype, device.memory, 0)
             binding.bind_ortvalue_output(output.name, there)
         else:
-            binding.bind_output(output.name, "cuda")
+            binding.bind_output(output.name, device.memory)
 
     def run() -> None:
         session.run_with_iobinding(binding)
@@ -205,10 +91,10 @@ def bound(session: ort.InferenceSession, inputs: dict[str, np.ndarray]) -> Calla
     return run
 
 
-def nodes(file: Path, plugin: Path | None, inputs: dict[str, np.ndarray]) -> dict[str, int]:
+def nodes(file: Path, plugin: Path | None, inputs: dict[str, np.ndarray], device: Device) -> dict[str, int]:
     """Nodes of one run on the GPU, on the CPU, and copies between them."""
     with tempfile.TemporaryDirectory() as folder:
-        session = open_session(file, plugin, str(Path(folder) / "profile"))
+        session = open_session(file, plugin, device, str(Path(folder) / "profile"))
         session.run(None, inputs)
         events = json.loads(Path(session.end_profiling()).read_text())
     counts: Counter[str] = Counter()
@@ -220,7 +106,7 @@ def nodes(file: Path, plugin: Path | None, inputs: dict[str, np.ndarray]) -> dic
 
 
 def rivals(
-    name: str, inputs: dict[str, np.ndarray], compiled: bool
+    name: str, inputs: dict[str, np.ndarray], compiled: bool, device: Device
 ) -> Iterator[tuple[str, Callable[[], Any]]]:
     """Eager sdpa and torch.compile of the same encoder, where PyTorch and transformers are."""
     try:
@@ -228,21 +114,23 @@ def rivals(
         from transformers import T5Config, T5EncoderModel
     except ImportError:
         return
-    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cuda.matmul.allow_tf32 = device is GPU
     width, inner, heads, layers = MODELS[name]
     settings = T5Config(
         d_model=width, d_ff=inner, num_heads=heads, num_layers=layers, vocab_size=VOCABULARY, d_kv=64
     )
     torch.manual_seed(0)
-    model = T5EncoderModel(settings).eval().cuda()
-    ids = torch.from_numpy(next(value for key, value in inputs.items() if "mask" not in key)).long().cuda()
+    model = T5EncoderModel(settings).eval().to(device.memory)
+    ids = torch.from_numpy(next(value for key, value in inputs.items() if "mask" not in key))
+    ids = ids.long().to(device.memory)
     mask = torch.ones_like(ids)
 
     def runner(encoder: Callable[..., Any]) -> Callable[[], Any]:
         def run() -> None:
             with torch.no_grad():
                 encoder(input_ids=ids, attention_mask=mask)
-            torch.cuda.synchronize()
+            if device is GPU:
+                torch.cuda.synchronize()
 
         return run
 
@@ -251,34 +139,71 @@ def rivals(
         yield "torch.compile", runner(torch.compile(model))
 
 
-def measure(folder: Path, size: str, plugin: Path | None, runs: int, compiled: bool) -> dict[str, Any]:
+@dataclass
+class Candidates:
+    """Of one size: what is timed, by name, and what is known of each beside times."""
+
+    inputs: dict[str, np.ndarray]
+    device: Device
+    runners: dict[str, Callable[[], Any]]
+    rows: dict[str, dict[str, Any]]
+
+    def add(self, key: str, start: Callable[[], tuple[Callable[[], Any], dict[str, Any]]]) -> None:
+        """One that starts, and runs once; of another its reason stays."""
+        try:
+            run, row = start()
+            run()
+        except Exception as error:  # of ONNX Runtime, CUDA or PyTorch: no common base class
+            self.rows[key] = {"error": str(error).strip().split("\n")[0][:300]}
+            return
+        self.runners[key], self.rows[key] = run, row
+
+    def file(self, key: str, file: Path, library: Path | None, *, graph: bool = False) -> None:
+        """A file in ONNX Runtime; as a CUDA graph its nodes are those without."""
+
+        def start() -> tuple[Callable[[], Any], dict[str, Any]]:
+            run = bound(open_session(file, library, self.device, graph=graph), self.inputs, self.device)
+            return run, {} if graph else {"nodes": nodes(file, library, self.inputs, self.device)}
+
+        self.add(key, start)
+
+
+def apart(file: Path, plugin: Path, inputs: dict[str, np.ndarray], device: Device) -> dict[str, float]:
+    """How far the operators' first output is from the functions', rows by their scale."""
+    found, twin = (
+        open_session(file, library, device).run(None, inputs)[0].reshape(-1) for library in (plugin, None)
+    )
+    rows = len(next(iter(inputs.values())))
+    found, twin = found.reshape(rows, -1), twin.reshape(rows, -1)
+    error = np.abs(found - twin).max(1) / np.abs(twin).max(1)
+    return {"apart_median": float(np.median(error)), "apart_most": float(error.max())}
+
+
+def measure(
+    folder: Path, size: str, plugin: Path | None, runs: int, compiled: bool, device: Device
+) -> dict[str, Any]:
     """All candidates of one size in turn."""
     name, tokens, batch = size.split(":")
     inputs = feed(folder / name, int(batch), int(tokens))
-    runners: dict[str, Callable[[], Any]] = {}
-    rows: dict[str, dict[str, Any]] = {}
-    outputs: dict[str, np.ndarray] = {}
+    found = Candidates(inputs, device, {}, {})
     for number, label in enumerate(MERGES):
         file = folder / name / str(number) / "model.onnx"
         for way, library in (("functions", None), ("operator", plugin)):
             if (label == "unmerged" and library) or (way == "operator" and plugin is None):
                 continue
             key = label if label == "unmerged" else f"{label}, {way}"
-            session = open_session(file, library)
-            outputs[key] = session.run(None, inputs)[0]
-            runners[key] = bound(session, inputs)
-            rows[key] = {"nodes": nodes(file, library, inputs)}
-            if way == "operator":
-                twin = outputs[f"{label}, functions"].reshape(len(outputs[key]), -1)
-                apart = np.abs(outputs[key].reshape(twin.shape) - twin).max(1) / np.abs(twin).max(1)
-                rows[key] |= {"apart_median": float(np.median(apart)), "apart_most": float(apart.max())}
+            found.file(key, file, library)
+            if library is not None and key in found.runners:
+                found.rows[key] |= apart(file, library, inputs, device)
             static = static_file(file.parent, size)
-            for graph in (False, True) if static.exists() else ():
-                own = f"{key}, one shape" + (", CUDA graph" if graph else "")
-                runners[own] = bound(open_session(static, library, graph=graph), inputs)
-                rows[own] = {} if graph else {"nodes": nodes(static, library, inputs)}
-    for key, run in rivals(name, inputs, compiled):
-        runners[key], rows[key] = run, {}
+            if static.exists():
+                found.file(f"{key}, one shape", static, library)
+                found.file(f"{key}, one shape, CUDA graph", static, library, graph=True)
+    for key, run in rivals(name, inputs, compiled, device):
+        found.add(key, lambda run=run: (run, {}))
+    if "unmerged" not in found.runners:
+        raise SystemExit(f"error: {size}: the unmerged file does not run: {found.rows['unmerged']['error']}")
+    runners, rows = found.runners, found.rows
     seconds: dict[str, list[float]] = {key: [] for key in runners}
     repeats = {}
     for key, run in runners.items():
@@ -293,8 +218,8 @@ def measure(folder: Path, size: str, plugin: Path | None, runs: int, compiled: b
             for _ in range(repeats[key]):
                 run()
             seconds[key].append((time.perf_counter() - start) / repeats[key])
-    for key, row in rows.items():
-        times = seconds[key]
+    for key, times in seconds.items():
+        row = rows[key]
         row["ms"] = 1e3 * statistics.median(times)
         pairs = zip(seconds["unmerged"], times, strict=True)
         row["speedup"] = statistics.median(base / own for base, own in pairs)
@@ -324,6 +249,9 @@ def show(result: dict[str, Any]) -> None:
     print("| | ms | speed-up | GPU / CPU nodes, copies | operators and functions apart: median, most |")
     print("|---|---:|---:|---|---|")
     for key, row in result["rows"].items():
+        if "error" in row:
+            print(f"| {key} | does not run: {row['error']} | | | |", flush=True)
+            continue
         counts = row.get("nodes")
         told = f"{counts['gpu']} / {counts['cpu']}, {counts['copies']}" if counts else ""
         apart = f"{row['apart_median']:.1e}, {row['apart_most']:.1e}" if "apart_most" in row else ""
@@ -337,7 +265,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("prepare", help="export the files")
     one.add_argument("folder", type=Path)
-    one.add_argument("--models", default=",".join(MODELS))
+    one.add_argument("--models", default=",".join(PUBLISHED))
     one.add_argument("--sizes", default=SIZES, help="made for one shape, too")
     one.add_argument("--without-weights", action="store_true")
     two = commands.add_parser("run", help="time them on a GPU")
@@ -347,20 +275,24 @@ def main() -> None:
     two.add_argument("--runs", type=int, default=9)
     two.add_argument("--compile", action="store_true", help="torch.compile too (takes a minute a size)")
     two.add_argument("--json", type=Path)
+    two.add_argument("--dry-run", action="store_true", help="on the CPU, to try this file")
     args = parser.parse_args()
     if args.command == "prepare":
         prepare(args.folder, args.models.split(","), args.sizes.split(","), args.without_weights)
         return
-    load_cuda()
-    print(f"{card()}, onnxruntime {ort.__version__}, TF32")
+    device = DRY if args.dry_run else GPU
+    if device is GPU:
+        load_cuda()
+    where = card() if device is GPU else "dry run on the CPU: no figure"
+    print(f"{where}, onnxruntime {ort.__version__}, TF32", flush=True)
     for file in sorted(args.folder.glob("*/*/model.onnx")):
         fill(file)
     results = []
     for size in args.sizes.split(","):
-        results.append(measure(args.folder, size, args.plugin, args.runs, args.compile))
+        results.append(measure(args.folder, size, args.plugin, args.runs, args.compile, device))
         show(results[-1])
         if args.json is not None:
-            entry = {"card": card(), "onnxruntime": ort.__version__, "results": results}
+            entry = {"card": where, "onnxruntime": ort.__version__, "results": results}
             args.json.write_text(json.dumps(entry, indent=2) + "\n")
 
 

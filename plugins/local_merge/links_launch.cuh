@@ -59,18 +59,9 @@ inline Layout layoutOf(int64_t tokens, int64_t left)
 // order [batch, count]: indices by falling rank [batch, count], the lowest of equals first.
 cudaError_t launchOrder(unsigned const* rank, int* order, Span const& span, int64_t batch, cudaStream_t stream);
 
-inline cudaError_t launchLists(Problem const& problem, Span const& span, Lists const& lists, int64_t splits,
-    unsigned long long* best, cudaStream_t stream)
-{
-    return withType(problem.metricType,
-        [&](auto* type)
-        {
-            using T = std::remove_pointer_t<decltype(type)>;
-            return launch(&matchLists<T>, tilesOf(problem.batch, lists.countA) * splits, kTileThreads,
-                sizeof(TileShared), stream, static_cast<T const*>(problem.metric), problem.size, best, span, lists,
-                problem.metricFeatures, splits, wholePacks(problem.metric, problem.metricFeatures, sizeof(T)));
-        });
-}
+// The best b of every a, see matchLists.
+cudaError_t launchLists(Problem const& problem, Span const& span, Lists const& lists, int64_t splits,
+    unsigned long long* best, cudaStream_t stream);
 
 // Of a block for each row of so many tokens.
 inline int64_t threadsFor(int64_t tokens)

@@ -11,6 +11,7 @@ namespace tsmerge
 
 constexpr unsigned kWeighThreads = 128;
 constexpr unsigned kImportanceThreads = 256;
+constexpr int kBranchBlocks = 6;  // on a multiprocessor: leaves 80 registers a thread, so that nothing spills
 
 // R9.1, and the largest of R9.2. Grid: groups of lanes over batch * count = all. sums [batch, count]; largest [batch], an
 // integer of the same order, zero before.
@@ -136,7 +137,7 @@ __global__ void __launch_bounds__(kSelectThreads) placeLinks(float const* __rest
 
 // R9.9, instead of combineTokens: x and metric [batch, tokens, features]. Grid: groups of lanes over batch * left.
 template <typename T, typename M>
-__global__ void __launch_bounds__(kCombineThreads, kCombineBlocks) combineBranches(T const* __restrict__ x,
+__global__ void __launch_bounds__(kCombineThreads, kBranchBlocks) combineBranches(T const* __restrict__ x,
     M const* __restrict__ metric, float const* __restrict__ size, float const* __restrict__ weight,
     float const* __restrict__ residual, int const* __restrict__ into, Slot const* __restrict__ slots,
     T* __restrict__ y, float* __restrict__ sizeOut, Layout layout, int64_t batch, int features, unsigned lanes)

@@ -19,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from copy_rules import COPY_RULES, COPYING_RULES
+from linked_rules import PITOME_RULES, SSM_RULES
 from rules import (
     APART_RULES,
     BARRIER,
@@ -30,7 +31,7 @@ from rules import (
 )
 
 from tests.plugins import native
-from tests.plugins.emulated import HEADERS, ROOT, build
+from tests.plugins.emulated import ROOT, build
 
 
 @dataclass(frozen=True)
@@ -55,29 +56,42 @@ def _headers() -> Path:
     return include
 
 
+def _library(plugins: Path, folder: str, *options: str) -> str:
+    fast = (*options, "-DCMAKE_BUILD_TYPE=None")  # a mutant is compiled more often than it runs
+    return str(native.build(plugins / f"build-{folder}", _headers(), "-O1", plugins / folder, *fast))
+
+
+def _of_methods(library: str, cases: int, *methods: str) -> list[str]:
+    return ["-m", "tests.plugins.native", "--plugin", library, "--cases", str(cases), "--method", *methods]
+
+
 def _operators(plugins: Path, cases: int) -> list[str]:
-    library = native.build(plugins / "build", _headers(), "", plugins / native.SOURCES.name)
-    return ["-m", "tests.plugins.native", "--cases", str(cases), "--plugin", str(library)]
+    methods = ("local", "local-options", "dynamic", "dynamic-options")
+    return _of_methods(_library(plugins, native.SOURCES.name), cases, *methods)
 
 
 def _series(plugins: Path, cases: int) -> list[str]:
-    # One method instead of six; which padding a row's own padding goes into is seen in few problems.
-    return [*_operators(plugins, 4 * cases), "--method", "series"]
+    return _of_methods(_library(plugins, native.SOURCES.name), cases, "series")
 
 
 def _emulated(plugins: Path) -> str:
-    library = native.build_emulated(plugins / "build", _headers(), "", plugins / native.CUDA_SOURCES.name)
-    return str(library)
+    return _library(plugins, native.CUDA_SOURCES.name, "-DTSMERGE_EMULATED=ON")
 
 
 def _counted(plugins: Path, cases: int) -> list[str]:
-    command = ["-m", "tests.plugins.native", "--plugin", _emulated(plugins), "--method", "dynamic"]
-    return [*command, "--cases", str(cases)]
+    return _of_methods(_emulated(plugins), cases // 2, "dynamic", "dynamic-options")
 
 
 def _apart(plugins: Path, cases: int) -> list[str]:
-    command = ["-m", "tests.plugins.native", "--plugin", _emulated(plugins), "--method", "series"]
-    return [*command, "--cases", str(cases)]
+    return _of_methods(_emulated(plugins), cases, "series")
+
+
+def _pitome(plugins: Path, cases: int) -> list[str]:
+    return _of_methods(_emulated(plugins), cases, "pitome")
+
+
+def _ssm(plugins: Path, cases: int) -> list[str]:
+    return _of_methods(_emulated(plugins), cases, "ssm", "ssm-branches")
 
 
 def _copies(plugins: Path, cases: int) -> list[str]:
@@ -92,6 +106,16 @@ CUDA_SUBJECT = Subject("cuda", native.CUDA_SOURCES.name, _counted)
 APART_SUBJECT = Subject("apart", "local_merge", _apart)
 COPY_SUBJECT = Subject("copies", "local_merge", _copies)
 COPYING_SUBJECT = Subject("copying", native.CUDA_SOURCES.name, _copies)
+PITOME_SUBJECT = Subject("pitome", "local_merge", _pitome)
+SSM_SUBJECT = Subject("ssm", "local_merge", _ssm)
+
+#: Whose barriers are deleted.
+BARRIERS = (
+    *((KERNEL_SUBJECT, file) for file in ("match.cuh", "tiles.cuh", "select.cuh", "combine.cuh")),
+    (PITOME_SUBJECT, "links.cuh"),
+    (PITOME_SUBJECT, "pitome.cuh"),
+    (SSM_SUBJECT, "ssm.cuh"),
+)
 
 
 @dataclass(frozen=True)
@@ -107,17 +131,18 @@ class Mutant:
 def mutants() -> list[Mutant]:
     """Every barrier deleted, every rule turned around. Raises ValueError for a rule whose text is gone."""
     found = []
-    for file in HEADERS:
-        source = (ROOT / KERNEL_SUBJECT.folder / file).read_text()
+    for subject, file in BARRIERS:
+        source = (ROOT / subject.folder / file).read_text()
         parts = source.split(BARRIER)
         for number in range(1, len(parts)):
             why = parts[number].split("\n")[0].strip(" /")
             text = BARRIER.join(parts[:number]) + BARRIER.join(parts[number:])
-            found.append(Mutant(f"barrier {number} of {file} deleted ({why})", KERNEL_SUBJECT, file, text))
+            found.append(Mutant(f"barrier {number} of {file} deleted ({why})", subject, file, text))
     for subject, rules in (
         (KERNEL_SUBJECT, KERNEL_RULES), (OPERATOR_SUBJECT, NATIVE_RULES), (SERIES_SUBJECT, SERIES_RULES),
         (COUNT_SUBJECT, COUNT_RULES), (CUDA_SUBJECT, CUDA_RULES), (APART_SUBJECT, APART_RULES),
         (COPY_SUBJECT, COPY_RULES), (COPYING_SUBJECT, COPYING_RULES),
+        (PITOME_SUBJECT, PITOME_RULES), (SSM_SUBJECT, SSM_RULES),
     ):  # fmt: skip
         for name, file, text, instead in rules:
             source = (ROOT / subject.folder / file).read_text()
@@ -127,17 +152,19 @@ def mutants() -> list[Mutant]:
     return found
 
 
-def survives(mutant: Mutant, cases: int) -> bool:
-    """Whether all cases still pass with the mutant."""
-    with tempfile.TemporaryDirectory() as folder:
-        plugins = Path(folder, "plugins")
-        shutil.copytree(ROOT, plugins)
-        (plugins / mutant.subject.folder / mutant.file).write_text(mutant.text)
+def survives(mutant: Mutant, cases: int, plugins: Path) -> bool:
+    """Whether all cases still pass with the mutant in ``plugins``, a copy that is as it was afterwards; what does not
+    follow from the broken file is built once."""
+    file = plugins / mutant.subject.folder / mutant.file
+    before = file.read_text()
+    file.write_text(mutant.text)
+    try:
         command = [sys.executable, *mutant.subject.search(plugins, cases)]
-        try:
-            return subprocess.run(command, capture_output=True, timeout=600).returncode == 0
-        except subprocess.TimeoutExpired:  # it runs in circles
-            return False
+        return subprocess.run(command, capture_output=True, timeout=600).returncode == 0
+    except subprocess.TimeoutExpired:  # it runs in circles
+        return False
+    finally:
+        file.write_text(before)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -154,10 +181,12 @@ def main(arguments: list[str] | None = None) -> int:
         print("\n".join(mutant.name for mutant in chosen) or "no mutant has such a name")
         return 0 if chosen else 2
     left = 0
-    for mutant in chosen:
-        alive = survives(mutant, options.cases)
-        left += alive
-        print(f"{'SURVIVED' if alive else 'found   '} {mutant.name}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        plugins = Path(shutil.copytree(ROOT, Path(folder, "plugins")))
+        for mutant in chosen:
+            alive = survives(mutant, options.cases, plugins)
+            left += alive
+            print(f"{'SURVIVED' if alive else 'found   '} {mutant.name}", flush=True)
     print(f"{len(chosen)} mutants, {left} survived")
     return 1 if left else 0
 

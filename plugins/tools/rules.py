@@ -35,7 +35,7 @@ KERNEL_RULES = (
     ),
     ("tiles: window too wide", "match.cuh", "distance >= layout.k", "distance > layout.k"),
     ("tiles: only the first split", "select.cuh", "s < splits", "s < 1"),
-    ("padding has weight", "combine.cuh", "inside && size[token] > 0.0F", "inside"),
+    ("padding has weight", "combine.cuh", "inside && counts[token] > 0.0F", "inside"),
     ("padding b has weight", "combine.cuh", "if (own > 0.0F)", "if (true)"),
     (
         "unmerged tokens are computed",
@@ -61,16 +61,16 @@ KERNEL_RULES = (
 COUNT_RULES = (
     # The scale changes the order of nothing, only what exceeds a threshold.
     ("padding is the scale", "match.cuh", "&& size[token] > 0.0F ", ""),
-    ("at the threshold", "select.cuh", ">> 32) > least", ">> 32) >= least"),
+    ("at the threshold", "count.cuh", ">> 32) > least", ">> 32) >= least"),
     (
         "the first a's alone",
-        "select.cuh",
+        "count.cuh",
         "base < countA; base += kCountThreads",
         "base < 1; base += 1",
     ),
     (
         "of the first row",
-        "select.cuh",
+        "count.cuh",
         "    size += row * layout.tokens;\n    best += row * layout.countA * splits;\n    unsigned const count",
         "    unsigned const count",
     ),
@@ -117,7 +117,7 @@ APART_RULES = (
     ),
     ("near: set aside is a b", "match.cuh", "i + layout.k : free / 2;", "i + layout.k : layout.countB;"),
     ("tiles: set aside is a b", "match.cuh", "countB = free / 2;", "countB = layout.countB;"),
-    ("a row that loses nothing loses all", "select.cuh", "removed == 0 ? 0xffffffffU : 0;", "0;"),
+    ("a row that loses nothing loses all", "select.cuh", "wanted == 0 ? 0xffffffffU : 0;", "0;"),
     ("the last of an odd number has a b", "select.cuh", "if (i < free / 2)", "if (i < layout.countB)"),
     ("set aside is lost", "select.cuh", "token < end && place >= behind)", "token < end)"),
     ("targets behind all slots", "select.cuh", "behind > 0 ? behind - 1 : 0", "place"),
@@ -135,7 +135,7 @@ APART_RULES = (
         "aside < end ? static_cast<Index>(end - 1) : kept[filled - 1]",
         "kept[filled - 1]",
     ),
-    ("copies have a size", "combine.cuh", "copied ? 0.0F : total", "total"),
+    ("copies have a size", "combine.cuh", "copied ? 0.0F : all", "all"),
     (
         "protected tokens are copies too",
         "combine.cuh",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,21 +22,29 @@ MERGES = {
     "global": MergeConfig(ratio="1/4", k="global", prop_attn=True),
     "dynamic": MergeConfig(method="dynamic", threshold=0.6),
     "pitome": MergeConfig(method="pitome", ratio="1/4"),
+    "ssm": MergeConfig(method="ssm", ratio="1/4"),
 }
-#: Settings that every family is tried with; the others with Chronos-Bolt alone.
+#: Settings that every family is tried with; the others with these alone.
 EVERY = ("local", "dynamic")
+MORE = {"chronos-bolt": tuple(name for name in MERGES if name != "ssm"), "mamba2": ("ssm",)}
 
 
-def make(folder: Path) -> list[Path]:
-    """A folder a family and setting: ``model.onnx`` and ``feed0.npz``, ...; what a family refuses is left out."""
+def make(folder: Path, families: Sequence[str] = ()) -> list[Path]:
+    """A folder a family and setting: ``model.onnx`` and ``feed0.npz``, ...; what a family refuses is left out.
+
+    Args:
+        families: these alone; none: all.
+    """
     made = []
     for family, config in sorted(CONFIGS.items()):
+        if families and family not in families:
+            continue
         subject = Subject(family, config)
         if not subject.family.merge_points(subject.model).count:
             continue
         cases = [case for case in subject.cases() if not case.degenerate]
         for name, merge in MERGES.items():
-            if family != "chronos-bolt" and name not in EVERY:
+            if name not in (*EVERY, *MORE.get(family, ())):
                 continue
             try:
                 file = subject.built(merge).merged
@@ -57,4 +66,6 @@ def make(folder: Path) -> list[Path]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tests.gpu.files", description=__doc__)
     parser.add_argument("folder", type=Path)
-    print(f"{len(make(parser.parse_args().folder))} files")
+    parser.add_argument("--family", nargs="+", default=[], choices=sorted(CONFIGS))
+    given = parser.parse_args()
+    print(f"{len(make(given.folder, given.family))} files")

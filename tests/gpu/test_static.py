@@ -52,7 +52,7 @@ def _session(file: Path, provider: str, options: dict[str, str], profile: str = 
 def test_replayed_as_a_graph(cuda: str, files: list[Path], tmp_path: Path) -> None:
     where = "cuda" if cuda == CUDA else "cpu"
     cases = forms(files, tmp_path)
-    assert len(cases) > 5
+    assert cases
     for name, portable, static, feed in cases:
         session = _session(static, cuda, {"use_tf32": "0", "enable_cuda_graph": "1"})
         binding = session.io_binding()

@@ -21,7 +21,6 @@ ROOT = Path(__file__).parents[2] / "plugins"
 KERNELS = ROOT / "local_merge"
 EMULATION = ROOT / "emulation"
 COMMON = ROOT / "common"
-HEADERS = ("kernels.cuh", "match.cuh", "select.cuh", "combine.cuh", "local_merge.h")
 
 TYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
 _NUMPY = {

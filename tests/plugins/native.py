@@ -99,12 +99,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--plugin", type=Path, required=True, help="the library, for the CPU provider")
     parser.add_argument("--cases", type=int, default=2000, help="per method (default: 2000)")
     parser.add_argument("--seed", type=int, default=0, help="first seed (default: 0)")
-    parser.add_argument("--method", choices=CASES, help="one alone (default: all that it has)")
+    parser.add_argument("--method", nargs="+", choices=CASES, help="these alone (default: all that it has)")
     options = parser.parse_args(arguments)
     of_library = methods(LIBRARIES[options.plugin.name])
     torch.set_num_threads(1)
     flips = 0
-    for method in [options.method] if options.method else of_library:
+    for method in options.method or of_library:
         for seed in track(range(options.seed, options.seed + options.cases), method, transient=True):
             problem = check(seed, CASES[method], options.plugin)
             flips += problem == "flip"

@@ -61,19 +61,26 @@ def test_what_does_not_fit_is_an_error(emulated_operators: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "least", "static"), [("bolt-tiny", 0, False), ("t5-tiny", 0, False), ("bolt-tiny", 1000, True)]
+    ("name", "merge", "static"),
+    [
+        ("bolt-tiny", MergeConfig(ratio="1/4"), False),
+        ("bolt-tiny", MergeConfig("pitome", ratio="1/4"), False),
+        ("t5-tiny", MergeConfig(ratio="1/4"), False),
+        ("bolt-tiny", MergeConfig(ratio="1/4", min_tokens=1000), True),
+    ],
+    ids=["bolt", "pitome", "t5", "as long as it was"],
 )
 def test_a_model_runs_by_the_operators_alone(
-    name: str, least: int, static: bool, emulated_operators: Path
+    name: str, merge: MergeConfig, static: bool, emulated_operators: Path
 ) -> None:
-    """No function is left; with min_tokens nothing merges, and what is gathered is as long as it was."""
-    proto = onnx.load(built(name, MergeConfig(ratio="1/4", min_tokens=least)).merged)
+    """No function is left, also where nothing merges."""
+    proto = onnx.load(built(name, merge).merged)
     feed = component(name).example(model(name), 2, 70)
     if static:
         proto = static_form(proto, {key: value.shape for key, value in feed.items()}, name)
     wanted = session(proto).run(None, feed)
     used = {node.op_type for node in proto.graph.node if node.domain == ops.DOMAIN}
-    assert {"LocalMerge", "GatherPairs", "DistancePlane"} <= used <= set(CUDA_LIBRARY.operators)
+    assert {"GatherPairs", "DistancePlane"} < used <= set(CUDA_LIBRARY.operators)
     del proto.functions[:]
     for found, want in zip(session(proto, plugin=emulated_operators).run(None, feed), wanted, strict=True):
         assert found.shape == want.shape

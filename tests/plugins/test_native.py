@@ -208,7 +208,8 @@ def test_attributes_are_those_of_the_operators() -> None:
         (folder / name).read_text()
         for folder, name in (
             (SOURCES, "attributes.h"), (SOURCES, "amounts.h"), (SOURCES, "operators.cpp"),
-            (CUDA_SOURCES, "operators.cpp"), (CUDA_SOURCES, "merges.h"), (CUDA_SOURCES, "gathers.h"),
+            (CUDA_SOURCES, "operators.cpp"), (CUDA_SOURCES, "merges.h"), (CUDA_SOURCES, "linked.h"),
+            (CUDA_SOURCES, "gathers.h"),
         )
     )  # fmt: skip
     numbers = {name: int(value) for name, value in re.findall(r"constexpr int64_t (\w+) = (\d+);", source)}

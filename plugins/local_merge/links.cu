@@ -1,4 +1,4 @@
-// Tokens in the order of a rank.
+// Tokens in the order of a rank, and the best partners of some of them.
 #include "links_launch.cuh"
 
 namespace tsmerge
@@ -36,6 +36,19 @@ cudaError_t launchOrder(unsigned const* rank, int* order, Span const& span, int6
 {
     int64_t const blocks = batch * ((span.count + kOrderThreads - 1) / kOrderThreads);
     return launch(&findOrder, blocks, kOrderThreads, 0, stream, rank, order, span.count);
+}
+
+cudaError_t launchLists(Problem const& problem, Span const& span, Lists const& lists, int64_t splits,
+    unsigned long long* best, cudaStream_t stream)
+{
+    return withType(problem.metricType,
+        [&](auto* type)
+        {
+            using T = std::remove_pointer_t<decltype(type)>;
+            return launch(&matchLists<T>, tilesOf(problem.batch, lists.countA) * splits, kTileThreads,
+                sizeof(TileShared), stream, static_cast<T const*>(problem.metric), problem.size, best, span, lists,
+                problem.metricFeatures, splits, wholePacks(problem.metric, problem.metricFeatures, sizeof(T)));
+        });
 }
 
 }  // namespace tsmerge
