@@ -34,7 +34,7 @@ def kernels(log: str) -> dict[tuple[str, str], dict[str, tuple[int, int]]]:
         if not (head and registers and spills):
             continue
         name, arguments, architecture = head.groups()
-        parts = re.match(r"(\d+__\w+?|[a-z])(?:Li(\d+)E?)?$", arguments)
+        parts = re.match(r"(\d+__\w+?|[a-z])(?:Li(\d+)E?)?(?:Lb\dE?)?$", arguments)
         label = arguments
         if parts:
             label = _TYPES.get(parts[1], parts[1]) + (f" x {parts[2]}" if parts[2] else "")

@@ -165,9 +165,10 @@ def build_with_nvcc(source: Path, folder: Path, *options: str) -> str:
 
 @pytest.fixture(scope="session")
 def cuda_wheel(ort_headers: Path) -> wheels.Installed:
-    """The wheel for the CUDA provider, by nvcc, for one architecture."""
+    """The wheel for the CUDA provider, by nvcc, for one architecture; a kernel that spills is an error."""
     defines, environment = nvcc_options()
     defines |= {"ONNXRUNTIME_ROOT": ort_headers, "CMAKE_CUDA_ARCHITECTURES": "90-real"}
+    defines["CMAKE_CUDA_FLAGS"] = "-Xptxas --warn-on-spills -Xptxas --warning-as-error"
     return wheels.once("cuda", "tsmerge-ort-cuda", defines, environment)
 
 
