@@ -48,7 +48,12 @@ def stages(options: argparse.Namespace) -> list[Stage]:
     pytest = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-s", "-p", "no:cacheprovider"]
     fuzz = [sys.executable, "-m", "tests.plugins.fuzz", "--program"]
     found = [
-        Stage("operators", 150, [*pytest, "tests/gpu/test_operators.py", "-k", "not family"], test),
+        Stage(
+            "operators",
+            150,
+            [*pytest, "tests/gpu/test_operators.py", "tests/gpu/test_torch.py", "-k", "not family"],
+            test,
+        ),
         Stage("graphs", 120, [*pytest, "tests/gpu/test_static.py"], test),
         Stage("families", 120, [*pytest, "tests/gpu/test_operators.py", "-k", "family"], test),
     ]
