@@ -1,13 +1,26 @@
 """All that is to be proved and measured on a GPU, in one command: for a machine that is there for minutes.
 
-    python benchmarks/gpu_session.py FOLDER --plugin LIBRARY [--program ON_DEVICE] [--stages kernels,operators]
-    python benchmarks/gpu_session.py FOLDER --plugin EMULATED --dry-run
+What is carried along is made on any machine:
 
-FOLDER holds what was prepared elsewhere: `files`, of `python -m tests.gpu.files FOLDER/files`, and `bench`, of
-`python benchmarks/gpu.py prepare FOLDER/bench`. Each stage is a process with a limit of its own, and what it says is
-kept in FOLDER/logs; one that fails or runs out of time does not end the others. The last lines are what became of them.
-`--dry-run` takes every stage through the CPU's provider, with a library and a program whose kernels are emulated (see
-`plugins/onnxruntime_cuda`), at a few problems: it tries this file and the tests.
+    python -m tests.gpu.files session/files
+    python benchmarks/gpu.py prepare session/bench --models base --sizes base:512:64,base:512:1 --without-weights
+    cmake -S plugins/onnxruntime_cuda -B build/ort_cuda -DONNXRUNTIME_ROOT=build/onnxruntime \\
+      -DCMAKE_CUDA_ARCHITECTURES=90-real
+    cmake --build build/ort_cuda
+    nvcc -O3 -std=c++17 -arch=sm_90 -I plugins/common -I plugins/local_merge -x cu plugins/local_merge/local_merge.cu \\
+      plugins/local_merge/problems.cpp -o build/on_device
+
+On the card, all of it, or with `--stages kernels,operators,graphs,families,memcheck` and `--stages bench` in two calls:
+
+    python benchmarks/gpu_session.py session --plugin build/ort_cuda/libtsmerge_ort_cuda.so --program build/on_device
+
+Without a card, to try this file and the tests: every stage through the CPU's provider at a few problems, with a library
+(`-DTSMERGE_EMULATED=ON`) and a program whose kernels are emulated, and `bench` prepared with `tiny:64:2`:
+
+    python benchmarks/gpu_session.py session --plugin EMULATED --dry-run
+
+Each stage is a process with a limit of its own, and what it says is kept in session/logs; one that fails or runs out of
+time does not end the others. The last lines are what became of them.
 """
 
 from __future__ import annotations
