@@ -6,10 +6,10 @@
 
 T5 encoders of two published sizes, random weights: unmerged, and merged at N/4, N/2 and N/2 with compact positions,
 each by the portable functions and by the native operators of `plugins/onnxruntime_cuda`, and made for that one shape
-(`--static`) with a CUDA graph and without; with PyTorch there, eager sdpa
-and torch.compile of the same encoder too. TF32 everywhere, inputs and outputs bound to the device. A size is
-MODEL:TOKENS:BATCH. `run` needs onnxruntime-gpu and onnx; files prepared `--without-weights` get theirs from a seed there,
-so that little has to travel to a machine with a GPU.
+(`--static`) with a CUDA graph and without; with PyTorch there, eager sdpa and torch.compile of the same encoder too.
+TF32 everywhere, inputs and outputs bound to the device. A size is MODEL:TOKENS:BATCH. `run` needs onnxruntime-gpu and
+onnx; files prepared `--without-weights` get theirs from a seed there, so that little has to travel to a machine with a
+GPU.
 
 Prints medians and ratios to the unmerged file (of neighbouring turns), how many nodes run on the GPU, on the CPU and
 copy between both, and how far operators and functions are apart, and names the card. A candidate that does not start
