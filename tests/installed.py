@@ -18,9 +18,10 @@ def install(folder: Path, group: str, name: str, entry_points: str) -> None:
 
 
 def install_example(folder: Path, group: str, name: str) -> None:
-    """A package of this folder, with the entry points of its pyproject.toml."""
+    """A package of this folder, with the entry points of its pyproject.toml, the first of which are of that group."""
     text = (TESTS / name / "pyproject.toml").read_text()
-    install(folder, group, name, text.split(f'[project.entry-points."{group}"]\n')[1].replace('"', ""))
+    lines = text.split(f'[project.entry-points."{group}"]\n')[1].replace('"', "")
+    install(folder, group, name, lines.replace("[project.entry-points.", "["))
     (folder / name).symlink_to(TESTS / name / name)
 
 

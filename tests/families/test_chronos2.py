@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import Tensor
 
 import tsmerge_export as tsm
 from tests.families.harness import CORPUS, NOTHING, OTHERS, Subject, describe
-from tests.models import CHRONOS2
+from tests.forecast import upstream
+from tests.models import CHRONOS2, tiny
 from tsmerge_export import families
 from tsmerge_export.backends.onnxruntime.direct import open_session
+from tsmerge_export.checkpoint import load_model
+from tsmerge_export.checkpoint.model_folder import write_model_folder
 from tsmerge_export.eager.apply import current_run
 from tsmerge_export.errors import UsageError
 from tsmerge_export.merge import local_merge, unmerge
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.verify.decisions import tap
 
 CHRONOS_2 = Subject("chronos-2")
 SOME = [MergeConfig(ratio="1/4"), *OTHERS[:3], MergeConfig(method="global", ratio="1/2")]
@@ -78,11 +85,15 @@ def by_hand(series: Tensor, options: dict[str, Any], future: Tensor) -> tuple[Te
     for block in model.encoder.block:
         h = block.layer[0](h, attention_mask=torch.zeros(1, 1, 1, 1), position_ids=positions)[0]
         joined = torch.cat(list(h), dim=-1)[None]  # [1, N, R * D]
-        out = local_merge(joined, size=size, protect_last=1 + 3, min_tokens=4, **options)
-        size, positions = out.size, positions.gather(1, out.kept)
-        targets.append(out.target)
+        front, apart = joined[:, : -1 - patches], joined[:, -1 - patches :]
+        out = local_merge(front, size=size, min_tokens=4, **options)
+        size = out.size
+        positions = torch.cat(
+            [positions[:, : -1 - patches].gather(1, out.kept), positions[:, -1 - patches :]], 1
+        )
+        targets.append(torch.cat([out.target, out.kept.shape[1] + torch.arange(1 + patches)[None]], 1))
         kepts.append(out.kept)
-        h = torch.stack(out.y[0].split(width, dim=-1))
+        h = torch.stack(torch.cat([out.y, apart], 1)[0].split(width, dim=-1))
         h = block.layer[1](h, attention_mask=torch.zeros(1, 1, 1, 1))[0]
         h = block.layer[2](h)
     h = model.encoder.final_layer_norm(h)
@@ -113,7 +124,7 @@ def test_eager_and_exported_equal_a_forward_written_by_hand(options: dict[str, A
             )
         for step, kept in zip(steps, kepts, strict=True):
             assert torch.equal(step.kept[group], kept[0])
-            assert kept.shape[1] < 25 + 1 + 2
+            assert kept.shape[1] < 25
         scale = float(want.abs().max())
         np.testing.assert_allclose(
             eager["quantiles"][group].flatten(2).numpy(), want.numpy(), rtol=1e-4, atol=1e-5 * scale
@@ -155,15 +166,25 @@ def test_series_of_a_group_inform_each_other_and_share_the_decision() -> None:
     assert current_run(model) is None
 
 
-def test_reg_and_horizon_are_protected() -> None:
-    feed = CHRONOS_2.component.example(CHRONOS_2.model, 2, 256, seed=3)
-    tokens = 32 + 1 + feed["future"].shape[2]
+@pytest.mark.parametrize("horizon", [1, 3])
+def test_the_context_merges_by_its_own_count(horizon: int) -> None:
+    """A quarter of it, whatever the horizon: REG and the horizon stand apart, in the file as in the original."""
+    feed = CHRONOS_2.component.from_series(CHRONOS_2.model, upstream.walks(2, 160, seed=3))
+    feed["future"] = feed["future"][:, :, :horizon]
+    merge = MergeConfig(ratio="1/4")
+    with torch.no_grad(), tsm.merging(CHRONOS_2.model, merge) as run:
+        CHRONOS_2.component.eager(CHRONOS_2.model, {name: torch.from_numpy(v) for name, v in feed.items()})
+        assert [step.target.shape[1] for step in run.steps] == [20, 15]
+        assert [step.removed for step in run.steps] == [5, 3]
+        want = [step.kept.numpy() for step in run.steps]
+    proto = onnx.load(CHRONOS_2.built(merge).merged)
+    taps = tap(proto)
+    kept = open_session(proto, 1).run([one.kept for one in taps], feed)
+    for one, other in zip(kept, want, strict=True):
+        np.testing.assert_array_equal(one, other)
     with torch.no_grad(), tsm.merging(CHRONOS_2.model, MergeConfig(r=100, min_tokens=1)) as run:
         CHRONOS_2.component.eager(CHRONOS_2.model, {name: torch.from_numpy(v) for name, v in feed.items()})
-        kept = run.kept
-    assert kept is not None
-    assert kept.shape[1] < 20
-    assert kept[:, -4:].tolist() == [[tokens - 4, tokens - 3, tokens - 2, tokens - 1]] * 2
+        assert [step.removed for step in run.steps] == [10, 5]
 
 
 def test_forecast_is_that_of_the_original() -> None:
@@ -187,3 +208,40 @@ def test_configs_that_no_chronos_2_has_are_refused(change: dict[str, Any], says:
     config = {**CHRONOS2, "chronos_config": {**CHRONOS2["chronos_config"], **change}}
     with pytest.raises(UsageError, match=says):
         families.detect(config).build(config)
+
+
+def native(config: dict[str, Any], nested: bool) -> dict[str, Any]:
+    """The other spelling of a config: a model type of its own, the rotary base in a dict, forecast keys not nested."""
+    out = {
+        **config,
+        "model_type": "chronos2",
+        "rope_parameters": {"rope_theta": 500.0, "rope_type": "default"},
+    }
+    del out["rope_theta"]
+    return (
+        out
+        if nested
+        else {**{k: v for k, v in out.items() if k != "chronos_config"}, **out["chronos_config"]}
+    )
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_both_spellings_of_a_config_are_one_model(nested: bool, tmp_path: Path) -> None:
+    """The same weights forecast the same, and what is read may be written and read again."""
+    legacy = {**CHRONOS2, "model_type": "t5", "rope_theta": 500.0}
+    model = tiny("chronos-2", 3, legacy)
+    write_model_folder(model, native(legacy, nested), tmp_path)
+    other = json.loads((tmp_path / "config.json").read_text())
+    assert other["model_type"] == "chronos2" and ("chronos_config" in other) is nested
+    loaded = load_model(tmp_path)
+    assert loaded.family == "chronos-2"
+    series = torch.from_numpy(np.nan_to_num(upstream.walks(2, 90)))
+    with torch.no_grad():
+        want, got, plain = (
+            one(context=series, num_output_patches=2).quantile_preds
+            for one in (model, loaded.model, CHRONOS_2.model)
+        )
+    assert torch.equal(got, want)
+    assert not torch.allclose(plain, want)  # the rotary base counts
+    assert families.detect({**other, "architectures": None}).name == "chronos-2"
+    assert families.detect(CHRONOS_2.family.config_of(loaded.model)).name == "chronos-2"

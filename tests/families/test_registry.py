@@ -13,13 +13,14 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 import tsmerge_export as tsm
+from tests.cli.said import bundle
 from tests.installed import forget_modules, install, install_example
 from tests.models import CONFIGS
 from tests.quick import quick_verdicts
 from tests.report.html.command_lines import run_as_printed
-from tsmerge_export import families
+from tsmerge_export import families, forecast
 from tsmerge_export.cli import main, main_export
-from tsmerge_export.errors import TsmergeError, UnsupportedError
+from tsmerge_export.errors import MissingDependencyError, TsmergeError, UnsupportedError, UsageError
 from tsmerge_export.families import listing, plugins
 from tsmerge_export.settings import entry_points
 
@@ -87,6 +88,57 @@ def test_a_family_of_another_package_is_exported_and_proved(
         want = loaded.model(torch.from_numpy(series))
         assert [step.removed for step in run.steps] == [10, 7]
     np.testing.assert_allclose(tsm.load("out").run({"context": series})["forecast"], want.numpy(), atol=1e-5)
+    forecasts(loaded.model)
+    assert main(["forecast", "out", "series.csv", "-h", "3", "-o", "out.csv", "--threads", "1"]) == 0
+    points = tsm.pipeline("out", threads=1).predict(np.loadtxt("series.csv", skiprows=1), 3)[0, 0]
+    np.testing.assert_allclose(np.loadtxt("out.csv", skiprows=1, delimiter=",", usecols=3), points, rtol=1e-5)
+
+
+def forecasts(model: Any) -> None:
+    """The forecaster of its package gives the model's own forecasts, series by series, whatever stands beside them."""
+    series = [np.random.default_rng(n).normal(size=n).astype(np.float32) for n in (40, 9, 40)]
+    pipeline = tsm.pipeline("out", threads=1)
+    assert type(pipeline).__module__ == "example_family.forecast"
+    got = pipeline.predict(series, 3)
+    assert got.shape == (3, 1, 3)
+    for one, row in zip(got, series, strict=True):
+        with torch.no_grad(), tsm.merging(model, tsm.MergeConfig(ratio="1/4")):
+            want = torch.sinh(model(torch.from_numpy(np.arcsinh(row))[None]))[:, :3].numpy()
+        np.testing.assert_allclose(one, want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "match"),
+    [
+        (
+            "x = 1 / 0\n",
+            UsageError,
+            "cannot be loaded: ZeroDivisionError: division by zero; mend broken_f:Made",
+        ),
+        ("import no_such_module\n", MissingDependencyError, "no_such_module is not installed"),
+        (
+            "class Made:\n    pass\n",
+            UsageError,
+            "broken_f:Made is no class of tsmerge_export.forecast.base.Forecaster",
+        ),
+        (
+            None,
+            UnsupportedError,
+            "a bundle of other is no forecaster; supported are autoformer,.*, point-encoder$",
+        ),
+    ],
+    ids=["raises", "absent", "other", "none"],
+)
+def test_a_broken_forecaster_is_one_line(code: str | None, kind: Any, match: str, site: Path) -> None:
+    if code is not None:
+        (site / "broken_f.py").write_text(code)
+        install(site, forecast.GROUP, "broken_f", "other = broken_f:Made")
+    _forget()
+    bundle(site / "made", "other")
+    with pytest.raises(kind, match=match) as caught:
+        tsm.pipeline(site / "made")
+    assert "\n" not in str(caught.value)
+    assert code is None or str(caught.value).startswith("forecaster plug-in 'other' of broken")
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tsmerge_export.bundle.distillation import FORMAT as DISTILLATION
 from tsmerge_export.bundle.distillation import RECORD, REMEDY, distillation_of
+from tsmerge_export.checkpoint import adapter
 from tsmerge_export.checkpoint.config_file import check_config, read_config, read_json_object
 from tsmerge_export.checkpoint.folder import read_folder_weights
 from tsmerge_export.checkpoint.hub import download, is_hub_id
@@ -76,7 +77,8 @@ def load_model(
 
     Args:
         source: folder in Hugging Face format (``config.json`` with ``model.safetensors``, shards and their index,
-            or ``pytorch_model.bin``); hub id ``org/name``; ``.pt`` file written by :func:`save_checkpoint`; ``.pt``
+            or ``pytorch_model.bin``), or of a LoRA adapter (``adapter_config.json``), merged into its base; hub
+            id ``org/name``; ``.pt`` file written by :func:`save_checkpoint`; ``.pt``
             or ``.safetensors`` file that holds a bare state_dict, together with ``config``.
         family: name of the family; by default found from the configuration.
         config: path of a ``config.json``, for weights that come without one.
@@ -141,10 +143,30 @@ def _read_folder(path: Path, extra: Path | None) -> tuple[dict[str, Any], dict[s
         raise UsageError(f"--config {extra}: {path} has a config.json of its own; leave --config out")
     if not own.is_file() and (path / "manifest.json").is_file():
         raise UsageError(f"{path}: is a bundle; give the model that it was made from")
+    if not own.is_file() and extra is None and (path / adapter.CONFIG).is_file():
+        return _read_adapter(path)
     if not own.is_file() and extra is None:
         raise UsageError(f"{path}: no config.json in this folder; give a model folder in Hugging Face format")
     settings = read_config(own if extra is None else extra)
     return settings, read_folder_weights(path)
+
+
+def _read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A base model with a LoRA adapter merged into it."""
+    found = adapter.read_adapter(folder)
+    base = Path(found.base)
+    if not base.is_dir():
+        if not is_hub_id(found.base):
+            raise UsageError(
+                f"{found.label}: its base {found.base!r} is no folder here and no hub id; write its path there"
+            )
+        base = download(found.base)
+    if not (base / "config.json").is_file():
+        raise UsageError(
+            f"{found.label}: its base {found.base!r} holds no config.json; an adapter needs a whole model"
+        )
+    settings, weights = _read_folder(base, None)
+    return settings, adapter.merged(found, weights)
 
 
 def _read_file(path: Path, extra: Path | None) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -9,7 +9,13 @@ from tsmerge_export.console.missing import how_to_install
 from tsmerge_export.errors import MissingDependencyError, UsageError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
-_SAFE = ["config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json"]
+_SAFE = [
+    "config.json",
+    "generation_config.json",
+    "adapter_config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+]
 _OLD = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
 _FILE_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".json", ".ckpt", ".pkl")
 

@@ -64,6 +64,7 @@ def merge_and_lower(
         merge,
         token_mask=hints.token_mask,
         token_log_size=hints.token_log_size,
+        apart=hints.apart,
         stay=stay_merged(component) if stay is None else stay,
         scope=hints.scope,
         protect_first=hints.protect_first,

@@ -55,7 +55,8 @@ def export_component(
 
     Returns:
         The model; its dynamic dims carry the names of the component's specs, and those that the exporter does not tell
-        are measured. The outputs are the component's, then ``hints.token_mask`` where that is an extra one.
+        are measured. The outputs are the component's, then ``hints.token_mask`` and ``hints.apart`` where they are
+        extra.
 
     Raises:
         UnsupportedError: the exporter froze a dim, refused the module, or does not know the opset.
@@ -84,9 +85,8 @@ def trace(component: Component, model: nn.Module, *, opset: int = DEFAULT_OPSET)
         for spec in component.inputs
     )
     outputs = [spec.name for spec in component.outputs]
-    mask = component.hints.token_mask
-    if mask is not None and mask not in outputs:
-        outputs.append(mask)
+    hints = component.hints
+    outputs += [name for name in (hints.token_mask, hints.apart) if name is not None and name not in outputs]
     with _refusals(component), quiet_exporter(), torch.no_grad():
         exported = torch.export.export(
             module,

@@ -138,6 +138,9 @@ class Hints:
     """What a family may tell the graph rewriter: data, no code.
 
     Attributes:
+        apart: name of an extra output with one entry along axis 0 for each token at the end of N that no merge is given
+            and that counts in no N, where that number follows from the inputs; a slice of tokens from the end that the
+            graph makes by a length of which this number is computed takes none but these.
         token_mask: name of a graph output ``[B, N]`` that is 0 where a token is padding. It may be an extra output
             of the exported module; it is dropped from the result unless it is one of the component's outputs.
         scope: regular expression; where the file has exporter scopes, points whose scope does not match are left.
@@ -148,6 +151,7 @@ class Hints:
 
     token_mask: str | None = None
     token_log_size: str | None = None
+    apart: str | None = None
     scope: str | None = None
     protect_first: int = 0
     protect_last: int = 0
@@ -173,7 +177,8 @@ class Component(ABC):
     def module(self, model: nn.Module) -> nn.Module:
         """The module to export: same weights, written so that batch and length stay dynamic.
 
-        Its forward takes ``inputs`` in order and returns ``outputs`` in order, then ``hints.token_mask`` if extra.
+        Its forward takes ``inputs`` in order and returns ``outputs`` in order, then ``hints.token_mask`` and
+        ``hints.apart`` if extra.
         """
 
     @abstractmethod

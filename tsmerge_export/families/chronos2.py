@@ -4,18 +4,20 @@ Rows of one group (the variates of one task, its covariates among them) attend t
 must lose the same tokens. Here one group is one row of the batch: its token is the concatenation of the tokens of its
 rows, ``[G, N, V * D]``, with one similarity, one size and one decision
 (R1 to R6 of docs/specification.md hold as they are, B being the groups).
-The tokens are the patches of the context, one REG token, and one for each patch of the horizon; only the first merge.
+The tokens are the patches of the context, one REG token, and one for each patch of the horizon; only the first merge,
+and by their own number: the others stand apart (R13.9).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import torch
 from chronos.chronos2 import Chronos2Model
-from chronos.chronos2.config import Chronos2CoreConfig
+from chronos.chronos2.config import Chronos2CoreConfig, Chronos2ForecastingConfig
 from chronos.chronos2.layers import Chronos2RotaryEmbedding
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -32,11 +34,13 @@ from tsmerge_export.families.base import (
     Published,
     TensorSpec,
 )
-from tsmerge_export.families.chronos2_hooks import instrument_encoder
+from tsmerge_export.families.chronos2_hooks import instrument
 from tsmerge_export.families.hf import TransformersFamily, detached_twin
 from tsmerge_export.families.objective import Objective, Quantiles
 from tsmerge_export.merge.run import MergeRun
 
+#: ``model_type`` of the other spelling; the legacy one is that of T5.
+_NATIVE = ("chronos2", "chronos_2", "chronos-2")
 _LEAST = torch.finfo(torch.float32).min
 _rotated = Chronos2RotaryEmbedding.apply_rotary_pos_emb
 
@@ -52,11 +56,11 @@ class _ExportModule(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, context: Tensor, future: Tensor, series_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """``[G, V, L]``, ``[G, V, P, patch]``, ``[G, V]`` float32 -> ``[G, V, Q, P, patch]``, token mask ``[G, N]``."""
+    def forward(self, context: Tensor, future: Tensor, series_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``[G, V, L]``, ``[G, V, P, patch]``, ``[G, V]`` float32 -> ``[G, V, Q, P, patch]``, token mask ``[G, N]``,
+        and as many numbers as tokens stand apart."""
         model = self.model
         groups, series, horizon, _ = future.shape
-        # So that no horizon is longer than the tokens at the end that merging leaves alone; the graph says so itself.
         horizon = torch.sym_min(horizon, model.chronos_config.max_output_patches)
         future = future[:, :, :horizon]
         x, real, (loc, scale) = self._tokens(context, future, series_mask)
@@ -66,7 +70,7 @@ class _ExportModule(nn.Module):
         out = x.unflatten(-1, (model.num_quantiles, -1)).permute(0, 2, 3, 1, 4)
         out = model.instance_norm.inverse(out, (loc[..., None, None], scale[..., None, None]))
         out = torch.where(series_mask[:, :, None, None, None] > 0, out, 0.0)
-        return out, real.amax(1)
+        return out, real.amax(1), torch.ones(1 + horizon)
 
     def _tokens(
         self, context: Tensor, future: Tensor, series_mask: Tensor
@@ -161,7 +165,7 @@ class _Model(Component):
             TensorSpec("series_mask", "float32", rows),
         )
         self.outputs = (TensorSpec("quantiles", "float32", (*rows, len(config.quantiles), "horizon", patch)),)
-        self.hints = Hints(token_mask="token_mask", protect_last=1 + most)
+        self.hints = Hints(token_mask="token_mask", apart="apart")
 
     def module(self, model: Any) -> nn.Module:
         return _ExportModule(detached_twin(model))
@@ -214,6 +218,24 @@ class _Model(Component):
         return out
 
 
+def _legacy(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config as chronos-forecasting spells it, of that or of the one that transformers' own port proposes: a
+    ``model_type`` of its own, what describes the forecast beside all else, and ``rope_parameters``."""
+    out = dict(config)
+    if config.get("model_type") not in _NATIVE:
+        return out
+    out["model_type"] = Chronos2CoreConfig.model_type
+    flat = {
+        field.name: out.pop(field.name) for field in fields(Chronos2ForecastingConfig) if field.name in out
+    }
+    if flat:
+        out["chronos_config"] = {**flat, **(config.get("chronos_config") or {})}
+    rope = out.pop("rope_parameters", None)
+    if isinstance(rope, Mapping) and "rope_theta" in rope:
+        out.setdefault("rope_theta", rope["rope_theta"])
+    return out
+
+
 class Chronos2(TransformersFamily):
     """Amazon's Chronos-2 (``Chronos2Model``): univariate, multivariate and with covariates."""
 
@@ -229,7 +251,7 @@ class Chronos2(TransformersFamily):
                 "known), `series_mask` [groups, series] -> `quantiles` [groups, series, levels, horizon, patch]",
             ),
         ),
-        "patches, concatenated over a group's series: one decision for each group; REG and horizon are protected",
+        "patches, concatenated over a group's series: one decision for each group; REG and horizon stand apart",
         runtimes=("ONNX Runtime",),
         unsupported=("other runtimes: not tried",),
     )
@@ -247,7 +269,11 @@ class Chronos2(TransformersFamily):
         },
     )  # fmt: skip
 
+    def matches(self, config: Mapping[str, Any]) -> bool:
+        return super().matches(config) or config.get("model_type") in _NATIVE
+
     def build(self, config: Mapping[str, Any]) -> nn.Module:
+        config = _legacy(config)
         own = config.get("chronos_config") or {}
         for name, fits in (
             ("use_reg_token", bool(own.get("use_reg_token"))),
@@ -263,12 +289,10 @@ class Chronos2(TransformersFamily):
         return (_Model(model),)
 
     def merge_points(self, model: Any) -> MergePoints:
-        return MergePoints(
-            len(model.encoder.block), protect_last=1 + int(model.chronos_config.max_output_patches)
-        )
+        return MergePoints(len(model.encoder.block))
 
     def instrument(self, model: Any, run: MergeRun) -> list[RemovableHandle]:
-        return instrument_encoder(model.encoder, run)
+        return instrument(model, run)
 
     def horizon(self, model: Any) -> int:
         return int(model.chronos_config.max_output_patches * model.chronos_config.output_patch_size)

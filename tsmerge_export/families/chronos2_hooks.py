@@ -51,39 +51,61 @@ class _Groups:
 
 
 class _Follower:
-    """The hooks of one encoder. Masks are kept as the original made them and aligned anew for each layer."""
+    """The hooks of one model. Masks are kept as the original made them and aligned anew for each layer.
+
+    The run sees the patches of the context alone; REG and the horizon's tokens stand apart, behind them (R13.9).
+    """
 
     def __init__(self, run: MergeRun) -> None:
         self.run = run
         self.groups: _Groups
+        self.horizon = 0  # patches
+        self.context = 0  # patches
         self.real: Tensor  # [G, N]: 1 where any series of the group has the token
         self.key: Tensor
         self.rope: tuple[Tensor, Tensor]
 
     def kept(self) -> Tensor | None:
         """``[R, M]`` int64: the surviving tokens of each row."""
-        return None if self.run.kept is None else self.run.kept[self.groups.of]
+        kept = self.run.kept
+        if kept is None:
+            return None
+        behind = torch.arange(self.context, self.context + 1 + self.horizon, device=kept.device)
+        return torch.cat([kept, behind.expand(len(kept), -1)], 1)[self.groups.of]
+
+    def embedded(self, _module: nn.Module, _args: Any, output: Tensor) -> None:
+        """The context's patches are embedded first, then those of the horizon, which are noted."""
+        self.horizon = output.shape[1]
 
     def begin(self, _module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         mask = kwargs["attention_mask"]
         self.groups = _Groups.from_ids(kwargs["group_ids"])
         self.real = self.groups.gather((mask != 0).float()).amax(1)
-        self.run.begin(self.real)
+        self.context = self.real.shape[1] - 1 - self.horizon
+        self.run.begin(self.real[:, : self.context])
 
     def align_time(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         kept = self.kept()
         if kept is None:
             return None
-        positions = self.run.align(kwargs["position_ids"], 1, positional=True)
+        positions = self.positions(kwargs["position_ids"])
         mask = torch.take_along_dim(kwargs["attention_mask"], kept[:, None, None, :], dim=3)
         proportion = self.run.proportion(self.groups.count)
         if proportion is not None:
-            mask = mask + proportion[self.groups.of]
+            mask = mask + nn.functional.pad(proportion, (0, 1 + self.horizon))[self.groups.of]
         if (
             len(positions) > 1
         ):  # as they are the same for all rows until they are gathered, there is one row of them
             positions = positions[self.groups.of]
         return args, {**kwargs, "position_ids": positions, "attention_mask": mask}
+
+    def positions(self, positions: Tensor) -> Tensor:
+        """``[1, N]`` -> those of the surviving tokens, ``[1 or G, M]``."""
+        front = self.run.align(positions[:, : self.context], 1, positional=True)
+        # Compact positions go on where those of the context end.
+        start = front.shape[1] if self.run.compact else self.context
+        behind = positions[:, start : start + 1 + self.horizon]
+        return torch.cat([front, behind.expand(len(front), -1)], 1)
 
     def align_group(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """``[N, 1, R, R]`` by the tokens that the row attended to has left: where the groups differ it masks anyway."""
@@ -96,7 +118,8 @@ class _Follower:
     def keep_out_padding(self, _module: nn.Module, args: tuple[Any, ...], output: AttentionOutput) -> Any:
         """The padding of a whole group masks every row, so the original attends to the whole batch alike. Nothing reads
         those tokens, but merging compares them; they stay as they are, so that no group depends on its neighbours."""
-        real = self.run.align(self.real, 1)[self.groups.of]
+        front = self.run.align(self.real[:, : self.context], 1)
+        real = torch.cat([front, self.real[:, self.context :]], 1)[self.groups.of]
         hidden = torch.where(real[..., None] > 0, output[0], args[0])
         return AttentionOutput(hidden_states=hidden, attn_weights=output.attn_weights)
 
@@ -117,25 +140,32 @@ class _Follower:
         def hook(_module: nn.Module, _args: Any, output: AttentionOutput) -> AttentionOutput:
             assert output.hidden_states is not None
             tokens = self.groups.joined(output.hidden_states)
-            merged = self.groups.parted(self.run.merge(layer, tokens, self.keys(heads)))
+            front, behind = tokens.split([tokens.shape[1] - 1 - self.horizon, 1 + self.horizon], 1)
+            made = self.run.merge(layer, front, self.keys(heads)[:, : front.shape[1]])
+            # Without a merge at this point the very tokens go on.
+            merged = self.groups.parted(tokens if made is front else torch.cat([made, behind], 1))
             return AttentionOutput(hidden_states=merged, attn_weights=output.attn_weights)
 
         return hook
 
     def unmerge(self, _module: nn.Module, _args: Any, output: Any) -> Any:
         """What follows takes the horizon's tokens from the end of N."""
-        full = self.run.unmerge(self.groups.joined(output.last_hidden_state))
-        output.last_hidden_state = self.groups.parted(full)
+        tokens = self.groups.joined(output.last_hidden_state)
+        front, behind = tokens.split([tokens.shape[1] - 1 - self.horizon, 1 + self.horizon], 1)
+        output.last_hidden_state = self.groups.parted(torch.cat([self.run.unmerge(front), behind], 1))
         return output
 
 
-def instrument_encoder(encoder: Any, run: MergeRun) -> list[RemovableHandle]:
+def instrument(model: Any, run: MergeRun) -> list[RemovableHandle]:
     """Merge after the time attention's residual of each block; group attention and feed-forward follow.
 
     A token is padding where no series of its group has it.
     """
-    follow = _Follower(run)
-    handles = [encoder.register_forward_pre_hook(follow.begin, with_kwargs=True)]
+    follow, encoder = _Follower(run), model.encoder
+    handles = [
+        model.input_patch_embedding.register_forward_hook(follow.embedded),
+        encoder.register_forward_pre_hook(follow.begin, with_kwargs=True),
+    ]
     for layer, block in enumerate(encoder.block):
         time, group, _ = block.layer
         attention = time.self_attention

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tsmerge_export.backends import Providers, check_runtime, get
 from tsmerge_export.bundle import Bundle
-from tsmerge_export.errors import UnsupportedError
+from tsmerge_export.errors import UnsupportedError, UsageError
 
 if TYPE_CHECKING:
     from tsmerge_export.console.progress import Progress
@@ -26,6 +26,9 @@ _FORECASTERS = {
     "timesfm": ("timesfm", "TimesFm"),
     "timesfm-2.5": ("timesfm", "TimesFm"),
 }
+
+#: Entry points of the forecasters that other packages bring for their families, each named after its family.
+GROUP = "tsmerge_export.forecasters"
 
 DEFAULT_MEMORY = 512 * 2**20
 
@@ -62,14 +65,27 @@ def pipeline(
     whole("memory", memory, 1, 2**62)
     bundle = Bundle.open(directory.path if isinstance(directory, Bundle) else directory)
     family = bundle.contents.family
-    if family not in _FORECASTERS:
-        raise UnsupportedError(
-            f"{bundle.path}: a bundle of {family} is no forecaster; supported are {', '.join(_FORECASTERS)}"
-        )
+    if family in _FORECASTERS:
+        module, name = _FORECASTERS[family]
+        make = getattr(import_module(f"tsmerge_export.forecast.{module}"), name)
+    else:
+        make = _plugged(family, bundle)
     from tsmerge_export.console.progress import LateBar
 
-    module, name = _FORECASTERS[family]
-    make = getattr(import_module(f"tsmerge_export.forecast.{module}"), name)
     session = get(runtime).forecaster(bundle, threads, providers, plugin)
     forecaster: Forecaster = make(bundle, session, memory=memory, progress=progress or LateBar("forecast"))
     return forecaster
+
+
+def _plugged(family: str | None, bundle: Bundle) -> type[Forecaster]:
+    """The forecaster that a package brings for its family; see :func:`pipeline` for what is raised."""
+    from tsmerge_export.forecast.base import Forecaster
+    from tsmerge_export.settings.entry_points import found, imported
+
+    if family is None or family not in found(GROUP):
+        names = ", ".join([*_FORECASTERS, *sorted(found(GROUP))])
+        raise UnsupportedError(f"{bundle.path}: a bundle of {family} is no forecaster; supported are {names}")
+    made, entry, label = imported(GROUP, "forecaster", family)
+    if not (isinstance(made, type) and issubclass(made, Forecaster)):
+        raise UsageError(f"{label}: {entry.value} is no class of {Forecaster.__module__}.Forecaster")
+    return made

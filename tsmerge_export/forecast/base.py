@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from fractions import Fraction
@@ -40,12 +40,15 @@ class Forecaster(ABC):
     Attributes:
         bundle: what it was made from. session: its components in ONNX Runtime.
         forecast_type: ``samples`` or ``quantiles``, what :meth:`predict` returns.
+        masks_padding: whether missing values (NaN) in front of a series leave its forecast as it is, where nothing
+            merges; without, only series of one length are run together.
         takes_covariates: whether further columns of a table, and several targets, are used.
         progress: told how far a call is.
     """
 
     forecast_type: str
     takes_covariates = False
+    masks_padding = True
 
     def __init__(self, bundle: Bundle, session: Session, *, memory: int, progress: Progress) -> None:
         self.bundle, self.session, self.progress = bundle, session, progress
@@ -72,7 +75,9 @@ class Forecaster(ABC):
             self._context = min(self._context, shape.length)
         merges = any(part.merges for part in bundle.contents.components)
         # Patches that overlap give a series in front of which there is padding more tokens.
-        self._padding_counts = merges or settings.get("patch_stride", self._patch) != self._patch
+        self._padding_counts = (
+            merges or not self.masks_padding or settings.get("patch_stride", self._patch) != self._patch
+        )
 
     def __repr__(self) -> str:
         name = type(self).__name__.lstrip("_")
@@ -80,6 +85,11 @@ class Forecaster(ABC):
             name, self.bundle.path, context_length=self._context, prediction_length=self._horizon,
             forecast_type=self.forecast_type,
         )  # fmt: skip
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What the bundle's manifest tells forecasters: what the family's ``pipeline`` said of the model."""
+        return self._settings
 
     @property
     def default_ratio(self) -> Fraction | None:

@@ -50,7 +50,7 @@ class _Points(QuantileForecaster):
     def _seen(self, length: int) -> int:
         return self._context  # whatever a series has
 
-    def _part(self, context: Floats, steps: int) -> Floats:
+    def run_once(self, context: Floats, steps: int) -> Floats:
         return self.session.run(_feed(self.session, context))["prediction_outputs"][:, None, :, 0]
 
 

@@ -228,7 +228,7 @@ class Chronos2(QuantileForecaster):
             raise UsageError(f"unrolled_quantiles: {missing:g} is none of the model's own levels ({own})")
         return [self._levels.index(level) for level in chosen]
 
-    def _part(self, context: Floats, steps: int) -> Floats:
+    def run_once(self, context: Floats, steps: int) -> Floats:
         raise NotImplementedError("groups are run by _Run")
 
 

@@ -66,5 +66,5 @@ class ChronosBolt(QuantileForecaster):
         # One more at each end, so that evenly spaced levels 0.1 to 0.9 stand at their ranks from 0 to 1.
         return quantile(np.concatenate([found[..., :1], found, found[..., -1:]], -1), levels, axis=2)
 
-    def _part(self, context: Floats, steps: int) -> Floats:
+    def run_once(self, context: Floats, steps: int) -> Floats:
         return self.session.run({"context": context})["quantiles"]

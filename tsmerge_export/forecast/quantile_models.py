@@ -144,7 +144,7 @@ class QuantileForecaster(Forecaster):
             for group in self._together(rows):
                 for start in range(0, len(group), size):
                     part = group[start : start + size]
-                    found = self._part(check.padded([rows[index] for index in part]), steps)
+                    found = self.run_once(check.padded([rows[index] for index in part]), steps)
                     if not done:
                         out = np.empty((len(rows), *found.shape[1:]), np.float32)
                     out[part] = found
@@ -153,5 +153,5 @@ class QuantileForecaster(Forecaster):
         return out
 
     @abstractmethod
-    def _part(self, context: Floats, steps: int) -> Floats:
+    def run_once(self, context: Floats, steps: int) -> Floats:
         """One run: ``[R, L]``, NaN is missing, -> ``[R, Q, steps or more]``."""

@@ -44,5 +44,5 @@ def quantiles(run: Callable[[Arrays], Arrays], settings: Mapping[str, Any], seri
 class TimesFm(QuantileForecaster):
     """A bundle of TimesFM, any version; see :func:`tsmerge_export.pipeline`."""
 
-    def _part(self, context: Floats, steps: int) -> Floats:
+    def run_once(self, context: Floats, steps: int) -> Floats:
         return quantiles(self.session.run, self._settings, context)

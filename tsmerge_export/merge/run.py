@@ -109,6 +109,11 @@ class MergeRun:
         self._size = self._kept = self._target = None
 
     @property
+    def compact(self) -> bool:
+        """Whether positions are cut to the first M, and not gathered."""
+        return self._positions == "compact"
+
+    @property
     def merged(self) -> bool:
         """Whether a merge step has run since :meth:`begin`."""
         return self._kept is not None
@@ -197,7 +202,7 @@ class MergeRun:
         if self._kept is None:
             return value
         kept = self._kept
-        if positional and self._positions == "compact":
+        if positional and self.compact:
             for axis in axes:
                 value = value.narrow(axis, 0, kept.shape[1]) if value.shape[axis] != 1 else value
             return value

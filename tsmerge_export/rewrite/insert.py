@@ -14,6 +14,7 @@ from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.merge.run import HIDDEN_NEEDS_BLOCKS
 from tsmerge_export.ops.schema import DOMAIN, VERSION
 from tsmerge_export.rewrite.align import Aligner
+from tsmerge_export.rewrite.apart import Apart
 from tsmerge_export.rewrite.branches import pass_branches
 from tsmerge_export.rewrite.dims import Dim, dims
 from tsmerge_export.rewrite.distances import fold_distances
@@ -64,6 +65,7 @@ def insert_merges(
     *,
     token_mask: str | None = None,
     token_log_size: str | None = None,
+    apart: str | None = None,
     stay: Mapping[str, int] | None = None,
     positions: Positions = "gather",
     metric: Metric = "x",
@@ -77,6 +79,8 @@ def insert_merges(
         token_mask: name of a graph output ``[B, N]``, 0 where a token is padding.
         token_log_size: name of a graph output ``[B, N]`` float32 that stays merged; under ``prop_attn`` it becomes the
             logarithm of the sizes of the tokens that stay.
+        apart: name of a graph output with one entry along axis 0 for each token at the end that no merge is given, see
+            :mod:`tsmerge_export.rewrite.apart`.
         stay: outputs that may stay merged, with their token axis. Every other output that had one entry per
             original token is unmerged.
         positions: ``gather`` or ``compact`` for operands that encode positions.
@@ -87,7 +91,7 @@ def insert_merges(
         UnsupportedError: a point or output cannot be handled.
     """
     return _Walk(
-        model, points, plan, token_mask, token_log_size, dict(stay or {}), positions, metric, prop_attn
+        model, points, plan, token_mask, token_log_size, apart, dict(stay or {}), positions, metric, prop_attn
     ).run()
 
 
@@ -99,6 +103,7 @@ class _Walk:
         plan: Mapping[int, MergeStep],
         token_mask: str | None,
         token_log_size: str | None,
+        apart: str | None,
         stay: dict[str, int],
         positions: Positions,
         metric: Metric,
@@ -112,27 +117,31 @@ class _Walk:
         self._log_size = token_log_size if prop_attn else None
         self._emit = Emitter(self._graph)
         tables = fold_distances(self._graph, self._emit)
+        tokens_apart = None if apart is None else self._output(apart, "the tokens apart")
+        self._apart = None if tokens_apart is None else Apart(self._emit, tokens_apart)
         aligner = Aligner(self._emit, compact=positions == "compact", tables=tables)
         upstream = frozenset(ancestors([point.value for point in points]))
-        self._context = Context(self._emit, aligner, prop_attn, self._ends(), upstream)
+        self._context = Context(self._emit, aligner, prop_attn, self._ends(tokens_apart), upstream)
         self._current: dict[ir.Value, ir.Value] = {}
         self._roots: dict[str | int, Stage] = {}
         self._report = RewriteReport()
-        self._mask, self._mask_name = None, token_mask
-        if token_mask is not None:
-            found = [value for value in self._graph.outputs if value.name == token_mask]
-            if not found:
-                raise UnsupportedError(f"the graph has no output {token_mask!r} to take the token mask from")
-            self._mask = found[0]
+        self._mask_name = token_mask
+        self._mask = None if token_mask is None else self._output(token_mask, "the token mask")
 
-    def _ends(self) -> Ends:
+    def _output(self, name: str, what: str) -> ir.Value:
+        found = [value for value in self._graph.outputs if value.name == name]
+        if not found:
+            raise UnsupportedError(f"the graph has no output {name!r} to take {what} from")
+        return found[0]
+
+    def _ends(self, apart: ir.Value | None) -> Ends:
         """Tokens at either end that take part in no merge."""
         attributes = [step.attributes for _, step in self._steps.values()]
         first, last = (
             min((int(each.get(name, 0)) for each in attributes), default=0)
             for name in ("protect_first", "protect_last")
         )
-        return Ends(first, last)
+        return Ends(first, last, frozenset() if apart is None else frozenset(ancestors([apart])))
 
     def run(self) -> RewriteReport:
         nodes = list(self._graph)
@@ -255,17 +264,22 @@ class _Walk:
         before = tags.get(axis) or self._root(x)
         shape = dims(x) or []
         symbol, int64 = f"tokens_after_layer_{point.layer}", ir.DataType.INT64
-        rows = [before.batch, symbol]
+        given, compared, size = x, self._compared(point, x, before), before.size
+        if self._apart is not None:
+            compared = self._apart.front(compared, before)
+            given, size = (self._apart.front(value, before) for value in (x, size))
+        alone = symbol if self._apart is None else f"{symbol}_alone"
+        rows = [before.batch, alone]
         outputs = [
             (x.dtype, [*rows, shape[2]]),
             (ir.DataType.FLOAT, rows),
             (int64, rows),
-            (int64, [before.batch, before.dim]),
+            (int64, [before.batch, (dims(given) or [None, before.dim])[1]]),
         ]
         hint = f"merge_layer_{point.layer}"
         node = self._emit.node(
             step.op_type,
-            [x, self._compared(point, x, before), before.size, *self._emit.share(step)],
+            [given, compared, size, *self._emit.share(step)],
             step.attributes,
             outputs,
             hint,
@@ -274,7 +288,8 @@ class _Walk:
         node.metadata_props["tsmerge.layer"] = str(point.layer)
         if point.scope:
             node.metadata_props["tsmerge.scope"] = point.scope
-        y, size, kept, target = node.outputs
+        made = list(node.outputs)
+        y, size, kept, target = made if self._apart is None else self._apart.joined(made, x, before, symbol)
         length, pads = self._emit.length(kept, 1), before.pads or step.pads
         stage = Stage(symbol, before.batch, length, size, before, kept, target, pads)
         y = y if axis else self._emit.transpose(y, [1, 0, 2])

@@ -24,6 +24,7 @@ def merge_graph(
     *,
     token_mask: str | None = None,
     token_log_size: str | None = None,
+    apart: str | None = None,
     stay: Mapping[str, int] | None = None,
     scope: str | None = None,
     protect_first: int = 0,
@@ -34,7 +35,7 @@ def merge_graph(
     Args:
         model: plain ONNX with or without value_info; it may be edited or copied.
         merge: the settings; layers count the points found, in order of execution.
-        token_mask, token_log_size, stay: see :func:`~tsmerge_export.rewrite.insert.insert_merges`.
+        token_mask, token_log_size, apart, stay: see :func:`~tsmerge_export.rewrite.insert.insert_merges`.
         scope: regular expression on exporter scopes, see :func:`~tsmerge_export.rewrite.points.find_points`.
         protect_first, protect_last: tokens at either end that take no part.
 
@@ -65,6 +66,7 @@ def merge_graph(
         plan,
         token_mask=token_mask,
         token_log_size=token_log_size,
+        apart=apart,
         stay=stay,
         positions=merge.positions,
         metric=merge.metric,

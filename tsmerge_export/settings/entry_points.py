@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tsmerge_export.errors import MissingDependencyError, UsageError
 
@@ -43,6 +44,29 @@ def distribution(group: str, name: str) -> dict[str, str]:
     return {} if entry is None or entry.dist is None else {entry.dist.name: entry.dist.version}
 
 
+def imported(group: str, word: str, name: str) -> tuple[Any, EntryPoint, str]:
+    """What an entry point names, the entry point, and the plug-in in words; see :func:`load` for what is raised."""
+    first, *others = found(group)[name]
+    label = f"{word} plug-in {name!r} of {package(first)}"
+    if others:
+        raise UsageError(f"{label}: {package(others[0])} claims the same name; uninstall one of them")
+    with _foreign(label, first):
+        return first.load(), first, label
+
+
+@contextmanager
+def _foreign(label: str, entry: EntryPoint) -> Iterator[None]:
+    """Whatever foreign code raises inside the block, the user gets one line."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(f"{label}: {error.name} is not installed") from error
+    except Exception as error:
+        raise UsageError(
+            f"{label} cannot be loaded: {one_line(error)}; mend {entry.value}, or uninstall it"
+        ) from error
+
+
 def load(group: str, word: str, name: str, kind: type[KindT]) -> tuple[KindT, str]:
     """Import what an entry point names, and call it where it is a class.
 
@@ -57,19 +81,9 @@ def load(group: str, word: str, name: str, kind: type[KindT]) -> tuple[KindT, st
             otherwise.
         MissingDependencyError: a module that it imports is not installed.
     """
-    first, *others = found(group)[name]
-    label = f"{word} plug-in {name!r} of {package(first)}"
-    if others:
-        raise UsageError(f"{label}: {package(others[0])} claims the same name; uninstall one of them")
-    try:
-        loaded = first.load()
+    loaded, first, label = imported(group, word, name)
+    with _foreign(label, first):
         made = loaded() if isinstance(loaded, type) else loaded
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(f"{label}: {error.name} is not installed") from error
-    except Exception as error:  # foreign code: whatever it raises, the user gets one line
-        raise UsageError(
-            f"{label} cannot be loaded: {one_line(error)}; mend {first.value}, or uninstall it"
-        ) from error
     if not isinstance(made, kind):
         raise UsageError(f"{label}: {first.value} is no {kind.__module__}.{kind.__qualname__}")
     own = getattr(made, "name", None)

@@ -47,5 +47,8 @@ class PointEncoder(TransformersFamily):
     def context(self, model):
         return 64
 
+    def pipeline(self, model):
+        return super().pipeline(model) | {"quantiles": [0.5]}
+
     def forecast(self, model, run, series, seed=0):
         return np.sinh(run(Model(model).from_series(model, series))["forecast"])[:, None]

@@ -37,10 +37,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Ends:
-    """How many tokens at either end no merge touches: counted from their end, they stay where they are."""
+    """How many tokens at either end no merge touches: counted from their end, they stay where they are.
+
+    ``apart``: what a number of tokens that stand apart at the end is computed from, where it is no constant.
+    """
 
     first: int = 0
     last: int = 0
+    apart: frozenset[ir.Value] = frozenset()
 
 
 @dataclass

@@ -104,10 +104,18 @@ def _takes_ends_alone(node: ir.Node, context: Context) -> bool:
     first = scalar(start)
     if first is None:
         most = _most_from_the_end(start)
-        return end >= _FAR and most is not None and most <= ends.last
+        known = (most is not None and most <= ends.last) or _is_apart(start, context)
+        return end >= _FAR and known
     if first >= 0:
         return 0 <= end <= ends.first
     return -ends.last <= first and (end >= _FAR or first <= end < 0)
+
+
+def _is_apart(start: ir.Value, context: Context) -> bool:
+    """Whether a computed start -m has an m that the number of tokens apart is computed from: these and more (R13.9)."""
+    minus = _behind(start)
+    least = _behind(minus.inputs[0]) if minus is not None and minus.op_type == "Neg" else None
+    return least is not None and least.op_type == "Min" and least.outputs[0] in context.ends.apart
 
 
 def _behind(value: ir.Value | None) -> ir.Node | None:
