@@ -114,7 +114,10 @@ class Encoder(Component):
         keep = (
             () if config.scaling in ("mean", "std", True) and not getattr(config, "keepdim", True) else (1,)
         )
-        static = int(config._number_of_features) - time_features(config)
+        # What a time step holds besides lagged values: static features, and those of the time.
+        static = (
+            int(config.feature_size) - config.input_size * len(config.lags_sequence) - time_features(config)
+        )
         self.outputs = (
             TensorSpec("last_hidden_state", "float32", ("batch", "tokens", int(config.d_model))),
             TensorSpec("encoder_log_size", "float32", ("batch", "tokens")),

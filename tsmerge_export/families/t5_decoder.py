@@ -144,12 +144,12 @@ class _StepModule(nn.Module):
         self.scale = sizes.width**-0.5 if model.config.scale_decoder_outputs else None
         attention = model.decoder.block[0].layer[0].SelfAttention
         self.farthest = int(attention.relative_attention_max_distance)
-        # Farther keys share the last bucket. Buckets as the original computes them, so no logarithm is left to differ.
-        buckets = attention._relative_position_bucket(
-            -torch.arange(self.farthest + 1), bidirectional=False,
-            num_buckets=attention.relative_attention_num_buckets, max_distance=self.farthest,
-        )  # fmt: skip
-        self.register_buffer("bias", attention.relative_attention_bias.weight.detach()[buckets])
+        # Farther keys share the last bucket. The original's own numbers, so no logarithm is left to differ: of the last
+        # query, by distance.
+        steps = self.farthest + 1
+        with torch.no_grad():
+            bias = attention.compute_bias(steps, steps)[0, :, -1].flip(-1).T
+        self.register_buffer("bias", bias.contiguous())
 
     def forward(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -76,7 +77,9 @@ class _ExportModule(nn.Module):
         for layer in self.model.decoder.layers:
             attention = layer.self_attn
             query, key, value = projected(attention, layer.input_layernorm(x), self.model.config.head_dim)
-            update = attended(attention._scale_query(query), key, value, biases)
+            # One scale for each feature; the number is the logarithm of e to base 2.
+            scale = nn.functional.softplus(attention.scaling) * (1.442695041 / math.sqrt(query.shape[-1]))
+            update = attended(query * scale, key, value, biases)
             # A padded token has nobody to attend to; it stays as it is.
             x = attention.o_proj(update) * real[..., None] + x
             x = layer.mlp(x, paddings=1 - real)
