@@ -84,7 +84,10 @@ class MergeRun:
         self.begin(None)
 
     def begin(self, size: Tensor | None) -> None:
-        """Start a forward. ``size [B, N]``: original tokens per token, 0 is padding; None is all 1."""
+        """Start a forward. ``size [B, N]``: original tokens per token, 0 is padding; None is all 1.
+
+        Tokens that stand apart (R13.9) are not among the N, here and in all that follows: the family's hooks keep them.
+        """
         self.steps: list[StepRecord] = []
         self._size = self._first_size = size
         self._kept: Tensor | None = None
