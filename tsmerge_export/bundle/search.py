@@ -5,10 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.precision import FP32
 
-def unmerged_words(meant: bool) -> str:
-    """What an unmerged model is called, by whether its weights are meant to run like that."""
-    return "unmerged" if meant else "unmerged (not what these weights are for)"
+
+def setting_words(merge: MergeConfig, precision: str, meant: bool) -> str:
+    """What a setting is called: ``local k=1 ratio=1/4, int8``.
+
+    Args:
+        precision: of the files. meant: whether unmerged weights are meant to run like that.
+    """
+    unmerged = "unmerged" if meant else "unmerged (not what these weights are for)"
+    words = merge.brief() if merge.active else unmerged
+    return words if precision == FP32 else f"{words}, {precision}"
 
 
 @dataclass(frozen=True)
@@ -25,7 +34,7 @@ class Tried:
 
     Attributes:
         increase_percent, upper_percent: of the error, and its bound. test: of a finalist.
-        meant: False of weights that were trained to merge, and run unmerged.
+        meant: False of weights that were trained to merge, and run unmerged. precision: of the files.
     """
 
     source: str
@@ -35,6 +44,7 @@ class Tried:
     speedup: float | None = None
     error: str | None = None
     meant: bool = True
+    precision: str = FP32
     test: Tested | None = None
 
     @property
@@ -75,6 +85,7 @@ class SearchRun:
     table: tuple[str, ...] = ()
     budget_seconds: float | None = None
     distill_seconds: float | None = None
+    precision: tuple[str, ...] = (FP32,)
     threads: int | None = None
     seed: int = 0
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from tsmerge_export.backends import DEFAULT
-from tsmerge_export.cli.readers import modules, percent
-from tsmerge_export.errors import UsageError
+from tsmerge_export.backends.onnxruntime.place import SHORT, Place
+from tsmerge_export.cli.readers import modules, names, percent
+from tsmerge_export.errors import UnsupportedError, UsageError
 from tsmerge_export.settings.precision import BUDGET, FP32, HALVES, KINDS, Precision
 
 
@@ -35,6 +37,33 @@ def add_precision_options(parser: argparse.ArgumentParser) -> None:
         metavar="P%",
         help="fail where a --precision below fp32 may cost more of the weighted quantile loss",
     )
+
+
+def precisions(text: str) -> tuple[str, ...]:
+    """Type of a ``--precision`` that takes several."""
+    return names(text, "precision")
+
+
+def check_precisions(kinds: Sequence[str], place: Place) -> None:
+    """Refuse what files to be timed at ``place`` cannot be.
+
+    Raises:
+        UsageError: an unknown precision. UnsupportedError: one that the place cannot time.
+    """
+    for kind in kinds:
+        if not Precision(kind).low:
+            continue
+        if kind in HALVES and place.on_cpu:
+            others = ", ".join(one for one in KINDS if one not in HALVES)
+            raise UnsupportedError(
+                f"--precision {kind}: files in half are for GPUs, and their times on a CPU say nothing of one; "
+                f"choose among {others}, or give --providers cuda"
+            )
+        if place.names[0] == SHORT["tensorrt"]:
+            raise UnsupportedError(
+                f"--precision {kind}: files below float32 are not for TensorRT; give --providers cuda or cpu, or "
+                "leave --precision out"
+            )
 
 
 def precision_of(args: argparse.Namespace) -> Precision:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tsmerge_export.cli.model import add_model_options
+from tsmerge_export.cli.precision import check_precisions, precisions
 from tsmerge_export.cli.providers import add_provider_options, place_of, provider_options
 from tsmerge_export.cli.readers import names, percent, seconds, whole
 from tsmerge_export.cli.tables import FILES, add_table_options, read_data
 from tsmerge_export.errors import UsageError
+from tsmerge_export.settings.precision import FP32, KINDS, Precision
 
 if TYPE_CHECKING:
     from tsmerge_export.tables.table import Table
@@ -50,6 +52,14 @@ def fill(parser: argparse.ArgumentParser) -> None:
         type=seconds,
         metavar="TIME",
         help="then train weights for the best settings, that long in all, and compare these too (see tsmerge distill)",
+    )
+    parser.add_argument(
+        "--precision",
+        type=precisions,
+        default=(FP32,),
+        metavar="KIND,...",
+        help=f"choose among these precisions too ({', '.join(KINDS)}); the best settings are measured in each, fp16 "
+        f"and bf16 on GPUs alone; default: {FP32}",
     )
     parser.add_argument("-o", "--output", metavar="DIR", help="bundle to write; default: <model>-tuned")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
@@ -106,6 +116,7 @@ def run(args: argparse.Namespace) -> int:
         check_plot(args.plot)
 
     place = place_of(args)
+    check_precisions(args.precision, place)
     from tempfile import TemporaryDirectory
 
     from tsmerge_export.console.progress import TUNE_STEPS, RichProgress
@@ -114,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
     from tsmerge_export.tools.bench.group import first_only
     from tsmerge_export.tools.tune.contender import prepare
     from tsmerge_export.tools.tune.log import kept
-    from tsmerge_export.tools.tune.search import Search, Tried, identity_of, pareto
+    from tsmerge_export.tools.tune.search import NONE, Search, Tried, identity_of, pareto
     from tsmerge_export.tools.tune.show import front_table, plot, print_answer
     from tsmerge_export.tools.tune.verdict import answer, settled
     from tsmerge_export.verify.change import LEAST_WINDOWS
@@ -145,6 +156,10 @@ def run(args: argparse.Namespace) -> int:
                 batch=args.batch,
             )
             contenders = [prepared(model, length=args.length, options=options) for model in args.models]
+            below = [kind for kind in args.precision if kind != FP32]
+            for contender in contenders:
+                for kind in below:  # where it cannot be, that is said before the search
+                    contender.run_of(NONE, kind)
             search = Search(contenders, args.metric, study, identity, args.seed)
             progress.step("search")
             shape = contenders[search.reference].validation.target.shape
@@ -177,6 +192,10 @@ def run(args: argparse.Namespace) -> int:
                     prepared=lambda path: prepared(str(path), length=context, options={}), options=options,
                     force=args.force, seed=args.seed, threads=args.threads, progress=progress,
                 )  # fmt: skip
+            if below:
+                progress.step("quantise")
+                search.lower(below, args.max_increase, progress.update)
+                progress.below(front_table(search.tried, args.metric, **shown))
             progress.step("test")
             tried = search.tried
             chosen = answer(
@@ -187,6 +206,7 @@ def run(args: argparse.Namespace) -> int:
                 args.max_increase,
                 progress.update,
                 also,
+                args.precision,
             )
             tried = settled(tried, chosen.finals)
         notes = list(dict.fromkeys(note for one in contenders for note in one.notes))
@@ -207,6 +227,7 @@ def run(args: argparse.Namespace) -> int:
                 "table": table.options.words(),
                 "budget_seconds": args.budget,
                 "distill_seconds": args.distill,
+                "precision": list(args.precision),
                 "threads": args.threads,
                 "seed": args.seed,
             },
@@ -248,6 +269,7 @@ def _export(
     ``search`` goes into its report.
     """
     from tsmerge_export import api
+    from tsmerge_export.bundle.search import setting_words
     from tsmerge_export.cli.handler import raise_if_interrupted
     from tsmerge_export.console.progress import EXPORT_STEPS, RichProgress
     from tsmerge_export.report.text import print_verdicts
@@ -256,6 +278,8 @@ def _export(
     with RichProgress(EXPORT_STEPS, raise_if_interrupted) as progress:
         contents = api.export(
             chosen.source, chosen.merge, output=output, force=args.force, data=usable_columns(table)[0],
-            threads=args.threads, seed=args.seed, search=search, progress=progress, **provider_options(args), **options,
+            precision=Precision(chosen.precision), threads=args.threads, seed=args.seed, search=search,
+            progress=progress, **provider_options(args), **options,
         ).contents  # fmt: skip
-    print_verdicts(contents.verdicts, title=f"{contents.family}: {chosen.merge.describe()}")
+    words = setting_words(chosen.merge, chosen.precision, chosen.meant)
+    print_verdicts(contents.verdicts, title=f"{contents.family}: {words}")

@@ -104,7 +104,7 @@ class Fake:
 
     name, validation, test = "m", None, SimpleNamespace(columns=("a",))
 
-    def errors(self, merge: MergeConfig, windows: Any) -> dict[str, Any]:
+    def errors(self, merge: MergeConfig, windows: Any, precision: str = "fp32") -> dict[str, Any]:
         return {"mse": np.ones((1, 5))}
 
     def least(self, metric: str, windows: Any) -> Any:

@@ -93,10 +93,10 @@ def test_search_records_continues_and_survives_failures(
     made = prepared(tmp_path)
     run_of = contender.Contender.run_of
 
-    def no_global(self: contender.Contender, merge: MergeConfig) -> Any:
+    def no_global(self: contender.Contender, merge: MergeConfig, *precision: str) -> Any:
         if merge.method == "global":
             raise UnsupportedError("model.onnx: no global here")
-        return run_of(self, merge)
+        return run_of(self, merge, *precision)
 
     monkeypatch.setattr(contender.Contender, "run_of", no_global)
     monkeypatch.setattr(search, "time_against", always(1.5))
@@ -147,7 +147,9 @@ def test_what_the_weights_were_trained_for_is_tried_and_unmerged_is_marked(
 
     # One that cannot be measured is a row, as any other.
     with monkeypatch.context() as patch:
-        patch.setattr(Search, "_figures", lambda self, *one: fails(self, *one[1:]) if one[1].active else base)
+        patch.setattr(
+            Search, "_figures", lambda self, *one: fails(self, *one[1:3]) if one[1].active else base
+        )
         assert Search._tried(found, made, third).error == "does not build"
 
 

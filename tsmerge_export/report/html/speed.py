@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import PurePath
 
 from tsmerge_export.bundle.report import Report
-from tsmerge_export.bundle.search import Search, Tried, unmerged_words
+from tsmerge_export.bundle.search import Search, Tried, setting_words
 from tsmerge_export.console.figures import change
 from tsmerge_export.report.html.chart import Axes, ticks
 from tsmerge_export.report.html.markup import Html, bar, join, section, table, tag
@@ -144,8 +144,7 @@ def _searched(search: Search) -> list[Html]:
 
 
 def _name(one: Tried, several: bool) -> str:
-    merge = MergeConfig.from_dict(one.merge)
-    words = merge.brief() if merge.active else unmerged_words(one.meant)
+    words = setting_words(MergeConfig.from_dict(one.merge), one.precision, one.meant)
     return f"{PurePath(one.source).name}: {words}" if several else words
 
 

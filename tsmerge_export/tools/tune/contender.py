@@ -15,10 +15,14 @@ import torch
 
 from tsmerge_export.compile.checkpoint_source import CheckpointSource
 from tsmerge_export.compile.compilation import Compilation
+from tsmerge_export.compile.half import halve_files
+from tsmerge_export.compile.precision import quantise_files
 from tsmerge_export.errors import UsageError
 from tsmerge_export.families.base import Arrays, Component, Forecast
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.precision import FP32, Precision
 from tsmerge_export.settings.trained import Trained
+from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.change import LEAST_WINDOWS
 from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.data import (
@@ -37,6 +41,8 @@ from tsmerge_export.verify.threads import torch_threads
 from tsmerge_export.verify.window_errors import Forecasts, next_to_nothing, run_named
 
 Run = Callable[[Arrays], Arrays]
+#: The call that everything is held against; its file stays open.
+_REFERENCE = (MergeConfig(method="none"), FP32)
 
 
 @dataclass
@@ -47,6 +53,7 @@ class Contender:
         name: as the user named it. compilation: its files; the first component is what is merged and timed.
         validation: windows that the search looks at. test: windows that it never sees.
         feed: inputs of the timed call. checks: how files are run and sampled. folder: for what is built.
+        behind: float32 files of the components behind the first, which merging leaves as they are.
         forecast: where the family generates step by step: its exported decoder around a run of the first component.
         notes: what of the data was left out. data: its name.
     """
@@ -59,10 +66,12 @@ class Contender:
     feed: Arrays
     checks: Checks
     folder: Path
+    behind: tuple[Built, ...] = ()
     forecast: Forecast | None = None
     notes: tuple[str, ...] = ()
     data: str = ""
-    runs: dict[MergeConfig, Run] = field(default_factory=dict, repr=False)
+    runs: dict[tuple[MergeConfig, str], Run] = field(default_factory=dict, repr=False)
+    low_forecasts: dict[str, Forecast | None] = field(default_factory=dict, repr=False)
 
     @property
     def component(self) -> Component:
@@ -79,31 +88,50 @@ class Contender:
         """Where it can merge."""
         return self.source.of_family.merge_points(self.source.model).count
 
-    def run_of(self, merge: MergeConfig) -> Run:
+    def run_of(self, merge: MergeConfig, precision: str = FP32) -> Run:
         """A call of the file merged by ``merge``; the last few are kept open.
 
         Raises:
             UnsupportedError: the setting cannot be built for this model.
+            UsageError: no product of it is large enough for ``precision``.
         """
-        if merge not in self.runs:
+        key = (merge, precision)
+        if key not in self.runs:
             while len(self.runs) > 3:
-                del self.runs[next(key for key in self.runs if key.active)]
+                del self.runs[next(known for known in self.runs if known != _REFERENCE)]
             with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
                 # What was traced lies in the folder of the search: it is needed again.
                 self.compilation.plain(self.component, self.folder)
                 built = self.compilation.merged(self.component, Path(scratch), merge)
+                if precision != FP32:
+                    built = self._below(built, precision, Path(scratch))
                 names = [spec.name for spec in self.component.outputs]
                 session = self.checks.open(built.merged, timed=True)
-            self.runs[merge] = partial(run_named, session, names)
-        return self.runs[merge]
+            self.runs[key] = partial(run_named, session, names)
+        return self.runs[key]
 
-    def errors(self, merge: MergeConfig, windows: Windows) -> dict[str, Errors]:
-        """By metric ``[C, W]``, see :func:`~tsmerge_export.verify.window_errors.window_errors`."""
-        family, model = self.source.of_family, self.source.model
-        with torch_threads(self.checks.threads):
-            return Forecasts(family, model, self.run_of(merge), self.checks.seed, self.forecast).errors(
-                windows
+    def _below(self, built: Built, precision: str, scratch: Path) -> Built:
+        """The first component below float32. The others are made so with it, as in a bundle, and opened once."""
+        wanted, new = Precision(precision), precision not in self.low_forecasts
+        # What forecasts is open for as long as the search is.
+        place = Path(tempfile.mkdtemp(dir=self.folder if new else scratch))
+        twins = [built, *self.behind]
+        if wanted.half:
+            low, _ = halve_files(self.source, twins, wanted, place)
+        else:
+            low, _ = quantise_files(twins, wanted, place)
+        if new:
+            self.low_forecasts[precision] = decoded_by(
+                self.source.of_family, self.source.model, low, self.checks
             )
+        return low[0]
+
+    def errors(self, merge: MergeConfig, windows: Windows, precision: str = FP32) -> dict[str, Errors]:
+        """By metric ``[C, W]``, see :func:`~tsmerge_export.verify.window_errors.window_errors`."""
+        family, model, run = self.source.of_family, self.source.model, self.run_of(merge, precision)
+        forecast = self.forecast if precision == FP32 else self.low_forecasts[precision]
+        with torch_threads(self.checks.threads):
+            return Forecasts(family, model, run, self.checks.seed, forecast).errors(windows)
 
     def least(self, metric: str, windows: Windows) -> Errors:
         """``[C]``: an error of one window that counts as next to nothing."""
@@ -118,9 +146,9 @@ class Contender:
         repeated = np.tile(pool, -(-length // context))[:, -length:]
         return replace(self, feed=self.source.feed(np.resize(repeated, (batch, length))))
 
-    def call(self, merge: MergeConfig) -> Callable[[], object]:
+    def call(self, merge: MergeConfig, precision: str = FP32) -> Callable[[], object]:
         """The call that is timed."""
-        run = self.run_of(merge)
+        run = self.run_of(merge, precision)
         return lambda: run(self.feed)
 
     @contextmanager
@@ -215,21 +243,20 @@ def prepare(
     compilation.plain(source.components[0], folder)
     validation = rolling_windows(seen, context, horizon, limit=windows)
     pool = validation.context.reshape(-1, context)
+    behind = _behind(source, compilation, folder)
     return Contender(
         name, source, compilation, validation, rolling_windows(table, context, horizon, limit=windows),
-        source.feed(np.resize(pool, (batch, context))), checks, folder, _decoded(source, compilation, folder, checks),
-        tuple(notes), table.name,
+        source.feed(np.resize(pool, (batch, context))), checks, folder, behind,
+        decoded_by(source.of_family, source.model, behind, checks), tuple(notes), table.name,
     )  # fmt: skip
 
 
-def _decoded(
-    source: CheckpointSource, compilation: Compilation, folder: Path, checks: Checks
-) -> Forecast | None:
-    """The components behind the first, where there are any; merging leaves them as they are."""
+def _behind(source: CheckpointSource, compilation: Compilation, folder: Path) -> tuple[Built, ...]:
+    """The components behind the first, where it takes them to forecast; merging leaves them as they are."""
     if source.of_family.generation(source.model) is None:
-        return None
+        return ()
     place, built = Path(tempfile.mkdtemp(dir=folder)), []
     for part in source.components[1:]:
         built.append(compilation.merged(part, place, MergeConfig(method="none")))
         compilation.forget(part)
-    return decoded_by(source.of_family, source.model, built, checks)
+    return tuple(built)

@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.precision import FP32
 from tsmerge_export.verify.speed import Speedup
 
 #: A speed-up below this is within what timings scatter: nobody should merge for it.
@@ -31,7 +32,7 @@ class Crossover:
     """One setting at several lengths.
 
     Attributes:
-        source: the model. merge: the setting.
+        source: the model. merge, precision: the setting.
         speeds: (length in steps, speed-up over the same model unmerged), ascending.
         shortest: whether nothing shorter than the first of them makes sense; else all below it was left out because
             merging does not pay there either.
@@ -41,6 +42,7 @@ class Crossover:
     merge: MergeConfig
     speeds: tuple[tuple[int, Speedup], ...]
     shortest: bool = True
+    precision: str = FP32
 
     @property
     def length(self) -> int | None:
@@ -55,7 +57,8 @@ class Crossover:
     def words(self) -> str:
         """Where it is faster, where that is within noise, where it is not, and below which length not to merge."""
         parts = {kind: ", ".join(self._ranges(kind)) for kind in (FASTER, NOISE, SLOWER)}
-        said = f"faster than unmerged by {100 * WORTH - 100:.0f} % or more "
+        rival = "unmerged" if self.precision == FP32 else f"unmerged {FP32}"
+        said = f"faster than {rival} by {100 * WORTH - 100:.0f} % or more "
         said += f"at {parts[FASTER]} steps" if parts[FASTER] else "at no length for certain"
         if parts[NOISE]:
             said += f"; within noise at {parts[NOISE]} steps"
@@ -79,8 +82,8 @@ class Crossover:
             {"length": length, **speed.to_dict(), "judged": judged(speed)} for length, speed in self.speeds
         ]
         return {
-            "source": self.source, "merge": self.merge.to_dict(), "length": self.length, "lengths": lengths,
-            "words": self.words(),
+            "source": self.source, "merge": self.merge.to_dict(), "precision": self.precision,
+            "length": self.length, "lengths": lengths, "words": self.words(),
         }  # fmt: skip
 
 
@@ -96,12 +99,13 @@ def crossover(
     lengths: Sequence[int],
     known: dict[int, Speedup],
     time: Callable[[int], Speedup],
+    precision: str = FP32,
 ) -> Crossover:
     """Time a setting from the longest length down, until it no longer pays.
 
     Args:
         lengths: ascending. known: what has been timed already is not timed again: there is one figure for each length.
-        time: length -> speed-up over the same model unmerged.
+        time: length -> speed-up over the same model unmerged, in float32. precision: of the setting's files.
     """
     speeds: list[tuple[int, Speedup]] = []
     least = min(known, default=lengths[-1])
@@ -110,4 +114,4 @@ def crossover(
         speeds.insert(0, (length, speed))
         if judged(speed) == SLOWER and length <= least:
             break
-    return Crossover(source, merge, tuple(speeds), speeds[0][0] == lengths[0])
+    return Crossover(source, merge, tuple(speeds), speeds[0][0] == lengths[0], precision)

@@ -13,6 +13,7 @@ from typing import Any
 from tsmerge_export.backends.onnxruntime.place import HERE, Place
 from tsmerge_export.errors import MissingDependencyError, UnsupportedError, UsageError
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.precision import FP32
 from tsmerge_export.settings.registry import built_in
 from tsmerge_export.tools.tune.contender import Contender
 from tsmerge_export.tools.tune.space import first_guesses, methods, suggest
@@ -24,6 +25,9 @@ NONE = MergeConfig(method="none")
 _STUDY = "tsmerge"
 _RUNS = 10
 _SECONDS = 4.0
+#: So many settings are measured below float32 at most, those that are less than so many times as fast as others among
+#: them, until so many are within the budget.
+_LOWERED, _NEAR, _ENOUGH = 8, 1.05, 3
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Tried:
     """One setting that was tried.
 
     Attributes:
-        source: the model. merge: the setting; ``none`` is the model as it is.
+        source: the model. merge: the setting; ``none`` is the model as it is. precision: of the files.
         increase: of the metric over the reference on the validation windows, per cent, median over columns (see
             :mod:`tsmerge_export.verify.change`).
         upper: bound that the increase stays below with 90 % confidence; the budget is held against it.
@@ -49,12 +53,24 @@ class Tried:
     speedup: float
     error: str | None = None
     meant: bool = True
+    precision: str = FP32
+
+    @property
+    def key(self) -> tuple[str, MergeConfig, str]:
+        """What was tried."""
+        return (self.source, self.merge, self.precision)
+
+    @property
+    def changed(self) -> bool:
+        """Whether it is more than another model as it is."""
+        return self.merge.active or self.precision != FP32
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {
             "source": self.source,
             "merge": self.merge.to_dict(),
+            "precision": self.precision,
             "increase_percent": self.increase if self.error is None else None,
             "upper_percent": self.upper if self.error is None else None,
             "speedup": self.speedup if self.error is None else None,
@@ -147,6 +163,7 @@ class Search:
         ]
         # No proposal need hit upon them; measured by every run, as the unmerged models are.
         self.trained = [one for contender in self.contenders for one in self._trained(contender)]
+        self.low: list[Tried] = []
 
     def add(self, contender: Contender) -> list[Tried]:
         """A model that came up when the search was over: unmerged, and by what its weights were trained for.
@@ -159,6 +176,26 @@ class Search:
         found = self._trained(contender)
         self.trained += found
         return found
+
+    def lower(self, kinds: Sequence[str], most: float, told: Callable[[int, int], None]) -> None:
+        """Measure the settings worth it below float32, too; the search over merging is done.
+
+        Of every precision the fastest come first, until :data:`_ENOUGH` are within the budget.
+
+        Args:
+            kinds: precisions. most: the budget, per cent. told: called with (done, of so many at most).
+        """
+        chosen = worth_lowering(self.tried, most)
+        by_source = {contender.name: contender for contender in self.contenders}
+        for number, kind in enumerate(kinds):
+            within = 0
+            for done, one in enumerate(chosen):
+                found = self._tried(by_source[one.source], one.merge, kind)
+                self.low.append(found)
+                told(number * len(chosen) + done + 1, len(kinds) * len(chosen))
+                within += one.merge.active and found.error is None and found.upper <= most
+                if within == _ENOUGH:
+                    break
 
     def _trained(self, contender: Contender) -> list[Tried]:
         settings = () if contender.trained is None else contender.trained.settings()
@@ -179,7 +216,7 @@ class Search:
     @property
     def tried(self) -> list[Tried]:
         """Everything that has been tried, the unmerged models first, then what their weights were trained for; also in
-        runs before this one."""
+        runs before this one. What is below float32 comes last."""
         states = self._optuna.trial.TrialState
         found = [*self.unmerged, *self.trained]
         for trial in self._study.get_trials(deepcopy=False, states=(states.COMPLETE, states.FAIL)):
@@ -191,7 +228,7 @@ class Search:
                         record["upper_percent"] or 0.0, record["speedup"] or 0.0, record["error"],
                     )
                 )  # fmt: skip
-        return found
+        return found + self.low
 
     def _bury(self) -> None:
         """A setting that a run before this one began and never ended took the process down: a row, and not again."""
@@ -206,24 +243,31 @@ class Search:
                 self._study._storage.set_trial_user_attr(trial._trial_id, "record", lost.to_dict())
             self._study.tell(trial.number, state=self._optuna.trial.TrialState.FAIL)
 
-    def _figures(self, contender: Contender, merge: MergeConfig, errors: Errors) -> Tried:
+    def _figures(
+        self, contender: Contender, merge: MergeConfig, errors: Errors, precision: str = FP32
+    ) -> Tried:
         worse = increase(errors, self._base, self._least)
         if not math.isfinite(worse.median):
             raise UnsupportedError("its forecasts are not numbers everywhere")
         speedup = 1.0
         reference = self.contenders[self.reference]
-        if contender is not reference or merge.active:
-            speedup = time_against(reference, contender, merge, runs=_RUNS, seconds=_SECONDS).value
+        if contender is not reference or merge.active or precision != FP32:
+            speedup = time_against(
+                reference, contender, merge, runs=_RUNS, seconds=_SECONDS, precision=precision
+            ).value
         meant = merge.active or contender.trained is None or not contender.trained.needs_merging
-        return Tried(contender.name, merge, worse.median, worse.upper, speedup, meant=meant)
+        return Tried(
+            contender.name, merge, worse.median, worse.upper, speedup, meant=meant, precision=precision
+        )
 
-    def _tried(self, contender: Contender, merge: MergeConfig) -> Tried:
+    def _tried(self, contender: Contender, merge: MergeConfig, precision: str = FP32) -> Tried:
         """The figures of a setting; where it fails, the reason."""
         try:
-            return self._figures(contender, merge, contender.errors(merge, contender.validation)[self.metric])
+            errors = contender.errors(merge, contender.validation, precision)[self.metric]
+            return self._figures(contender, merge, errors, precision)
         except Exception as error:  # whatever a setting runs into is a row of the table
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            return Tried(contender.name, merge, 0.0, 0.0, 0.0, reason)
+            return Tried(contender.name, merge, 0.0, 0.0, 0.0, reason, precision=precision)
 
     def step(self) -> Tried:
         """Try one setting. What fails is recorded with its reason, and the search goes on."""
@@ -232,7 +276,7 @@ class Search:
         contender = by_source[trial.suggest_categorical("model", tuple(by_source))]
         merge = suggest(trial, contender.points)
         known = next(
-            (t for t in self.tried if (t.source, t.merge) == (contender.name, merge) and t.error is None),
+            (t for t in self.tried if t.key == (contender.name, merge, FP32) and t.error is None),
             None,
         )
         try:
@@ -261,11 +305,38 @@ class Search:
             told(found, min(1.0, (time.monotonic() - begin) / seconds))
 
 
+def worth_lowering(tried: Sequence[Tried], most: float) -> list[Tried]:
+    """The settings to measure below float32: the unmerged models, then what is within the budget on the front, or as
+    good as on it, the fastest first.
+
+    Where a setting is outside of the budget, its quantised files can be within it by chance alone. One that another
+    beats by :data:`_NEAR` in float32 is hardly the best in another precision.
+
+    Args:
+        tried: in float32. most: the budget, per cent.
+    """
+    good = list({one.key: one for one in tried if one.error is None}.values())
+
+    def beaten(one: Tried) -> bool:
+        return any(other.upper <= one.upper and other.speedup > _NEAR * one.speedup for other in good)
+
+    near = [one for one in good if one.merge.active and one.upper <= most and not beaten(one)]
+    near.sort(key=lambda one: -one.speedup)
+    return [*(one for one in good if not one.merge.active and one.meant), *near[:_LOWERED]]
+
+
 def time_against(
-    reference: Contender, contender: Contender, merge: MergeConfig, *, runs: int, seconds: float
+    reference: Contender,
+    contender: Contender,
+    merge: MergeConfig,
+    *,
+    runs: int,
+    seconds: float,
+    precision: str = FP32,
 ) -> Speedup:
-    """How many times as fast as the unmerged reference, from one interleaved run."""
-    return speedup_of(*in_turns(reference.call(NONE), contender.call(merge), runs=runs, seconds=seconds))
+    """How many times as fast as the unmerged reference in float32, from one interleaved run."""
+    calls = reference.call(NONE), contender.call(merge, precision)
+    return speedup_of(*in_turns(*calls, runs=runs, seconds=seconds))
 
 
 def identity_of(

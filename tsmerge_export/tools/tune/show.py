@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from tsmerge_export.bundle.search import unmerged_words
+from tsmerge_export.bundle.search import setting_words
 from tsmerge_export.console.figures import change
 from tsmerge_export.console.terminal import console, print_table, table
 from tsmerge_export.tools.tune.crossover import interval
@@ -18,7 +18,7 @@ from tsmerge_export.tools.tune.verdict import Answer, Final
 
 def name_of(one: Tried, several: bool) -> str:
     """A setting in words, with the model in front where there is more than one."""
-    words = one.merge.brief() if one.merge.active else unmerged_words(one.meant)
+    words = setting_words(one.merge, one.precision, one.meant)
     return f"{Path(one.source).name}: {words}" if several else words
 
 
@@ -68,7 +68,8 @@ def print_answer(
         print(reason)
     if answer.pays_from is not None:
         pays = answer.pays_from
-        print(f"{name_of(Tried(pays.source, pays.merge, 0, 0, 0), several)} is {pays.words()}")
+        probed = Tried(pays.source, pays.merge, 0, 0, 0, precision=pays.precision)
+        print(f"{name_of(probed, several)} is {pays.words()}")
     best = answer.best
     if best is not answer.fastest:
         words = name_of(best.tried, several)

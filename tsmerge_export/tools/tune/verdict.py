@@ -13,6 +13,7 @@ from typing import Any
 from tsmerge_export.console.figures import change
 from tsmerge_export.errors import UsageError
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.precision import FP32
 from tsmerge_export.tools.tune.contender import Contender
 from tsmerge_export.tools.tune.crossover import (
     FASTER,
@@ -111,8 +112,8 @@ class Answer:
 
 def settled(tried: Sequence[Tried], finals: Sequence[Final]) -> list[Tried]:
     """``tried`` with the speed-up that was measured last: of a setting there is one figure."""
-    again = {(final.tried.source, final.tried.merge): final.speed.value for final in finals}
-    return [replace(one, speedup=again.get((one.source, one.merge), one.speedup)) for one in tried]
+    again = {final.tried.key: final.speed.value for final in finals}
+    return [replace(one, speedup=again.get(one.key, one.speedup)) for one in tried]
 
 
 def next_to_measure(tried: Sequence[Tried], finals: Sequence[Final], most: float) -> Tried | None:
@@ -123,12 +124,12 @@ def next_to_measure(tried: Sequence[Tried], finals: Sequence[Final], most: float
     within the budget pays, the fastest of all: it says how far merging is from paying.
     """
     good = [one for one in tried if one.error is None]
-    known = {(final.tried.source, final.tried.merge) for final in finals}
+    known = {final.tried.key for final in finals}
 
     def fresh(among: list[Tried]) -> list[Tried]:
-        return [one for one in among if (one.source, one.merge) not in known]
+        return [one for one in among if one.key not in known]
 
-    best = [min(good, key=lambda one: (one.increase, -one.speedup))]
+    best = sorted(good, key=lambda one: (one.increase, -one.speedup))[:1]
     if fresh(best):
         return best[0]
     within = sorted((one for one in good if one.upper <= most), key=lambda one: (-one.speedup, one.upper))
@@ -139,7 +140,7 @@ def next_to_measure(tried: Sequence[Tried], finals: Sequence[Final], most: float
     bar = max(paying, default=WORTH)
     left = [one for one in fresh(within) if one.speedup > bar]
     if not left and not paying:
-        merged = [one for one in settled(good, finals) if one.merge.active]
+        merged = [one for one in settled(good, finals) if one.changed]
         left = fresh([max(merged, key=lambda one: one.speedup)] if merged else [])
     return left[0] if left and len(finals) < _MOST else None
 
@@ -152,10 +153,12 @@ def answer(
     most: float,
     told: Callable[[int, int], None],
     also: Sequence[Tried] = (),
+    kinds: Sequence[str] = (FP32,),
 ) -> Answer:
     """Measure the finalists on the test split, and say what to do.
 
     Args:
+        kinds: precisions that the answer may have. The reference is in float32 in any case.
         contenders, reference, tried: of the search. metric: ``mse`` or ``wql``.
         most: allowed increase on the validation windows, per cent, held against the upper bound. The choice is made
             there, never on the test windows.
@@ -168,26 +171,31 @@ def answer(
     by_source = {contender.name: contender for contender in contenders}
     base = contenders[reference]
     base_errors = base.errors(NONE, base.test)[metric]
-    base_tried = next((t for t in tried if t.source == base.name and not t.merge.active), None)
+    base_tried = next((t for t in tried if t.source == base.name and not t.changed), None)
     if base_tried is None:
         raise UsageError(f"{base.name}: could not be measured")
     still = Speedup(1.0, 1.0, 1.0, 0)
     finals = [Final(base_tried, Increase(0.0, 0.0), still, over_eager(base, base, NONE))]
-    wanted = [one for one in also if one.error is None]
+    tried = [one for one in tried if one.precision in kinds]
+    wanted = [one for one in also if one.error is None and one in tried]
     while (one := wanted.pop() if wanted else next_to_measure(tried, finals, most)) is not None:
         told(len(finals) - 1, max(len(finals), _FINALISTS))
         contender = by_source[one.source]
-        errors = contender.errors(one.merge, contender.test)[metric]
+        errors = contender.errors(one.merge, contender.test, one.precision)[metric]
         worse = increase(errors, base_errors, base.least(metric, base.test))
-        speed = time_against(base, contender, one.merge, runs=_RUNS, seconds=_SECONDS)
+        speed = time_against(
+            base, contender, one.merge, runs=_RUNS, seconds=_SECONDS, precision=one.precision
+        )
         worst = None if worse.worst is None else base.test.columns[worse.worst]
-        finals.append(Final(one, worse, speed, over_eager(base, contender, one.merge), worst))
+        eager = over_eager(base, contender, one.merge, one.precision)
+        finals.append(Final(one, worse, speed, eager, worst))
     fastest = fastest_of(finals, most)
     probe = probe_of(tried, finals, fastest)
     pays = None
     if probe is not None:
-        contender = by_source[probe.tried.source]
-        pays = pays_from(contender, probe.tried.merge, probe.speed if contender is base else None)
+        one, contender = probe.tried, by_source[probe.tried.source]
+        known = probe.speed if contender is base else None
+        pays = pays_from(contender, one.merge, known, one.precision)
     best = min(finals, key=lambda final: (final.tried.increase, -final.speed.value))
     return Answer(finals[0], fastest, best, tuple(finals), pays, tuple(reasons(tried, finals, most)))
 
@@ -199,18 +207,23 @@ def fastest_of(finals: Sequence[Final], most: float) -> Final | None:
 
 
 def probe_of(tried: Sequence[Tried], finals: Sequence[Final], fastest: Final | None) -> Final | None:
-    """The merged setting whose lengths are looked at: the answer, else the fastest that was measured again."""
-    if fastest is not None and fastest.tried.merge.active:
+    """The setting whose lengths are looked at: the answer, else the fastest that was measured again; it merges or is
+    below float32."""
+    if fastest is not None and fastest.tried.changed:
         return fastest
-    merged = [final for final in finals if final.tried.merge.active]
+    merged = [final for final in finals if final.tried.changed]
     return max(merged, key=lambda final: final.speed.value, default=None)
 
 
-def over_eager(reference: Contender, contender: Contender, merge: MergeConfig) -> float | None:
+def over_eager(
+    reference: Contender, contender: Contender, merge: MergeConfig, precision: str = FP32
+) -> float | None:
     """How many times as fast as the unmerged reference in eager PyTorch; None where that does not run."""
     try:
         with reference.eager() as call:
-            _, eager, found = interleaved(call, contender.call(merge), runs=_RUNS, seconds=_SECONDS)
+            _, eager, found = interleaved(
+                call, contender.call(merge, precision), runs=_RUNS, seconds=_SECONDS
+            )
     except Exception:  # a rival that fails leaves a gap, not an end
         return None
     return eager / found
@@ -232,18 +245,20 @@ def reasons(tried: Sequence[Tried], finals: Sequence[Final], most: float) -> lis
             f"{interval(fastest.speed)} times as fast as {finals[0].tried.source} unmerged, error {moved} "
             f"({change(fastest.tried.increase)} on validation)"
         ]
+        if fastest.tried.changed and not fastest.tried.merge.active:
+            said[0] = f"do not merge, and take {fastest.tried.precision}: {said[0]}"
         if fastest.test.median > most:
             said.append(
                 f"on the test split the error rises by more than the {most:g} % that validation promised: "
                 "give more windows or a smaller --max-increase"
             )
         return said
-    merged = [one for one in settled(tried, finals) if one.merge.active and one.error is None]
+    merged = [one for one in settled(tried, finals) if one.changed and one.error is None]
     if not merged:
         return ["do not merge: no merged setting could be measured"]
-    again = {(final.tried.source, final.tried.merge): final for final in finals}
+    again = {final.tried.key: final for final in finals}
     quick = max(merged, key=lambda one: one.speedup)
-    speed = again[quick.source, quick.merge].speed if (quick.source, quick.merge) in again else None
+    speed = again[quick.key].speed if quick.key in again else None
     reached = f"{quick.speedup:.2f}" if speed is None else interval(speed)
     if quick.speedup < WORTH or (speed is not None and judged(speed) == NOISE):
         noise = ", within noise" if speed is not None and judged(speed) == NOISE else ""
@@ -260,7 +275,9 @@ def reasons(tried: Sequence[Tried], finals: Sequence[Final], most: float) -> lis
     return [f"do not merge: what stays within {most:g} % is not for certain faster by {worth} or more"]
 
 
-def pays_from(contender: Contender, merge: MergeConfig, known: Speedup | None) -> Crossover:
+def pays_from(
+    contender: Contender, merge: MergeConfig, known: Speedup | None, precision: str = FP32
+) -> Crossover:
     """The setting at the lengths 16, 32, ... up to the model's own, at the batch of the search.
 
     Args:
@@ -271,6 +288,6 @@ def pays_from(contender: Contender, merge: MergeConfig, known: Speedup | None) -
 
     def time(length: int) -> Speedup:
         other = contender.at_length(length)
-        return time_against(other, other, merge, runs=_RUNS, seconds=_SECONDS_A_LENGTH)
+        return time_against(other, other, merge, runs=_RUNS, seconds=_SECONDS_A_LENGTH, precision=precision)
 
-    return crossover(contender.name, merge, lengths, {context: known or time(context)}, time)
+    return crossover(contender.name, merge, lengths, {context: known or time(context)}, time, precision)
