@@ -18,6 +18,7 @@ from tsmerge_export.compile.compilation import Compilation
 from tsmerge_export.compile.source import Source
 from tsmerge_export.console.notes import note
 from tsmerge_export.console.progress import NoProgress, Progress, Stopwatch
+from tsmerge_export.eager.trained import settle_precision
 from tsmerge_export.errors import UnsupportedError, UsageError
 from tsmerge_export.graphs.model import GraphOptions, is_graph_file
 from tsmerge_export.graphs.source import GraphSource
@@ -52,7 +53,7 @@ def export(
     graph: GraphOptions | None = None,
     providers: Providers | None = None,
     plugin: str | Path | None = None,
-    precision: Precision = FLOAT32,
+    precision: Precision | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """Export a model with merging, prove the result, measure its cost, write a bundle.
@@ -83,7 +84,7 @@ def export(
             as for :func:`tsmerge_export.load`. Parity is with PyTorch on the CPU wherever that is, in float32: CUDA's
             provider without TF32; times and merge cost are those of the providers as they come.
         precision: below float32, ONNX Runtime's quantiser makes the bundle's files of those that were proved, and what
-            that costs is measured, see docs/precision.md.
+            that costs is measured, see docs/precision.md. None is what the weights were trained for, else float32.
         progress: told about each step.
 
     Returns:
@@ -96,7 +97,7 @@ def export(
     watch = Stopwatch(progress or NoProgress())
     checks = Checks(atol, rtol, threads, seed, place=_place(providers, plugin))
     target = target or Target()
-    target.check(merge or MergeConfig(), inline=inline, place=checks.place, precision=precision)
+    target.check(merge or MergeConfig(), inline=inline, place=checks.place, precision=precision or FLOAT32)
     checks = replace(checks, place=target.proved_at(checks.place, inline=inline))
     if not callable(output):
         check_output(output, force)
@@ -112,6 +113,9 @@ def export(
         source = CheckpointSource.load(
             model, opset=opset, data=data, original=original, progress=watch, **options
         )
+    precision, said = settle_precision(
+        precision, source.trained, lambda own: target.static is None and target.backend.low_precision
+    )
     if precision.low and isinstance(source, GraphSource):
         refuse_quantised(source.model.original, source.name)
     compilation = Compilation(source, merge, inline=inline or target.inlined, progress=watch)
@@ -119,8 +123,9 @@ def export(
         compilation.merge, inline=inline, place=checks.place
     )  # what a checkpoint was trained for is known now
     return compilation.bundle(
-        output, checks, texts=write_texts, force=force, target=target, search=search, precision=precision
-    )
+        output, checks, texts=write_texts, force=force, target=target, search=search, precision=precision,
+        notes=() if said is None else (said,),
+    )  # fmt: skip
 
 
 def validate(

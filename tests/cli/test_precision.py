@@ -59,7 +59,7 @@ def test_one_precision_by_two_names() -> None:
         args = export_parser().parse_args(["model", *flags, "--keep-precise", "a"])
         assert precision_of(args) == Precision("fp16", ("a",)) and target_of(args).dtype == "fp32"
     args = export_parser().parse_args(["model", "--dtype", "fp16", "--runtime", "tensorrt"])
-    assert precision_of(args) == Precision() and target_of(args).dtype == "fp16"
+    assert precision_of(args) is None and target_of(args).dtype == "fp16"
 
 
 def saved(path: Path, model: onnx.ModelProto, opset: int = 18) -> str:

@@ -10,6 +10,7 @@ from tsmerge_export import typed
 from tsmerge_export.console.one_line import short
 from tsmerge_export.errors import UsageError
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.precision import FP32
 from tsmerge_export.settings.trained import Trained, Written
 
 RECORD = "distillation.json"
@@ -88,6 +89,7 @@ class RecipeEntry:
     context: int | None = None
     windows: int | None = None
     threads: int | None = None
+    precision: str = FP32
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,7 +85,7 @@ class SearchRun:
     table: tuple[str, ...] = ()
     budget_seconds: float | None = None
     distill_seconds: float | None = None
-    precision: tuple[str, ...] = (FP32,)
+    precision: tuple[str, ...] | None = None
     threads: int | None = None
     seed: int = 0
 

@@ -19,6 +19,7 @@ from tsmerge_export.cli.target import target_of
 from tsmerge_export.errors import VerdictError
 from tsmerge_export.files.paths import real_path
 from tsmerge_export.settings.config import DEFAULT_METHOD, MergeConfig
+from tsmerge_export.settings.precision import FLOAT32
 
 
 def default_output(model: str, method: str) -> str:
@@ -38,7 +39,9 @@ def export(args: argparse.Namespace) -> int:
     place = provider_options(args)
     if target.runtime != DEFAULT:  # then the library is the target's
         place["plugin"] = None
-    target.check(merge or MergeConfig(), inline=args.inline, place=Place.of(**place), precision=precision)
+    target.check(
+        merge or MergeConfig(), inline=args.inline, place=Place.of(**place), precision=precision or FLOAT32
+    )
     from tsmerge_export.bundle import check_output
 
     if args.output is None and merge is not None:

@@ -15,6 +15,7 @@ from tsmerge_export.cli.model import add_model_options
 from tsmerge_export.cli.readers import batch, names, percent, rate, seconds, whole
 from tsmerge_export.cli.tables import FILES, add_table_options, read_tables
 from tsmerge_export.errors import TsmergeError
+from tsmerge_export.settings.precision import FP32, QUANTISED
 
 if TYPE_CHECKING:
     from tsmerge_export.bundle.distillation import Timed
@@ -58,6 +59,12 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "--batch", type=batch, default="auto", metavar="N", help="windows per step; default: auto, by memory"
     )
     group.add_argument("--lr", type=rate, metavar="X", help="highest learning rate; default: by model size")
+    group.add_argument(
+        "--precision",
+        default=FP32,
+        metavar="KIND",
+        help=f"train for files in this precision, rounded as there: {', '.join(QUANTISED)}; default: {FP32}",
+    )
     group.add_argument("--seed", type=whole(0), default=0, metavar="N", help="default: 0")
     group.add_argument("--device", default="auto", metavar="NAME", help="auto (default), cpu, cuda or cuda:N")
     group.add_argument("--threads", type=whole(1), metavar="N", help="of PyTorch; default: half of the cores")
@@ -126,6 +133,7 @@ def run(args: argparse.Namespace) -> int:
         "context",
         "windows",
         "threads",
+        "precision",
     )
     recipe = Recipe(
         elastic=args.elastic or (), max_increase=args.max_increase / 100,
@@ -163,7 +171,7 @@ def run(args: argparse.Namespace) -> int:
     header, rows = score_table(found, found.speeds)
     print_table(header, rows, f"{AGAINST[0].upper()}{AGAINST[1:]}", (0, 1))
     if found.speeds:
-        print(speed_words(found.speeds))
+        print(speed_words(found.speeds, found.recipe.precision))
     for note in found.notes:
         print(f"note: {note}")
     print(goal(found))

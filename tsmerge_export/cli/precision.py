@@ -18,10 +18,10 @@ def add_precision_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("precision")
     group.add_argument(
         "--precision",
-        default=FP32,
         metavar="KIND",
-        help=f"of the weights: {', '.join((f'{first} (default)', *between))} or {last}; int8, int8-static (scales of "
-        "activations by calibration on --data before its last fifth), fp16 and bf16 are of products, too",
+        help=f"of the weights: {', '.join((first, *between))} or {last}; int8, int8-static (scales of activations by "
+        "calibration on --data before its last fifth), fp16 and bf16 are of products, too; default: what the weights were "
+        f"trained for, else {FP32}",
     )
     group.add_argument(
         "--keep-precise",
@@ -66,13 +66,13 @@ def check_precisions(kinds: Sequence[str], place: Place) -> None:
             )
 
 
-def precision_of(args: argparse.Namespace) -> Precision:
-    """The precision of the flags; of ``--dtype``, where the runtime is ONNX Runtime.
+def precision_of(args: argparse.Namespace) -> Precision | None:
+    """The precision of the flags; of ``--dtype``, where the runtime is ONNX Runtime. None where neither says one.
 
     Raises:
         UsageError: an unknown one, a flag without effect, or two that contradict each other.
     """
-    kind = args.precision
+    kind = args.precision or FP32
     if args.runtime == DEFAULT and args.dtype in HALVES and kind != args.dtype:
         if kind != FP32:
             raise UsageError(
@@ -80,4 +80,5 @@ def precision_of(args: argparse.Namespace) -> Precision:
                 "the two out"
             )
         kind = args.dtype
-    return Precision(kind, args.keep_precise, args.max_increase)
+    asked = Precision(kind, args.keep_precise, args.max_increase)
+    return None if args.precision is None and not asked.low else asked

@@ -56,10 +56,9 @@ def fill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         type=precisions,
-        default=(FP32,),
         metavar="KIND,...",
         help=f"choose among these precisions too ({', '.join(KINDS)}); the best settings are measured in each, fp16 "
-        f"and bf16 on GPUs alone; default: {FP32}",
+        f"and bf16 on GPUs alone; default: {FP32}, and what the weights were trained for",
     )
     parser.add_argument("-o", "--output", metavar="DIR", help="bundle to write; default: <model>-tuned")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
@@ -116,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
         check_plot(args.plot)
 
     place = place_of(args)
-    check_precisions(args.precision, place)
+    check_precisions(args.precision or (), place)
     from tempfile import TemporaryDirectory
 
     from tsmerge_export.console.progress import TUNE_STEPS, RichProgress
@@ -156,7 +155,9 @@ def run(args: argparse.Namespace) -> int:
                 batch=args.batch,
             )
             contenders = [prepared(model, length=args.length, options=options) for model in args.models]
-            below = [kind for kind in args.precision if kind != FP32]
+            trained = [one.trained.precision for one in contenders if one.trained is not None]
+            kinds = tuple(dict.fromkeys(args.precision or (FP32, *trained)))
+            below = [kind for kind in kinds if kind != FP32]
             for contender in contenders:
                 for kind in below:  # where it cannot be, that is said before the search
                     contender.run_of(NONE, kind)
@@ -206,7 +207,7 @@ def run(args: argparse.Namespace) -> int:
                 args.max_increase,
                 progress.update,
                 also,
-                args.precision,
+                kinds,
             )
             tried = settled(tried, chosen.finals)
         notes = list(dict.fromkeys(note for one in contenders for note in one.notes))
@@ -227,7 +228,7 @@ def run(args: argparse.Namespace) -> int:
                 "table": table.options.words(),
                 "budget_seconds": args.budget,
                 "distill_seconds": args.distill,
-                "precision": list(args.precision),
+                "precision": None if args.precision is None else list(args.precision),
                 "threads": args.threads,
                 "seed": args.seed,
             },

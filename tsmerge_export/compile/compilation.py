@@ -32,7 +32,7 @@ from tsmerge_export.errors import UnsupportedError, UsageError, VerdictError
 from tsmerge_export.families.base import Component
 from tsmerge_export.onnx_model import weights as onnx_weights
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.settings.precision import FLOAT32, HALVES, Precision
+from tsmerge_export.settings.precision import FLOAT32, FP32, HALVES, Precision
 from tsmerge_export.verify import forms
 from tsmerge_export.verify.built import Built
 from tsmerge_export.verify.checks import Checks
@@ -252,6 +252,7 @@ class Compilation:
         target: Target | None = None,
         search: Mapping[str, Any] | None = None,
         precision: Precision = FLOAT32,
+        notes: Sequence[str] = (),
     ) -> Bundle:
         """Merge, prove, lower and write a bundle, all of it or nothing.
 
@@ -259,6 +260,7 @@ class Compilation:
             output: folder to make, or a function that names it after the method. force: replace a bundle that is there.
             texts: writes what people read. target: a back end beside ONNX Runtime. search: what came before.
             precision: below float32, the files that are proved are quantised, and those are what the bundle holds.
+            notes: what a user should know beside where the setting comes from.
 
         Raises:
             VerdictError: parity or the precision failed; nothing is written, ``error.manifest`` holds the verdicts.
@@ -288,7 +290,7 @@ class Compilation:
             if entry is not None and verdicts.passed:
                 cost = self._judged(built, low, entry, checks, writer.scratch)
                 verdicts = replace(verdicts, precision=cost)
-            described = self._described(built, verdicts, checks, entry)
+            described = self._described(built, verdicts, checks, entry, notes)
             shown["run"] = self._run(output, checks, target, precision).to_dict()
             if search is not None:
                 shown["search"] = dict(search)
@@ -323,7 +325,12 @@ class Compilation:
             return writer.commit(described)
 
     def _described(
-        self, built: Sequence[Built], verdicts: Verdicts, checks: Checks, precision: PrecisionEntry | None
+        self,
+        built: Sequence[Built],
+        verdicts: Verdicts,
+        checks: Checks,
+        precision: PrecisionEntry | None,
+        notes: Sequence[str],
     ) -> Described:
         """All that is known without a target."""
         trained = self.source.trained
@@ -331,7 +338,7 @@ class Compilation:
             source=self.source.name,
             family=self.source.family,
             merge=self.merge.to_dict(),
-            notes=() if self.settled.note is None else (self.settled.note,),
+            notes=(*(() if self.settled.note is None else (self.settled.note,)), *notes),
             opset=self.source.opset,
             inline=self.inline,
             components=tuple(item.entry() for item in built),
@@ -348,6 +355,9 @@ class Compilation:
 
     def _run(self, output: str | Path, checks: Checks, target: Target | None, precision: Precision) -> Run:
         """What the commands of a report need besides the manifest."""
+        flags = precision.flags()
+        if not flags and self.source.trained is not None and self.source.trained.precision != FP32:
+            flags = ["--precision", FP32]  # without it, it would be that of the weights
         return replace(
             self.source.run(),
             output=Path(output).name,
@@ -356,6 +366,6 @@ class Compilation:
             threads=checks.threads,
             seed=checks.seed,
             target=() if target is None else tuple(target.flags()),
-            precision=tuple(precision.flags()),
+            precision=tuple(flags),
             **checks.place.run_entry(),
         )

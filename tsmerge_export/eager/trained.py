@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
@@ -13,6 +14,7 @@ from tsmerge_export.families.base import Family, MergePoints
 from tsmerge_export.families.trained import trained_of
 from tsmerge_export.merge.plan import make_plan
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.precision import FLOAT32, FP32, Precision
 from tsmerge_export.settings.run_time import MOST_DENOMINATOR, RunTime
 from tsmerge_export.settings.trained import KEY, Trained
 
@@ -76,6 +78,31 @@ def unmerged_note(trained: Trained) -> str:
         f"unmerged, these weights {cost}: they were trained for {trained.describe()}; leave --merge out to merge like "
         "that"
     )
+
+
+def settle_precision(
+    asked: Precision | None, trained: Trained | None, possible: Callable[[Precision], bool]
+) -> tuple[Precision, str | None]:
+    """In which precision files are made, and a line where the weights were trained for one.
+
+    Args:
+        asked: None is what the weights were trained for, else float32. trained: what that is, where it is known.
+        possible: whether files can be in a precision.
+    """
+    own = FP32 if trained is None else trained.precision
+    if own == FP32 or (asked is not None and asked.kind == own):
+        return asked or FLOAT32, None
+    if asked is not None:
+        return (
+            asked,
+            f"these weights were trained for files in {own}; in {asked.kind} their error may be larger",
+        )
+    if not possible(Precision(own)):
+        return (
+            FLOAT32,
+            f"these weights were trained for files in {own}, which this target has none of: {FP32} instead",
+        )
+    return Precision(own), f"files in {own}, as this checkpoint was trained for; --precision to choose"
 
 
 def _alike(one: MergeConfig, other: MergeConfig, points: MergePoints) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from tsmerge_export.bundle.distillation import Distillation, Moved, Scored, Timed
 from tsmerge_export.console.figures import change
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.precision import FP32
 
 METRICS = {"mse": "MSE", "wql": "WQL"}
 CONTROL = "unmerged, trained without merging (control)"
@@ -52,12 +53,13 @@ def interval(speed: Timed) -> str:
     return f"{speed.value:.2f} ({speed.low:.2f} to {speed.high:.2f})"
 
 
-def speed_words(speeds: Sequence[Timed]) -> str:
-    """What the speed-ups are of."""
+def speed_words(speeds: Sequence[Timed], precision: str = FP32) -> str:
+    """What the speed-ups are of. ``precision``: of the merged files."""
+    merged = "merged" if precision == FP32 else f"merged, in {precision},"
     one = speeds[0]
     threads = "" if one.threads is None else f", {one.threads} thread{'s' * (one.threads != 1)}"
     size = f"batch {one.batch}, {one.length} steps{threads}"
-    return f"speed-up: merged against unmerged ONNX Runtime, {size}, timed in turns"
+    return f"speed-up: {merged} against unmerged ONNX Runtime, {size}, timed in turns"
 
 
 def goal(found: Distillation) -> str:
@@ -78,10 +80,15 @@ def goal(found: Distillation) -> str:
 
 def course_words(found: Distillation) -> str:
     """The training in a sentence."""
-    history = found.history
+    history, kind = found.history, found.recipe.precision
     return (
         f"{history.steps} steps of {history.batch} windows in {history.seconds:.0f} s; kept: the weights of step "
         f"{history.best_step:.0f}, which validation chose"
+        + (
+            ""
+            if kind == FP32
+            else f"; rounded as files in {kind} are, in training and in every figure of theirs"
+        )
     )
 
 

@@ -13,6 +13,7 @@ from tsmerge_export import typed
 from tsmerge_export.errors import UsageError
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.parse import parse_ratio
+from tsmerge_export.settings.precision import FP32, QUANTISED
 
 #: Of config.json, at its top level.
 KEY = "tsmerge"
@@ -30,6 +31,7 @@ class Written:
     elastic: tuple[str, ...] = ()
     unmerged: float | None = None
     teacher: str | None = None
+    precision: str = FP32
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Trained:
             training, measured on validation data: 1.04 is +104 %. None: not measured.
         teacher: SHA-256 of the weights of the model that these were distilled from, in hexadecimal, see
             :func:`~tsmerge_export.checkpoint.weights.digest`. None: not known, as in files of earlier versions.
+        precision: of the files that they were trained for, rounded as there; ``fp32`` is not rounded.
 
     Raises:
         UsageError: ``merge`` merges nothing or leaves its ratio open, or ``elastic`` are no ratios of it.
@@ -52,6 +55,7 @@ class Trained:
     elastic: tuple[Fraction, ...] = ()
     unmerged: float | None = None
     teacher: str | None = None
+    precision: str = FP32
 
     def __post_init__(self) -> None:
         if not self.merge.active:
@@ -62,6 +66,8 @@ class Trained:
             raise UsageError("unmerged is no finite number")
         if self.teacher is not None and not _SHA256.fullmatch(self.teacher):
             raise UsageError("teacher is no SHA-256: 64 digits from 0 to f")
+        if self.precision not in (FP32, *QUANTISED):
+            raise UsageError(f"precision is none of {', '.join((FP32, *QUANTISED))}")
         if not self.elastic:
             return
         object.__setattr__(self, "elastic", tuple(sorted({_share(ratio) for ratio in self.elastic})))
@@ -83,13 +89,15 @@ class Trained:
         return (self.merge, *(merge for merge in others if merge != self.merge))
 
     def describe(self) -> str:
-        """``local k=1 ratio=1/2 ..``, with the other ratios behind it."""
+        """``local k=1 ratio=1/2 ..``, with the other ratios behind it, and a precision below float32."""
         words = self.merge.describe()
-        return words + (f" (elastic: {', '.join(map(str, self.elastic))})" if self.elastic else "")
+        words += f" (elastic: {', '.join(map(str, self.elastic))})" if self.elastic else ""
+        return words if self.precision == FP32 else f"{words} in {self.precision}"
 
     def written(self) -> Written:
         """As config.json and manifests hold it."""
-        return Written(self.merge.to_dict(), tuple(map(str, self.elastic)), self.unmerged, self.teacher)
+        elastic = tuple(map(str, self.elastic))
+        return Written(self.merge.to_dict(), elastic, self.unmerged, self.teacher, self.precision)
 
     def to_dict(self) -> dict[str, Any]:
         """:meth:`written`, JSON-ready."""
@@ -113,7 +121,8 @@ class Trained:
         """What a file says, once its types are checked. Raises UsageError as :meth:`from_dict`."""
         try:
             elastic = tuple(map(_share, written.elastic))
-            return cls(MergeConfig.from_dict(written.merge), elastic, written.unmerged, written.teacher)
+            merge = MergeConfig.from_dict(written.merge)
+            return cls(merge, elastic, written.unmerged, written.teacher, written.precision)
         except UsageError as error:
             raise UsageError(f"{file}: {key}: {error}; {_REMEDY}") from None
 

@@ -41,7 +41,7 @@ class Cast(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self._type, self._attention, self._off = TYPES[kind], attention, False
-        self._weights = {_digest(torch.from_numpy(np.array(value))): low for value, low in weights}
+        self._weights = {digest_of(torch.from_numpy(np.array(value))): low for value, low in weights}
         self._known: dict[tuple[Any, ...], bool | None] = {}
 
     def __torch_function__(
@@ -92,7 +92,7 @@ class Cast(TorchFunctionMode):
             return None
         key = (weight.data_ptr(), tuple(weight.shape), weight.stride())
         if key not in self._known:
-            self._known[key] = self._weights.get(_digest(weight))
+            self._known[key] = self._weights.get(digest_of(weight))
         return self._known[key]
 
     def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -151,10 +151,11 @@ def unknown(model: nn.Module, weights: Iterable[tuple[npt.NDArray[np.float32], b
     own = set()
     for value in (*model.parameters(), *model.buffers()):
         if value.dim() == 2:
-            own |= {_digest(value), _digest(value.t())}
-    return sum(_digest(torch.from_numpy(np.array(value))) not in own for value, _ in weights)
+            own |= {digest_of(value), digest_of(value.t())}
+    return sum(digest_of(torch.from_numpy(np.array(value))) not in own for value, _ in weights)
 
 
-def _digest(weight: Tensor) -> bytes:
+def digest_of(weight: Tensor) -> bytes:
+    """SHA-256 of shape and content: two weights that have it are the same, whatever they are called."""
     content = weight.detach().contiguous().numpy()
     return hashlib.sha256(repr(content.shape).encode() + content.tobytes()).digest()

@@ -77,7 +77,8 @@ def test_a_precision_is_done_once_enough_is_within_the_budget(monkeypatch: pytes
     monkeypatch.setattr(Search, "_tried", tried)
     monkeypatch.setattr(Search, "tried", every)
     found = object.__new__(Search)
-    found.contenders, found.low = [SimpleNamespace(name="m")], []  # type: ignore[list-item]
+    found.contenders = [SimpleNamespace(name="m", trained=None)]  # type: ignore[list-item]
+    found.low, found.trained = [], []
     told: list[tuple[int, int]] = []
     found.lower(["int8", "int4-weights"], 3.0, lambda *done: told.append(done))
     assert [(each.precision, each.merge) for each in found.low] == [

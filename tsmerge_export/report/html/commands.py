@@ -19,7 +19,6 @@ from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.one_shape import FLAG as STATIC
 from tsmerge_export.settings.one_shape import OneShape
 from tsmerge_export.settings.option import GENERAL, flag, text
-from tsmerge_export.settings.precision import FP32
 
 GRAPH = "onnx"  # the family of models that come as a file
 _NOT_INSTALLED = ("python", "tsmerge-export", NATIVE)
@@ -249,7 +248,7 @@ def _tune(search: Search, exported: Run) -> str:
         words += ["--budget", f"{run.budget_seconds:g}s"]
     if run.distill_seconds:
         words += ["--distill", f"{run.distill_seconds:g}s"]
-    if run.precision != (FP32,):
+    if run.precision is not None:
         words += ["--precision", ",".join(run.precision)]
     for name, value in (
         ("--batch", identity.batch),

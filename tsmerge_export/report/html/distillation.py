@@ -65,7 +65,7 @@ def _scores(found: Distillation) -> list[Html]:
     header, rows = words.score_table(found, speeds)
     said = [_sentence(words.AGAINST)]
     if speeds:
-        said.append(_sentence(words.speed_words(speeds)))
+        said.append(_sentence(words.speed_words(speeds, found.recipe.precision)))
     absolute = [
         (
             score.data,

@@ -25,12 +25,14 @@ from tsmerge_export.families.objective import Objective
 from tsmerge_export.families.trained import mark, trained_of
 from tsmerge_export.graphs.model import is_graph_file
 from tsmerge_export.settings.config import MergeConfig
+from tsmerge_export.settings.precision import FP32
 from tsmerge_export.settings.trained import Trained
 from tsmerge_export.tools.distill import windows
 from tsmerge_export.tools.distill.forecasts import UNMERGED, Judge
 from tsmerge_export.tools.distill.losses import cannot
 from tsmerge_export.tools.distill.memory import is_out_of_memory
 from tsmerge_export.tools.distill.result import Distilled, History
+from tsmerge_export.tools.distill.rounding import NOTHING, Rounding, rounding_of
 from tsmerge_export.tools.distill.scores import Score, absolute, changes_of
 from tsmerge_export.tools.distill.settings import MERGE, Recipe
 from tsmerge_export.tools.distill.state import Standing, StateFile
@@ -122,18 +124,22 @@ def distill(
     with torch_threads(recipe.threads), _out_of_memory():
         told.step("data")
         prepared = _prepare(subject, judge, tables, recipe)
+        rounding, said = rounding_of(recipe.precision, subject.family, subject.teacher, subject.config)
         folder = None if state is None else Path(state)
         identity = _identity(subject, judge_of, merge, tables, recipe)
-        run = _Run(subject, judge, prepared, recipe, folder, identity, resume, told)
-        student, standing, task = run.train("train", points, recipe)
+        run = _Run(subject, judge, prepared, recipe, rounding, folder, identity, resume, told)
+        student, standing, task = run.train("train", points, recipe, rounding)
         unmerged = increases(task, UNMERGED) / 100
         control = None
         if recipe.control:
-            same = replace(recipe, steps=standing.steps, budget=None, batch=standing.batch, elastic=())
-            control = run.train("control", (UNMERGED,), same)
+            same = replace(
+                recipe, steps=standing.steps, budget=None, batch=standing.batch, elastic=(), precision=FP32
+            )
+            control = run.train("control", (UNMERGED,), same, NOTHING)
         told.step("test")
         scores = run.test(points, student, None if control is None else control[0])
-    trained = Trained(merge, recipe.elastic, finite(unmerged), identity["model"])
+    rounding.take_off(student)
+    trained = Trained(merge, recipe.elastic, finite(unmerged), identity["model"], recipe.precision)
     mark(student, trained)
     return Distilled(
         student,
@@ -144,7 +150,12 @@ def distill(
         None if control is None else _history(control[1]),
         scores,
         _met(scores, recipe),
-        (*subject.notes, *prepared.notes, *_notes(standing, scores, recipe)),
+        (
+            *subject.notes,
+            *prepared.notes,
+            *([] if said is None else [said]),
+            *_notes(standing, scores, recipe),
+        ),
         versions(),
         subject.config,
     )
@@ -170,12 +181,14 @@ class _Run:
         judge: Judge,
         data: windows.Data,
         recipe: Recipe,
+        rounding: Rounding,
         folder: Path | None,
         identity: dict[str, Any],
         resume: bool,
         progress: Progress,
     ) -> None:
         self._subject, self._judge, self._data, self._recipe = subject, judge, data, recipe
+        self._rounding = rounding
         self._folder, self._identity, self._resume, self._progress = folder, identity, resume, progress
         subject.teacher.to(judge.device)
         self._references = references_of(judge, subject.teacher, data.scored)
@@ -184,10 +197,11 @@ class _Run:
                 require_windows(one.name, errors["mse"])
 
     def train(
-        self, name: str, points: Sequence[MergeConfig], recipe: Recipe
+        self, name: str, points: Sequence[MergeConfig], recipe: Recipe, rounding: Rounding
     ) -> tuple[nn.Module, Standing, Task]:
-        """A student of the teacher, trained for settings."""
+        """A student of the teacher, trained for settings; it goes on rounding."""
         student = detached_twin(self._subject.teacher, share=False).to(self._judge.device)
+        rounding.put_on(student)
         file = None
         if self._folder is not None:
             file = StateFile(self._folder / f"{name}.safetensors", {**self._identity, "part": name})
@@ -226,7 +240,10 @@ class _Run:
             reference = errors(teacher, UNMERGED)
             fine_tuned = None if control is None else errors(control, UNMERGED)
             for merge in settings:
-                before = errors(teacher, merge) if merge.active else reference
+                before = reference
+                if merge.active:
+                    with self._rounding.on(teacher):
+                        before = errors(teacher, merge)
                 after = errors(student, merge)
                 sides = {"unmerged": reference, "before": before, "after": after}
                 sides |= {} if fine_tuned is None else {"control": fine_tuned}
@@ -317,6 +334,8 @@ def _identity(
     settings = recipe.to_dict()
     for name in ("max_increase", "control", "threads", "windows"):
         del settings[name]
+    if recipe.precision == FP32:  # as before there were others
+        del settings["precision"]
     return {
         "family": subject.family.name,
         "model": digest(subject.teacher),

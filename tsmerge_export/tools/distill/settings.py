@@ -16,6 +16,7 @@ from tsmerge_export.errors import UsageError
 from tsmerge_export.families.objective import Objective
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.parse import number, parse_ratio, whole
+from tsmerge_export.settings.precision import FP32, QUANTISED
 
 #: Seconds of training where neither a budget nor a number of steps is given.
 BUDGET = 900.0
@@ -51,6 +52,8 @@ class Recipe:
         patience: stop after so many of them without a better one; None never stops.
         ema: decay of a running average of the weights, which is what is validated and kept; 0 keeps none.
         threads: of PyTorch; None is half of the cores.
+        precision: of the files that the weights are for, ``fp32`` or one that is quantised: layers round in training as
+            they will there.
 
     Raises:
         UsageError: a setting is out of range, or contradicts another.
@@ -73,6 +76,7 @@ class Recipe:
     patience: int | None = 6
     ema: float = 0.985
     threads: int | None = None
+    precision: str = FP32
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.budget is not None:
@@ -103,6 +107,11 @@ class Recipe:
             raise UsageError(
                 f"--trainable {self.trainable} is not known; choose all, norm+attention or lora:R with a rank, such as "
                 "lora:8"
+            )
+        if self.precision not in (FP32, *QUANTISED):
+            raise UsageError(
+                f"--precision {self.precision}: training rounds for {', '.join(QUANTISED)}; give one of them, or leave "
+                "it out"
             )
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise UsageError(f"--device {self.device} is not known; choose auto, cpu or cuda")

@@ -185,10 +185,17 @@ class Search:
         Args:
             kinds: precisions. most: the budget, per cent. told: called with (done, of so many at most).
         """
-        chosen = worth_lowering(self.tried, most)
+        worth = worth_lowering(self.tried, most)
         by_source = {contender.name: contender for contender in self.contenders}
         for number, kind in enumerate(kinds):
             within = 0
+            # What weights were trained for in this very precision need be no good in float32.
+            own = [
+                one
+                for one in self.trained
+                if (known := by_source[one.source].trained) is not None and known.precision == kind
+            ]
+            chosen = list({one.key: one for one in (*own, *worth)}.values())
             for done, one in enumerate(chosen):
                 found = self._tried(by_source[one.source], one.merge, kind)
                 self.low.append(found)
