@@ -15,7 +15,7 @@ from tsmerge_export.cli.model import add_model_options
 from tsmerge_export.cli.readers import batch, names, percent, rate, seconds, whole
 from tsmerge_export.cli.tables import FILES, add_table_options, read_tables
 from tsmerge_export.errors import TsmergeError
-from tsmerge_export.settings.precision import FP32, QUANTISED
+from tsmerge_export.settings.precision import FP32, TRAINABLE
 
 if TYPE_CHECKING:
     from tsmerge_export.bundle.distillation import Timed
@@ -63,7 +63,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "--precision",
         default=FP32,
         metavar="KIND",
-        help=f"train for files in this precision, rounded as there: {', '.join(QUANTISED)}; default: {FP32}",
+        help=f"train for files in this precision, rounded as there: {', '.join(TRAINABLE)}; default: {FP32}",
     )
     group.add_argument("--seed", type=whole(0), default=0, metavar="N", help="default: 0")
     group.add_argument("--device", default="auto", metavar="NAME", help="auto (default), cpu, cuda or cuda:N")

@@ -20,8 +20,8 @@ def add_precision_options(parser: argparse.ArgumentParser) -> None:
         "--precision",
         metavar="KIND",
         help=f"of the weights: {', '.join((first, *between))} or {last}; int8, int8-static (scales of activations by "
-        "calibration on --data before its last fifth), fp16 and bf16 are of products, too; default: what the weights were "
-        f"trained for, else {FP32}",
+        "calibration on --data before its last fifth), fp16 and bf16 are of products, too; default: what the weights "
+        f"were trained for, else {FP32}",
     )
     group.add_argument(
         "--keep-precise",

@@ -17,6 +17,8 @@ HALVES = (FP16, BF16)
 #: weights alone, in blocks; the products are float32.
 QUANTISED = (INT8, INT8_STATIC, INT8_WEIGHTS, INT4_WEIGHTS)
 KINDS = (FP32, *QUANTISED, *HALVES)
+#: Those that layers can round for in training: what they do follows from the values there and then.
+TRAINABLE = (INT8, INT8_WEIGHTS, INT4_WEIGHTS)
 #: Among the names of what stays float32: what is found to hurt.
 AUTO = "auto"
 #: By how many per cent the weighted quantile loss may rise where :data:`AUTO` is given no limit.

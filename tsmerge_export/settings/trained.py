@@ -13,7 +13,7 @@ from tsmerge_export import typed
 from tsmerge_export.errors import UsageError
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.parse import parse_ratio
-from tsmerge_export.settings.precision import FP32, QUANTISED
+from tsmerge_export.settings.precision import FP32, TRAINABLE
 
 #: Of config.json, at its top level.
 KEY = "tsmerge"
@@ -66,8 +66,8 @@ class Trained:
             raise UsageError("unmerged is no finite number")
         if self.teacher is not None and not _SHA256.fullmatch(self.teacher):
             raise UsageError("teacher is no SHA-256: 64 digits from 0 to f")
-        if self.precision not in (FP32, *QUANTISED):
-            raise UsageError(f"precision is none of {', '.join((FP32, *QUANTISED))}")
+        if self.precision not in (FP32, *TRAINABLE):
+            raise UsageError(f"precision is none of {', '.join((FP32, *TRAINABLE))}")
         if not self.elastic:
             return
         object.__setattr__(self, "elastic", tuple(sorted({_share(ratio) for ratio in self.elastic})))

@@ -260,7 +260,7 @@ def test_a_training_that_was_interrupted_goes_on_to_the_bit(
 def test_what_cannot_be_trained_for_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for kind in ("fp16", "int9"):
+    for kind in ("fp16", "int8-static", "int9"):
         with pytest.raises(
             UsageError, match=f"--precision {kind}: training rounds for int8, int8-weights, int4-weights"
         ):

@@ -30,6 +30,7 @@ from tsmerge_export.report.html.commands import commands
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.tune import contender, search, verdict
 from tsmerge_export.tools.tune.search import NONE, Search, Tried, worth_lowering
+from tsmerge_export.verify.calibration import WindowCalibration
 from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.data import Table
 from tsmerge_export.verify.quality import increase
@@ -221,6 +222,15 @@ def test_what_is_measured_is_the_quantised_file_and_what_decodes_is_quantised_wi
     for name in names:
         np.testing.assert_allclose(low[name], want[name], rtol=1e-5, atol=1e-5 * np.abs(want[name]).max())
         assert not np.allclose(low[name], float32[name], rtol=1e-4, atol=1e-4)
+    # Scales that are calibrated are those of an export with the table of the search.
+    with pytest.MonkeyPatch.context() as patch:
+        given: list[Any] = []
+        patch.setattr(
+            contender, "WindowCalibration", lambda *values: given.append(values) or WindowCalibration(*values)
+        )
+        static = made.run_of(half, "int8-static")(made.feed)
+    assert given[0][3] is made.table and made.table is not None and made.table.values.shape == (900, 2)
+    assert not any(np.array_equal(static[name], low[name]) for name in names)
     errors = [made.errors(half, made.validation, kind)["mse"] for kind in ("fp32", "int8")]
     assert not np.allclose(*errors, rtol=1e-6)
 

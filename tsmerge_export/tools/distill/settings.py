@@ -16,7 +16,7 @@ from tsmerge_export.errors import UsageError
 from tsmerge_export.families.objective import Objective
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.parse import number, parse_ratio, whole
-from tsmerge_export.settings.precision import FP32, QUANTISED
+from tsmerge_export.settings.precision import FP32, TRAINABLE
 
 #: Seconds of training where neither a budget nor a number of steps is given.
 BUDGET = 900.0
@@ -108,9 +108,9 @@ class Recipe:
                 f"--trainable {self.trainable} is not known; choose all, norm+attention or lora:R with a rank, such as "
                 "lora:8"
             )
-        if self.precision not in (FP32, *QUANTISED):
+        if self.precision not in (FP32, *TRAINABLE):
             raise UsageError(
-                f"--precision {self.precision}: training rounds for {', '.join(QUANTISED)}; give one of them, or leave "
+                f"--precision {self.precision}: training rounds for {', '.join(TRAINABLE)}; give one of them, or leave "
                 "it out"
             )
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
@@ -118,6 +118,11 @@ class Recipe:
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)  # frozen; this is its own constructor
+
+    @property
+    def rounds(self) -> bool:
+        """Whether layers round."""
+        return self.precision != FP32
 
     @property
     def rank(self) -> int | None:

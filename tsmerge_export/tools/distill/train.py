@@ -18,7 +18,6 @@ from tsmerge_export.console.progress import Progress, below
 from tsmerge_export.eager.apply import merged_inside
 from tsmerge_export.errors import UsageError
 from tsmerge_export.settings.config import MergeConfig
-from tsmerge_export.settings.precision import FP32
 from tsmerge_export.tools.distill import memory, weights
 from tsmerge_export.tools.distill.forecasts import UNMERGED, Judge
 from tsmerge_export.tools.distill.losses import terms
@@ -131,7 +130,7 @@ class Training:
         # Only on a GPU: on a CPU it would change results for little. What is rounded to 8 bits is no bf16 number.
         self._mixed: Callable[[], Any] = (
             (lambda: torch.autocast("cuda", torch.bfloat16))
-            if device.type == "cuda" and recipe.precision == FP32
+            if device.type == "cuda" and not recipe.rounds
             else nullcontext
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,6 +23,7 @@ from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.precision import FP32, Precision
 from tsmerge_export.settings.trained import Trained
 from tsmerge_export.verify.built import Built
+from tsmerge_export.verify.calibration import Calibration, WindowCalibration
 from tsmerge_export.verify.change import LEAST_WINDOWS
 from tsmerge_export.verify.checks import Checks
 from tsmerge_export.verify.data import (
@@ -55,7 +56,7 @@ class Contender:
         feed: inputs of the timed call. checks: how files are run and sampled. folder: for what is built.
         behind: float32 files of the components behind the first, which merging leaves as they are.
         forecast: where the family generates step by step: its exported decoder around a run of the first component.
-        notes: what of the data was left out. data: its name.
+        notes: what of the data was left out. data: its name. table: all of its rows, to calibrate on.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Contender:
     forecast: Forecast | None = None
     notes: tuple[str, ...] = ()
     data: str = ""
+    table: Table | None = None
     runs: dict[tuple[MergeConfig, str], Run] = field(default_factory=dict, repr=False)
     low_forecasts: dict[str, Forecast | None] = field(default_factory=dict, repr=False)
 
@@ -110,16 +112,35 @@ class Contender:
             self.runs[key] = partial(run_named, session, names)
         return self.runs[key]
 
+    def files(self, merge: MergeConfig, precision: str, folder: Path) -> list[Path]:
+        """The files of all components, as a bundle holds them, made anew in an empty folder.
+
+        Raises:
+            UnsupportedError, UsageError: as :meth:`run_of`.
+        """
+        self.compilation.plain(self.component, self.folder)
+        built = [self.compilation.merged(self.component, folder, merge), *self.behind]
+        if precision != FP32:
+            built = self._all_below(built, precision, Path(tempfile.mkdtemp(dir=folder)))
+        return [item.merged for item in built]
+
+    def _all_below(self, built: Sequence[Built], precision: str, place: Path) -> list[Built]:
+        wanted = Precision(precision)
+        if wanted.half:
+            return halve_files(self.source, built, wanted, place)[0]
+        return quantise_files(built, wanted, place, partial(self._calibration, built))[0]
+
+    def _calibration(self, built: Sequence[Built]) -> Calibration:
+        """The windows that an export with the table of the search calibrates on."""
+        assert self.table is not None
+        return WindowCalibration(self.source.of_family, self.source.model, built, self.table, self.checks)
+
     def _below(self, built: Built, precision: str, scratch: Path) -> Built:
         """The first component below float32. The others are made so with it, as in a bundle, and opened once."""
-        wanted, new = Precision(precision), precision not in self.low_forecasts
+        new = precision not in self.low_forecasts
         # What forecasts is open for as long as the search is.
         place = Path(tempfile.mkdtemp(dir=self.folder if new else scratch))
-        twins = [built, *self.behind]
-        if wanted.half:
-            low, _ = halve_files(self.source, twins, wanted, place)
-        else:
-            low, _ = quantise_files(twins, wanted, place)
+        low = self._all_below([built, *self.behind], precision, place)
         if new:
             self.low_forecasts[precision] = decoded_by(
                 self.source.of_family, self.source.model, low, self.checks
@@ -247,7 +268,7 @@ def prepare(
     return Contender(
         name, source, compilation, validation, rolling_windows(table, context, horizon, limit=windows),
         source.feed(np.resize(pool, (batch, context))), checks, folder, behind,
-        decoded_by(source.of_family, source.model, behind, checks), tuple(notes), table.name,
+        decoded_by(source.of_family, source.model, behind, checks), tuple(notes), table.name, table,
     )  # fmt: skip
 
 
