@@ -50,6 +50,7 @@ def export(
     trust_remote_code: bool = False,
     target: Target | None = None,
     search: Mapping[str, Any] | None = None,
+    compression: Mapping[str, Any] | None = None,
     graph: GraphOptions | None = None,
     providers: Providers | None = None,
     plugin: str | Path | None = None,
@@ -77,7 +78,8 @@ def export(
         atol, rtol: instead of the family's parity tolerance, see :mod:`~tsmerge_export.verify.tolerances`.
         threads: for ONNX Runtime. seed: of the parity corpus and of sampling.
         target: a runtime beside ONNX Runtime, see :class:`~tsmerge_export.backends.target.Target`.
-        search: what `tsmerge tune` tried before it came to this setting (JSON-ready), for the report.
+        search: what `tsmerge tune` tried before it came to this setting (JSON-ready), for the report. compression: what
+            `tsmerge compress` did to the weights, likewise.
         graph: what an ``.onnx`` or ``.pt2`` file does not tell, see
             :class:`~tsmerge_export.graphs.model.GraphOptions`.
         providers, plugin: where ONNX Runtime runs what is proved and timed, and the library of native operators for it,
@@ -123,7 +125,8 @@ def export(
         compilation.merge, inline=inline, place=checks.place
     )  # what a checkpoint was trained for is known now
     return compilation.bundle(
-        output, checks, texts=write_texts, force=force, target=target, search=search, precision=precision,
+        output, checks, texts=write_texts, force=force, target=target, search=search,
+        compression=compression, precision=precision,
         notes=() if said is None else (said,),
     )  # fmt: skip
 

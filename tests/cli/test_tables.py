@@ -19,7 +19,8 @@ from tsmerge_export.tables.options import TableOptions
 
 COMMANDS = {
     "export": ["MODEL"], "validate": ["DIR", "MODEL"], "bench": ["MODEL"], "tune": ["MODEL", "--data", "x.csv"],
-    "advise": ["MODEL", "--data", "x.csv"], "lowpass": [], "forecast": ["DIR", "x.csv", "-o", "out.csv"],
+    "compress": ["MODEL"], "advise": ["MODEL", "--data", "x.csv"],
+    "lowpass": [], "forecast": ["DIR", "x.csv", "-o", "out.csv"],
 }  # fmt: skip
 FLAGS = [
     "--sep", "tab", "--decimal", ",", "--dayfirst", "--freq", "D", "--id-column", "shop", "--timestamp-column", "day",

@@ -47,6 +47,7 @@ def test_the_command_line_has_every_flag() -> None:
         "inspect",
         "bench",
         "tune",
+        "compress",
         "advise",
         "lowpass",
         "forecast",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from tsmerge_export.bundle.compression import Compression
 from tsmerge_export.bundle.distillation import Distillation
 from tsmerge_export.bundle.example import Counted, Example
 from tsmerge_export.bundle.manifest import Described, described_of
@@ -25,7 +26,8 @@ class Report(Described):
     Attributes:
         run: the arguments of the export. seconds: by step of it. tokens: per component what ``inspect`` counts.
         example: of the forecasts; None where no cost was measured. search: what ``tsmerge tune`` tried.
-        distillation: how the weights were trained, where the checkpoint says it.
+        distillation: how the weights were trained, where the checkpoint says it. compression: what ``tsmerge compress``
+            did to them.
     """
 
     run: Run = field(default_factory=Run)
@@ -34,6 +36,7 @@ class Report(Described):
     example: Example | None = None
     search: Search | None = None
     distillation: Distillation | None = None
+    compression: Compression | None = None
 
 
 #: What ``report.json`` holds beside the number of its format, in the order of the file.

@@ -28,6 +28,10 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
         "amazon/chronos-bolt-tiny --ratio 1/2 --data data.csv -o half",
         "amazon/chronos-bolt-tiny --elastic 0,1/4,1/2 -o elastic",
     ),
+    "compress": (
+        "amazon/chronos-bolt-tiny --data data.csv -o small",
+        "half --data data.csv --steps prune,quantise -o smaller",
+    ),
     "advise": ("amazon/chronos-bolt-tiny --data data.csv --plot advice.png",),
     "lowpass": ("--plot spectra.png", "--data data.csv --column load --ratio 1/4 --steps 4"),
     "forecast": (

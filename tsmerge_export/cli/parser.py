@@ -237,7 +237,17 @@ def export_parser() -> argparse.ArgumentParser:
 
 def tsmerge_parser() -> argparse.ArgumentParser:
     """The parser of ``tsmerge``."""
-    from tsmerge_export.cli import advise, bench, distill, families, lowpass, ort_format, triton, tune
+    from tsmerge_export.cli import (
+        advise,
+        bench,
+        compress,
+        distill,
+        families,
+        lowpass,
+        ort_format,
+        triton,
+        tune,
+    )
 
     parser = _Parser(prog="tsmerge", description="Token merging in time-series models, exported and proved.")
     add_examples(parser, "")
@@ -250,6 +260,7 @@ def tsmerge_parser() -> argparse.ArgumentParser:
         ("bench", bench.HELP, bench.fill),
         ("tune", tune.HELP, tune.fill),
         ("distill", distill.HELP, distill.fill),
+        ("compress", compress.HELP, compress.fill),
         ("advise", advise.HELP, advise.fill),
         ("lowpass", lowpass.HELP, lowpass.fill),
         ("forecast", _FORECAST_HELP, _fill_forecast),

@@ -251,6 +251,7 @@ class Compilation:
         force: bool = False,
         target: Target | None = None,
         search: Mapping[str, Any] | None = None,
+        compression: Mapping[str, Any] | None = None,
         precision: Precision = FLOAT32,
         notes: Sequence[str] = (),
     ) -> Bundle:
@@ -258,7 +259,8 @@ class Compilation:
 
         Args:
             output: folder to make, or a function that names it after the method. force: replace a bundle that is there.
-            texts: writes what people read. target: a back end beside ONNX Runtime. search: what came before.
+            texts: writes what people read. target: a back end beside ONNX Runtime. search, compression: what came
+                before.
             precision: below float32, the files that are proved are quantised, and those are what the bundle holds.
             notes: what a user should know beside where the setting comes from.
 
@@ -292,8 +294,8 @@ class Compilation:
                 verdicts = replace(verdicts, precision=cost)
             described = self._described(built, verdicts, checks, entry, notes)
             shown["run"] = self._run(output, checks, target, precision).to_dict()
-            if search is not None:
-                shown["search"] = dict(search)
+            before = {"search": search, "compression": compression}
+            shown |= {name: dict(content) for name, content in before.items() if content is not None}
             if self.source.record is not None:
                 shown["distillation"] = dict(self.source.record)
             known = to_dict(described) | shown

@@ -14,6 +14,7 @@ EXPORT_STEPS = (
 )  # fmt: skip
 BENCH_STEPS = ("load", "export", "rewrite", "lower", "bench")
 ADVISE_STEPS = ("load", "data", "export", "speed")
+COMPRESS_STEPS = ("load", "prune", "cluster", "quantise", "test")
 TUNE_STEPS = ("load", "search", "distill", "quantise", "test")
 DISTILL_STEPS = ("load", "data", "train", "control", "test", "speed")
 # A call that takes less shows no bar.

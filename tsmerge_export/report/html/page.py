@@ -7,6 +7,7 @@ from typing import Any
 
 from tsmerge_export.bundle.report import Report, as_report
 from tsmerge_export.report.html.about import about_sections, barriers
+from tsmerge_export.report.html.compression import compression_section
 from tsmerge_export.report.html.distillation import distillation_section
 from tsmerge_export.report.html.document import document
 from tsmerge_export.report.html.forecast import forecast_section
@@ -50,6 +51,7 @@ def report_page(content: Report | Mapping[str, Any]) -> str:
         strip_section(report),
         pareto_section(report),
         distillation_section(report.distillation),
+        compression_section(report.compression),
         verdict_sections(report),
         time_section(report),
         *about_sections(report),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,18 +10,16 @@ from typing import Any
 from torch import nn
 
 from tsmerge_export.bundle.distillation import FORMAT, FORMAT_VERSION, RECORD
-from tsmerge_export.checkpoint.model_folder import FILES, write_model_folder
+from tsmerge_export.checkpoint.recorded_folder import RecordedFolder
 from tsmerge_export.console.one_line import by_fields
-from tsmerge_export.errors import UsageError
-from tsmerge_export.files.atomic import fsync_tree
-from tsmerge_export.files.beside import Beside, ChangedError, entries, look, sweep
-from tsmerge_export.files.paths import real_path, room_for
 from tsmerge_export.settings.trained import KEY, Trained
 from tsmerge_export.tools.distill.scores import Score
 from tsmerge_export.tools.distill.settings import Recipe
 
 #: Of the folder, what people read of it.
 REPORTS = ("report.json", "report.html")
+#: The folder that holds all of it.
+FOLDER = RecordedFolder(RECORD, "distillation", REPORTS)
 
 
 @dataclass(frozen=True)
@@ -122,30 +119,9 @@ class Distilled:
         Raises:
             UsageError: something stands there, or it cannot be written; what stands there stays.
         """
-        path = check_folder(directory, force)
-        seen = look(path)
-        try:
-            with Beside(path) as made:
-                made.new.mkdir()
-                write_model_folder(self.model, {**self.config, KEY: self.trained.to_dict()}, made.new)
-                text = json.dumps(self.record(), indent=2, allow_nan=False) + "\n"
-                (made.new / RECORD).write_text(text, encoding="utf-8")
-                if beside is not None:
-                    beside(made.new)
-                fsync_tree(made.new)
-                made.put(seen)
-        except ChangedError as error:
-            raise UsageError(
-                f"-o {directory}: was made or changed by someone else meanwhile"
-                + (
-                    f"; theirs is kept in {error.kept}"
-                    if error.kept
-                    else "; it stays, and nothing is written"
-                )
-            ) from None
-        except OSError as error:
-            raise UsageError(f"-o {directory}: cannot be written ({error.strerror or error})") from None
-        return path
+        return FOLDER.write(
+            directory, self.model, {**self.config, KEY: self.trained.to_dict()}, self.record(), force, beside
+        )
 
 
 def finite(value: Any) -> Any:
@@ -162,31 +138,5 @@ def finite(value: Any) -> Any:
 
 
 def check_folder(directory: str | Path, force: bool = False) -> Path:
-    """Check, before any work, that a checkpoint can be written to a folder. Makes missing parent folders.
-
-    Returns:
-        The absolute path, links followed.
-
-    Raises:
-        UsageError: it is a file, exists, or with ``force`` holds what no distillation has written.
-    """
-    path = real_path(directory)
-    if not path.name:
-        raise UsageError(f"-o {directory}: is not a folder name")
-    if not path.exists():
-        sweep(path.parent, path.name)
-    if path.is_dir():
-        names = [name for name, _ in entries(path)]
-        ours = not names or (RECORD in names and all(_written_by_us(name) for name in names))
-        if not ours:
-            other = next((name for name in names if not _written_by_us(name)), names[0])
-            raise UsageError(
-                f"-o {directory}: holds {other}, which no distillation has written; choose another name"
-            )
-        if names and not force:
-            raise UsageError(f"-o {directory}: exists already; add --force to replace it")
-    return room_for(path, directory)
-
-
-def _written_by_us(name: str) -> bool:
-    return name in (*FILES, RECORD, *REPORTS) or (name.startswith("model-") and name.endswith(".safetensors"))
+    """See :meth:`~tsmerge_export.checkpoint.recorded_folder.RecordedFolder.check`."""
+    return FOLDER.check(directory, force)

@@ -1,0 +1,1 @@
+"""`tsmerge compress`: weights pruned, clustered and quantised, each step as far as an error budget allows."""
