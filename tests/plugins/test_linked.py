@@ -17,6 +17,7 @@ from tests.cases import Case, untouched
 from tests.methods.pitome.cases import PitomeCase
 from tests.methods.ssm.cases import SsmBranchCase, SsmCase
 from tests.ops.harness import difference, merge_model, native_form, run_case, session
+from tests.plugins.native import draw
 from tsmerge_export.methods.pitome.reference import pitome_merge
 from tsmerge_export.methods.ssm.reference import ssm_merge
 
@@ -51,6 +52,12 @@ def _long(of: type[Case], tokens: int) -> Case:
 def test_rows_longer_than_a_block(of: type[Case], emulated_operators: Path) -> None:
     """Many equal tokens, so that nothing but indices decides; a quarter of 1,100 goes."""
     case = _long(of, 1100)
+    assert difference(case, run_case(case, emulated_operators)) in (None, "flip")
+
+
+def test_whole_steps_and_the_margin_decide(emulated_operators: Path) -> None:
+    """Found by search: what neighbours count without rounding, or a cosine on the margin as one below it, choose others."""
+    case = draw(177, PitomeCase)
     assert difference(case, run_case(case, emulated_operators)) in (None, "flip")
 
 
