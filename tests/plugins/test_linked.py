@@ -56,7 +56,7 @@ def test_rows_longer_than_a_block(of: type[Case], emulated_operators: Path) -> N
 
 
 def test_whole_steps_and_the_margin_decide(emulated_operators: Path) -> None:
-    """Found by search: what neighbours count without rounding, or a cosine on the margin as one below it, choose others."""
+    """By search: energies without rounding choose others, and so does a cosine on the margin that counts as below."""
     case = draw(177, PitomeCase)
     assert difference(case, run_case(case, emulated_operators)) in (None, "flip")
 
