@@ -273,6 +273,7 @@ def _export(
     from tsmerge_export.bundle.search import setting_words
     from tsmerge_export.cli.handler import raise_if_interrupted
     from tsmerge_export.console.progress import EXPORT_STEPS, RichProgress
+    from tsmerge_export.report.precision import print_precision
     from tsmerge_export.report.text import print_verdicts
     from tsmerge_export.tables.table import usable_columns
 
@@ -284,3 +285,4 @@ def _export(
         ).contents  # fmt: skip
     words = setting_words(chosen.merge, chosen.precision, chosen.meant)
     print_verdicts(contents.verdicts, title=f"{contents.family}: {words}")
+    print_precision(contents.verdicts.precision, contents.precision)
