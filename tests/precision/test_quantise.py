@@ -17,11 +17,12 @@ from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.errors import UnsupportedError, UsageError
 from tsmerge_export.onnx_model import weights as onnx_weights
 from tsmerge_export.precision.products import kept, products, refuse_quantised
-from tsmerge_export.precision.quantise import BLOCKS, as_products
+from tsmerge_export.precision.quantise import as_products
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.precision import QUANTISED, Precision
 
 LOW = QUANTISED
+BLOCKS = {4: 32, 8: 64}
 
 
 def x() -> np.ndarray:

@@ -15,7 +15,8 @@ class QuantisedPart:
     """One component.
 
     Attributes:
-        quantised: how many products. kept: names of nodes that stay float32 though they could be quantised.
+        quantised: how many products, and tables that are looked up. tables: how many of these.
+        kept: names of nodes that stay float32 though they could be quantised.
         raised: names of nodes that have more bits than the others, see :class:`Sensitivity`.
         stored: of files in half, of ``quantised``, those whose weight is in half and the product float32.
         ranges: of what products read, the lowest and the highest value by name, see :class:`CalibrationEntry`.
@@ -23,6 +24,7 @@ class QuantisedPart:
     """
 
     quantised: int
+    tables: int = field(default=0, metadata=SPARSE)
     kept: tuple[str, ...] = ()
     raised: tuple[str, ...] = field(default=(), metadata=SPARSE)
     stored: int = field(default=0, metadata=SPARSE)

@@ -19,9 +19,10 @@ from tsmerge_export.errors import UsageError
 from tsmerge_export.merge.plan import MergeStep
 from tsmerge_export.onnx_model import weights as onnx_weights
 from tsmerge_export.precision import read_back, read_back_static
-from tsmerge_export.precision.products import kept, products
-from tsmerge_export.precision.quantise import as_products, quantised
+from tsmerge_export.precision.products import kept, products, tables
+from tsmerge_export.precision.quantise import as_products, quantised, twin_of
 from tsmerge_export.precision.ranges import read_by
+from tsmerge_export.precision.tables import stored_twice
 from tsmerge_export.settings.precision import Precision
 from tsmerge_export.verify import settings
 from tsmerge_export.verify.built import Built
@@ -50,8 +51,8 @@ def quantise_files(
         UsageError: ``keep`` names what is not there, or leaves nothing to quantise.
         UnsupportedError, MissingDependencyError: see :func:`~tsmerge_export.precision.quantise.quantised`.
     """
-    models = [as_products(onnx_weights.read(twin.merged)) for twin in twins]
-    found = [products(model) for model in models]
+    models = [twin_of(onnx_weights.read(twin.merged)) for twin in twins]
+    found = [[*products(model), *tables(model)] for model in models]
     names = kept(found, precision.named)
     left = [
         tuple(product for product in each if product.node not in own)
@@ -76,7 +77,8 @@ def quantise_files(
     out, said = [], {}
     for twin, model, own, rest, more, spans in zip(twins, models, found, left, hurt, ranges, strict=True):
         nodes = [product.node for product in rest if product.node not in more]
-        before, made = model.ByteSize(), quantised(model, precision, nodes, spans)
+        before = model.ByteSize() - sum(tensor.ByteSize() for tensor in stored_twice(model))
+        made = quantised(model, precision, nodes, spans)
         if precision.raised is not None and more:
             made = quantised(made, precision.raised, more)
             nodes += more
@@ -85,6 +87,7 @@ def quantise_files(
         out.append(replace(twin, merged=file))
         said[twin.component.name] = QuantisedPart(
             quantised=len(nodes),
+            tables=sum(product.table and product.node in nodes for product in own),
             kept=tuple(product.node for product in own if product.node not in nodes),
             raised=tuple(product.node for product in own if product.node in more and product.node in nodes),
             ranges={name: spans[name] for name in read_by(model, nodes) if name in spans},

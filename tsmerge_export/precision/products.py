@@ -1,4 +1,4 @@
-"""Which products of a file can be quantised: those with a constant weight."""
+"""What of a file can be quantised: products with a constant weight, and large tables that are looked up."""
 
 from __future__ import annotations
 
@@ -22,17 +22,23 @@ QUANTISED = frozenset(
 #: Fewer rows or columns than this: a table of frequencies or a projection to a few numbers. A quarter of next to
 #: nothing is saved, and positions or scales of a whole series may hang on it.
 LEAST = 16
+#: Fewer numbers than this in a table that is looked up: biases by distance, or the embedding of a few marks.
+LEAST_TABLE = 2**14
+#: Behind the name of a table: the same as the weight of a product.
+TRANSPOSED = "/transposed"
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Product:
-    """A product with a constant weight.
+    """A product with a constant weight, or a table that is looked up, as if it were one.
 
     Attributes:
-        node: name of the node. weight: of the initializer ``[rows, columns]``.
+        node: name of the node. weight: of the initializer ``[rows, columns]``; a table and a product that read the same
+            have the same.
         scopes: modules that it is in, outermost first, where the exporter says so.
+        table: whether it is a ``Gather`` of a table ``[columns, rows]``.
     """
 
     node: str
@@ -40,6 +46,7 @@ class Product:
     rows: int
     columns: int
     scopes: tuple[str, ...] = ()
+    table: bool = False
 
     def called(self, name: str) -> bool:
         """Whether a name is the node's, or a part of the path of a module or scope (``block.0`` of ``t5.block.0``)."""
@@ -64,6 +71,25 @@ def products(model: onnx.ModelProto) -> list[Product]:
         dims = weights[node.input[1]]
         if len(dims) == 2 and min(dims) >= LEAST:
             found.append(Product(node.name, node.input[1], dims[0], dims[1], _scopes(node)))
+    return found
+
+
+def tables(model: onnx.ModelProto) -> list[Product]:
+    """The tables of the main graph that can be quantised: large ones, and those that are a product's weight as well."""
+    weights = {
+        tensor.name: tuple(tensor.dims)
+        for tensor in model.graph.initializer
+        if tensor.data_type == onnx.TensorProto.FLOAT
+    }
+    found = []
+    for node in model.graph.node:
+        dims = weights.get(node.input[0], ()) if node.op_type == "Gather" else ()
+        if len(dims) != 2 or node.domain not in STANDARD or min(dims) < LEAST:
+            continue
+        weight = node.input[0] + TRANSPOSED
+        by_column = any(attribute.name == "axis" and attribute.i for attribute in node.attribute)
+        if not by_column and (weight in weights or dims[0] * dims[1] >= LEAST_TABLE):
+            found.append(Product(node.name, weight, dims[1], dims[0], _scopes(node), table=True))
     return found
 
 

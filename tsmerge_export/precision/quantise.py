@@ -14,10 +14,13 @@ from tsmerge_export.errors import MissingDependencyError, UnsupportedError
 from tsmerge_export.onnx_model import weights as onnx_weights
 from tsmerge_export.precision.ranges import Ranges
 from tsmerge_export.precision.static import quantised_static
+from tsmerge_export.precision.tables import fold_transposed, look_up, unfold_transposed
 from tsmerge_export.settings.precision import INT8, Precision
 
-#: Weights of an input channel that share a scale, by bits: short blocks where the steps are wide.
-BLOCKS = {4: 32, 8: 64}
+#: Weights of an input channel that share a scale, by bits: short blocks where the steps are wide. Of several the one
+#: that stores least: a last block is stored whole, however few of its weights there are.
+BLOCKS = {4: (32,), 8: (64, 32)}
+_SCALE_BYTES = 5  # and a zero point
 _OURS = "tsmerge."
 
 
@@ -49,20 +52,35 @@ def as_products(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
+def twin_of(model: onnx.ModelProto) -> onnx.ModelProto:
+    """:func:`as_products` with tables that are looked up named as products are, and what products read as a transposed
+    weight made a weight: the form that is quantised."""
+    copy = as_products(model)
+    taken: set[str] = set()
+    for index, node in enumerate(node for node in copy.graph.node if node.op_type == "Gather"):
+        if not node.name or node.name in taken:
+            node.name = f"table_{index}"
+        taken.add(node.name)
+    fold_transposed(copy)
+    drop_unused(copy)
+    return copy
+
+
 def quantised(
     model: onnx.ModelProto, precision: Precision, nodes: Collection[str], ranges: Ranges | None = None
 ) -> onnx.ModelProto:
-    """A copy with some of its products quantised.
+    """A copy with some of its products and tables quantised.
 
     ``int8`` is ``quantize_dynamic``, per output channel, symmetric: ``scale = max |w| / 127``, ``w = scale * q``, q
     from -127 to 127; activations get ``DynamicQuantizeLinear`` of the standard. ``int8-static`` has the same weights,
     and activations of unsigned 8 bits with ``scale = (high - low) / 255`` and ``zero = round(-low / scale)`` by their
     range, which holds 0. The others are ``MatMulNBits`` in blocks of rows, with a zero point: ``scale = (max - min) /
-    (2^bits - 1)`` over the block and 0, ``w = scale * (q - zero)``. What the exporter noted beside nodes (stack traces,
+    (2^bits - 1)`` over the block and 0, ``w = scale * (q - zero)``. A table has what it would have as the weight of a
+    product, of which its rows are the columns. What the exporter noted beside nodes (stack traces,
     module classes) stays behind, tsmerge's own notes do not.
 
     Args:
-        model: as :func:`as_products` gives it; it is not changed. nodes: names of products.
+        model: as :func:`twin_of` gives it; it is not changed. nodes: names of products and tables.
         ranges: of what the products read, see :mod:`.ranges`; for ``int8-static``.
 
     Raises:
@@ -71,13 +89,13 @@ def quantised(
     """
     try:
         with no_logging():
-            if precision.calibrated:
-                made = quantised_static(model, nodes, ranges or {}) if nodes else _copy(model)
-                drop_unused(made)
-            else:
-                made = (
-                    _dynamic(model, nodes) if precision.kind == INT8 else _by_blocks(model, precision, nodes)
-                )
+            model = _copy(model)
+            fold_transposed(model)  # of a model that is quantised in part
+            looked_up = {node.name for node in model.graph.node if node.op_type == "Gather"} & set(nodes)
+            made = _products_at(model, precision, set(nodes) - looked_up, ranges or {})
+            if looked_up:
+                weights = Precision(INT8) if precision.calibrated else precision
+                made = look_up(made, looked_up, lambda table, own: _products_at(table, weights, own, {}))
     except (ImportError, AssertionError, TypeError) as error:
         name = getattr(error, "name", None) or ""
         if isinstance(error, ImportError) and not name.startswith("onnxruntime."):
@@ -86,8 +104,20 @@ def quantised(
         raise UnsupportedError(
             f"--precision {precision.kind}: this ONNX Runtime's quantiser cannot do it ({error}); upgrade onnxruntime"
         ) from error
+    drop_unused(made)
+    unfold_transposed(made)
     leave_notes_out(made)
     return made
+
+
+def _products_at(
+    model: onnx.ModelProto, precision: Precision, nodes: Collection[str], ranges: Ranges
+) -> onnx.ModelProto:
+    if not nodes:  # an empty list is all of them to the quantiser
+        return _copy(model)
+    if precision.calibrated:
+        return quantised_static(model, nodes, ranges)
+    return _dynamic(model, nodes) if precision.kind == INT8 else _by_blocks(model, precision, nodes)
 
 
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -99,8 +129,6 @@ def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
 def _dynamic(model: onnx.ModelProto, nodes: Collection[str]) -> onnx.ModelProto:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    if not nodes:  # an empty list is all of them to the quantiser
-        return _copy(model)
     with tempfile.TemporaryDirectory(prefix="tsmerge-") as folder:
         file = Path(folder) / "quantised.onnx"
         quantize_dynamic(
@@ -117,7 +145,7 @@ def _by_blocks(model: onnx.ModelProto, precision: Precision, nodes: Collection[s
     inside = (node for graph in onnx_weights.graphs(copy.graph) for node in graph.node)
     others = {node.name for node in inside if node.op_type == "MatMul"} - set(nodes)
     quantiser = MatMulNBitsQuantizer(
-        copy, bits=precision.bits, block_size=BLOCKS[precision.bits], is_symmetric=False,
+        copy, bits=precision.bits, block_size=_block_of(copy, precision.bits, nodes), is_symmetric=False,
         nodes_to_exclude=sorted(others),
     )  # fmt: skip
     quantiser.process()
@@ -128,6 +156,19 @@ def _by_blocks(model: onnx.ModelProto, precision: Precision, nodes: Collection[s
     del made.graph.initializer[:]
     made.graph.initializer.extend(weights)
     return made
+
+
+def _block_of(model: onnx.ModelProto, bits: int, nodes: Collection[str]) -> int:
+    dims = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    names = {node.input[1] for node in model.graph.node if node.op_type == "MatMul" and node.name in nodes}
+    shapes = [dims[name] for name in names if name in dims]
+
+    def size(block: int) -> int:
+        return sum(
+            -(-rows // block) * (block * bits // 8 + _SCALE_BYTES) * columns for rows, columns in shapes
+        )
+
+    return min(BLOCKS[bits], key=size)
 
 
 def _products(model: onnx.ModelProto) -> list[onnx.NodeProto]:

@@ -27,7 +27,8 @@ Ranges = Mapping[str, tuple[float, float]]
 
 def read_by(model: onnx.ModelProto, nodes: Collection[str]) -> tuple[str, ...]:
     """The names of what some products read beside their weights, in the order of the graph, each once."""
-    return tuple(dict.fromkeys(node.input[0] for node in model.graph.node if node.name in nodes))
+    own = (node for node in model.graph.node if node.op_type == "MatMul" and node.name in nodes)
+    return tuple(dict.fromkeys(node.input[0] for node in own))
 
 
 def with_outputs(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +12,14 @@ import onnx
 
 from tsmerge_export.onnx_model import weights as onnx_weights
 from tsmerge_export.onnx_model.weights import array_of
+from tsmerge_export.precision.products import TRANSPOSED
 
 Array = npt.NDArray[Any]
 
 #: Relative error of a scale that was computed in float32.
 _ROUNDING = 1e-4
 #: A weight lies half a step from its number at most; with a zero point, which is rounded too, a whole one.
-_STEPS = {"MatMulInteger": 0.5, "DequantizeLinear": 0.5, "MatMulNBits": 1.0}
+_STEPS = {"MatMulInteger": 0.5, "DequantizeLinear": 0.5, "MatMulNBits": 1.0, "GatherBlockQuantized": 1.0}
 #: Operators whose scales are of a whole output channel, symmetric.
 _BY_CHANNEL = ("MatMulInteger", "DequantizeLinear")
 
@@ -49,41 +50,81 @@ def weights(model: onnx.ModelProto) -> Iterator[Weight]:
     """
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     made = {name: node for node in model.graph.node for name in node.output}
+    readers = {name: node for node in model.graph.node for name in node.input}
     for node in model.graph.node:
         if node.op_type == "MatMulInteger":
             name = node.input[1].removesuffix("_quantized")
             yield _by_channel(node.op_type, tensors, node.input[1], f"{name}_scale", node.input[3])
         elif node.op_type == "MatMulNBits":
-            yield _by_block(node, tensors)
+            given = _given(node)
+            yield _by_block(node.op_type, tensors, [*node.input[1:4]], given["K"], given["N"], given)
+        elif node.op_type == "GatherBlockQuantized":
+            yield _looked_up_by_block(node, tensors, made, readers)
+        elif node.op_type == "DequantizeLinear" and made.get(node.input[0], node).op_type == "Gather":
+            rows, scales = made[node.input[0]], made[node.input[1]]
+            if rows.input[1] != scales.input[1]:
+                raise ValueError(f"{node.name} takes numbers of one row and the scale of another")
+            yield _by_channel(node.op_type, tensors, rows.input[0], scales.input[0])
         elif node.op_type == "MatMul" and made.get(node.input[1], node).op_type == "DequantizeLinear":
             source = made[node.input[1]]
             yield _by_channel(source.op_type, tensors, *source.input)
 
 
 def _by_channel(
-    kind: str, tensors: Mapping[str, onnx.TensorProto], weight: str, scale: str, zero: str
+    kind: str, tensors: Mapping[str, onnx.TensorProto], weight: str, scale: str, zero: str = ""
 ) -> Weight:
-    """Of names of initializers ``[rows, columns]``, ``[columns]`` and ``[columns]``."""
+    """Of names of initializers ``[rows, columns]``, ``[columns]`` and ``[columns]``; without a zero point it is 0."""
     numbers = array_of(tensors[weight]).astype(np.float64)
-    zeros = array_of(tensors[zero]).astype(np.float64)
+    zeros = array_of(tensors[zero]).astype(np.float64) if zero else 0.0
     spread = np.broadcast_to(array_of(tensors[scale]).astype(np.float64), numbers.shape)
     return Weight(
         weight.removesuffix("_quantized"), kind, (numbers - zeros) * spread, spread, 8, len(numbers)
     )
 
 
-def _by_block(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) -> Weight:
-    """``[columns, blocks, bytes]``: the rows of a column in blocks; the first of two numbers of 4 bits is the lower."""
-    given = {attribute.name: attribute.i for attribute in node.attribute}
-    rows, columns, bits, block = (given[name] for name in ("K", "N", "bits", "block_size"))
+def _given(node: onnx.NodeProto) -> dict[str, int]:
+    return {attribute.name: attribute.i for attribute in node.attribute}
+
+
+def _looked_up_by_block(
+    node: onnx.NodeProto,
+    tensors: Mapping[str, onnx.TensorProto],
+    made: Mapping[str, onnx.NodeProto],
+    readers: Mapping[str, onnx.NodeProto],
+) -> Weight:
+    """Of a table that reads its numbers by entry; where its last blocks are longer than a row, that is cut off."""
+    data, scales, zeros = (made[node.input[slot]].input[0] for slot in (0, 2, 3))
+    cut = readers.get(node.output[0])
+    columns, blocks = tensors[data].dims[:2]
+    given = _given(node)
+    rows = blocks * given["block_size"]
+    if cut is not None and cut.op_type == "Slice" and cut.input[2] in tensors:
+        rows = int(array_of(tensors[cut.input[2]])[0])
+    return _by_block(node.op_type, tensors, [data, scales, zeros], rows, columns, given)
+
+
+def _by_block(
+    kind: str,
+    tensors: Mapping[str, onnx.TensorProto],
+    names: Sequence[str],
+    rows: int,
+    columns: int,
+    given: Mapping[str, int],
+) -> Weight:
+    """``[columns, blocks, bytes]``: the rows of a column in blocks; the first of two numbers of 4 bits is the lower.
+
+    Args:
+        names: of numbers, scales and zero points. given: attributes.
+    """
+    bits, block = given["bits"], given["block_size"]
     blocks = -(-rows // block)
-    numbers = _unpacked(array_of(tensors[node.input[1]]).reshape(columns, -1), bits)
-    zero = _unpacked(array_of(tensors[node.input[3]]).reshape(columns, -1), bits)[:, :blocks]
-    scale = array_of(tensors[node.input[2]]).astype(np.float64).reshape(columns, blocks)
+    numbers = _unpacked(array_of(tensors[names[0]]).reshape(columns, -1), bits)
+    zero = _unpacked(array_of(tensors[names[2]]).reshape(columns, -1), bits)[:, :blocks]
+    scale = array_of(tensors[names[1]]).astype(np.float64).reshape(columns, blocks)
     spread, zeros = (np.repeat(each, block, axis=1)[:, :rows] for each in (scale, zero))
     values = (numbers[:, :rows] - zeros) * spread
-    name = node.input[1].removesuffix(f"_Q{bits}")
-    return Weight(name, node.op_type, values.T, spread.T, bits, block)
+    name = names[0].removesuffix(f"_Q{bits}")
+    return Weight(name, kind, values.T, spread.T, bits, block)
 
 
 def _unpacked(packed: Array, bits: int) -> npt.NDArray[np.float64]:
@@ -119,7 +160,7 @@ def faults(twin: onnx.ModelProto, quantised: onnx.ModelProto) -> tuple[int, list
     try:
         for weight in weights(quantised):
             count += 1
-            fault = _fault(weight, floats.get(weight.name))
+            fault = _fault(weight, _twin(floats, weight.name))
             if fault is not None:
                 out.append(f"weight {weight.name!r} {fault}")
     except (KeyError, ValueError, IndexError) as error:
@@ -130,10 +171,18 @@ def faults(twin: onnx.ModelProto, quantised: onnx.ModelProto) -> tuple[int, list
     return count, out
 
 
-def _fault(weight: Weight, tensor: onnx.TensorProto | None) -> str | None:
-    if tensor is None:
+def _twin(floats: Mapping[str, onnx.TensorProto], name: str) -> Array | None:
+    """A weight of the float32 file, or a table or what a product reads transposed as the weight that it is."""
+    table = name.removesuffix(TRANSPOSED)
+    if name in floats or table not in floats:
+        return array_of(floats[name]) if name in floats else None
+    return array_of(floats[table]).T
+
+
+def _fault(weight: Weight, floats: Array | None) -> str | None:
+    if floats is None:
         return "is not in the float32 file"
-    twin = array_of(tensor).astype(np.float64)
+    twin = floats.astype(np.float64)
     if twin.shape != weight.values.shape:
         return f"is {list(weight.values.shape)}, and {list(twin.shape)} in the float32 file"
     want = _scale_of(twin, weight.kind, weight.bits, weight.block)

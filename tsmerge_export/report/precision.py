@@ -90,10 +90,12 @@ def precision_summary(entry: PrecisionEntry) -> str:
     before, after = (sum(part.float32_bytes for part in parts), sum(part.bytes for part in parts))
     kept = sorted({name for part in parts for name in part.kept})
     count, stored = sum(part.quantised for part in parts), sum(part.stored for part in parts)
+    tables = sum(part.tables for part in parts)
+    and_tables = f" and {tables} table{'s' * (tables > 1)}" if tables else ""
     done = (
         f"{count} products in half"
         if entry.kind in HALVES
-        else f"{count} products quantised by {entry.quantiser}"
+        else f"{count - tables} products{and_tables} quantised by {entry.quantiser}"
     )
     if stored:
         done += f" ({stored} of them by their weights alone: the results may be beyond fp16)"
