@@ -93,11 +93,11 @@ def _looked_up_by_block(
     readers: Mapping[str, onnx.NodeProto],
 ) -> Weight:
     """Of a table that reads its numbers by entry; where its last blocks are longer than a row, that is cut off."""
-    data, scales, zeros = (made[node.input[slot]].input[0] for slot in (0, 2, 3))
-    cut = readers.get(node.output[0])
-    columns, blocks = tensors[data].dims[:2]
-    given = _given(node)
-    rows = blocks * given["block_size"]
+    read = [node.input[slot] for slot in (0, 2, 3)]
+    data, scales, zeros = (made[name].input[0] if name in made else name for name in read)
+    cut, given = readers.get(node.output[0]), _given(node)
+    columns = tensors[data].dims[0]
+    rows = array_of(tensors[data]).size * 8 // given["bits"] // columns
     if cut is not None and cut.op_type == "Slice" and cut.input[2] in tensors:
         rows = int(array_of(tensors[cut.input[2]])[0])
     return _by_block(node.op_type, tensors, [data, scales, zeros], rows, columns, given)

@@ -82,7 +82,7 @@ def look_up(model: onnx.ModelProto, nodes: Collection[str], quantise: Quantise) 
         weight, width = node.input[0] + TRANSPOSED, numbers[node.input[0]].dims[1]
         if not any(weight + end in numbers for end in ("_quantized", "_Q4", "_Q8")):
             alone = quantise(_as_product(numbers[node.input[0]], model), ["product"])
-            numbers |= {tensor.name: tensor for tensor in alone.graph.initializer}
+            numbers |= {tensor.name: _by_entry(tensor) for tensor in alone.graph.initializer}
         lookup = _Lookup(node, weight, width)
         graph += lookup.by_row() if f"{weight}_quantized" in numbers else lookup.by_blocks(numbers)
         numbers |= lookup.constants
@@ -106,6 +106,13 @@ def _as_product(table: onnx.TensorProto, model: onnx.ModelProto) -> onnx.ModelPr
     )
     sets = [entry for entry in model.opset_import if entry.domain in STANDARD]
     return helper.make_model(graph, opset_imports=sets, ir_version=model.ir_version)
+
+
+def _by_entry(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    """Numbers ``[entries, blocks, bytes]`` as those that look them up want them: ``[entries, bytes]``."""
+    if len(tensor.dims) == 3:
+        tensor.dims[:] = [tensor.dims[0], tensor.dims[1] * tensor.dims[2]]
+    return tensor
 
 
 class _Lookup:
@@ -135,16 +142,24 @@ class _Lookup:
         ]
 
     def by_blocks(self, numbers: dict[str, onnx.TensorProto]) -> list[onnx.NodeProto]:
-        """Of numbers ``[entries, blocks, bytes]`` as ``MatMulNBits`` has them, of which the last block may be longer
-        than a row."""
+        """Of numbers in blocks, of which the last may be longer than a row; a product that has them, too, reads them as
+        ``[entries, blocks, bytes]``."""
         bits = next(bits for bits in (4, 8) if f"{self._weight}_Q{bits}" in numbers)
-        entries, blocks, size = numbers[f"{self._weight}_Q{bits}"].dims
-        block = size * 8 // bits
-        whole = blocks * block == self._width
         parts = {"data": f"_Q{bits}", "scales": "_scales", "zeros": "_zero_points"}
-        by_entry = self._constant("by_entry", [entries, -1])
-        out = [self._make("Reshape", [self._weight + end, by_entry], name) for name, end in parts.items()]
-        data, scales, zeros = (node.output[0] for node in out)
+        shapes = {name: numbers[self._weight + end].dims for name, end in parts.items()}
+        entries = shapes["data"][0]
+        length, blocks = (int(np.prod(shapes[name])) // entries for name in ("data", "scales"))
+        block = length * 8 // bits // blocks
+        whole = blocks * block == self._width
+        out, read = [], []
+        for name, end in parts.items():
+            read.append(self._weight + end)
+            if len(shapes[name]) != 2:
+                out.append(
+                    self._make("Reshape", [read.pop(), self._constant("by_entry", [entries, -1])], name)
+                )
+                read.append(self._called(name))
+        data, scales, zeros = read
         out.append(
             self._make(
                 "GatherBlockQuantized",
