@@ -22,7 +22,7 @@ from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.settings.precision import QUANTISED, Precision
 
 LOW = QUANTISED
-BLOCKS = {4: 32, 8: 64}
+BLOCKS = {4: 32, 8: 32}
 
 
 def x() -> np.ndarray:

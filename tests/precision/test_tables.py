@@ -92,9 +92,7 @@ def test_rows_by_the_formulas_and_each_number_once(kind: str) -> None:
             numbers, scale = formulas.by_channel(floats[table].T)
             back = (numbers * scale).T
         else:
-            numbers, scales, zeros = formulas.by_block(
-                floats[table].T, bits, 32
-            )  # of 96 rows 64 would leave a block half empty
+            numbers, scales, zeros = formulas.by_block(floats[table].T, bits, 32)
             back = ((numbers - zeros) * scales).T
         assert np.allclose(got[result], back[IDS], atol=1e-5), table
         assert np.abs(got[result] - floats[table][IDS]).max() > 1e-3

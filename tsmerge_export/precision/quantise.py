@@ -17,10 +17,9 @@ from tsmerge_export.precision.static import quantised_static
 from tsmerge_export.precision.tables import fold_transposed, look_up, unfold_transposed
 from tsmerge_export.settings.precision import INT8, Precision
 
-#: Weights of an input channel that share a scale, by bits: short blocks where the steps are wide. Of several the one
-#: that stores least: a last block is stored whole, however few of its weights there are.
-BLOCKS = {4: (32,), 8: (64, 32)}
-_SCALE_BYTES = 5  # and a zero point
+#: Weights of an input channel that share a scale, by bits. A last block is stored whole: of 96 rows one of 64 leaves a
+#: third of the numbers without a use.
+BLOCKS = {4: 32, 8: 32}
 _OURS = "tsmerge."
 
 
@@ -145,7 +144,7 @@ def _by_blocks(model: onnx.ModelProto, precision: Precision, nodes: Collection[s
     inside = (node for graph in onnx_weights.graphs(copy.graph) for node in graph.node)
     others = {node.name for node in inside if node.op_type == "MatMul"} - set(nodes)
     quantiser = MatMulNBitsQuantizer(
-        copy, bits=precision.bits, block_size=_block_of(copy, precision.bits, nodes), is_symmetric=False,
+        copy, bits=precision.bits, block_size=BLOCKS[precision.bits], is_symmetric=False,
         nodes_to_exclude=sorted(others),
     )  # fmt: skip
     quantiser.process()
@@ -156,19 +155,6 @@ def _by_blocks(model: onnx.ModelProto, precision: Precision, nodes: Collection[s
     del made.graph.initializer[:]
     made.graph.initializer.extend(weights)
     return made
-
-
-def _block_of(model: onnx.ModelProto, bits: int, nodes: Collection[str]) -> int:
-    dims = {tensor.name: tensor.dims for tensor in model.graph.initializer}
-    names = {node.input[1] for node in model.graph.node if node.op_type == "MatMul" and node.name in nodes}
-    shapes = [dims[name] for name in names if name in dims]
-
-    def size(block: int) -> int:
-        return sum(
-            -(-rows // block) * (block * bits // 8 + _SCALE_BYTES) * columns for rows, columns in shapes
-        )
-
-    return min(BLOCKS[bits], key=size)
 
 
 def _products(model: onnx.ModelProto) -> list[onnx.NodeProto]:
