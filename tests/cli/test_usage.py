@@ -10,6 +10,7 @@ import pytest
 
 from tests.cli.said import Capture, bundle, error_of
 from tsmerge_export.cli import main, main_export
+from tsmerge_export.cli.files import folder_named
 
 
 @pytest.mark.parametrize(
@@ -160,6 +161,10 @@ def test_opset_out_of_range(model: str, capsys: Capture, opset: str) -> None:
         (["lowpass", "--json", "r", "--markdown", "./r"], "--markdown ./r: is the same file as --json r"),
         (["tune", "x.onnx", "--data", "a.csv", "--json", "a.csv"], "--json a.csv: is --data a.csv"),
         (["forecast", "out", "a.csv", "-o", "a.csv"], "-o a.csv: is a.csv, which would be lost"),
+        (
+            ["forecast", "out", "x.onnx", "--future", "a.csv", "-o", "a.csv", "--force"],
+            "-o a.csv: is --future a.csv, which would be lost",
+        ),
         (["export", "out/model.onnx", "-o", "out", "--force"], "holds out/model.onnx, which would be lost"),
         (["export", "out/model.onnx", "-o", ".", "--force"], "is not a bundle"),
     ],
@@ -175,3 +180,13 @@ def test_no_result_takes_the_place_of_what_is_read(
     assert match in error_of(capsys, main(command), 2)
     assert [Path(name).read_text() for name in ("x.onnx", "a.csv", "link")] == ["x.onnx", "a.csv", "x.onnx"]
     assert Path("out/model.onnx").read_bytes() == b"nonsense"
+
+
+@pytest.mark.parametrize("given", ["out", "out/", "./out", "a/../out/"])
+def test_names_beside_a_folder_are_made_of_its_own(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a").mkdir()
+    assert Path(f"{folder_named(given)}-more").resolve() == tmp_path / "out-more"
+    assert folder_named(".") == str(tmp_path.resolve())

@@ -20,6 +20,7 @@ from tsmerge_export.errors import UnsupportedError, UsageError
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.tools.triton import Serving, write
 from tsmerge_export.tools.triton.config import config, signature
+from tsmerge_export.tools.triton.repository import warm_shapes
 
 
 @pytest.fixture(scope="session")
@@ -147,6 +148,8 @@ def test_what_stands_there_is_kept(bolt: Path, tmp_path: Path, capsys: Capture) 
         (["--mounted-at", "/models"], 2, "no effect without --plugin"),
         (["--plugin", "none.so"], 4, "does not exist"),
         (["--max-batch-size", "0"], 2, "--max-batch-size"),
+        (["--instances", "9" * 12], 2, "--instances"),
+        (["--name", ""], 2, "--name"),
     ],
 )
 def test_refusals(
@@ -168,3 +171,22 @@ def test_a_decoding_loop_is_no_ensemble(bolt: Path, tmp_path: Path) -> None:
 def test_numbers_out_of_range() -> None:
     with pytest.raises(UsageError, match="at least 1"):
         Serving("model", max_batch_size=0)
+    with pytest.raises(UsageError, match="32 bits"):
+        Serving("model", max_queue_delay_us=2**31)
+
+
+def test_a_repository_in_the_bundle_is_refused(bolt: Path) -> None:
+    with pytest.raises(UsageError, match="lies in the bundle"):
+        write(Bundle.open(bolt), bolt / "models", Serving("model"))
+    assert not (bolt / "models").exists()
+
+
+def test_only_the_length_is_long(bolt: Path) -> None:
+    """Of a call that warms up: groups have one series, horizons a few patches."""
+    inputs = [
+        TensorInfo("context", "float32", ("batch", "series", "length")),
+        TensorInfo("future", "float32", ("batch", "series", "horizon", 8)),
+    ]
+    found = signature(inputs, [TensorInfo("quantiles", "float32", ("batch", "series", 3, 8))], joined=True)
+    opened = Bundle.open(bolt)
+    assert warm_shapes(opened, found, 100) == {"context": (1, 1, 100), "future": (1, 1, 4, 8)}

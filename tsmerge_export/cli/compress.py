@@ -95,7 +95,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compress, look at the test part, export. Returns 0, also where no step is within the budget."""
     from tsmerge_export.cli.commands import default_output
-    from tsmerge_export.cli.files import check_files, check_inside, write_json
+    from tsmerge_export.cli.files import check_files, check_inside, folder_named, write_json
     from tsmerge_export.tools.compress.compress import KINDS, Wanted
     from tsmerge_export.verify.change import LEAST_WINDOWS
 
@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
     from tsmerge_export.tools.distill.distill import check_model
 
     check_model(args.model)
-    output = args.output or default_output(args.model, "compressed")
+    output = folder_named(args.output or default_output(args.model, "compressed"))
     check_inside(args, check_output(output, args.force))
     check_inside(args, FOLDER.check(f"{output}{CHECKPOINT}", args.force))
     place = place_of(args)
@@ -132,18 +132,19 @@ def run(args: argparse.Namespace) -> int:
 
     found, precision = _work(args, merge, wanted, output, place, table)
     content = plain(found)
-    write_json(args.json, content)
     from tsmerge_export.console.terminal import print_table
 
     print_table(*compression_table(found), ABOUT, (0, 1))
     for sentence in (*said(found), tried_words(found)):
         print(sentence)
     if found.checkpoint is None:
-        print("nothing is written", flush=True)
+        write_json(args.json, content)
+        print("no model is written", flush=True)
         return 0
     weights = f"{output}{CHECKPOINT}"
     print(f"checkpoint: {weights}", flush=True)
     _export(args, weights, found, precision, output, table, content)
+    write_json(args.json, content)
     print(f"bundle: {output}", flush=True)
     return 0
 

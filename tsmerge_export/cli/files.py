@@ -14,6 +14,7 @@ from tsmerge_export.tables.source import STDIN
 
 _SOURCES = ("model", "models", "sources", "bundle", "path", "table")
 _INPUTS = ("data", "config", "inputs")
+_FUTURE = "future"  # read by the command itself: a table, or standard input
 _ORIGINAL = "original"  # a flag whose value may be a hub id
 _OUTPUTS = ("json", "plot", "markdown")
 
@@ -57,6 +58,12 @@ def check_apart(args: argparse.Namespace, file: OutputFile, made: list[OutputFil
             raise UsageError(f"{file.flag} {file}: is the same file as {other.flag} {other}; give another")
 
 
+def folder_named(output: str) -> str:
+    """A folder to write as names beside it are made of it: no slash behind, and a name also where it is ``.``"""
+    path = Path(output)
+    return str(path if path.name not in ("", "..") else real_path(path))
+
+
 def check_inside(args: argparse.Namespace, folder: Path) -> None:
     """Refuse a folder to replace that holds what is read. Raises UsageError."""
     for name, path in _named(args):
@@ -66,7 +73,7 @@ def check_inside(args: argparse.Namespace, folder: Path) -> None:
 
 def _named(args: argparse.Namespace) -> Iterator[tuple[str, Path]]:
     """What the flags name to be read: in words, and where it is."""
-    for name in (*_SOURCES, *_INPUTS, _ORIGINAL):
+    for name in (*_SOURCES, *_INPUTS, _ORIGINAL, _FUTURE):
         for one in _several(getattr(args, name, None)):
             yield (f"{one}" if name in _SOURCES else f"--{name} {one}"), real_path(one)
 

@@ -9,8 +9,12 @@ from collections.abc import Callable
 _UNITS = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
 
 
+#: What runtimes and formats hold a number in is often no wider.
+_MOST = 2**31 - 1
+
+
 def whole(least: int) -> Callable[[str], int]:
-    """Type of a flag: a whole number of at least ``least``."""
+    """Type of a flag: a whole number of at least ``least``, and of at most 32 bits."""
 
     def parse(text: str) -> int:
         try:
@@ -19,6 +23,8 @@ def whole(least: int) -> Callable[[str], int]:
             value = least - 1
         if value < least:
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        if value > _MOST:
+            raise argparse.ArgumentTypeError(f"{text!r} is larger than {_MOST}")
         return value
 
     return parse

@@ -89,6 +89,8 @@ def read_data(args: argparse.Namespace, **how: Any) -> Table | None:
             raise UsageError(
                 f"{options.words()[0]} is about the file of --data; give it too, or leave this out"
             )
+        if how.get("columns") is not None:
+            raise UsageError("--column names columns of --data; give the file too, or leave this out")
         return None
     from tsmerge_export.tables.read import read_table
 

@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     library = CUDA_LIBRARY if args.gpu else CPU_LIBRARY
     plugin = None if args.plugin is None else find_library(args.plugin, library)
     serving = Serving(
-        args.name or real_path(args.path).name,
+        real_path(args.path).name if args.name is None else args.name,
         args.max_batch_size,
         args.max_queue_delay_us,
         args.instances,

@@ -88,7 +88,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Search, choose, export. Returns 0, also where the answer is not to merge."""
     from tsmerge_export.cli.commands import default_output
-    from tsmerge_export.cli.files import check_files, check_inside, write_json
+    from tsmerge_export.cli.files import check_files, check_inside, folder_named, write_json
     from tsmerge_export.cli.handler import raise_if_interrupted
 
     check_files(args)
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
 
     for model in args.models:
         check_source(model)
-    output = args.output or default_output(args.models[0], "tuned")
+    output = folder_named(args.output or default_output(args.models[0], "tuned"))
     check_output(output, args.force)
     if args.distill is not None:
         from tsmerge_export.tools.distill.result import check_folder

@@ -24,11 +24,11 @@ from tsmerge_export.onnx_model import weights as onnx_weights
 from tsmerge_export.ops.schema import DOMAIN
 from tsmerge_export.precision.half import runnable
 from tsmerge_export.settings.run_time import INPUT, METADATA
+from tsmerge_export.settings.usual_sizes import USUAL_SIZES
 from tsmerge_export.untrusted.onnx_scan import check_calls, scan
 
 _BLOCKS = "MatMulNBits"
 _PREFIX = "tsmerge_shape_of/"
-_USUAL = {"samples": 20, "capacity": 64, "series": 1, "horizon": 4, "drawn_steps": 1}
 _ALL_TOKENS = 1_000_000_000
 _MOST_NUMBERS = 2**28  # in one input
 # Products that are not counted; a file that has them says so.
@@ -93,7 +93,7 @@ def feeds(model: onnx.ModelProto, batch: int, length: int, seed: int = 0) -> dic
         for axis, dim in enumerate(kind.shape.dim):
             fixed = dim.HasField("dim_value")
             is_batch = dim.dim_param == "batch" or (axis == 0 and dim.dim_param != "length")
-            usual = _USUAL.get(dim.dim_param, length)
+            usual = USUAL_SIZES.get(dim.dim_param, length)
             dims.append(dim.dim_value if fixed else batch if is_batch else usual)
         try:
             dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)

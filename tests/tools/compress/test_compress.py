@@ -271,6 +271,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["--data", "none.csv"], 2, "--data none.csv: no such file"),
         (["-o", "tiny"], 2, "exists already"),
         (["-o", "taken"], 2, "taken-checkpoint: exists already"),
+        (["-o", "taken/"], 2, "taken-checkpoint: exists already"),
         (["--max-increase", "little"], 2, "is not a share such as 3%"),
     ],
 )
@@ -286,6 +287,11 @@ def test_mistakes_are_one_line_before_any_work(
     captured = capsys.readouterr()
     assert captured.out == "" and said in captured.err and captured.err.strip().count("\n") == 0
     assert sorted(Path().rglob("*")) == before
+
+
+def test_columns_of_no_table(folder: Path, capsys: Capture) -> None:
+    assert main(["compress", "tiny", "--column", "a"]) == 2
+    assert "--column names columns of --data; give the file too" in capsys.readouterr().err
 
 
 def test_a_file_has_no_weights_of_a_model(folder: Path, capsys: Capture) -> None:

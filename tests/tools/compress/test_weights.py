@@ -73,6 +73,14 @@ def test_tables_and_small_layers_are_left_alone() -> None:
         prunable(nn.Sequential(table, head, thin))
 
 
+def test_numbers_that_are_not_finite_are_named() -> None:
+    model = nn.Sequential(nn.Linear(32, 32))
+    with torch.no_grad():
+        model[0].weight[3, 4] = torch.nan
+    with pytest.raises(UnsupportedError, match=r"0\.weight holds numbers that are not finite"):
+        prunable(model)
+
+
 def test_scipy_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("scipy.cluster.vq", "scipy.cluster", "scipy"):
         monkeypatch.setitem(sys.modules, name, None)

@@ -28,7 +28,7 @@ def prunable(model: nn.Module) -> list[Tensor]:
     also where a layer shares one.
 
     Raises:
-        UnsupportedError: there are none.
+        UnsupportedError: there are none, or one holds what is no number.
     """
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     found = {
@@ -40,6 +40,11 @@ def prunable(model: nn.Module) -> list[Tensor]:
     }
     if not found:
         raise UnsupportedError("the model has no linear layer that is large enough to be pruned or clustered")
+    for name, weight in model.named_parameters():
+        if id(weight) in found and not bool(weight.isfinite().all()):
+            raise UnsupportedError(
+                f"{name} holds numbers that are not finite; nothing there can be compressed"
+            )
     return list(found.values())
 
 

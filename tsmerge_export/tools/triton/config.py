@@ -58,10 +58,13 @@ class Serving:
             raise UsageError(
                 f"--name {self.name}: must be letters, digits, '.', '_' and '-', at most 100 of them, no '.' in front"
             )
-        if min(self.max_batch_size, self.instances, self.threads or 1) < 1 or self.max_queue_delay_us < 0:
+        numbers = (self.max_batch_size, self.instances, 1 if self.threads is None else self.threads)
+        if min(numbers) < 1 or self.max_queue_delay_us < 0:
             raise UsageError(
                 "--max-batch-size, --instances and --threads must be at least 1, --max-queue-delay-us 0"
             )
+        if max(*numbers, self.max_queue_delay_us) >= 2**31:
+            raise UsageError("a number of the configuration is larger than Triton's 32 bits")
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ import numpy as np
 
 from tsmerge_export.backends.onnxruntime.session import GraphSession
 from tsmerge_export.bundle import Bundle, TensorInfo
-from tsmerge_export.errors import UnsupportedError, UsageError
+from tsmerge_export.errors import TsmergeError, UnsupportedError, UsageError
 from tsmerge_export.files.atomic import fsync_tree
 from tsmerge_export.files.beside import Beside, ChangedError, entries, look, sweep
 from tsmerge_export.files.paths import real_path, room_for
+from tsmerge_export.settings.usual_sizes import USUAL_SIZES
 from tsmerge_export.tools.triton.config import MARK, Serving, Signature, config, signature
 
 CONFIG, VERSION, MODEL = "config.pbtxt", "1", "model.onnx"
@@ -49,7 +50,10 @@ def write(
     refuse(bundle)
     (component,) = bundle.components
     entry = bundle.contents.components[0]
-    target = _room(real_path(repository) / serving.name, force)
+    target = real_path(repository) / serving.name
+    if target.is_relative_to(bundle.path):
+        raise UsageError(f"-o {repository}: lies in the bundle; choose another folder")
+    target = _room(target, force)
     inputs, notes = component.inputs, []
     if entry.ratio is not None:
         # A number for all rows of a call: requests with a ratio of their own cannot share one.
@@ -111,10 +115,10 @@ def warm_shapes(bundle: Bundle, found: Signature, length: int | None) -> dict[st
     steps = length or min(int(known) if isinstance(known, int) and known > 0 else _LENGTH, _LENGTH)
     shapes = {}
     for one in found.inputs:
-        axes = [
-            dim if isinstance(dim, int) else 1 if axis == 0 else steps for axis, dim in enumerate(one.dims)
-        ]
-        shapes[one.name] = tuple(axes)
+        shapes[one.name] = tuple(
+            dim if isinstance(dim, int) else 1 if axis == 0 else USUAL_SIZES.get(dim, steps)
+            for axis, dim in enumerate(one.dims)
+        )
     return shapes
 
 
@@ -141,8 +145,9 @@ def _proved(
     }
     try:
         outputs = session.run(feed)
-    except UsageError as error:
-        raise UsageError(f"--length: the file does not take {shapes}: {error}") from None
+    except TsmergeError as error:
+        called = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+        raise UsageError(f"--length: the call that warms up, {called}: {error}") from None
     for one in found.outputs:
         said = [dim for dim in one.dims if isinstance(dim, int)]
         got = [
