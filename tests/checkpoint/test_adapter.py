@@ -74,8 +74,10 @@ def quantiles(model: Any) -> Tensor:
         ({"use_rslora": True}, 2, 3 / 2**0.5),
         ({"r": 8, "rank_pattern": {"q": 4, "o": 4, "output_layer": 4}}, 4, 3 / 4),
         ({"alpha_pattern": {"self_attention.q": 1, "o": 1, "output_layer": 1}}, 2, 1 / 2),
+        ({"alpha_pattern": {r"encoder\.block\.[01]\..*": 1, "out.+_(layer|x)": 1, "q": 9}}, 2, 1 / 2),
+        ({"alpha_pattern": {"^q": 9, "attention": 9, "^output_layer": 9}}, 2, 1.5),
     ],
-    ids=["plain", "rslora", "ranks", "alphas"],
+    ids=["plain", "rslora", "ranks", "alphas", "expressions", "expressions of none"],
 )
 def test_an_adapter_is_merged_into_its_base(
     change: dict[str, Any], rank: int, scale: float, tmp_path: Path
@@ -108,6 +110,14 @@ def test_an_adapter_whose_base_is_on_the_hub(tmp_path: Path, monkeypatch: pytest
     [
         ({"peft_type": "IA3"}, UnsupportedError, "peft_type is 'IA3'; only LORA adapters"),
         ({"use_dora": True}, UnsupportedError, "use_dora is set; only plain LoRA"),
+        ({"init_lora_weights": "pissa_niter_4"}, UnsupportedError, "init_lora_weights is 'pissa_niter_4'"),
+        ({"alora_invocation_tokens": [1]}, UnsupportedError, "alora_invocation_tokens is set"),
+        ({"target_parameters": ["a.b"]}, UnsupportedError, "target_parameters is set"),
+        ({"alpha_pattern": {"(q": 1}}, UsageError, r"alpha_pattern '\(q' is no regular expression"),
+        ({"rank_pattern": {"(a+)+": 1}}, UnsupportedError, r"rank_pattern '\(a\+\)\+' is too intricate"),
+        ({"rank_pattern": {"(a|a)" * 30: 1}}, UnsupportedError, "is too intricate a regular expression"),
+        ({"base_model_name_or_path": "x" * 5000}, UsageError, "adapter_config.json: base_model_name.{,99}$"),
+        ({"base_model_name_or_path": "x" * 300}, UsageError, "adapter_config.json: its base 'x"),
         ({"base_model_name_or_path": None}, UsageError, "base_model_name_or_path names no model"),
         ({"base_model_name_or_path": "/nowhere/at all"}, UsageError, "is no folder here and no hub id"),
         ({"base_model_name_or_path": "."}, UsageError, "its base '.' holds no config.json"),
@@ -144,6 +154,8 @@ def test_weights_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
     ):
         save_file(weights, file)
         fails(UsageError, match, folder)
+    save_file({name: value * 1e30 for name, value in matrices().items()}, file)
+    fails(UsageError, f"{MODULES[0]} merged into its base is not finite", folder)
     file.write_bytes(file.read_bytes()[:-9])
     fails(UsageError, "adapter_model.safetensors: truncated or corrupt", folder)
     file.unlink()
@@ -151,3 +163,9 @@ def test_weights_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
     fails(UsageError, "adapter_model.safetensors: no such file", folder)
     (folder / "adapter_config.json").write_text("{")
     fails(UsageError, "adapter_config.json: not valid JSON", folder)
+
+
+def test_a_folder_of_a_model_and_an_adapter_is_refused(tmp_path: Path) -> None:
+    folder = adapter(tmp_path)
+    (folder / "config.json").write_text((tmp_path / "base" / "config.json").read_text())
+    fails(UsageError, "holds adapter_config.json beside a model's config", folder)

@@ -21,7 +21,7 @@ from tsmerge_export.backends.onnxruntime.direct import open_session
 from tsmerge_export.checkpoint import load_model
 from tsmerge_export.checkpoint.model_folder import write_model_folder
 from tsmerge_export.eager.apply import current_run
-from tsmerge_export.errors import UsageError
+from tsmerge_export.errors import UnsupportedError, UsageError
 from tsmerge_export.merge import local_merge, unmerge
 from tsmerge_export.settings.config import MergeConfig
 from tsmerge_export.verify.decisions import tap
@@ -202,11 +202,37 @@ def test_forecast_is_that_of_the_original() -> None:
 
 @pytest.mark.parametrize(
     ("change", "says"),
-    [({"use_reg_token": False}, "use_reg_token"), ({"input_patch_stride": 4}, "input_patch_stride")],
+    [
+        ({"use_reg_token": False}, "use_reg_token"),
+        ({"input_patch_stride": 4}, "input_patch_stride"),
+        ({"quantiles": [0.9, 0.1, 0.5]}, "chronos_config.quantiles are no ascending levels"),
+        ({"time_encoding_scale": 0}, "chronos_config.time_encoding_scale is 0, not a number above 0"),
+        ({"max_output_patches": -1}, "chronos_config.max_output_patches is -1, not a whole number above 0"),
+    ],
 )
 def test_configs_that_no_chronos_2_has_are_refused(change: dict[str, Any], says: str) -> None:
     config = {**CHRONOS2, "chronos_config": {**CHRONOS2["chronos_config"], **change}}
     with pytest.raises(UsageError, match=says):
+        families.detect(config).build(config)
+
+
+def test_a_chronos_config_that_is_no_object_is_refused() -> None:
+    with pytest.raises(UsageError, match="chronos_config is a list, not an object"):
+        families.detect(CHRONOS2).build({**CHRONOS2, "chronos_config": [1]})
+
+
+@pytest.mark.parametrize(
+    ("rope", "says"),
+    [
+        ([1], "rope_parameters is a list; only an object"),
+        ({"rope_type": "linear", "factor": 2.0}, "rope_parameters has rope_type 'linear'; only 'default'"),
+        ({"rope_theta": -1.0}, "rope_parameters has rope_theta -1.0, not a number above 0"),
+        ({"rope_theta": 10.0, "partial_rotary_factor": 0.5}, "rope_parameters has 'partial_rotary_factor'"),
+    ],
+)
+def test_rotary_positions_of_other_kinds_are_refused(rope: Any, says: str) -> None:
+    config = {**native(CHRONOS2, True), "rope_parameters": rope}
+    with pytest.raises(UnsupportedError, match=says):
         families.detect(config).build(config)
 
 

@@ -147,6 +147,12 @@ def test_contexts_and_patches_of_a_run_are_upstreams() -> None:
     assert_all_close(whole, theirs().predict(given, 20, **OWN))
 
 
+def test_levels_of_the_paths_come_in_any_order() -> None:
+    series, levels = INPUTS["lists"][:1], [0.9, 0.1, 0.5]
+    want = theirs().predict(series, 61, unrolled_quantiles=sorted(levels))
+    assert_all_close(ours().predict(series, 61, unrolled_quantiles=levels), want)
+
+
 def test_parts_that_fit_into_memory_are_the_whole() -> None:
     for name in ("lists", "dicts"):
         want = ours().predict(INPUTS[name], 20)
@@ -287,6 +293,8 @@ def test_inputs_that_make_no_sense_are_one_line(given: Any, match: str) -> None:
     ("options", "match"),
     [
         ({"unrolled_quantiles": [0.2]}, "unrolled_quantiles: 0.2 is none of the model's own levels"),
+        ({"unrolled_quantiles": 0.5}, "unrolled_quantiles 0.5 is not a list of numbers"),
+        ({"unrolled_quantiles": [2]}, "unrolled_quantiles 2 is out of range"),
         ({"max_output_patches": 4}, "max_output_patches 4 is not a whole number from 1 to 3"),
         ({"context_length": 0}, "context_length 0 is not"),
         ({"batch_size": 0}, "batch_size 0 is not"),

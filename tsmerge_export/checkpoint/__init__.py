@@ -143,7 +143,13 @@ def _read_folder(path: Path, extra: Path | None) -> tuple[dict[str, Any], dict[s
         raise UsageError(f"--config {extra}: {path} has a config.json of its own; leave --config out")
     if not own.is_file() and (path / "manifest.json").is_file():
         raise UsageError(f"{path}: is a bundle; give the model that it was made from")
-    if not own.is_file() and extra is None and (path / adapter.CONFIG).is_file():
+    adapted = (path / adapter.CONFIG).is_file()
+    if adapted and (own.is_file() or extra is not None):
+        raise UsageError(
+            f"{path}: holds {adapter.CONFIG} beside a model's config; move the adapter, or the model, to a folder of "
+            "its own"
+        )
+    if adapted:
         return _read_adapter(path)
     if not own.is_file() and extra is None:
         raise UsageError(f"{path}: no config.json in this folder; give a model folder in Hugging Face format")
@@ -155,7 +161,11 @@ def _read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """A base model with a LoRA adapter merged into it."""
     found = adapter.read_adapter(folder)
     base = Path(found.base)
-    if not base.is_dir():
+    try:
+        here = base.is_dir()
+    except OSError:  # a name that no file can have
+        here = False
+    if not here:
         if not is_hub_id(found.base):
             raise UsageError(
                 f"{found.label}: its base {found.base!r} is no folder here and no hub id; write its path there"

@@ -31,7 +31,16 @@ _OTHERS = (
     "layer_replication",
     "megatron_config",
     "trainable_token_indices",
+    "target_parameters",
+    "alora_invocation_tokens",
+    "arrow_config",
 )
+#: Ways to begin that leave the base's weights as they are; the others put a part of them into the matrices.
+_BEGINNINGS = (None, True, False, "gaussian", "eva", "orthogonal")
+_LONGEST_BASE, _LONGEST_MODULE, _LONGEST_KEY = 1024, 300, 200
+#: Keys of patterns are regular expressions: these parts of them cannot take forever, with few choices among them.
+_PARTS = re.compile(r"(?:(?:[\w.-]|\\[.\-dw]|\[[\w-]+\])[*+?]?|[\^$|(]|\)(?![*+?{]))*", re.ASCII)
+_MOST_CHOICES = 16
 
 
 @dataclass(frozen=True)
@@ -40,7 +49,7 @@ class Adapter:
 
     Attributes:
         folder: where it lies. base: path or hub id of the model that it was trained on.
-        r, alpha: rank and scale; ``ranks`` and ``alphas``: of modules whose names match a pattern, others.
+        r, alpha: rank and scale; ``ranks`` and ``alphas``: of modules whose names match a regular expression, others.
         rooted: whether the scale is alpha / sqrt(r).
     """
 
@@ -63,7 +72,7 @@ def read_adapter(folder: Path) -> Adapter:
 
     Raises:
         UsageError: unreadable, or without base or ranks.
-        UnsupportedError: another kind of adapter.
+        UnsupportedError: another kind of adapter, or patterns that may take too long.
     """
     file = folder / CONFIG
     config = read_json_object(file)
@@ -73,14 +82,22 @@ def read_adapter(folder: Path) -> Adapter:
     for name in _OTHERS:
         if config.get(name):
             raise UnsupportedError(f"{file}: {name} is set; only plain LoRA of linear layers is merged")
+    begun = config.get("init_lora_weights")
+    if begun not in _BEGINNINGS:
+        raise UnsupportedError(
+            f"{file}: init_lora_weights is {str(begun)[:40]!r}, which changes the base's own weights; convert it to "
+            "plain LoRA with peft"
+        )
     base = config.get("base_model_name_or_path")
-    if not isinstance(base, str) or not base:
+    if not isinstance(base, str) or not base or len(base) > _LONGEST_BASE:
         raise UsageError(f"{file}: base_model_name_or_path names no model; add it")
     ranks, alphas = (config.get(name) or {} for name in ("rank_pattern", "alpha_pattern"))
     numbers = [("r", config.get("r")), ("lora_alpha", config.get("lora_alpha"))]
     for pattern, name in ((ranks, "rank_pattern"), (alphas, "alpha_pattern")):
         if not isinstance(pattern, dict):
             raise UsageError(f"{file}: {name} must be an object")
+        for key in pattern:
+            _check_key(key, f"{file}: {name} {key[:_LONGEST_KEY]!r}")
         numbers += [(f"{name} {key!r}", value) for key, value in pattern.items()]
     for name, value in numbers:
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e6:
@@ -90,12 +107,25 @@ def read_adapter(folder: Path) -> Adapter:
     )
 
 
+def _check_key(key: str, label: str) -> None:
+    """UsageError for a key that is no regular expression, UnsupportedError for one that may take too long."""
+    choices = 4 * sum(map(key.count, "*+")) + sum(map(key.count, "?|"))
+    if len(key) > _LONGEST_KEY or choices > _MOST_CHOICES or not _PARTS.fullmatch(key):
+        raise UnsupportedError(
+            f"{label} is too intricate a regular expression; names, dots, [..], (a|b), \\d and a few * + ? are read"
+        )
+    try:
+        re.compile(key)
+    except re.error as error:
+        raise UsageError(f"{label} is no regular expression: {error.msg}") from None
+
+
 def merged(adapter: Adapter, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The base's weights with the adapter's products added, in float32 where it has any.
 
     Raises:
-        UsageError: files that are missing or corrupt, matrices without a partner, of other shapes, or of weights that
-            the base does not have.
+        UsageError: files that are missing or corrupt, matrices without a partner, of other shapes, of weights that
+            the base does not have, or whose product is not finite.
     """
     file = adapter.folder / WEIGHTS
     pairs: dict[str, dict[str, Tensor]] = {}
@@ -115,9 +145,9 @@ def merged(adapter: Adapter, weights: Mapping[str, Tensor]) -> dict[str, Tensor]
         name = f"{module}.weight"
         if len(pair) < 2:
             raise UsageError(f"{file}: {module} has lora_{min(pair)} alone; it is incomplete")
-        if name not in weights:
+        if name not in weights or len(module) > _LONGEST_MODULE:
             raise UsageError(
-                f"{file}: {module} is no module of {adapter.base}; give the base it was trained on"
+                f"{file}: {module[:_LONGEST_MODULE]} is no module of {adapter.base}; give the base it was trained on"
             )
         down, up = pair["A"].float(), pair["B"].float()
         r = _of_module(module, adapter.ranks, adapter.r)
@@ -129,12 +159,14 @@ def merged(adapter: Adapter, weights: Mapping[str, Tensor]) -> dict[str, Tensor]
             )
         scale = _of_module(module, adapter.alphas, adapter.alpha) / (math.sqrt(r) if adapter.rooted else r)
         out[name] = out[name].float() + scale * (up @ down)
+        if not out[name].isfinite().all():
+            raise UsageError(
+                f"{file}: {module} merged into its base is not finite in float32; its matrices are broken"
+            )
     return out
 
 
 def _of_module(module: str, patterns: Mapping[str, Any], usual: Any) -> Any:
-    """What the first pattern that is the end of the module's name says: plain names, as peft writes them."""
-    found = (
-        value for key, value in patterns.items() if module == key or module.endswith(f".{key.lstrip('^')}")
-    )
+    """What the first pattern that matches the end of the module's name from a dot on says, as peft has it."""
+    found = (value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", module))
     return next(found, usual)

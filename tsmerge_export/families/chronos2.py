@@ -11,19 +11,17 @@ and by their own number: the others stand apart (R13.9).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import torch
 from chronos.chronos2 import Chronos2Model
-from chronos.chronos2.config import Chronos2CoreConfig, Chronos2ForecastingConfig
+from chronos.chronos2.config import Chronos2CoreConfig
 from chronos.chronos2.layers import Chronos2RotaryEmbedding
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from tsmerge_export.errors import UsageError
 from tsmerge_export.families.base import (
     PATCHES,
     Arrays,
@@ -34,13 +32,12 @@ from tsmerge_export.families.base import (
     Published,
     TensorSpec,
 )
+from tsmerge_export.families.chronos2_config import NATIVE, checked
 from tsmerge_export.families.chronos2_hooks import instrument
 from tsmerge_export.families.hf import TransformersFamily, detached_twin
 from tsmerge_export.families.objective import Objective, Quantiles
 from tsmerge_export.merge.run import MergeRun
 
-#: ``model_type`` of the other spelling; the legacy one is that of T5.
-_NATIVE = ("chronos2", "chronos_2", "chronos-2")
 _LEAST = torch.finfo(torch.float32).min
 _rotated = Chronos2RotaryEmbedding.apply_rotary_pos_emb
 
@@ -218,24 +215,6 @@ class _Model(Component):
         return out
 
 
-def _legacy(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config as chronos-forecasting spells it, of that or of the one that transformers' own port proposes: a
-    ``model_type`` of its own, what describes the forecast beside all else, and ``rope_parameters``."""
-    out = dict(config)
-    if config.get("model_type") not in _NATIVE:
-        return out
-    out["model_type"] = Chronos2CoreConfig.model_type
-    flat = {
-        field.name: out.pop(field.name) for field in fields(Chronos2ForecastingConfig) if field.name in out
-    }
-    if flat:
-        out["chronos_config"] = {**flat, **(config.get("chronos_config") or {})}
-    rope = out.pop("rope_parameters", None)
-    if isinstance(rope, Mapping) and "rope_theta" in rope:
-        out.setdefault("rope_theta", rope["rope_theta"])
-    return out
-
-
 class Chronos2(TransformersFamily):
     """Amazon's Chronos-2 (``Chronos2Model``): univariate, multivariate and with covariates."""
 
@@ -270,20 +249,10 @@ class Chronos2(TransformersFamily):
     )  # fmt: skip
 
     def matches(self, config: Mapping[str, Any]) -> bool:
-        return super().matches(config) or config.get("model_type") in _NATIVE
+        return super().matches(config) or config.get("model_type") in NATIVE
 
     def build(self, config: Mapping[str, Any]) -> nn.Module:
-        config = _legacy(config)
-        own = config.get("chronos_config") or {}
-        for name, fits in (
-            ("use_reg_token", bool(own.get("use_reg_token"))),
-            ("input_patch_stride", own.get("input_patch_stride") == own.get("input_patch_size")),
-        ):
-            if own and not fits:
-                raise UsageError(
-                    f"config.json: chronos_config.{name} is {own.get(name)!r}, which no Chronos-2 has"
-                )
-        return super().build(config)
+        return super().build(checked(config))
 
     def components(self, model: Any) -> tuple[Component, ...]:
         return (_Model(model),)

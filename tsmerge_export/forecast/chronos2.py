@@ -217,16 +217,16 @@ class Chronos2(QuantileForecaster):
         return min(steps, self._context)
 
     def _paths(self, levels: Sequence[float] | None) -> list[int]:
-        """Places of the quantiles that go on where one run is not enough."""
+        """Places of the quantiles that go on where one run is not enough, ascending: their masses are taken so."""
         if levels is None:
             chosen = tuple(level for level in LEVELS if level in self._levels) or tuple(self._levels)
         else:
-            chosen = check.quantile_levels(levels)
+            chosen = check.quantile_levels(levels, "unrolled_quantiles")
         missing = next((level for level in chosen if level not in self._levels), None)
         if missing is not None:
             own = ", ".join(f"{level:g}" for level in self._levels)
             raise UsageError(f"unrolled_quantiles: {missing:g} is none of the model's own levels ({own})")
-        return [self._levels.index(level) for level in chosen]
+        return sorted({self._levels.index(level) for level in chosen})
 
     def run_once(self, context: Floats, steps: int) -> Floats:
         raise NotImplementedError("groups are run by _Run")

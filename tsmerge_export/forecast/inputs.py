@@ -152,13 +152,13 @@ def number(name: str, value: Any, least: float, most: float, *, above: bool = Fa
     return found
 
 
-def quantile_levels(levels: Any) -> tuple[float, ...]:
-    """Levels from 0 to 1, at least one; raises UsageError for anything else."""
-    if isinstance(levels, str) or not hasattr(levels, "__iter__"):
-        raise UsageError(f"quantile_levels {levels!r} is not a list of numbers")
-    found = tuple(number("quantile_levels", level, 0, 1) for level in levels)
+def quantile_levels(levels: Any, name: str = "quantile_levels") -> tuple[float, ...]:
+    """Levels from 0 to 1, at least one; raises UsageError that names the argument for anything else."""
+    if isinstance(levels, str) or not hasattr(levels, "__iter__") or getattr(levels, "ndim", 1) == 0:
+        raise UsageError(f"{name} {levels!r} is not a list of numbers")
+    found = tuple(number(name, level, 0, 1) for level in levels)
     if not found:
-        raise UsageError("quantile_levels is empty")
+        raise UsageError(f"{name} is empty")
     return found
 
 
