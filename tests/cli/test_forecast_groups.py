@@ -113,6 +113,12 @@ def test_a_table_without_ids_is_one_series(files: Path, capsys: pytest.CaptureFi
     [
         (["--targets", "target", "--target", "target"], "--target and --targets both name what is forecast"),
         (["--targets", "target,nothing"], "--targets nothing: no such column in "),
+        (["--targets", "target,target"], "--targets: 'target' is there twice; name each column once"),
+        (["--targets", "target,Target"], "--targets target,Target: column 'target' is there twice"),
+        (
+            ["--future", "huge.csv"],
+            "--future huge.csv: column 'heat' has infinite values, or values beyond float32",
+        ),
         (["--batch-size", "3"], "--batch-size has no effect without --cross-learning"),
         (["--future", "none.csv"], "--future none.csv: no such file"),
         (["--future", "data.pdf"], "--future data.pdf: unknown kind of file"),
@@ -135,6 +141,7 @@ def test_mistakes_are_one_line(
     ahead.iloc[:-1].to_csv("short.csv", index=False)
     ahead.assign(new=1).to_csv("new.csv", index=False)
     ahead.drop(columns="item_id").to_csv("no_ids.csv", index=False)
+    ahead.assign(heat=1e39).to_csv("huge.csv", index=False)
     words = ahead.astype({"heat": object})
     words.loc[1, "heat"] = "hot"
     words.to_csv("words.csv", index=False)
@@ -143,6 +150,12 @@ def test_mistakes_are_one_line(
     assert match in err
     assert err.startswith("error: ") and err.count("\n") == 1
     assert not (files / "out.csv").exists()
+
+
+def test_covariates_beyond_float32_are_named(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data()[0].assign(heat=1e39).to_csv(files / "huge.csv", index=False)
+    assert run(files / "huge.csv", "-h", 9, "-o", files / "out.csv") == 2
+    assert f"{files / 'huge.csv'}: column 'heat' has infinite values" in said(capsys)
 
 
 def test_stdin_is_read_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -237,6 +237,51 @@ def test_gaps_of_a_frequency_are_missing_in_covariates_too() -> None:
     pd.testing.assert_frame_equal(ours().predict_df(whole.drop(index=holes), future, **options), want)
 
 
+def test_missing_values_of_pandas_are_missing() -> None:
+    """Beside numbers and beside words."""
+    inputs = [
+        [
+            {
+                "target": np.arange(9.0),
+                "past_covariates": {
+                    "x": pd.array([1, missing, *range(7)], object),
+                    "kind": np.array(["a", missing, *"bcabcab"], object),
+                },
+            }
+        ]
+        for missing in (None, pd.NA)
+    ]
+    want, got = (ours().predict(given, 4) for given in inputs)
+    np.testing.assert_array_equal(got[0], want[0])
+
+
+def test_names_of_columns_need_not_be_strings() -> None:
+    df, future = data()
+    names = {"heat": 7, "kind": ("k", 1), "target": 0}
+    want = ours().predict_df(df, future, prediction_length=9)
+    df, future = (frame.set_axis([names.get(n, n) for n in frame.columns], axis=1) for frame in (df, future))
+    got = ours().predict_df(df, future, prediction_length=9, target=0)
+    np.testing.assert_allclose(got["predictions"], want["predictions"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "match"),
+    [
+        (lambda f: f, {"target": None}, "target is None, not the name of a column"),
+        (lambda f: f, {"target": 0}, "column 0 is not in the data; it has: item_id"),
+        (lambda f: f, {"target": [[]]}, r"column \[\] is not in the data"),
+        (lambda f: f, {"future_df": [1, 2]}, "future_df is a list, not a data frame"),
+        (lambda f: pd.concat([f, f[["target"]]], axis=1), {}, "column 'target' is there twice"),
+        (lambda f: pd.concat([f, f[["heat"]]], axis=1), {}, "column 'heat' is there twice"),
+        (lambda f: f.assign(heat=np.inf), {}, "column 'heat' has infinite values"),
+        (lambda f: f.assign(kind=[[1]] * len(f)), {}, "covariate 'kind' holds what is no category"),
+    ],
+)
+def test_frames_that_make_no_sense_are_one_line(change: Any, options: dict[str, Any], match: str) -> None:
+    with pytest.raises(UsageError, match=f"^{match}"):
+        ours().predict_df(change(data()[0]), prediction_length=9, **options)
+
+
 def changed(**change: Any) -> list[dict[str, Any]]:
     return [*dicts(4, (30, 20)), {**dicts(4, (25,))[0], **change}]
 
@@ -279,6 +324,46 @@ def changed(**change: Any) -> list[dict[str, Any]]:
             [{"target": [1.0, 2], "past_covariates": {"x": [1, np.inf]}}],
             "past_covariates 'x' has infinite values",
         ),
+        (
+            [{"target": [1.0, 2], "past_covariates": {"x": [1, 2]}, "future_covariates": {"x": 5}}],
+            r"series 0: future_covariates 'x' has shape \[\], expected \[4\]",
+        ),
+        (
+            [{"target": [1.0, 2], "past_covariates": {"x": [[1], [1, 2]]}}],
+            "series 0: past_covariates 'x' is no array of one dim",
+        ),
+        (
+            [{"target": [1.0, 2], "past_covariates": {"x": np.array([[1], {}], object)}}],
+            "covariate 'x' holds what is no category",
+        ),
+        (
+            [{"target": [1.0, 2], "past_covariates": np.ones((2, 2))}],
+            "past_covariates is a ndarray, not a dict of covariates",
+        ),
+        (
+            [{"target": [1.0, 2], "past_covariates": pd.DataFrame({"x": [1, 2]})}],
+            "past_covariates is a DataFrame, not a dict of covariates",
+        ),
+        (
+            [
+                {
+                    "target": [1.0, 2],
+                    "past_covariates": {"x": np.arange(2) * 1e-30},
+                    "future_covariates": {"x": np.full(4, 3e38)},
+                }
+            ],
+            r"series 0 \(covariate 0\) has a known future of up to 3e\+38, too large beside its past",
+        ),
+        (
+            [{"context": np.ones((1, 9)), "future_covariates": np.ones((1, 5)), "n_targets": 1}],
+            "series 0 was prepared for 5 steps, expected 4",
+        ),
+        (
+            [{"context": np.ones((1, 9)), "future_covariates": np.full((1, 4), np.inf), "n_targets": 1}],
+            "series 0: its future_covariates has infinite values",
+        ),
+        ([{"context": np.ones((1, 9))}, np.ones((2, 9))], "series 0 is no prepared input: KeyError"),
+        ([5, {"context": np.ones((1, 9))}], "series 0 is no prepared input: TypeError"),
         ([{"past_covariates": {}}], "series 0 is no dict with a 'target'"),
         ([{"context": np.ones((2, 4))}], "series 0 is no prepared input: KeyError"),
     ],
@@ -295,6 +380,7 @@ def test_inputs_that_make_no_sense_are_one_line(given: Any, match: str) -> None:
         ({"unrolled_quantiles": [0.2]}, "unrolled_quantiles: 0.2 is none of the model's own levels"),
         ({"unrolled_quantiles": 0.5}, "unrolled_quantiles 0.5 is not a list of numbers"),
         ({"unrolled_quantiles": [2]}, "unrolled_quantiles 2 is out of range"),
+        ({"after_batch": 3}, "after_batch 3 cannot be called"),
         ({"max_output_patches": 4}, "max_output_patches 4 is not a whole number from 1 to 3"),
         ({"context_length": 0}, "context_length 0 is not"),
         ({"batch_size": 0}, "batch_size 0 is not"),
@@ -312,6 +398,9 @@ def test_numbers_that_make_no_sense_are_one_line(options: dict[str, Any], match:
         (lambda f: f.assign(target=1.0), "future_df: column 'target' is a target, which is not known"),
         (lambda f: f.assign(new=1.0), "future_df: column 'new' has no history in the data"),
         (lambda f: f.drop(columns="timestamp"), "column 'timestamp' is not in future_df"),
+        (lambda f: f.assign(heat=np.inf), "future_df: column 'heat' has infinite values"),
+        (lambda f: f.assign(heat="hot"), "future_df: column 'heat' is numeric in the past, and not in the"),
+        (lambda f: pd.concat([f, f[["heat"]]], axis=1), "future_df: column 'heat' is there twice"),
         (lambda f: f[f["item_id"] == "a"], "future_df: series 'b' has 0 rows, expected 9, one a step"),
         (lambda f: f[1:], "future_df: series 'a' has 8 rows, expected 9"),
         (lambda f: f.replace("a", "z"), "future_df: the data have no series 'z'"),

@@ -11,7 +11,7 @@ from tsmerge_export.cli.merging import add_merging, add_plugged
 from tsmerge_export.cli.model import add_graph_options, add_model, add_model_options
 from tsmerge_export.cli.precision import add_precision_options
 from tsmerge_export.cli.providers import add_provider_options
-from tsmerge_export.cli.readers import levels, names, tolerance, whole
+from tsmerge_export.cli.readers import levels, targets, tolerance, whole
 from tsmerge_export.cli.tables import FILES, add_table_options
 from tsmerge_export.cli.target import add_target_options
 from tsmerge_export.errors import UsageError
@@ -164,7 +164,7 @@ def _fill_forecast(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--targets",
-        type=names,
+        type=targets,
         metavar="NAME,NAME",
         help="columns that are forecast together (Chronos-2); in a table without ids all else is a covariate",
     )

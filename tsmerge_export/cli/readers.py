@@ -38,6 +38,15 @@ def names(text: str, what: str = "column") -> tuple[str, ...]:
     return found
 
 
+def targets(text: str) -> tuple[str, ...]:
+    """Type of ``--targets``: a name that stands there twice was meant to be another."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    twice = next((part for part in parts if parts.count(part) > 1), None)
+    if twice is not None:
+        raise argparse.ArgumentTypeError(f"{twice!r} is there twice; name each column once")
+    return names(text)
+
+
 def modules(text: str) -> tuple[str, ...]:
     """Type of ``--keep-precise``."""
     return names(text, "module or node")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,9 @@ def encode(
 
     Returns:
         ``[R]`` and ``[F]`` (or None) float32.
+
+    Raises:
+        TypeError: a value that is not hashable.
     """
     if names is None:
         names = _names(past)
@@ -80,7 +83,7 @@ def _means(items: Items, codes: Indices, target: Floats, slots: int) -> Floats:
 
 def _names(values: Sequence[Any]) -> list[Any]:
     """What occurs, sorted; in order of appearance where it has no order."""
-    found = dict.fromkeys(value for value in values if not _is_missing(value))
+    found = dict.fromkeys(value for value in values if not is_missing(value))
     try:
         return sorted(found)
     except TypeError:
@@ -88,8 +91,11 @@ def _names(values: Sequence[Any]) -> list[Any]:
 
 
 def _codes(values: Sequence[Any], place: dict[Any, int], missing: int, unseen: int) -> Indices:
-    return np.array([missing if _is_missing(v) else place.get(v, unseen) for v in values], np.int64)
+    return np.array([missing if is_missing(v) else place.get(v, unseen) for v in values], np.int64)
 
 
-def _is_missing(value: Any) -> bool:
-    return value is None or value != value
+def is_missing(value: Any) -> bool:
+    """Whether it is None, NaN, NaT or pandas' NA, whose comparisons have no truth; that is told without pandas."""
+    if value is None or type(value).__name__ == "NAType":
+        return True
+    return isinstance(value, Hashable) and bool(value != value)

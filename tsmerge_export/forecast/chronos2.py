@@ -17,7 +17,7 @@ from tsmerge_export.forecast import inputs as check
 from tsmerge_export.forecast.base import LEVELS, Floats, alike
 from tsmerge_export.forecast.long_horizon import masses, weighted_quantiles
 from tsmerge_export.forecast.quantile_models import QuantileForecaster
-from tsmerge_export.forecast.tasks import Task, are_plain, as_tasks, named
+from tsmerge_export.forecast.tasks import Task, are_plain, as_tasks, check_scaled, named
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,12 +101,15 @@ class Chronos2(QuantileForecaster):
             if max_output_patches is None
             else check.whole("max_output_patches", max_output_patches, 1, most)
         )
+        if after_batch is not None and not callable(after_batch):
+            raise UsageError(f"after_batch {after_batch!r} cannot be called; give a function, or None")
         context = self._own_context(context_length)
         plain = are_plain(inputs)
         tasks = as_tasks(check.as_rows(inputs, context) if plain else inputs, steps, context)
         for index, task in enumerate(tasks):
             for row, values in enumerate(task.context):
                 self._has_variance(values, named(index, row, task.targets))
+            check_scaled(task, lambda row, index=index, targets=task.targets: named(index, row, targets))
         if steps > self._horizon:
             note(f"the model was made for {self._horizon} steps; {steps} may be worse")
         size = check.whole("batch_size", batch_size, 1, 2**31)
@@ -173,7 +176,10 @@ class Chronos2(QuantileForecaster):
 
         limit = predict_kwargs.pop("limit_prediction_length", False)
         steps = check.prediction_length(prediction_length, self._horizon, limit)
-        targets = target if isinstance(target, str) else tuple(target)
+        if target is None:
+            raise UsageError("target is None, not the name of a column, nor a list of names")
+        # A name need not be a string.
+        targets = target if isinstance(target, str) else tuple(target) if np.iterable(target) else (target,)
         columns = frame.Columns(id_column, timestamp_column, targets)
         panel = self.read_panel(df, columns, steps, freq, validate_inputs, known=future_df)
         options = {"context_length": context_length, "cross_learning": cross_learning, **predict_kwargs}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -104,7 +104,7 @@ def pandas() -> Any:
     return pandas
 
 
-def as_pandas(df: Any) -> pd.DataFrame:
+def as_pandas(df: Any, name: str = "df") -> pd.DataFrame:
     """A data frame of any library that narwhals knows, as one of pandas.
 
     Raises:
@@ -116,7 +116,7 @@ def as_pandas(df: Any) -> pd.DataFrame:
         return df
     kind = type(df).__module__.partition(".")[0]
     if kind in ("builtins", "numpy", "torch"):
-        raise UsageError(f"df is a {type(df).__name__}, not a data frame")
+        raise UsageError(f"{name} is a {type(df).__name__}, not a data frame")
     try:
         import narwhals
     except ImportError:
@@ -132,7 +132,9 @@ def as_pandas(df: Any) -> pd.DataFrame:
         ) from None
     except TypeError as error:
         hint = "collect it first" if hasattr(df, "collect") else first_line(error)
-        raise UsageError(f"df is a {type(df).__name__}, not a data frame that can be read: {hint}") from None
+        raise UsageError(
+            f"{name} is a {type(df).__name__}, not a data frame that can be read: {hint}"
+        ) from None
 
 
 def read(
@@ -216,12 +218,14 @@ def lay_out(
 def check_columns(
     df: pd.DataFrame, names: Sequence[str | None], prefix: str, where: str = "the data"
 ) -> None:
-    """UsageError for a column that is not in a frame, and for one without rows; None is no column."""
+    """UsageError for a column that is not in a frame or in it twice, and for one without rows; None is no column."""
     for name in names:
-        if name is not None and name not in df.columns:
+        if name is not None and (not isinstance(name, Hashable) or name not in df.columns):
             raise UsageError(
                 f"column {name!r} is not in {where}; it has: {', '.join(map(str, df.columns[:20]))}"
             )
+        if name is not None and not df.columns.is_unique and (df.columns == name).sum() > 1:
+            raise UsageError(f"{prefix}column {name!r} is there twice; rename or remove one")
     if not len(df):
         raise UsageError(f"{prefix}the data have no rows")
 

@@ -44,7 +44,7 @@ def read(
     twice = next((name for name in targets if targets.count(name) > 1), None)
     if twice is not None or not targets:
         raise UsageError(f"targets {list(targets)}: name each column once, and at least one")
-    frame.check_columns(df, (columns.id, columns.timestamp, *targets), saying.prefix)
+    frame.check_columns(df, (columns.id, columns.timestamp, *targets, *df.columns), saying.prefix)
     values = [frame.numbers(df, name, saying.prefix) for name in targets]
     layout = frame.lay_out(df, columns, steps, freq, check, saying)
     parts = zip(*(layout.parted(value) for value in values), strict=True)
@@ -52,22 +52,28 @@ def read(
     others = [name for name in df.columns if name not in (columns.id, columns.timestamp, *targets)]
     names = {}
     for name in others:
-        past, missing = _values(df[name])
+        past, missing = _values(df[name], f"{saying.prefix}column {name!r}")
         if hasattr(df[name], "cat"):
             names[name] = list(df[name].cat.categories)
         for item, part in zip(items, layout.parted(past, missing), strict=True):
             item.setdefault("past_covariates", {})[name] = part
     if known is not None:
-        _add_known(items, frame.as_pandas(known), others, columns, layout, steps, check, saying)
+        _add_known(items, frame.as_pandas(known, "future_df"), others, columns, layout, steps, check, saying)
     made = tasks.from_dicts(items, steps, names)
     return Panel(layout.ids, made, layout.future, list(targets) * len(layout.ids), tuple(map(str, others)))
 
 
-def _values(column: pd.Series) -> tuple[NDArray[Any], Any]:
-    """A covariate, and what is missing in it: numbers and NaN, or else objects and None."""
+def _values(column: pd.Series, label: str) -> tuple[NDArray[Any], Any]:
+    """A covariate, and what is missing in it: numbers and NaN, or else objects and None.
+
+    Raises:
+        UsageError: which begins with ``label``: infinite values.
+    """
     types = frame.pandas().api.types
     if types.is_numeric_dtype(column) and not types.is_bool_dtype(column):
-        return column.to_numpy(np.float64, na_value=np.nan), np.nan
+        found = column.to_numpy(np.float64, na_value=np.nan)
+        tasks.numbers(found, label)
+        return found, np.nan
     return column.astype(object).where(column.notna(), None).to_numpy(object), None
 
 
@@ -83,7 +89,9 @@ def _add_known(
 ) -> None:
     """Future covariates of each item, from a frame whose rows are those of the layout's future, in any order."""
     prefix = saying.known
-    frame.check_columns(known, (columns.id, columns.timestamp), prefix, f"{prefix.removesuffix(': ')}")
+    frame.check_columns(
+        known, (columns.id, columns.timestamp, *known.columns), prefix, f"{prefix.removesuffix(': ')}"
+    )
     for name in known.columns:
         if name in columns.targets:
             raise UsageError(f"{prefix}column {name!r} is a target, which is not known; remove it")
@@ -104,7 +112,10 @@ def _add_known(
         )
     order = _known_order(known, codes, columns, layout, check, prefix)
     for name in (name for name in others if name in known.columns):
-        ahead, _ = _values(known[name])
+        label = f"{prefix}column {name!r}"
+        ahead, _ = _values(known[name], label)
+        if items[0]["past_covariates"][name].dtype.kind == "f":
+            tasks.numbers(ahead, label)
         for item, part in zip(items, np.split(ahead[order], len(items)), strict=True):
             item.setdefault("future_covariates", {})[name] = part
 

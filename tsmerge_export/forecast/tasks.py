@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -16,6 +16,7 @@ from tsmerge_export.forecast import inputs as check
 
 Floats = NDArray[np.float32]
 _PAST, _FUTURE = "past_covariates", "future_covariates"
+_EPS = 1e-5  # what the model divides by where the deviation is 0
 _KEYS = ("target", _PAST, _FUTURE)
 
 
@@ -68,7 +69,8 @@ def as_tasks(inputs: Any, steps: int, context_length: int) -> list[Task]:
     if all(isinstance(item, Task) for item in items):
         tasks = list(items)
     elif any(isinstance(item, Mapping) for item in items):
-        tasks = _prepared(items) if "context" in items[0] else from_dicts(items, steps)
+        made = any("context" in item for item in items if isinstance(item, Mapping))
+        tasks = _prepared(items, steps) if made else from_dicts(items, steps)
     else:
         tasks = [_targets(item, f"series {index}", steps) for index, item in enumerate(items)]
     tasks = [Task(task.context[:, -context_length:], task.future, task.targets) for task in tasks]
@@ -76,6 +78,27 @@ def as_tasks(inputs: Any, steps: int, context_length: int) -> list[Task]:
         for row in range(task.targets):
             check.observed(task.context[row], named(index, row, task.targets))
     return tasks
+
+
+def check_scaled(task: Task, name: Callable[[int], str]) -> None:
+    """UsageError for a known future that overflows float32 once scaled as the model does, by the row's past.
+
+    Args:
+        name: of a row, what the message begins with.
+    """
+    for row, (past, future) in enumerate(zip(task.context, task.future, strict=True)):
+        seen, known = past[~np.isnan(past)], future[~np.isnan(future)]
+        if not len(known):
+            continue
+        with np.errstate(over="ignore", under="ignore"):
+            loc = seen.mean(dtype=np.float32) if len(seen) else np.float32(0)
+            scale = np.sqrt(np.square(seen - loc).mean(dtype=np.float32)) if len(seen) else np.float32(1)
+            fits = np.isfinite((known - loc) / (scale or np.float32(_EPS))).all()
+        if not fits:
+            raise UsageError(
+                f"{name(row)} has a known future of up to {np.abs(known).max():.3g}, too large beside its past, whose "
+                f"deviation is {scale:.3g}; leave it out, or scale both"
+            )
 
 
 def named(index: int, row: int, targets: int) -> str:
@@ -115,16 +138,21 @@ def from_dicts(
         past = _column(items, _PAST, key, lengths)
         future = _column(items, _FUTURE, key, [steps] * len(items)) if key in future_keys else None
         if np.issubdtype(past.dtype, np.number):
-            ahead = None if future is None else _numbers(future, f"{_FUTURE} {key!r}")
-            row = _numbers(past, f"{_PAST} {key!r}"), ahead
+            ahead = None if future is None else numbers(future, f"{_FUTURE} {key!r}")
+            row = numbers(past, f"{_PAST} {key!r}"), ahead
         else:
-            row = categories.encode(
-                past.tolist(),
-                None if future is None else future.tolist(),
-                at,
-                whole[0] if count == 1 else None,
-                (names or {}).get(key),
-            )
+            try:
+                row = categories.encode(
+                    past.tolist(),
+                    None if future is None else future.tolist(),
+                    at,
+                    whole[0] if count == 1 else None,
+                    (names or {}).get(key),
+                )
+            except TypeError as error:
+                raise UsageError(
+                    f"covariate {key!r} holds what is no category ({error}); give words or numbers"
+                ) from None
         rows.append((row[0], rows[0][1] if row[1] is None else row[1]))
     context, future = (np.stack(side) for side in zip(*rows, strict=True))
     ends = np.cumsum(lengths)
@@ -147,18 +175,27 @@ def _targets(values: Any, name: str, steps: int) -> Task:
     return Task(np.stack(found), np.full((len(rows), steps), np.nan, np.float32), len(rows))
 
 
-def _prepared(items: Sequence[Any]) -> list[Task]:
-    """What chronos.chronos2.preprocess makes."""
+def _prepared(items: Sequence[Any], steps: int) -> list[Task]:
+    """What chronos.chronos2.preprocess makes, for that many steps."""
     tasks = []
     for index, item in enumerate(items):
         try:
+            if not isinstance(item, Mapping):
+                raise TypeError(f"a {type(item).__name__}")
             sides = [np.asarray(check.from_torch(item[side]), np.float32) for side in ("context", _FUTURE)]
             targets = int(item["n_targets"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UsageError(f"series {index} is no prepared input: {error!r}") from None
         fits = all(side.ndim == 2 for side in sides) and len(sides[0]) == len(sides[1])
         if not fits or not 1 <= targets <= len(sides[0]):
             raise UsageError(f"series {index} is no prepared input: its shapes do not fit each other")
+        if sides[1].shape[1] != steps:
+            raise UsageError(
+                f"series {index} was prepared for {sides[1].shape[1]} steps, expected {steps}; prepare it for those"
+            )
+        for side, values in zip(("context", _FUTURE), sides, strict=True):
+            if np.isinf(values).any():
+                raise UsageError(f"series {index}: its {side} has infinite values; give finite ones")
         tasks.append(Task(sides[0], sides[1], targets))
     return tasks
 
@@ -170,7 +207,7 @@ def _read_keys(item: Any, index: int) -> tuple[tuple[str, ...], tuple[str, ...]]
     wrong = next((key for key in item if key not in _KEYS), None)
     if wrong is not None:
         raise UsageError(f"series {index} has a key {wrong!r}; it may have {', '.join(_KEYS)}")
-    sides = [item.get(side) or {} for side in (_PAST, _FUTURE)]
+    sides = [{} if item.get(side) is None else item[side] for side in (_PAST, _FUTURE)]
     for side, value in zip((_PAST, _FUTURE), sides, strict=True):
         if not isinstance(value, Mapping):
             raise UsageError(f"series {index}: {side} is a {type(value).__name__}, not a dict of covariates")
@@ -180,22 +217,38 @@ def _read_keys(item: Any, index: int) -> tuple[tuple[str, ...], tuple[str, ...]]
         raise UsageError(
             f"series {index}: {_FUTURE} has {alone!r}, of which {_PAST} has no history; give it there too"
         )
-    known = sorted(key for key, value in future.items() if value is not None and len(value))
+    given = {key: value for key, value in future.items() if value is not None}
+    known = [key for key, value in given.items() if _array(value, f"series {index}: {_FUTURE} {key!r}").size]
     # One whose future is named but not given stands with those that have none: neither has any.
-    return tuple(sorted(past)), tuple(known)
+    return _in_order(past), _in_order(known)
+
+
+def _in_order(keys: Iterable[Any]) -> tuple[Any, ...]:
+    """Names sorted; they need not be strings, nor of one type."""
+    return tuple(sorted(keys, key=lambda key: (str(key), type(key).__name__)))
+
+
+def _array(values: Any, name: str) -> NDArray[Any]:
+    """Values of a covariate; raises UsageError, which begins with ``name``, for rows of several lengths."""
+    try:
+        return np.asarray(check.filled(check.from_torch(values)))
+    except (TypeError, ValueError):
+        raise UsageError(f"{name} is no array of one dim; give one value a step") from None
 
 
 def _column(items: Sequence[Any], side: str, key: str, lengths: Sequence[int]) -> NDArray[Any]:
     """The values of a covariate, series by series."""
     parts = []
     for index, (item, length) in enumerate(zip(items, lengths, strict=True)):
-        part = np.asarray(check.filled(check.from_torch(item[side][key])))
+        part = _array(item[side][key], f"series {index}: {side} {key!r}")
         if part.shape != (length,):
             raise UsageError(
                 f"series {index}: {side} {key!r} has shape {list(part.shape)}, expected [{length}]"
             )
         parts.append(part)
     found = np.concatenate(parts)
+    if found.dtype == object:
+        found[[categories.is_missing(value) for value in found]] = None
     # Numbers beside None are numbers; upstream goes by the dtype alone.
     plain = found.dtype == object and all(
         value is None or (isinstance(value, Real) and not isinstance(value, bool)) for value in found
@@ -203,7 +256,8 @@ def _column(items: Sequence[Any], side: str, key: str, lengths: Sequence[int]) -
     return found.astype(np.float64) if plain else found
 
 
-def _numbers(values: NDArray[Any], name: str) -> Floats:
+def numbers(values: NDArray[Any], name: str) -> Floats:
+    """A covariate that is numeric as float32; raises UsageError, which begins with ``name``, for what is not finite."""
     try:
         with np.errstate(over="ignore"):
             found = values.astype(np.float32)

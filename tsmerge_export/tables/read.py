@@ -72,6 +72,11 @@ def read_long(
     """
     cells = read_cells(source, options)
     chosen = [str(named_column(cells, name, "targets")) for name in targets]
+    twice = next((name for name in chosen if chosen.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(
+            f"--targets {','.join(targets)}: column {twice!r} is there twice; name each column once"
+        )
     if chosen:
         options = replace(options, target=chosen[0])
     roles = find_roles(cells, options, one_target=True)
