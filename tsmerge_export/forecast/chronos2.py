@@ -109,7 +109,7 @@ class Chronos2(QuantileForecaster):
         for index, task in enumerate(tasks):
             for row, values in enumerate(task.context):
                 self._has_variance(values, named(index, row, task.targets))
-            check_scaled(task, lambda row, index=index, targets=task.targets: named(index, row, targets))
+            check_scaled(task, index)
         if steps > self._horizon:
             note(f"the model was made for {self._horizon} steps; {steps} may be worse")
         size = check.whole("batch_size", batch_size, 1, 2**31)

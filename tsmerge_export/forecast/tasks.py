@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -80,11 +80,11 @@ def as_tasks(inputs: Any, steps: int, context_length: int) -> list[Task]:
     return tasks
 
 
-def check_scaled(task: Task, name: Callable[[int], str]) -> None:
+def check_scaled(task: Task, index: int) -> None:
     """UsageError for a known future that overflows float32 once scaled as the model does, by the row's past.
 
     Args:
-        name: of a row, what the message begins with.
+        index: of the task, which the message names.
     """
     for row, (past, future) in enumerate(zip(task.context, task.future, strict=True)):
         seen, known = past[~np.isnan(past)], future[~np.isnan(future)]
@@ -96,7 +96,7 @@ def check_scaled(task: Task, name: Callable[[int], str]) -> None:
             fits = np.isfinite((known - loc) / (scale or np.float32(_EPS))).all()
         if not fits:
             raise UsageError(
-                f"{name(row)} has a known future of up to {np.abs(known).max():.3g}, too large beside its past, whose "
+                f"{named(index, row, task.targets)} has a known future of up to {np.abs(known).max():.3g}, too large beside its past, whose "
                 f"deviation is {scale:.3g}; leave it out, or scale both"
             )
 
