@@ -96,8 +96,8 @@ def check_scaled(task: Task, index: int) -> None:
             fits = np.isfinite((known - loc) / (scale or np.float32(_EPS))).all()
         if not fits:
             raise UsageError(
-                f"{named(index, row, task.targets)} has a known future of up to {np.abs(known).max():.3g}, too large beside its past, whose "
-                f"deviation is {scale:.3g}; leave it out, or scale both"
+                f"{named(index, row, task.targets)} has a known future of up to {np.abs(known).max():.3g}, too large "
+                f"beside its past, whose deviation is {scale:.3g}; leave it out, or scale both"
             )
 
 
