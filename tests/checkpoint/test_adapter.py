@@ -116,6 +116,7 @@ def test_an_adapter_whose_base_is_on_the_hub(tmp_path: Path, monkeypatch: pytest
         ({"alpha_pattern": {"(q": 1}}, UsageError, r"alpha_pattern '\(q' is no regular expression"),
         ({"rank_pattern": {"(a+)+": 1}}, UnsupportedError, r"rank_pattern '\(a\+\)\+' is too intricate"),
         ({"rank_pattern": {"(a|a)" * 30: 1}}, UnsupportedError, "is too intricate a regular expression"),
+        ({"rank_pattern": {".*.*.*.*x": 1}}, UnsupportedError, "is too intricate a regular expression"),
         ({"base_model_name_or_path": "x" * 5000}, UsageError, "adapter_config.json: base_model_name.{,99}$"),
         ({"base_model_name_or_path": "x" * 300}, UsageError, "adapter_config.json: its base 'x"),
         ({"base_model_name_or_path": None}, UsageError, "base_model_name_or_path names no model"),

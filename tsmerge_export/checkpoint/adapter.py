@@ -109,7 +109,7 @@ def read_adapter(folder: Path) -> Adapter:
 
 def _check_key(key: str, label: str) -> None:
     """UsageError for a key that is no regular expression, UnsupportedError for one that may take too long."""
-    choices = 4 * sum(map(key.count, "*+")) + sum(map(key.count, "?|"))
+    choices = 5 * sum(map(key.count, "*+")) + sum(map(key.count, "?|"))
     if len(key) > _LONGEST_KEY or choices > _MOST_CHOICES or not _PARTS.fullmatch(key):
         raise UnsupportedError(
             f"{label} is too intricate a regular expression; names, dots, [..], (a|b), \\d and a few * + ? are read"
