@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.cases import DTYPES, KINDS, PADDINGS, SPOILS, Case
 
 #: Examples per property; ``TSMERGE_EXAMPLES`` raises it for a longer search, as ``make test-slow`` does.
-EXAMPLES = int(os.environ.get("TSMERGE_EXAMPLES", "120"))
+EXAMPLES = int(os.environ.get("TSMERGE_EXAMPLES", "100"))
 
 #: Reproducible, without deadlines: the first case of a session pays for making it.
 properties = settings(

@@ -151,8 +151,6 @@ def test_a_decoder_is_calibrated_step_by_step(tmp_path: Path) -> None:
         assert set(part.ranges) == set(wanted) and part.quantised and item.merged != twin.merged
     plain, quantised = (calibration()._forecasts(side, calibration()._some) for side in (twins, low))
     assert np.isfinite(quantised).all() and not np.array_equal(plain, quantised)
-    again = quantise_files(twins, Precision("int8-static"), tmp_path, calibration)[1]
-    assert again == entry
 
 
 @pytest.mark.parametrize("keep", [(), pytest.param(("auto",), marks=pytest.mark.slow)])

@@ -64,10 +64,7 @@ def test_onnxruntime_web(kind: str) -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    [
-        kind if kind in ("int8-static", "int4-weights") else pytest.param(kind, marks=pytest.mark.slow)
-        for kind in QUANTISED
-    ],
+    [kind if kind == "int8-static" else pytest.param(kind, marks=pytest.mark.slow) for kind in QUANTISED],
 )
 def test_openvino(kind: str, tmp_path: Path) -> None:
     pytest.importorskip("openvino")
