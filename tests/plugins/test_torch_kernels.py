@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from torch import library as torch_library
 
 import tsmerge_export as tsm
 from tests.cases import Case, OptionCase, compare_with_oracle, random_case
@@ -88,11 +89,11 @@ def test_gradients_are_those_of_the_reference(emulated: Path, given: dict[str, i
 
 
 def test_the_operator_is_well_formed() -> None:
-    """Schema, fake tensors, autograd and symbols of torch.library; without a library it is the reference."""
+    """Schema, fake tensors, autograd and symbols, by PyTorch's own checks; without a library it is the reference."""
     x = torch.randn(2, 12, 4, requires_grad=True)
     size = torch.ones(2, 12)
     numbers = [int(complete(SETTINGS[0])[name]) for name in NUMBERS]
-    torch.library.opcheck(kernels.local_merge, (x, x.detach(), size, *numbers))
+    torch_library.opcheck(kernels.local_merge, (x, x.detach(), size, *numbers))
     expected = LocalMethod().merge(x, x, size, complete(SETTINGS[0]))
     for value, want in zip(kernels.local_merge(x, x.detach(), size, *numbers), expected, strict=True):
         assert torch.equal(value, want)

@@ -137,7 +137,7 @@ def test_what_stands_there_is_kept(bolt: Path, tmp_path: Path, capsys: Capture) 
     assert "# mine" not in config_file.read_text()
     (tmp_path / "bundle" / "2").mkdir()
     capsys.readouterr()
-    assert "did not write it" in error_of(capsys, main([*arguments, "--force"]), 2)
+    assert "no tsmerge triton has written" in error_of(capsys, main([*arguments, "--force"]), 2)
     assert (tmp_path / "bundle" / "2").is_dir()
 
 

@@ -9,10 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tsmerge_export.checkpoint.model_folder import FILES, write_model_folder
-from tsmerge_export.errors import UsageError
-from tsmerge_export.files.atomic import fsync_tree
-from tsmerge_export.files.beside import Beside, ChangedError, entries, look, sweep
-from tsmerge_export.files.paths import real_path, room_for
+from tsmerge_export.files.own_folder import check_own, write_own
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,22 +40,14 @@ class RecordedFolder:
         Raises:
             UsageError: it is a file, exists, or with ``force`` holds what nothing of this kind has written.
         """
-        path = real_path(directory)
-        if not path.name:
-            raise UsageError(f"{flag}{directory}: is not a folder name")
-        if not path.exists():
-            sweep(path.parent, path.name)
-        if path.is_dir():
-            names = [name for name, _ in entries(path)]
-            ours = not names or (self.record in names and all(map(self._ours, names)))
-            if not ours:
-                other = next((name for name in names if not self._ours(name)), names[0])
-                raise UsageError(
-                    f"{flag}{directory}: holds {other}, which no {self.maker} has written; choose another name"
-                )
-            if names and not force:
-                raise UsageError(f"{flag}{directory}: exists already; add --force to replace it")
-        return room_for(path, directory)
+        return check_own(
+            directory,
+            force,
+            marked=lambda path: (path / self.record).is_file(),
+            ours=self._ours,
+            maker=self.maker,
+            flag=flag,
+        )
 
     def write(
         self,
@@ -81,28 +70,15 @@ class RecordedFolder:
             UsageError: something stands there, or it cannot be written; what stands there stays.
         """
         path = self.check(directory, force)
-        seen = look(path)
-        try:
-            with Beside(path) as made:
-                made.new.mkdir()
-                write_model_folder(model, config, made.new)
-                text = json.dumps(record, indent=2, allow_nan=False) + "\n"
-                (made.new / self.record).write_text(text, encoding="utf-8")
-                if beside is not None:
-                    beside(made.new)
-                fsync_tree(made.new)
-                made.put(seen)
-        except ChangedError as error:
-            raise UsageError(
-                f"-o {directory}: was made or changed by someone else meanwhile"
-                + (
-                    f"; theirs is kept in {error.kept}"
-                    if error.kept
-                    else "; it stays, and nothing is written"
-                )
-            ) from None
-        except OSError as error:
-            raise UsageError(f"-o {directory}: cannot be written ({error.strerror or error})") from None
+
+        def make(folder: Path) -> None:
+            write_model_folder(model, config, folder)
+            text = json.dumps(record, indent=2, allow_nan=False) + "\n"
+            (folder / self.record).write_text(text, encoding="utf-8")
+            if beside is not None:
+                beside(folder)
+
+        write_own(path, directory, make)
         return path
 
     def _ours(self, name: str) -> bool:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tsmerge_export.bundle.compression import CLUSTER, QUANTISE, STEPS
+from tsmerge_export.cli.judged import add_judging, check_windows
 from tsmerge_export.cli.merging import add_merging, merge_config
 from tsmerge_export.cli.model import add_model_options
 from tsmerge_export.cli.precision import check_precisions, precisions
 from tsmerge_export.cli.providers import add_provider_options, place_of, provider_options
-from tsmerge_export.cli.readers import names, percent, whole
+from tsmerge_export.cli.readers import names, percent
 from tsmerge_export.cli.tables import FILES, add_table_options, read_data, table_options
 from tsmerge_export.errors import UsageError
 from tsmerge_export.settings.precision import INT8_STATIC, QUANTISED, Precision
@@ -44,7 +45,6 @@ def fill(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help=f"series, for validation and test part: {FILES}; default: a sample series",
     )
-    group.add_argument("--column", type=names, metavar="NAME,...", help="columns to look at; default: all")
     group.add_argument(
         "--max-increase",
         type=percent,
@@ -66,21 +66,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         help=f"what to quantise to: the strongest within the budget of {', '.join(QUANTISED)}; default: all but "
         f"{INT8_STATIC}",
     )
-    group.add_argument(
-        "--batch", type=whole(1), default=8, metavar="N", help="series per timed call; default: 8"
-    )
-    group.add_argument(
-        "--length", type=whole(1), metavar="N", help="context in steps; default: all that the model reads"
-    )
-    group.add_argument(
-        "--windows",
-        type=whole(1),
-        default=16,
-        metavar="N",
-        help="windows per column and part, at least 5; default: 16",
-    )
-    group.add_argument("--threads", type=whole(1), metavar="N", help="threads of the runtime")
-    group.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of sampling; default: 0")
+    add_judging(group)
     group = parser.add_argument_group("output")
     group.add_argument("-o", "--output", metavar="DIR", help="bundle to write; default: <model>-compressed")
     group.add_argument("--force", action="store_true", help="replace a bundle and weights that are there")
@@ -97,7 +83,6 @@ def run(args: argparse.Namespace) -> int:
     from tsmerge_export.cli.commands import default_output
     from tsmerge_export.cli.files import check_files, check_inside, folder_named, write_json
     from tsmerge_export.tools.compress.compress import KINDS, Wanted
-    from tsmerge_export.verify.change import LEAST_WINDOWS
 
     merge = merge_config(args)
     if merge is not None and merge.at_run_time:
@@ -107,13 +92,12 @@ def run(args: argparse.Namespace) -> int:
             f"--precision has no effect without the step {QUANTISE}; leave it out, or add it to --steps"
         )
     check_files(args)
+    check_windows(args)
     if CLUSTER in args.steps:
         from tsmerge_export.tools.compress.weights import k_means
 
         k_means()
     wanted = Wanted(args.steps, args.max_increase, kinds=args.precision or KINDS)
-    if args.windows < LEAST_WINDOWS:
-        raise UsageError(f"--windows {args.windows}: a bound of 90 % takes at least {LEAST_WINDOWS}")
     from tsmerge_export.bundle import check_output
     from tsmerge_export.tools.compress.output import FOLDER
     from tsmerge_export.tools.distill.distill import check_model

@@ -8,10 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tsmerge_export.cli.judged import add_judging, check_windows
 from tsmerge_export.cli.model import add_model_options
 from tsmerge_export.cli.precision import check_precisions, precisions
 from tsmerge_export.cli.providers import add_provider_options, place_of, provider_options
-from tsmerge_export.cli.readers import names, percent, seconds, whole
+from tsmerge_export.cli.readers import percent, seconds
 from tsmerge_export.cli.tables import FILES, add_table_options, read_data
 from tsmerge_export.errors import UsageError
 from tsmerge_export.settings.precision import FP32, KINDS, Precision
@@ -37,7 +38,6 @@ def fill(parser: argparse.ArgumentParser) -> None:
         required=True,
         help=f"series, for validation and test split: {FILES}",
     )
-    parser.add_argument("--column", type=names, metavar="NAME,...", help="columns to look at; default: all")
     parser.add_argument(
         "--max-increase",
         type=percent,
@@ -62,21 +62,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--output", metavar="DIR", help="bundle to write; default: <model>-tuned")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
-    parser.add_argument(
-        "--batch", type=whole(1), default=8, metavar="N", help="series per timed call; default: 8"
-    )
-    parser.add_argument(
-        "--length", type=whole(1), metavar="N", help="context in steps; default: all that the model reads"
-    )
-    parser.add_argument(
-        "--windows",
-        type=whole(1),
-        default=16,
-        metavar="N",
-        help="windows per column and split, at least 5; default: 16",
-    )
-    parser.add_argument("--threads", type=whole(1), metavar="N", help="threads of the runtime")
-    parser.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of proposals and sampling")
+    add_judging(parser)
     parser.add_argument("--json", metavar="FILE", help="also write everything that was tried as JSON")
     parser.add_argument("--plot", metavar="FILE", help="draw the Pareto front (png, svg or pdf)")
     add_table_options(parser, "--data")
@@ -92,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
     from tsmerge_export.cli.handler import raise_if_interrupted
 
     check_files(args)
+    check_windows(args)
     if args.config is not None and len(args.models) > 1:
         raise UsageError("--config goes with one model only; name one MODEL")
     if len(set(args.models)) < len(args.models):
@@ -127,12 +114,9 @@ def run(args: argparse.Namespace) -> int:
     from tsmerge_export.tools.tune.search import NONE, Search, Tried, identity_of, pareto
     from tsmerge_export.tools.tune.show import front_table, plot, print_answer
     from tsmerge_export.tools.tune.verdict import answer, settled
-    from tsmerge_export.verify.change import LEAST_WINDOWS
     from tsmerge_export.verify.checks import Checks
     from tsmerge_export.version import versions
 
-    if args.windows < LEAST_WINDOWS:
-        raise UsageError(f"--windows {args.windows}: a bound of 90 % takes at least {LEAST_WINDOWS}")
     source = open_source(args.data, "--data")
     table = read_data(args, source=source, columns=args.column, empty_allowed=True)
     assert table is not None  # --data is required

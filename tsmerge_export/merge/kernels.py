@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import ctypes
 import os
-from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch import library as torch_library
 
 from tsmerge_export.backends.onnxruntime.native import CUDA_LIBRARY, find_library
 from tsmerge_export.console.notes import note
 from tsmerge_export.methods.amount import removed_by
 from tsmerge_export.methods.combine import Merged, identity
-from tsmerge_export.methods.local.reference import local_merge as reference
+from tsmerge_export.methods.local.reference import LocalMethod
 from tsmerge_export.methods.method import Attributes
-from tsmerge_export.methods.pair_attributes import pair_options
 
 OP_TYPE = "LocalMerge"
 _TYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -147,7 +146,7 @@ def merged(
     )  # fmt: skip
 
 
-@torch.library.custom_op("tsmerge::local_merge", mutates_args=())
+@torch_library.custom_op("tsmerge::local_merge", mutates_args=())
 def local_merge(
     x: Tensor,
     metric: Tensor,
@@ -181,13 +180,7 @@ def local_merge(
     kernels = found()
     if kernels is not None and kernels.take(x, metric):
         return kernels.local_merge(x, metric, size, attributes)
-    bounds: dict[str, Any] = {
-        "min_tokens": min_tokens,
-        "protect_first": protect_first,
-        "protect_last": protect_last,
-    }
-    share: dict[str, Any] = {"ratio": Fraction(ratio_num, ratio_den)} if ratio_num else {"r": r}
-    y, size_out, kept, target = reference(x, metric, size, **share, **bounds, **pair_options(attributes))
+    y, size_out, kept, target = LocalMethod().merge(x, metric, size, attributes)
     # An output of an operator is none of its inputs.
     return (y.clone(), size_out.clone(), kept, target.clone())
 

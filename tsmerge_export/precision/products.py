@@ -54,17 +54,21 @@ class Product:
         return name == self.node or any(asked in f".{path}." for path in paths)
 
 
+def _floats(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """The dims of the main graph's float32 weights, by name."""
+    return {
+        tensor.name: tuple(tensor.dims)
+        for tensor in model.graph.initializer
+        if tensor.data_type == onnx.TensorProto.FLOAT
+    }
+
+
 def products(model: onnx.ModelProto) -> list[Product]:
     """The products of the main graph that can be quantised, in its order.
 
     Products inside functions are those of merging; inside branches and loops they are left alone.
     """
-    weights = {
-        tensor.name: tuple(tensor.dims)
-        for tensor in model.graph.initializer
-        if tensor.data_type == onnx.TensorProto.FLOAT
-    }
-    found = []
+    weights, found = _floats(model), []
     for node in model.graph.node:
         if node.op_type != "MatMul" or node.domain not in STANDARD or node.input[1] not in weights:
             continue
@@ -76,12 +80,7 @@ def products(model: onnx.ModelProto) -> list[Product]:
 
 def tables(model: onnx.ModelProto) -> list[Product]:
     """The tables of the main graph that can be quantised: large ones, and those that are a product's weight as well."""
-    weights = {
-        tensor.name: tuple(tensor.dims)
-        for tensor in model.graph.initializer
-        if tensor.data_type == onnx.TensorProto.FLOAT
-    }
-    found = []
+    weights, found = _floats(model), []
     for node in model.graph.node:
         dims = weights.get(node.input[0], ()) if node.op_type == "Gather" else ()
         if len(dims) != 2 or node.domain not in STANDARD or min(dims) < LEAST:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -17,6 +16,7 @@ import tsmerge_export as tsm
 from tests.models import tiny_folder
 from tests.quick import quick_verdicts
 from tests.report.html.reading import read
+from tests.tools.searches import FAST, table
 from tsmerge_export import typed
 from tsmerge_export.bundle.compression import ORIGINAL, Compression, StepEntry, TriedDegree
 from tsmerge_export.cli import main
@@ -35,7 +35,7 @@ from tsmerge_export.tools.compress.output import record_of
 from tsmerge_export.tools.distill.forecasts import merged_run
 from tsmerge_export.tools.tune.contender import split
 from tsmerge_export.verify.checks import Checks
-from tsmerge_export.verify.data import Table, rolling_windows
+from tsmerge_export.verify.data import rolling_windows
 from tsmerge_export.verify.quality import increase
 from tsmerge_export.verify.speed import Speedup
 from tsmerge_export.verify.window_errors import Forecasts, next_to_nothing
@@ -44,12 +44,6 @@ HALF = MergeConfig(ratio="1/2")
 #: By precision, what the loss is multiplied by.
 LOW = {"fp32": 1.0, "int8-weights": 1.001, "int8": 1.002, "int4-weights": 9.0}
 Capture = pytest.CaptureFixture[str]
-
-
-def table() -> Table:
-    rng = np.random.default_rng(0)
-    wave = np.sin(np.arange(900) * 2 * np.pi / 24)[:, None] + rng.normal(0, 0.1, (900, 2))
-    return Table("t", ("a", "b"), wave)
 
 
 class Loaded:
@@ -242,17 +236,6 @@ def test_the_page_has_the_table_a_picture_and_the_command() -> None:
     }  # fmt: skip
     assert {name: getattr(asked, name) for name in wanted} == wanted
     assert compression_section(None) == ""
-
-
-FAST = ["--data", "series.csv", "--windows", "5", "--threads", "1", "--length", "120", "--batch", "1"]
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    tiny_folder(tmp_path / "tiny")
-    np.savetxt("series.csv", table().values, delimiter=",", header="a,b", comments="")
-    return tmp_path
 
 
 @pytest.mark.parametrize(

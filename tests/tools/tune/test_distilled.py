@@ -13,6 +13,7 @@ import pytest
 import tsmerge_export as tsm
 from tests.models import tiny_folder
 from tests.quick import quick_verdicts
+from tests.tools.searches import table
 from tsmerge_export.cli import main
 from tsmerge_export.console.progress import NoProgress
 from tsmerge_export.errors import UnsupportedError
@@ -21,7 +22,6 @@ from tsmerge_export.tools.tune import contender, distilled, search, verdict
 from tsmerge_export.tools.tune.distilled import distill_best, names_of, worth_it
 from tsmerge_export.tools.tune.search import NONE, Search, Tried, identity_of
 from tsmerge_export.verify.checks import Checks
-from tsmerge_export.verify.data import Table
 from tsmerge_export.verify.speed import Speedup
 
 pytest.importorskip("optuna", reason="optuna is not installed: pip install optuna")
@@ -41,12 +41,6 @@ def test_the_fastest_and_the_fastest_within_reach() -> None:
     assert worth_it([base, half], 3.0) == [half]
     assert worth_it([base, tenth, one(0, 9.0, HALF, "failed")], 3.0) == []
     assert worth_it([base, half, one(90, 1.5, QUARTER)], 3.0) == [half]
-
-
-def table() -> Table:
-    rng = np.random.default_rng(0)
-    wave = np.sin(np.arange(900) * 2 * np.pi / 24)[:, None] + rng.normal(0, 0.1, (900, 2))
-    return Table("t", ("a", "b"), wave)
 
 
 def by_ratio(reference: Any, tried: Any, merge: MergeConfig, **_: Any) -> Speedup:

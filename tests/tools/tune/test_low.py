@@ -19,6 +19,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from tests.models import tiny_folder
 from tests.quick import quick_verdicts
+from tests.tools.searches import FAST, table
 from tsmerge_export.backends.onnxruntime.place import CPU, TENSORRT, Place
 from tsmerge_export.cli import main
 from tsmerge_export.cli.parser import export_parser, tsmerge_parser
@@ -32,7 +33,6 @@ from tsmerge_export.tools.tune import contender, search, verdict
 from tsmerge_export.tools.tune.search import NONE, Search, Tried, worth_lowering
 from tsmerge_export.verify.calibration import WindowCalibration
 from tsmerge_export.verify.checks import Checks
-from tsmerge_export.verify.data import Table
 from tsmerge_export.verify.quality import increase
 from tsmerge_export.verify.speed import Speedup
 from tsmerge_export.verify.window_errors import Forecasts, next_to_nothing, run_named
@@ -46,12 +46,6 @@ def one(
     upper: float, speedup: float, merge: MergeConfig = NONE, precision: str = "fp32", **more: Any
 ) -> Tried:
     return Tried("m", merge, upper - 1, upper, speedup, precision=precision, **more)
-
-
-def table() -> Table:
-    rng = np.random.default_rng(0)
-    wave = np.sin(np.arange(900) * 2 * np.pi / 24)[:, None] + rng.normal(0, 0.1, (900, 2))
-    return Table("t", ("a", "b"), wave)
 
 
 def test_what_is_on_or_near_the_front_and_within_the_budget_is_quantised() -> None:
@@ -133,17 +127,6 @@ def test_the_answer_has_one_of_the_precisions_asked_for_and_is_tested_in_it(
     assert asked == [(merge, precision)]
     assert found.reasons[0].startswith("do not merge, and take int8-weights: 1.20") == (not merge.active)
     assert found.to_dict()["fastest"]["precision"] == precision
-
-
-FAST = ["--data", "series.csv", "--windows", "5", "--threads", "1", "--length", "120", "--batch", "1"]
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    tiny_folder(tmp_path / "tiny")
-    np.savetxt("series.csv", table().values, delimiter=",", header="a,b", comments="")
-    return tmp_path
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ import pytest
 
 from tests.models import tiny_folder
 from tests.quick import quick_verdicts
+from tests.tools.searches import FAST, table
 from tsmerge_export import bundle, typed
 from tsmerge_export.cli import main
 from tsmerge_export.cli.commands import merge_config
@@ -28,7 +29,6 @@ from tsmerge_export.tools.tune import contender, search, show, space, verdict
 from tsmerge_export.tools.tune.crossover import WORTH
 from tsmerge_export.tools.tune.search import NONE, Search, Tried, identity_of, pareto
 from tsmerge_export.verify.checks import Checks
-from tsmerge_export.verify.data import Table
 from tsmerge_export.verify.speed import Speedup
 
 pytest.importorskip("optuna", reason="optuna is not installed: pip install optuna")
@@ -55,12 +55,6 @@ def test_pareto_front() -> None:
 def always(value: float) -> Any:
     """Stands in for timing: the same speed-up, without a doubt."""
     return lambda *args, **kwargs: Speedup(value, value, value, 10)
-
-
-def table() -> Table:
-    rng = np.random.default_rng(0)
-    wave = np.sin(np.arange(900) * 2 * np.pi / 24)[:, None] + rng.normal(0, 0.1, (900, 2))
-    return Table("t", ("a", "b"), wave)
 
 
 def prepared(tmp_path: Path) -> contender.Contender:
@@ -151,17 +145,6 @@ def test_what_the_weights_were_trained_for_is_tried_and_unmerged_is_marked(
             Search, "_figures", lambda self, *one: fails(self, *one[1:3]) if one[1].active else base
         )
         assert Search._tried(found, made, third).error == "does not build"
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    tiny_folder(tmp_path / "tiny")
-    np.savetxt("series.csv", table().values, delimiter=",", header="a,b", comments="")
-    return tmp_path
-
-
-FAST = ["--data", "series.csv", "--windows", "5", "--threads", "1", "--length", "120", "--batch", "1"]
 
 
 def test_command_exports_the_fastest_within_the_budget(

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from tsmerge_export import typed
 from tsmerge_export.bundle.distillation import FORMAT, FORMAT_VERSION, RECORD
 from tsmerge_export.checkpoint.recorded_folder import RecordedFolder
 from tsmerge_export.console.one_line import by_fields
@@ -130,11 +131,7 @@ def finite(value: Any) -> Any:
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
-    return (
-        None
-        if isinstance(value, float) and (value != value or value in (float("inf"), -float("inf")))
-        else value
-    )
+    return typed.finite(value) if isinstance(value, float) else value
 
 
 def check_folder(directory: str | Path, force: bool = False) -> Path:

@@ -39,7 +39,7 @@ class Serving:
         max_queue_delay_us: so long a request waits for others of its shape, microseconds; 0 does not wait.
         instances: sessions side by side. gpu: on each GPU, instead of on the CPU.
         threads: of a session; None is what ONNX Runtime takes. On a GPU without effect.
-        library: where the server finds the library of native operators; None runs the file's own functions.
+        operators: where the server finds the library of native operators; None runs the file's own functions.
 
     Raises:
         UsageError: one of them is out of range.
@@ -51,7 +51,7 @@ class Serving:
     instances: int = 1
     gpu: bool = False
     threads: int | None = None
-    library: str | None = None
+    operators: str | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -119,8 +119,8 @@ def config(found: Signature, serving: Serving, warm: dict[str, tuple[int, ...]])
             {"key": name, "value": {"string_value": str(value)}}
             for name, value in (("intra_op_thread_count", serving.threads), ("inter_op_thread_count", 1))
         ]
-    if serving.library is not None:
-        message["model_operations"] = {"op_library_filename": [serving.library]}
+    if serving.operators is not None:
+        message["model_operations"] = {"op_library_filename": [serving.operators]}
     message["model_warmup"] = [
         {
             "name": "warm",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -10,9 +11,8 @@ import numpy as np
 from tsmerge_export.backends.onnxruntime.session import GraphSession
 from tsmerge_export.bundle import Bundle, TensorInfo
 from tsmerge_export.errors import TsmergeError, UnsupportedError, UsageError
-from tsmerge_export.files.atomic import fsync_tree
-from tsmerge_export.files.beside import Beside, ChangedError, entries, look, sweep
-from tsmerge_export.files.paths import real_path, room_for
+from tsmerge_export.files.own_folder import check_own, write_own
+from tsmerge_export.files.paths import real_path
 from tsmerge_export.settings.usual_sizes import USUAL_SIZES
 from tsmerge_export.tools.triton.config import MARK, Serving, Signature, config, signature
 
@@ -44,7 +44,7 @@ def write(
         The model's folder, and notes on how it is served.
 
     Raises:
-        UnsupportedError: several components, which a decoding loop joins, or a bundle for another runtime.
+        UnsupportedError: several components, which a decoding loop joins, or a type that Triton has not.
         UsageError: something else stands there, it cannot be written, or a length that the file does not take.
     """
     refuse(bundle)
@@ -53,7 +53,7 @@ def write(
     target = real_path(repository) / serving.name
     if target.is_relative_to(bundle.path):
         raise UsageError(f"-o {repository}: lies in the bundle; choose another folder")
-    target = _room(target, force)
+    target = check_own(target, force, marked=_marked, ours=_ours, maker="tsmerge triton")
     inputs, notes = component.inputs, []
     if entry.ratio is not None:
         # A number for all rows of a call: requests with a ratio of their own cannot share one.
@@ -75,26 +75,21 @@ def write(
     _proved(component.file, found, shapes, serving, plugin)
     if plugin is not None:
         where = PurePosixPath(mounted or str(target.parent)) / serving.name / plugin.name
-        serving = Serving(**{**vars(serving), "library": str(where)})
+        serving = replace(serving, operators=str(where))
     text = config(found, serving, shapes)
-    seen = look(target)
-    try:
-        with Beside(target) as made:
-            version = made.new / VERSION
-            version.mkdir(parents=True)
-            (made.new / CONFIG).write_text(text, encoding="utf-8")
-            shutil.copyfile(component.file, version / MODEL)
-            weights = component.file.with_name(f"{component.file.name}.data")
-            if weights.name in bundle.contents.files:
-                shutil.copyfile(weights, version / weights.name)
-            if plugin is not None:
-                shutil.copyfile(plugin, made.new / plugin.name)
-            fsync_tree(made.new)
-            made.put(seen)
-    except ChangedError:
-        raise UsageError(f"-o {target}: was made or changed by someone else meanwhile; it stays") from None
-    except OSError as error:
-        raise UsageError(f"-o {target}: cannot be written ({error.strerror or error})") from None
+
+    def make(folder: Path) -> None:
+        version = folder / VERSION
+        version.mkdir()
+        (folder / CONFIG).write_text(text, encoding="utf-8")
+        shutil.copyfile(component.file, version / MODEL)
+        weights = component.file.with_name(f"{component.file.name}.data")
+        if weights.name in bundle.contents.files:
+            shutil.copyfile(weights, version / weights.name)
+        if plugin is not None:
+            shutil.copyfile(plugin, folder / plugin.name)
+
+    write_own(target, target, make)
     return target, tuple(notes)
 
 
@@ -157,32 +152,18 @@ def _proved(
             raise UsageError(f"{file}: output {one.name} is {outputs[one.name].shape}, not {one.dims}")
 
 
-def _room(target: Path, force: bool) -> Path:
-    """Check, before any work, that the model may be written. Makes missing parent folders."""
-    if not target.exists():
-        sweep(target.parent, target.name)
-    if target.is_dir():
-        if not _ours(target):
-            raise UsageError(
-                f"-o {target}: exists, and tsmerge triton did not write it; choose another --name"
-            )
-        if not force:
-            raise UsageError(f"-o {target}: exists already; add --force to replace it")
-    return room_for(target, target)
-
-
-def _ours(folder: Path) -> bool:
-    """Whether everything in it is what :func:`write` writes; an empty folder is."""
-    names = [name for name, _ in entries(folder)]
-    if not names:
-        return True
+def _marked(folder: Path) -> bool:
+    """Whether :func:`write` wrote its configuration."""
     try:
         with (folder / CONFIG).open(encoding="utf-8") as file:
-            marked = file.readline().strip() == MARK
+            return file.readline().strip() == MARK
     except (OSError, UnicodeDecodeError):
         return False
-    known = (CONFIG, VERSION, f"{VERSION}/{MODEL}")
-    return marked and all(
-        name in known or (name.startswith(f"{VERSION}/") and name.endswith(".data")) or name.endswith(".so")
-        for name in names
-    )
+
+
+def _ours(name: str) -> bool:
+    """Whether :func:`write` writes such."""
+    inside = name.removeprefix(f"{VERSION}/")
+    if inside != name:
+        return inside == MODEL or inside.endswith(".data")
+    return name in (CONFIG, VERSION) or name.endswith(".so")
